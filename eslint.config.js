@@ -1,0 +1,15 @@
+import neostandard, { resolveIgnoresFromGitignore } from 'neostandard'
+
+/** Imports run one way: plugin and routes → hub → protocol and types; docs/architecture.md says why. */
+const layer = (files, group, message) => ({
+  files,
+  rules: { 'no-restricted-imports': ['error', { patterns: [{ group, message }] }] }
+})
+
+export default [
+  ...neostandard({ ts: true, ignores: resolveIgnoresFromGitignore() }),
+  layer(['types/*.ts'], ['**/lib/**'], 'types never import lib'),
+  layer(['lib/protocol/*.ts'], ['node:*', '../*.ts', '../hub/*', '../routes/*', '../brokers/*', 'fastify', '@fastify/*'], 'the protocol is for browsers, too: it imports types alone'),
+  layer(['lib/brokers/*.ts'], ['../hub/*', '../routes/*', '../plugin.ts', 'fastify'], 'a broker depends on types (and errors) alone'),
+  layer(['lib/hub/*.ts'], ['../routes/*', '../plugin.ts', '../rooms.ts', '../options.ts', 'fastify', '@fastify/*'], 'the hub knows no Fastify')
+]

@@ -1,0 +1,78 @@
+import createError from '@fastify/error'
+import type { WireError } from '../types/index.ts'
+
+/**
+ * Every error of this package, its export name being its code. docs/errors.md says when each is thrown and what to do;
+ * a test holds the two together.
+ */
+
+// Registration: thrown while the app boots.
+export const FST_ROOMS_INVALID_OPTION = createError<[string, string, string]>('FST_ROOMS_INVALID_OPTION', 'option "%s" takes %s; got %s', 500, TypeError)
+export const FST_ROOMS_INVALID_TOPIC_OPTION = createError<[string, string]>('FST_ROOMS_INVALID_TOPIC_OPTION', 'topic "%s": %s', 500, TypeError)
+export const FST_ROOMS_INVALID_SCHEMA = createError<[string, string, string]>('FST_ROOMS_INVALID_SCHEMA', 'topic "%s": "%s" is no JSON Schema that can be compiled: %s', 500, TypeError)
+export const FST_ROOMS_OPEN_BROADCAST = createError<[string]>('FST_ROOMS_OPEN_BROADCAST', 'topic "%s" has a broadcast route ("post") that anyone could call: give "authorize" or hooks in "routes.broadcast" (to open it to all, authorize: () => true)', 500)
+export const FST_ROOMS_HANDLER_MISSING = createError<[string]>('FST_ROOMS_HANDLER_MISSING', 'topic "%s" publishes by another schema than it delivers: give "onMessage" for it, to turn one into the other', 500)
+export const FST_ROOMS_ALREADY_REGISTERED = createError('FST_ROOMS_ALREADY_REGISTERED', 'this scope, or one above it, already has app.rooms: register once, or in sibling scopes, whose rooms are separate', 500)
+export const FST_ROOMS_ROUTE_TAKEN = createError<[string, string]>('FST_ROOMS_ROUTE_TAKEN', 'the route %s %s is taken: give the plugin a "prefix" of its own', 500)
+export const FST_ROOMS_WEBSOCKET_REGISTERED = createError('FST_ROOMS_WEBSOCKET_REGISTERED', 'the host registered @fastify/websocket itself: give "websocket.options" there instead', 500)
+export const FST_ROOMS_DRAIN_TOO_LONG = createError<[number, number]>('FST_ROOMS_DRAIN_TOO_LONG', 'drain.timeout (%d ms) must be below Fastify\'s pluginTimeout (%d ms), which also bounds closing', 500)
+
+// Requests: answered with their status before the upgrade, or by a broadcast route.
+export const FST_ROOMS_UPGRADE_REQUIRED = createError('FST_ROOMS_UPGRADE_REQUIRED', 'this is a WebSocket URL', 426)
+export const FST_ROOMS_BAD_SUBPROTOCOL = createError<[string]>('FST_ROOMS_BAD_SUBPROTOCOL', 'none of the subprotocols offered is known; known are %s', 400)
+export const FST_ROOMS_BODY_MISSING = createError('FST_ROOMS_BODY_MISSING', 'a JSON body is required', 400)
+export const FST_ROOMS_ORIGIN_REFUSED = createError('FST_ROOMS_ORIGIN_REFUSED', 'this origin may not use the rooms', 403)
+export const FST_ROOMS_DRAINING = createError('FST_ROOMS_DRAINING', 'the server is letting its members go', 503)
+export const FST_ROOMS_INVALID_IDENTITY = createError<[string]>('FST_ROOMS_INVALID_IDENTITY', 'identify returned %s', 500)
+
+// Topics, payloads and permission: from code, over HTTP and in frames alike.
+export const FST_ROOMS_NO_SUCH_TOPIC = createError<[string]>('FST_ROOMS_NO_SUCH_TOPIC', 'there is no topic "%s"', 404)
+export const FST_ROOMS_INVALID_PAYLOAD = createError<[string]>('FST_ROOMS_INVALID_PAYLOAD', 'invalid payload: %s', 400)
+export const FST_ROOMS_FORBIDDEN = createError<[string]>('FST_ROOMS_FORBIDDEN', 'not allowed: %s', 403)
+export const FST_ROOMS_CLOSED = createError('FST_ROOMS_CLOSED', 'the app has closed', 503)
+export const FST_ROOMS_BROKER_DOWN = createError<[string]>('FST_ROOMS_BROKER_DOWN', 'the broker did not take it: %s', 503)
+
+// Frames of members.
+export const FST_ROOMS_BAD_FRAME = createError<[string]>('FST_ROOMS_BAD_FRAME', 'bad frame: %s', 400)
+export const FST_ROOMS_FRAME_TOO_LARGE = createError<[number, number]>('FST_ROOMS_FRAME_TOO_LARGE', 'a frame of %d bytes is over the limit of %d', 413)
+export const FST_ROOMS_INFO_TOO_LARGE = createError<[number, number]>('FST_ROOMS_INFO_TOO_LARGE', 'presence info of %d bytes is over the limit of %d', 413)
+export const FST_ROOMS_NO_PRESENCE = createError<[string]>('FST_ROOMS_NO_PRESENCE', 'topic "%s" has no presence', 400)
+export const FST_ROOMS_HANDLER_FAILED = createError('FST_ROOMS_HANDLER_FAILED', 'the server failed on this message', 500)
+
+// Sessions.
+export const FST_ROOMS_NO_SUCH_SESSION = createError<[string]>('FST_ROOMS_NO_SUCH_SESSION', 'there is no session "%s" here', 404)
+export const FST_ROOMS_SESSION_CLOSED = createError<[string]>('FST_ROOMS_SESSION_CLOSED', 'session "%s" has closed', 410)
+export const FST_ROOMS_SESSION_CLAIMED = createError<[string]>('FST_ROOMS_SESSION_CLAIMED', 'the messages of session "%s" are already being read', 409)
+export const FST_ROOMS_ASK_TIMEOUT = createError<[string, number]>('FST_ROOMS_ASK_TIMEOUT', 'session "%s" did not answer within %d ms', 504)
+export const FST_ROOMS_NOT_ASKABLE = createError<[string]>('FST_ROOMS_NOT_ASKABLE', 'session "%s" is in raw mode, where nothing can be answered', 409)
+export const FST_ROOMS_INVALID_CLOSE = createError<[string]>('FST_ROOMS_INVALID_CLOSE', 'a close takes %s', 500, RangeError)
+export const FST_ROOMS_INVALID_SELECTOR = createError<[string]>('FST_ROOMS_INVALID_SELECTOR', 'kick takes %s', 500, TypeError)
+export const FST_ROOMS_INVALID_ARGUMENT = createError<[string, string]>('FST_ROOMS_INVALID_ARGUMENT', '"%s" takes %s', 500, TypeError)
+
+// Helpers of the host.
+export const FST_ROOMS_SUBSCRIBER_SLOW = createError<[string, number]>('FST_ROOMS_SUBSCRIBER_SLOW', 'the subscriber of "%s" is more than %d messages behind', 500)
+export const FST_ROOMS_RESPONSE_ENDED = createError('FST_ROOMS_RESPONSE_ENDED', 'the response has ended: use app.rooms.broadcast', 500)
+export const FST_ROOMS_INJECT_REFUSED = createError<[number]>('FST_ROOMS_INJECT_REFUSED', 'the upgrade was refused with status %d', 500)
+export const FST_ROOMS_INJECT_CLOSED = createError<[number, string]>('FST_ROOMS_INJECT_CLOSED', 'the server closed with %d %s', 500)
+
+/** A value as an error: hooks may throw anything. */
+export function asError (thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown))
+}
+
+/** Whether an error speaks to the one who caused it: it says so by a status below 500. */
+export function isClientError (error: Error): error is Error & { statusCode: number } {
+  const { statusCode } = error as { statusCode?: unknown }
+  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500
+}
+
+/** An error as it travels. What does not speak to the peer (see isClientError) is replaced, so that no inner text leaks. */
+export function wireError (error: Error): WireError {
+  const shown = isClientError(error) ? error : new FST_ROOMS_HANDLER_FAILED()
+  const { code, details } = shown as { code?: unknown, details?: WireError['details'] }
+  return {
+    code: typeof code === 'string' ? code : 'FST_ROOMS_HANDLER_FAILED',
+    message: shown.message,
+    ...(details === undefined ? {} : { details })
+  }
+}

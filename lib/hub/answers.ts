@@ -1,0 +1,86 @@
+import type { Ref } from '../../types/index.ts'
+import { FST_ROOMS_BAD_FRAME, asError, isClientError, wireError } from '../errors.ts'
+import { closeName } from '../protocol/close-codes.ts'
+import * as frames from '../protocol/frames.ts'
+import type { PayloadType } from '../payload.ts'
+import type { HubContext } from './context.ts'
+import type { MemberSession } from './session.ts'
+
+const closeCodeOf: Record<string, number> = {
+  FST_ROOMS_BAD_FRAME: 4000,
+  FST_ROOMS_FRAME_TOO_LARGE: 1009,
+  FST_ROOMS_INVALID_PAYLOAD: 4022,
+  FST_ROOMS_BROKER_DOWN: 4103
+}
+
+const closeCodeOfStatus: Record<number, number> = { 401: 4001, 404: 4004, 429: 4101 }
+
+/** The close that says the same as an error. What speaks to the peer is a refusal; anything else is our own failure. */
+export function closeCodeFor (error: Error & { code?: unknown }): number {
+  const known = closeCodeOf[String(error.code)]
+  if (known !== undefined) return known
+  return isClientError(error) ? closeCodeOfStatus[error.statusCode] ?? 4003 : 1011
+}
+
+/** Queues a frame that only this member gets, after hello. */
+export function reply (context: HubContext, session: MemberSession, frame: string): void {
+  if (session.state === 'closed') return
+  session.connection.send(frame)
+  context.sent(session)
+}
+
+/** Ends a session for an error. */
+export function closeFor (context: HubContext, session: MemberSession, error: Error): void {
+  const code = closeCodeFor(error)
+  context.end(session, { code, reason: closeName(code), by: 'server' })
+}
+
+/** Tells a member that something of it was refused: where nothing can be answered, by the close. */
+export function refuse (context: HubContext, session: MemberSession, error: Error, ref?: Ref): void {
+  if (session.connection.mode === 'rooms.raw') closeFor(context, session, error)
+  else reply(context, session, ref === undefined ? frames.error(wireError(error)) : frames.ackError(ref, wireError(error)))
+}
+
+/** Says that a member's frame was taken, where it asked to be told. */
+export function acknowledge (context: HubContext, session: MemberSession, ref: Ref | undefined, id?: string, data?: unknown): void {
+  if (ref !== undefined && session.connection.mode === 'rooms.v1') reply(context, session, frames.ackOk(ref, id, data))
+}
+
+/** A message that is no valid frame, or not by its schema: what happens is the host's to say (`onInvalid`). */
+export function invalid (context: HubContext, session: MemberSession, error: Error & { code: string }, ref?: Ref): void {
+  context.counters.invalid++
+  let reaction: unknown = context.hooks.onInvalid
+  if (typeof reaction === 'function') {
+    try {
+      reaction = reaction(session, wireError(error))
+    } catch (thrown) {
+      context.fail(asError(thrown), session)
+      reaction = 'answer'
+    }
+  }
+  if (reaction === 'close') closeFor(context, session, error)
+  else if (reaction !== 'ignore') refuse(context, session, error, ref)
+}
+
+/** Whether a member's payload is by its schema; where not, that has been answered. */
+export function isValid (context: HubContext, session: MemberSession, type: PayloadType, payload: unknown, ref?: Ref): boolean {
+  try {
+    type.check(payload)
+    return true
+  } catch (error) {
+    invalid(context, session, error as Error & { code: string }, ref)
+    return false
+  }
+}
+
+/** A frame that is none. Nothing else is lost by it, but a peer that sends nothing else is let go. */
+export function badFrame (context: HubContext, session: MemberSession, fault: string, ref?: Ref): void {
+  const error = new FST_ROOMS_BAD_FRAME(fault)
+  if (++session.badFrames < context.settings.limits.badFrames) {
+    invalid(context, session, error, ref)
+    return
+  }
+  context.counters.invalid++
+  refuse(context, session, error, ref)
+  closeFor(context, session, error)
+}

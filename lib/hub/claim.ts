@@ -1,0 +1,52 @@
+/**
+ * The messages of one member as an async iterator. One message is handed over at a time: `offer` settles when it was taken,
+ * so that the member's inbox keeps order and bound.
+ */
+export class Claim implements AsyncIterableIterator<unknown, void, undefined> {
+  readonly #abandon: () => void
+  #offered: { payload: unknown, taken: () => void } | undefined
+  #waiting: ((result: IteratorResult<unknown, void>) => void)[] = []
+  #ended = false
+
+  /** @param abandon - the reader has left its loop. */
+  constructor (abandon: () => void) {
+    this.#abandon = abandon
+  }
+
+  offer (payload: unknown): void | Promise<void> {
+    if (this.#ended) return
+    const reader = this.#waiting.shift()
+    if (reader !== undefined) {
+      reader({ done: false, value: payload })
+      return
+    }
+    return new Promise(resolve => { this.#offered = { payload, taken: resolve } })
+  }
+
+  /** The member has gone; what was offered can still be taken. */
+  end (): void {
+    this.#ended = true
+    for (const reader of this.#waiting.splice(0)) reader({ done: true, value: undefined })
+  }
+
+  next (): Promise<IteratorResult<unknown, void>> {
+    const offered = this.#offered
+    if (offered !== undefined) {
+      this.#offered = undefined
+      offered.taken()
+      return Promise.resolve({ done: false, value: offered.payload })
+    }
+    if (this.#ended) return Promise.resolve({ done: true, value: undefined })
+    return new Promise(resolve => { this.#waiting.push(resolve) })
+  }
+
+  async return (): Promise<IteratorResult<unknown, void>> {
+    this.end()
+    this.#offered?.taken()
+    this.#offered = undefined
+    this.#abandon()
+    return { done: true, value: undefined }
+  }
+
+  [Symbol.asyncIterator] (): this { return this }
+}

@@ -1,0 +1,65 @@
+import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Rooms } from '../../types/index.ts'
+import type { TopicDefinition } from '../topics.ts'
+import type { Counters } from './counters.ts'
+import type { Room } from './room.ts'
+import type { MemberSession } from './session.ts'
+
+/** What is used of a logger. */
+export interface Log {
+  debug (object: object, message: string): void
+  info (object: object, message: string): void
+  error (object: object, message: string): void
+}
+
+/** The host's functions, loosely typed: the public types have checked them. */
+export interface Hooks {
+  authorize: ((context: AuthorizeContext<any>) => unknown) | undefined
+  onMessage: ReadonlyMap<string, (session: MemberSession, payload: unknown) => unknown>
+  onLeave: ((session: MemberSession, reason: LeaveReason) => unknown) | undefined
+  onError: ((error: Error, session?: MemberSession) => unknown) | undefined
+  onInvalid: 'answer' | 'ignore' | 'close' | ((session: MemberSession, fault: InvalidMessage) => unknown)
+}
+
+/** Bounds, in milliseconds and bytes, of the options of the same names. */
+export interface Settings {
+  heartbeat: false | { readonly interval: number, readonly timeout: number }
+  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  slowBytes: number
+  drainTimeout: number
+}
+
+/** Why a session ends: the peer went away, or the server decided so. */
+export interface Ending extends LeaveReason { by: 'peer' | 'server' }
+
+/** What a publication says besides its payload. */
+export interface Origin { from?: string | undefined, user?: string | undefined, except?: string | undefined }
+
+/** What sessions and their work use of the hub. */
+export interface HubContext {
+  readonly hooks: Hooks
+  readonly settings: Settings
+  readonly counters: Counters
+  readonly log: Log
+  /** `app.rooms` */
+  readonly rooms: Rooms<any>
+  readonly brokerState: BrokerState
+  /** Sessions by id, those still joining included. */
+  readonly sessions: ReadonlyMap<string, MemberSession>
+  /** Sessions by user. */
+  readonly users: ReadonlyMap<string, ReadonlySet<MemberSession>>
+  /** Sessions whose socket is not closed yet. */
+  readonly links: ReadonlySet<MemberSession>
+  readonly roomByTopic: ReadonlyMap<string, Room>
+  /** The one road of every message to a room: at once where the broker answers at once. */
+  publish (definition: TopicDefinition, topic: string, json: string, origin: Origin): BroadcastResult | Promise<BroadcastResult>
+  /** Ends a membership, once. */
+  end (session: MemberSession, ending: Ending): void
+  /** A joining session is accepted: by its onJoin, or because its messages are being read. */
+  accept (session: MemberSession): void
+  /** Something was queued to a member; one that does not read is let go. */
+  sent (session: MemberSession): void
+  /** A member joined, or has new info. */
+  presenceChanged (session: MemberSession): void
+  /** An error of a hook: counted, and told to onError. Once per error. */
+  fail (error: Error, session?: MemberSession): void
+}

@@ -1,0 +1,8 @@
+import type { Stats } from '../../types/index.ts'
+
+/** What only ever grows; the gauges of `stats()` are counted when asked. */
+export type Counters = Omit<Stats, 'connections' | 'topics' | 'members' | 'queuedBytes'>
+
+export function createCounters (): Counters {
+  return { broadcasts: 0, deliveries: 0, directs: 0, received: 0, invalid: 0, refused: 0, slow: 0, silent: 0, errors: 0 }
+}

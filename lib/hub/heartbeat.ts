@@ -1,0 +1,75 @@
+import type { MemberSession } from './session.ts'
+
+/** Milliseconds for the peer's answer to a close frame before the connection is cut. */
+const closeTimeout = 5_000
+
+/** Sweeps in the shortest of the times that are watched. */
+const sweeps = 8
+
+export interface HeartbeatSettings {
+  heartbeat: false | { readonly interval: number, readonly timeout: number }
+  /** Milliseconds that a join may take. */
+  handshake: number
+  /** A join took too long. */
+  late (session: MemberSession): void
+  /** A peer did not answer. */
+  silent (session: MemberSession): void
+}
+
+/**
+ * Finds peers that are gone without a word. One timer looks at all connections; a connection that received anything since
+ * it last looked is alive, and only a quiet one is pinged. A peer is ended within interval + timeout of its last byte.
+ *
+ * While reading from a connection is paused, and after a stall of this process, silence says nothing about the peer.
+ */
+export class Heartbeat {
+  readonly #links: ReadonlySet<MemberSession>
+  readonly #settings: HeartbeatSettings
+  readonly #every: number
+  #timer: NodeJS.Timeout | undefined
+  #sweptAt = 0
+
+  constructor (links: ReadonlySet<MemberSession>, settings: HeartbeatSettings) {
+    const { heartbeat, handshake } = settings
+    this.#links = links
+    this.#settings = settings
+    this.#every = Math.max(1, Math.min(closeTimeout, handshake, ...(heartbeat === false ? [] : [heartbeat.interval, heartbeat.timeout])) / sweeps)
+  }
+
+  start (): void {
+    this.#sweptAt = performance.now()
+    this.#timer = setInterval(() => { this.#sweep(performance.now()) }, this.#every).unref()
+  }
+
+  stop (): void {
+    clearInterval(this.#timer)
+  }
+
+  #sweep (now: number): void {
+    const { heartbeat, handshake } = this.#settings
+    const stalled = heartbeat !== false && now - this.#sweptAt > this.#every + heartbeat.timeout / 2
+    this.#sweptAt = now
+    for (const session of this.#links) {
+      const { connection } = session
+      if (connection.closingAt !== 0) {
+        if (now - connection.closingAt >= closeTimeout) connection.terminate()
+      } else if (session.state === 'joining' && now - connection.openedAt >= handshake) this.#settings.late(session)
+      else if (heartbeat !== false) this.#check(session, heartbeat, now, stalled)
+    }
+  }
+
+  #check (session: MemberSession, { interval, timeout }: { interval: number, timeout: number }, now: number, stalled: boolean): void {
+    const { connection } = session
+    const { bytesRead } = connection
+    if (bytesRead === undefined) return
+    if (stalled || connection.isPaused || bytesRead !== connection.seenBytes) {
+      connection.seenBytes = bytesRead
+      connection.heard(now)
+      return
+    }
+    // A byte may be one sweep older than it was seen, and each threshold is passed up to one sweep late.
+    if (connection.pingedAt === 0) {
+      if (now - connection.seenAt >= interval - 2 * this.#every) connection.ping(now)
+    } else if (now - connection.pingedAt >= timeout - this.#every) this.#settings.silent(session)
+  }
+}

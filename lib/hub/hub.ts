@@ -1,0 +1,317 @@
+import { randomUUID } from 'node:crypto'
+import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Rooms } from '../../types/index.ts'
+import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
+import { formatPosition } from '../protocol/position.ts'
+import type { TopicDefinition } from '../topics.ts'
+import { Backlog } from './backlog.ts'
+import { Connection, type ByteCounter, type WebSocketLike } from './connection.ts'
+import type { Ending, Hooks, HubContext, Log, Origin, Settings } from './context.ts'
+import { createCounters, type Counters } from './counters.ts'
+import { Delivery, Outgoing } from './delivery.ts'
+import { Drain } from './drain.ts'
+import { sayGoodbye } from './goodbye.ts'
+import { Heartbeat } from './heartbeat.ts'
+import { receive, work } from './incoming.ts'
+import { join, serverEnding, type JoinRequest } from './join.ts'
+import { PresenceClock } from './presence.ts'
+import { Room } from './room.ts'
+import { MemberSession } from './session.ts'
+import { Subscription } from './subscription.ts'
+
+/** Milliseconds that a publisher waits for a broker that is down. */
+const publishTimeout = 5_000
+
+/** A socket that was upgraded, and who is behind it. */
+export interface Arrival extends JoinRequest {
+  socket: WebSocketLike
+  transport: ByteCounter
+  mode: Mode
+  address: string
+  definition: TopicDefinition
+  topic: string
+  user: string | undefined
+  info: unknown
+}
+
+/** The rooms of one node: who is in which, and the one road of every message to them. */
+export class Hub implements HubContext {
+  readonly hooks: Hooks
+  readonly settings: Settings
+  readonly log: Log
+  readonly counters: Counters = createCounters()
+  readonly sessions = new Map<string, MemberSession>()
+  readonly users = new Map<string, Set<MemberSession>>()
+  readonly links = new Set<MemberSession>()
+  readonly roomByTopic = new Map<string, Room>()
+  /** `app.rooms`, set by whoever makes it. */
+  rooms!: Rooms<any>
+  state: 'open' | 'draining' | 'closed' = 'open'
+  brokerState: BrokerState = 'down'
+  readonly #node = randomUUID()
+  readonly #broker: Broker
+  readonly #heartbeat: Heartbeat
+  readonly #presence: PresenceClock
+  readonly #drain: Drain
+  readonly #backlog: Backlog
+  readonly #reported = new WeakSet<Error>()
+  #publications = 0
+
+  constructor (broker: Broker, hooks: Hooks, settings: Settings, log: Log) {
+    this.#broker = broker
+    this.hooks = hooks
+    this.settings = settings
+    this.log = log
+    this.#heartbeat = new Heartbeat(this.links, {
+      heartbeat: settings.heartbeat,
+      handshake: settings.limits.handshake,
+      late: (session) => { this.end(session, serverEnding(4100)) },
+      silent: (session) => {
+        this.counters.silent++
+        this.end(session, serverEnding(4203))
+        session.connection.terminate()
+      }
+    })
+    this.#backlog = new Backlog(settings.slowBytes, session => {
+      this.counters.slow++
+      this.end(session, serverEnding(4201))
+    })
+    this.#presence = new PresenceClock((presence, frame) => {
+      this.#backlog.fanOut(() => { presence.room.announce(frame, this.#backlog.sent) })
+    })
+    this.#drain = new Drain(this.links, settings.drainTimeout)
+  }
+
+  async start (): Promise<void> {
+    await this.#broker.start(this.#node, {
+      entry: (topic, publication, position) => { this.#deliver(topic, publication, position) },
+      control: () => {},
+      state: (state, cause) => {
+        this.brokerState = state
+        this.log.info({ state, err: cause }, 'broker state')
+      },
+      lost: () => {}
+    })
+    this.#heartbeat.start()
+  }
+
+  /** A connection joins. The socket's listeners stand when this returns. */
+  arrive (arrival: Arrival): void {
+    const { socket, definition, topic } = arrival
+    const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
+    const session = new MemberSession(this, connection, { ...arrival, id: randomUUID() }, (member, frame) => work(this, member, frame))
+    socket.on('message', (data, isBinary) => { receive(this, session, data, isBinary) })
+    socket.on('close', (code, reason) => {
+      this.links.delete(session)
+      this.end(session, { code, reason: reason.toString(), by: 'peer' })
+      this.#drain.check()
+    })
+    socket.on('error', (error: Error & { code?: string }) => {
+      // A violation of RFC 6455 is answered by ws itself, and a connection that broke closes; neither is our error.
+      if (error.code?.startsWith('WS_ERR_') === true) this.counters.invalid++
+      this.log.debug({ err: error, session: session.id }, 'connection error')
+    })
+
+    const refusal = this.#full(definition, topic)
+    this.links.add(session)
+    this.sessions.set(session.id, session)
+    if (refusal !== 0) {
+      this.end(session, serverEnding(refusal))
+      return
+    }
+    if (session.user !== undefined) {
+      const others = this.users.get(session.user)
+      if (others === undefined) this.users.set(session.user, new Set([session]))
+      else others.add(session)
+    }
+    const room = this.#enter(topic, definition)
+    room.joining++
+    session.room = room
+    join(this, session, room, arrival)
+  }
+
+  accept (session: MemberSession): void {
+    const { onAccept } = session
+    if (onAccept === undefined) return
+    session.onAccept = undefined
+    session.accepted = true
+    if (session.state === 'joining') onAccept()
+    else this.#left(session)
+  }
+
+  end (session: MemberSession, { code, reason, by }: Ending): void {
+    if (session.state === 'closed') return
+    const { connection, room, user } = session
+    const wasOpen = session.state === 'open'
+    if (by === 'server') {
+      if (!wasOpen) this.counters.refused++
+      sayGoodbye(session, code, reason)
+    }
+    session.state = 'closed'
+    session.ending = { code, reason }
+    this.sessions.delete(session.id)
+    const others = user === undefined ? undefined : this.users.get(user)
+    others?.delete(session)
+    if (others?.size === 0) this.users.delete(user!)
+    if (room !== undefined) this.#leave(session, room, wasOpen)
+    session.abort()
+    session.asks.drop(session)
+    if (by === 'server') {
+      connection.close(code, reason)
+      session.inbox.clear()
+    }
+    const finish = (): void => {
+      session.claim?.end()
+      if (session.accepted) this.#left(session)
+    }
+    // What a peer had sent before it went is still worked off, and its goodbye comes after that.
+    if (by === 'peer' && wasOpen) session.inbox.finish(finish)
+    else finish()
+  }
+
+  publish (definition: TopicDefinition, topic: string, json: string, { from, user, except }: Origin): BroadcastResult | Promise<BroadcastResult> {
+    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
+    const publication = new Outgoing({
+      uid: `${this.#node}-${++this.#publications}`,
+      node: this.#node,
+      topic,
+      deadline: Date.now() + publishTimeout,
+      except
+    }, json, from, user)
+    this.counters.broadcasts++
+    const outcomes = this.#broker.publish([publication])
+    return Array.isArray(outcomes) ? this.#result(publication, outcomes[0]) : outcomes.then(([outcome]) => this.#result(publication, outcome))
+  }
+
+  subscribe (topic: string, definition: TopicDefinition, bound: number): Subscription {
+    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
+    const room = this.#enter(topic, definition)
+    const subscription = new Subscription(topic, bound, ended => {
+      room.subscriptions.delete(ended)
+      this.#release(room)
+    })
+    room.subscriptions.add(subscription)
+    room.attached.catch((error: unknown) => { subscription.end(asError(error)) })
+    return subscription
+  }
+
+  presenceChanged (session: MemberSession): void {
+    const presence = session.room?.presence
+    if (presence === undefined) return
+    presence.joined(session)
+    this.#presence.changed(presence)
+  }
+
+  sent (session: MemberSession): void {
+    this.#backlog.sent(session)
+  }
+
+  fail (error: Error, session?: MemberSession): void {
+    if (this.#reported.has(error)) return
+    this.#reported.add(error)
+    this.counters.errors++
+    const { onError } = this.hooks
+    const log = (err: Error): void => { this.log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed') }
+    if (onError === undefined) {
+      log(error)
+      return
+    }
+    this.#guard(() => onError(error, session), log)
+  }
+
+  /** Lets everybody go; settles when all are gone, at the latest after `drain.timeout`. */
+  async drain (): Promise<void> {
+    if (this.state === 'open') this.state = 'draining'
+    this.#presence.stop()
+    for (const session of [...this.links]) this.end(session, serverEnding(1001))
+    await this.#drain.wait()
+  }
+
+  async close (): Promise<void> {
+    await this.drain()
+    this.state = 'closed'
+    this.#heartbeat.stop()
+    for (const room of [...this.roomByTopic.values()]) {
+      for (const subscription of [...room.subscriptions]) subscription.end()
+    }
+    await this.#broker.close()
+  }
+
+  /** Why nobody more can join; 0 where somebody can. */
+  #full (definition: TopicDefinition, topic: string): number {
+    if (this.state !== 'open') return 1001
+    const { limits } = this.settings
+    if (this.links.size >= limits.connections) return 4104
+    const room = this.roomByTopic.get(topic)
+    if (room === undefined) return this.roomByTopic.size >= limits.topics ? 4100 : 0
+    return room.size + room.joining >= definition.maxMembers ? 4102 : 0
+  }
+
+  #enter (topic: string, definition: TopicDefinition): Room {
+    let room = this.roomByTopic.get(topic)
+    if (room === undefined) {
+      room = new Room(topic, definition)
+      this.roomByTopic.set(topic, room)
+      room.attached = this.#attach(room)
+    }
+    return room
+  }
+
+  async #attach (room: Room): Promise<void> {
+    const [position] = await this.#broker.attach([room.topic])
+    // What was delivered meanwhile is newer.
+    room.position ??= position ?? undefined
+  }
+
+  #release (room: Room): void {
+    if (!room.isEmpty || this.roomByTopic.get(room.topic) !== room) return
+    this.roomByTopic.delete(room.topic)
+    if (room.presence !== undefined) this.#presence.forget(room.presence)
+    this.#broker.detach([room.topic]).catch((error: unknown) => { this.fail(asError(error)) })
+  }
+
+  #leave (session: MemberSession, room: Room, wasOpen: boolean): void {
+    if (wasOpen) {
+      room.remove(session)
+      if (room.presence !== undefined && this.state === 'open') {
+        room.presence.left(session)
+        this.#presence.changed(room.presence)
+      }
+      this.log.info({ session: session.id, topic: session.topic, ...session.ending }, 'member left')
+    } else room.joining--
+    this.#release(room)
+  }
+
+  #left (session: MemberSession): void {
+    const { onLeave } = this.hooks
+    if (onLeave !== undefined) this.#guard(() => onLeave(session, session.ending), error => { this.fail(error, session) })
+  }
+
+  /** Runs a hook whose answer nobody waits for. */
+  #guard (hook: () => unknown, failed: (error: Error) => void): void {
+    try {
+      Promise.resolve(hook()).catch((error: unknown) => { failed(asError(error)) })
+    } catch (error) {
+      failed(asError(error))
+    }
+  }
+
+  #deliver (topic: string, publication: Publication, position: Position | undefined): void {
+    const room = this.roomByTopic.get(topic)
+    if (room === undefined) return
+    if (position !== undefined) room.position = position
+    const delivery = new Delivery(publication, position, room.definition.message.schema === null)
+    const count = this.#backlog.fanOut(() => room.deliver(delivery, this.#backlog.sent))
+    this.counters.deliveries += count
+    if (publication instanceof Outgoing) publication.local = count
+  }
+
+  #result ({ topic, local }: Outgoing, outcome: Outcome | undefined): BroadcastResult {
+    const { state, position } = outcome ?? { state: 'unknown' as const }
+    return {
+      topic,
+      ...(position === undefined ? {} : { id: formatPosition(position) }),
+      local,
+      published: state === 'ok' || state === 'duplicate'
+    }
+  }
+}

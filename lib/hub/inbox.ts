@@ -1,0 +1,64 @@
+/**
+ * The work of one member: one piece at a time, in order, bounded. Work that finishes at once never waits and costs no
+ * promise. At the bound reading from the member pauses, so that TCP pushes back; what one read had already brought
+ * (64 KiB) still comes in.
+ */
+export class Inbox<Item> {
+  readonly #run: (item: Item) => void | Promise<void>
+  readonly #limit: number
+  readonly #flow: { pause (): void, resume (): void }
+  #queue: Item[] = []
+  #busy = false
+  #paused = false
+  #idle: (() => void) | undefined
+
+  /** @param run - never throws, never rejects. */
+  constructor (run: (item: Item) => void | Promise<void>, limit: number, flow: { pause (): void, resume (): void }) {
+    this.#run = run
+    this.#limit = limit
+    this.#flow = flow
+  }
+
+  push (item: Item): void {
+    if (this.#busy) this.#queue.push(item)
+    else this.#process(item)
+    if (!this.#paused && this.#unfinished >= this.#limit) {
+      this.#paused = true
+      this.#flow.pause()
+    }
+  }
+
+  /** Nothing more comes: `done` is called when all is worked off. */
+  finish (done: () => void): void {
+    if (this.#unfinished === 0) done()
+    else this.#idle = done
+  }
+
+  /** Drops what waits. */
+  clear (): void {
+    this.#queue = []
+  }
+
+  get #unfinished (): number { return this.#queue.length + (this.#busy ? 1 : 0) }
+
+  #process (item: Item): void {
+    const pending = this.#run(item)
+    if (pending === undefined) return
+    this.#busy = true
+    pending.then(() => { this.#next() })
+  }
+
+  #next (): void {
+    this.#busy = false
+    while (!this.#busy && this.#queue.length > 0) this.#process(this.#queue.shift()!)
+    if (this.#paused && this.#unfinished < this.#limit) {
+      this.#paused = false
+      this.#flow.resume()
+    }
+    if (this.#unfinished === 0) {
+      const done = this.#idle
+      this.#idle = undefined
+      done?.()
+    }
+  }
+}

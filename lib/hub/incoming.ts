@@ -1,0 +1,109 @@
+import { parse } from 'secure-json-parse'
+import type { ClientFrame } from '../../types/index.ts'
+import { FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, asError, isClientError } from '../errors.ts'
+import { checkFrame } from '../protocol/parse.ts'
+import { acknowledge, badFrame, invalid, isValid, refuse } from './answers.ts'
+import type { HubContext } from './context.ts'
+import { sendDirect } from './directs.ts'
+import { setInfo } from './infos.ts'
+import { ifPermitted, proceed } from './permission.ts'
+import type { MemberSession } from './session.ts'
+
+type FrameOf<T extends ClientFrame['type']> = ClientFrame & { type: T }
+
+// What JSON.parse would turn into a poisoned prototype is refused, as Fastify refuses it in a body.
+const strict = { protoAction: 'error', constructorAction: 'error' } as const
+
+/** The frame that a member's text is; `undefined` where it is none, which has been answered. */
+function readFrame (hub: HubContext, session: MemberSession, text: string): ClientFrame | undefined {
+  const raw = session.connection.mode === 'rooms.raw'
+  let value: unknown
+  try {
+    value = parse(text, undefined, strict)
+  } catch (error) {
+    // JSON.parse says "Unexpected …"; text that is JSON, but poisoned, is no text of the untyped kind either.
+    const isText = raw && session.definition.publish?.schema === null && !asError(error).message.includes('forbidden prototype')
+    if (isText) return { type: 'message', data: text }
+    badFrame(hub, session, `no JSON (${asError(error).message})`)
+    return undefined
+  }
+  if (raw) return { type: 'message', data: value }
+  const frame = checkFrame(value)
+  if (!('fault' in frame)) return frame
+  badFrame(hub, session, frame.fault, frame.ref)
+  return undefined
+}
+
+/** Bytes of a member. They wait for hello; answers and pings never wait behind unfinished messages. */
+export function receive (hub: HubContext, session: MemberSession, data: Buffer, isBinary: boolean): void {
+  if (session.state === 'closed') return
+  if (session.held !== undefined) {
+    session.held.push({ data, isBinary })
+    if (session.held.length >= hub.settings.limits.pending) session.connection.pause()
+    return
+  }
+  hub.counters.received++
+  const { maxPayload } = session.definition
+  if (data.length > maxPayload) {
+    invalid(hub, session, new FST_ROOMS_FRAME_TOO_LARGE(data.length, maxPayload))
+    return
+  }
+  if (isBinary) {
+    badFrame(hub, session, 'binary frames are not taken here')
+    return
+  }
+  const frame = readFrame(hub, session, data.toString())
+  if (frame === undefined) return
+  session.badFrames = 0
+  if (frame.type === 'ack') session.asks.answer(frame.ref, frame.data)
+  else if (frame.type === 'ping') acknowledge(hub, session, frame.ref)
+  else session.inbox.push(frame)
+}
+
+/** What came before hello. */
+export function receiveHeld (hub: HubContext, session: MemberSession): void {
+  const held = session.held ?? []
+  session.held = undefined
+  if (session.connection.isPaused) session.connection.resume()
+  for (const { data, isBinary } of held) receive(hub, session, data, isBinary)
+}
+
+/** Works one frame off. Never throws, never rejects. */
+export function work (hub: HubContext, session: MemberSession, frame: ClientFrame): void | Promise<void> {
+  try {
+    const pending = dispatch(hub, session, frame)
+    return pending?.catch((error: unknown) => { failed(hub, session, frame, asError(error)) })
+  } catch (error) {
+    failed(hub, session, frame, asError(error))
+  }
+}
+
+function dispatch (hub: HubContext, session: MemberSession, frame: ClientFrame): void | Promise<void> {
+  if (frame.type === 'message') return publish(hub, session, frame)
+  return frame.type === 'direct' ? sendDirect(hub, session, frame) : setInfo(hub, session, frame as FrameOf<'presence'>)
+}
+
+/** What a hook threw: to the member what speaks to it; to the host what does not, and an invalid payload, which was its own. */
+function failed (hub: HubContext, session: MemberSession, { ref }: ClientFrame, error: Error & { code?: string }): void {
+  const own = error.code === 'FST_ROOMS_INVALID_PAYLOAD' || !isClientError(error)
+  if (own) hub.fail(error, session)
+  refuse(hub, session, own ? new FST_ROOMS_HANDLER_FAILED() : error, ref)
+}
+
+function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'message'>): void | Promise<void> {
+  const { definition, topic } = session
+  if (definition.publish === null) throw new FST_ROOMS_FORBIDDEN('members may not publish here')
+  if (!isValid(hub, session, definition.publish, frame.data, frame.ref)) return
+  return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data }, () => accept(hub, session, frame))
+}
+
+/** A member's message that is valid and permitted: to the reader, to the host's handler, or to the room. */
+function accept (hub: HubContext, session: MemberSession, { data, ref }: FrameOf<'message'>): void | Promise<void> {
+  if (session.claim !== undefined) return proceed(session.claim.offer(data), () => { acknowledge(hub, session, ref) })
+
+  const handler = hub.hooks.onMessage.get(session.key)
+  if (handler !== undefined) return proceed(handler(session, data), answer => { acknowledge(hub, session, ref, undefined, answer) })
+
+  const { definition, topic, id, user } = session
+  return proceed(hub.publish(definition, topic, JSON.stringify(data), { from: id, user }), result => { acknowledge(hub, session, ref, result.id) })
+}

@@ -1,0 +1,85 @@
+import { FST_ROOMS_FORBIDDEN, asError, isClientError } from '../errors.ts'
+import { closeName } from '../protocol/close-codes.ts'
+import * as frames from '../protocol/frames.ts'
+import { formatPosition, parsePosition } from '../protocol/position.ts'
+import { closeCodeFor } from './answers.ts'
+import type { Ending, HubContext } from './context.ts'
+import { receiveHeld } from './incoming.ts'
+import type { Room } from './room.ts'
+import type { MemberSession } from './session.ts'
+
+/** What the URL asked for. */
+export interface JoinRequest {
+  since: string | undefined
+  /** Send a presence snapshot after hello. */
+  presence: boolean
+  /** Calls the host's onJoin. */
+  onJoin: ((session: MemberSession) => unknown) | undefined
+}
+
+/** An ending of the catalogue, decided by the server. */
+export function serverEnding (code: number): Ending {
+  return { code, reason: closeName(code), by: 'server' }
+}
+
+/**
+ * Rule 1: attach, onJoin, then in one synchronous step hello, what onJoin sent, and the presence join. Whatever fails before
+ * that is a close, and nobody saw the member.
+ */
+export async function join (hub: HubContext, session: MemberSession, room: Room, request: JoinRequest): Promise<void> {
+  try {
+    await room.attached
+  } catch (error) {
+    hub.fail(asError(error), session)
+    hub.end(session, serverEnding(4103))
+    return
+  }
+  if (session.state === 'closed') return
+  session.onAccept = () => { commit(hub, session, room, request) }
+  try {
+    if (request.onJoin !== undefined && await request.onJoin(session) === false) throw new FST_ROOMS_FORBIDDEN('join')
+    hub.accept(session)
+  } catch (thrown) {
+    const error = asError(thrown)
+    const refusal = isClientError(error)
+    if (!refusal) hub.fail(error, session)
+    // A plain throw refuses; of a member that is in already it ends the membership as a failure of ours.
+    hub.end(session, serverEnding(refusal ? closeCodeFor(error) : session.state === 'joining' ? 4003 : 1011))
+  } finally {
+    session.onAccept = undefined
+  }
+}
+
+function commit (hub: HubContext, session: MemberSession, room: Room, { since, presence }: JoinRequest): void {
+  const { connection } = session
+  const known = since === undefined ? null : parsePosition(since)
+  // Without history nothing can be replayed: a join resumes where nothing was published since.
+  const recovered = known !== null && room.position !== undefined && formatPosition(room.position) === since
+  if (connection.mode === 'rooms.raw' && known !== null && !recovered) {
+    hub.end(session, serverEnding(4202)) // raw mode has no other word for it
+    return
+  }
+  session.state = 'open'
+  session.room = room
+  room.joining--
+  room.add(session)
+  if (connection.mode === 'rooms.v1') {
+    const { heartbeat } = hub.settings
+    connection.send(frames.hello({
+      ...(room.position === undefined ? {} : { id: formatPosition(room.position) }),
+      v: 1,
+      session: session.id,
+      topic: session.topic,
+      heartbeat: heartbeat === false ? 0 : heartbeat.interval,
+      maxPayload: session.definition.maxPayload,
+      ...(known === null ? {} : { recovered }),
+      ...(since === undefined ? {} : { replayed: 0 })
+    }))
+  }
+  for (const frame of session.release()) connection.send(frame)
+  if (presence && connection.mode === 'rooms.v1' && room.presence !== undefined) connection.send(room.presence.snapshot())
+  hub.sent(session)
+  hub.presenceChanged(session)
+  hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')
+  receiveHeld(hub, session)
+}

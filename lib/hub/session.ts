@@ -1,0 +1,182 @@
+import { Readable, Writable } from 'node:stream'
+import type { ClientFrame, LeaveReason, Ref, Session, SessionState } from '../../types/index.ts'
+import { FST_ROOMS_INVALID_CLOSE, FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_CLOSED, asError } from '../errors.ts'
+import { closeName, isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
+import { direct } from '../protocol/frames.ts'
+import type { TopicDefinition } from '../topics.ts'
+import { Asks } from './asks.ts'
+import { Claim } from './claim.ts'
+import type { Connection } from './connection.ts'
+import type { HubContext } from './context.ts'
+import { rawPayload } from './delivery.ts'
+import { Inbox } from './inbox.ts'
+import type { Room } from './room.ts'
+
+/** Bytes waiting for a member above which `send` waits: Node's own stream bound on a socket is 64 KiB from version 22. */
+const highWaterMark = 65_536
+
+/** A close as the host gave it. @throws FST_ROOMS_INVALID_CLOSE */
+export function checkClose (code: number, reason: string = closeName(code)): { code: number, reason: string } {
+  if (!isSendable(code)) throw new FST_ROOMS_INVALID_CLOSE('a code of 1000–1014 (not 1004–1006 or 1010) or 3000–4999')
+  if (typeof reason !== 'string' || Buffer.byteLength(reason) > maxReasonBytes) throw new FST_ROOMS_INVALID_CLOSE(`a reason of at most ${maxReasonBytes} bytes`)
+  return { code, reason }
+}
+
+/** Who joins, and where. */
+export interface Joining {
+  id: string
+  definition: TopicDefinition
+  topic: string
+  user: string | undefined
+  info: unknown
+}
+
+/** One connection in one topic: the public Session, and what the hub keeps of it. */
+export class MemberSession implements Session<string, any> {
+  readonly id: string
+  readonly key: string
+  readonly topic: string
+  readonly definition: TopicDefinition
+  readonly connection: Connection
+  readonly user: string | undefined
+  readonly connectedAt: Date = new Date()
+  info: unknown
+  state: SessionState = 'joining'
+  room: Room | undefined
+  /** Its place in the room's array. */
+  index = -1
+  /** A presence frame has named it. */
+  announced = false
+  /** Refused frames since the last good one. */
+  badFrames = 0
+  /** Its messages are read by the host, as an iterator or a stream. */
+  claim: Claim | undefined
+  /** What it was asked. */
+  readonly asks: Asks = new Asks()
+  /** Its frames, in order. */
+  readonly inbox: Inbox<ClientFrame>
+  /** What it sent before hello. */
+  held: { data: Buffer, isBinary: boolean }[] | undefined = []
+  /** What happens when it is accepted; `undefined` before it is asked, and after. */
+  onAccept: (() => void) | undefined
+  /** onJoin has accepted it, so onLeave is owed. */
+  accepted = false
+  /** How it ended, once it has. */
+  ending: LeaveReason = { code: 1006, reason: '' }
+  readonly #context: HubContext
+  /** What onJoin sent: it follows hello. */
+  #early: string[] | undefined = []
+  #abort: AbortController | undefined
+  #readable: Readable | undefined
+  #writable: Writable | undefined
+
+  constructor (context: HubContext, connection: Connection, joining: Joining, run: (session: MemberSession, frame: ClientFrame) => void | Promise<void>) {
+    this.#context = context
+    this.connection = connection
+    this.inbox = new Inbox(frame => run(this, frame), context.settings.limits.pending, connection)
+    this.id = joining.id
+    this.key = joining.definition.key
+    this.definition = joining.definition
+    this.topic = joining.topic
+    this.user = joining.user
+    this.info = joining.info
+  }
+
+  get rooms () { return this.#context.rooms }
+
+  get signal (): AbortSignal {
+    this.#abort ??= new AbortController()
+    if (this.state === 'closed') this.abort()
+    return this.#abort.signal
+  }
+
+  send (payload: unknown): Promise<void> {
+    const sent = this.#send(payload)
+    // Nobody has to await it: a failure is told to onError, and is no unhandled rejection.
+    sent.catch((error: Error & { code?: string }) => {
+      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#context.fail(error, this)
+    })
+    return sent
+  }
+
+  async #send (payload: unknown): Promise<void> {
+    const frame = this.privateFrame(this.definition.message.serialise(payload))
+    await this.sendPrivate(frame)
+  }
+
+  /** A private payload as this member's mode has it. */
+  privateFrame (json: string, from?: string, user?: string, ref?: Ref): string {
+    if (this.connection.mode === 'rooms.v1') return direct(json, from, user, ref)
+    return rawPayload(Buffer.from(json), this.definition.message.schema === null).toString()
+  }
+
+  /** Queues a private frame; a promise where its bytes wait above the high-water mark. @throws FST_ROOMS_SESSION_CLOSED */
+  sendPrivate (frame: string): void | Promise<void> {
+    if (this.state === 'closed') throw new FST_ROOMS_SESSION_CLOSED(this.id)
+    this.#context.counters.directs++
+    if (this.#early !== undefined) {
+      this.#early.push(frame)
+      return
+    }
+    if (this.connection.bufferedBytes <= highWaterMark) {
+      this.connection.send(frame)
+      this.#context.sent(this)
+      return
+    }
+    const drained = new Promise<void>((resolve, reject) => {
+      this.connection.sendAnd(frame, error => { error == null ? resolve() : reject(new FST_ROOMS_SESSION_CLOSED(this.id)) })
+    })
+    this.#context.sent(this)
+    return drained
+  }
+
+  /** Hands over what waited for hello. */
+  release (): string[] {
+    const early = this.#early ?? []
+    this.#early = undefined
+    return early
+  }
+
+  close (code = 1000, reason?: string): void {
+    this.#context.end(this, { ...checkClose(code, reason), by: 'server' })
+  }
+
+  abort (): void {
+    if (this.#abort?.signal.aborted === false) this.#abort.abort(new FST_ROOMS_SESSION_CLOSED(this.id))
+  }
+
+  #open (): Claim {
+    if (this.claim !== undefined) throw new FST_ROOMS_SESSION_CLAIMED(this.id)
+    this.claim = new Claim(() => {
+      // A loop that is left by a throw rejects in this turn: that close has a better code.
+      setImmediate(() => { this.#context.end(this, { code: 1000, reason: closeName(1000), by: 'server' }) })
+    })
+    if (this.state === 'closed') this.claim.end()
+    if (this.state === 'joining') this.#context.accept(this)
+    return this.claim
+  }
+
+  [Symbol.asyncIterator] (): AsyncIterator<never, void, undefined> {
+    return this.#open() as AsyncIterator<never, void, undefined>
+  }
+
+  get readable (): Readable {
+    this.#readable ??= Readable.from(this.#open(), { objectMode: true, highWaterMark: 1 })
+    return this.#readable
+  }
+
+  get writable (): Writable {
+    this.#writable ??= new Writable({
+      objectMode: true,
+      highWaterMark: 1,
+      write: (payload, _encoding, done) => {
+        this.#send(payload).then(() => { done() }, error => { done(asError(error)) })
+      },
+      final: (done) => {
+        this.close()
+        done()
+      }
+    })
+    return this.#writable
+  }
+}

@@ -1,0 +1,156 @@
+import { Kind, Type, TypeRegistry, type TProperties, type TSchema } from '@sinclair/typebox'
+import { Value, ValueErrorType } from '@sinclair/typebox/value'
+import type { FastifyRequest } from 'fastify'
+import type { Broker, TopicMap } from '../types/index.ts'
+import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
+
+const functionOf = (description: string): TSchema => Type.Unsafe<(...args: never[]) => unknown>({ [Kind]: 'RoomsFunction', description })
+const instanceOf = (description: string): TSchema => Type.Unsafe<object>({ [Kind]: 'RoomsObject', description })
+
+// Runtime values that JSON Schema has no word for. The registry is TypeBox's own and keyed by name: setting it twice is harmless.
+TypeRegistry.Set('RoomsFunction', (_schema, value) => typeof value === 'function')
+TypeRegistry.Set('RoomsObject', (_schema, value) => typeof value === 'object' && value !== null)
+TypeRegistry.Set('RoomsRegExp', (_schema, value) => value instanceof RegExp)
+
+const group = <P extends TProperties>(properties: P, description: string) => Type.Object(properties, { additionalProperties: false, default: {}, description })
+const milliseconds = (minimum: number, value: number, description: string) => Type.Integer({ minimum, maximum: 2 ** 31 - 1, default: value, description })
+const count = (value: number, description: string, minimum = 1) => Type.Integer({ minimum, default: value, description })
+
+const topicSchema = Type.Object({
+  message: Type.Optional(instanceOf('a JSON Schema object')),
+  publish: Type.Optional(Type.Union([Type.Literal(true), instanceOf('a schema')], { description: 'true or a JSON Schema object' })),
+  presence: Type.Optional(Type.Union([Type.Literal(true), instanceOf('a schema')], { description: 'true or a JSON Schema object' })),
+  post: Type.Optional(Type.Union([Type.Literal(true), Type.String({ pattern: '^/[A-Za-z0-9_.~/-]*$' })], { description: 'true or a path of literal segments, beginning with "/"' })),
+  limits: Type.Optional(Type.Object({
+    members: Type.Optional(Type.Integer({ minimum: 1, description: 'a whole number from 1' })),
+    payload: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes, a whole number from 1' }))
+  }, { additionalProperties: false, description: 'an object with "members" and "payload"' }))
+}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post" and "limits"' })
+
+/** What a route of ours takes from the host: hooks and labels, nothing that could switch validation off. */
+const hooks = Type.Union([functionOf('a hook'), Type.Array(functionOf('a hook'))], { description: 'a hook or an array of hooks' })
+const routeSchema = (description: string) => Type.Object({
+  onRequest: Type.Optional(hooks),
+  preParsing: Type.Optional(hooks),
+  preValidation: Type.Optional(hooks),
+  preHandler: Type.Optional(hooks),
+  onTimeout: Type.Optional(hooks),
+  onError: Type.Optional(hooks),
+  onSend: Type.Optional(hooks),
+  onResponse: Type.Optional(hooks),
+  config: Type.Optional(instanceOf('an object')),
+  constraints: Type.Optional(instanceOf('an object')),
+  logLevel: Type.Optional(Type.String({ description: 'a log level' }))
+}, { additionalProperties: false, default: {}, description })
+
+/** Registration options, with their defaults and bounds. docs/options.md is held to it by a test. */
+export const optionsSchema = Type.Object({
+  prefix: Type.Optional(Type.String({ pattern: '^(?:/[A-Za-z0-9_.~-]+)*/?$', description: 'a path of literal segments, beginning with "/"' })),
+  logLevel: Type.Optional(Type.String({ description: 'a log level (Fastify passes it in)' })),
+  logSerializers: Type.Optional(instanceOf('an object of serializers (Fastify passes it in)')),
+  topics: Type.Optional(Type.Record(Type.String(), topicSchema, { description: 'what defineTopics returned' })),
+  identify: Type.Optional(functionOf('a function of the request that returns { user, info? } or null')),
+  authorize: Type.Optional(functionOf('a function of { action, topic, … } that returns a boolean')),
+  onJoin: Type.Optional(functionOf('a function of (session, request)')),
+  onLeave: Type.Optional(functionOf('a function of (session, { code, reason })')),
+  onError: Type.Optional(functionOf('a function of (error, session)')),
+  onMessage: Type.Optional(Type.Record(Type.String(), functionOf('a function of (session, payload)'), { description: 'functions of (session, payload) by topic key ("*" in the open lobby)' })),
+  onInvalid: Type.Union([Type.Literal('answer'), Type.Literal('ignore'), Type.Literal('close'), functionOf('a function')], { default: 'answer', description: '"answer", "ignore", "close", or a function of (session, fault) that returns one of them' }),
+  origin: Type.Union([
+    Type.Literal('same'),
+    Type.Literal('any'),
+    Type.Array(Type.Union([Type.String(), Type.Unsafe<RegExp>({ [Kind]: 'RoomsRegExp' })])),
+    functionOf('a function')
+  ], { default: 'same', description: '"same", "any", an array of origins (strings and RegExps), or a function of (origin, request) that returns a boolean' }),
+  heartbeat: Type.Union([
+    Type.Literal(false),
+    group({
+      interval: milliseconds(10, 25_000, 'milliseconds without a byte from a peer before it is pinged, a whole number from 10'),
+      timeout: milliseconds(10, 10_000, 'milliseconds to wait for a byte after a ping, a whole number from 10')
+    }, 'an object with "interval" and "timeout"')
+  ], { default: {}, description: 'false, or an object with "interval" and "timeout" in milliseconds from 10' }),
+  limits: group({
+    connections: count(100_000, 'open connections in all, a whole number from 1'),
+    topics: count(100_000, 'rooms at a time, a whole number from 1'),
+    payload: count(65_536, 'bytes of a member\'s frame and of a broadcast route\'s body, a whole number from 1'),
+    info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
+    pending: count(16, 'unfinished messages of one member before reading from it pauses, a whole number from 1'),
+    badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
+    handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, and again for onJoin, a whole number from 100')
+  }, 'an object of bounds'),
+  slow: group({
+    policy: Type.Literal('close', { default: 'close', description: '"close"' }),
+    bytes: count(1_048_576, 'bytes waiting for one member, a whole number from 1')
+  }, 'an object with "policy" and "bytes"'),
+  drain: group({
+    timeout: milliseconds(0, 5_000, 'milliseconds for the goodbye, a whole number from 0')
+  }, 'an object with "timeout"'),
+  broker: Type.Optional(instanceOf('a broker, such as memoryBroker()')),
+  websocket: group({
+    options: Type.Optional(instanceOf('an object of ws server options'))
+  }, 'an object with "options" for @fastify/websocket'),
+  routes: group({
+    socket: routeSchema('an object of hooks, config, constraints and logLevel'),
+    broadcast: routeSchema('an object of hooks, config, constraints and logLevel')
+  }, 'an object with "socket" and "broadcast"')
+}, { additionalProperties: false, description: 'an object' })
+
+type Hook = (...args: any[]) => any
+type Hooks = Record<string, unknown> & { onRequest?: Hook | Hook[], preValidation?: Hook | Hook[], preHandler?: Hook | Hook[] }
+
+/** Options after validation, all defaults in, frozen. */
+export interface ResolvedOptions {
+  readonly prefix: string
+  readonly topics?: TopicMap
+  readonly identify?: (request: FastifyRequest) => unknown
+  readonly authorize?: (context: never) => unknown
+  readonly onJoin?: (session: never, request: FastifyRequest) => unknown
+  readonly onLeave?: (session: never, reason: { code: number, reason: string }) => unknown
+  readonly onError?: (error: Error, session?: never) => unknown
+  readonly onMessage?: Record<string, (session: never, payload: never) => unknown>
+  readonly onInvalid: 'answer' | 'ignore' | 'close' | ((session: never, fault: never) => unknown)
+  readonly origin: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => unknown)
+  readonly heartbeat: false | { readonly interval: number, readonly timeout: number }
+  readonly limits: { readonly connections: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  readonly slow: { readonly policy: 'close', readonly bytes: number }
+  readonly drain: { readonly timeout: number }
+  readonly broker?: Broker
+  readonly websocket: { readonly options?: Record<string, unknown> }
+  readonly routes: { readonly socket: Hooks, readonly broadcast: Hooks }
+}
+
+function show (value: unknown): string {
+  if (typeof value === 'function') return 'a function'
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object'
+  return typeof value === 'string' ? JSON.stringify(value.slice(0, 64)) : String(value)
+}
+
+/** Copies option groups, so that defaults are not written into the host's own objects; what is no plain object is kept as it is. */
+function copyGroups (value: unknown, schema: TSchema): unknown {
+  const inner = schema[Kind] === 'Union' ? (schema.anyOf as TSchema[]).find(branch => branch[Kind] === 'Object') : schema
+  if (inner?.[Kind] !== 'Object' || typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  return Object.fromEntries(Object.entries(value)
+    .filter(([, member]) => member !== undefined)
+    .map(([name, member]) => [name, inner.properties[name] === undefined ? member : copyGroups(member, inner.properties[name])]))
+}
+
+function freezeGroups<T> (value: T, schema: TSchema): T {
+  if (schema[Kind] === 'Object') {
+    for (const [name, inner] of Object.entries(schema.properties as TProperties)) freezeGroups((value as Record<string, unknown>)[name], inner)
+    Object.freeze(value)
+  }
+  return value
+}
+
+/** Validates, fills in and freezes. @throws FST_ROOMS_INVALID_OPTION, which names the option and what it takes. */
+export function resolveOptions (given: unknown): ResolvedOptions {
+  const options = Value.Default(optionsSchema, copyGroups(given ?? {}, optionsSchema))
+  // The first error names the option; a union reports itself before its branches, and knows best what it takes.
+  const error = Value.Errors(optionsSchema, options).First()
+  if (error !== undefined) {
+    const name = error.path.slice(1).replaceAll('/', '.').replaceAll('~1', '/').replaceAll('~0', '~')
+    const takes = error.type === ValueErrorType.ObjectAdditionalProperties ? 'nothing: there is no such option' : String(error.schema.description)
+    throw new FST_ROOMS_INVALID_OPTION(name === '' ? 'options' : name, takes, show(error.value))
+  }
+  return freezeGroups(options, optionsSchema) as ResolvedOptions
+}

@@ -1,0 +1,102 @@
+import AjvCompiler from '@fastify/ajv-compiler'
+import { closeSchema } from './close-schema.ts'
+import { FST_ROOMS_INVALID_PAYLOAD } from './errors.ts'
+
+interface SchemaError { instancePath: string, message?: string, params: Record<string, unknown> }
+
+/** A compiled schema as Ajv and Fastify know it. */
+export interface Validate {
+  (payload: unknown): boolean | Promise<unknown>
+  errors?: SchemaError[] | null
+}
+
+/** Compiles one schema; `source` names it in the error. */
+export type CompilePayload = (schema: object) => PayloadType
+
+/** What a topic carries: the one compiled validator that code, the broadcast route and members' frames go through. */
+export class PayloadType {
+  /** As compiled: the given schema, closed (see closeSchema). `null`: any JSON. */
+  readonly schema: object | null
+  readonly #validate: Validate | null
+
+  constructor (schema: object | null, validate: Validate | null) {
+    this.schema = schema
+    this.#validate = validate
+  }
+
+  /** For Fastify's `validatorCompiler`: the same function, so that the route refuses what code refuses. */
+  get validate (): Validate | null { return this.#validate }
+
+  /** @throws FST_ROOMS_INVALID_PAYLOAD with `details`, paths as JSON pointers. */
+  check (payload: unknown): void {
+    const validate = this.#validate
+    if (validate === null || validate(payload) === true) return
+    const details = (validate.errors ?? []).map(error => ({ path: error.instancePath, message: explain(error) }))
+    const [first] = details
+    throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD(first === undefined ? 'refused by its schema' : `${first.path} ${first.message}`.trim()), { details })
+  }
+
+  /** Checks and serialises. @throws FST_ROOMS_INVALID_PAYLOAD */
+  serialise (payload: unknown): string {
+    this.check(payload)
+    return toJson(payload)
+  }
+}
+
+/** The payload of a topic without a schema. */
+export const anyPayload: PayloadType = new PayloadType(null, null)
+
+function explain ({ message = 'is invalid', params }: SchemaError): string {
+  const { additionalProperty } = params
+  return typeof additionalProperty === 'string' ? `${message} (${JSON.stringify(additionalProperty.slice(0, 64))})` : message
+}
+
+/** @throws FST_ROOMS_INVALID_PAYLOAD for what JSON cannot say: undefined, functions, BigInt, circles, a throwing toJSON. */
+export function toJson (payload: unknown): string {
+  let json: string | undefined
+  try {
+    json = JSON.stringify(payload)
+  } catch (error) {
+    throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD('it cannot be serialised as JSON'), { cause: error })
+  }
+  if (json === undefined) throw new FST_ROOMS_INVALID_PAYLOAD(`${typeof payload} is no JSON value`)
+  return json
+}
+
+/** Why something is no JSON Schema; `null` where it may be one. */
+export function schemaFault (schema: object): string | null {
+  if (!('~standard' in schema) && typeof (schema as { parse?: unknown }).parse !== 'function') return null
+  return 'it is a validator object (Zod or another Standard Schema); give its JSON Schema, with Zod 4 z.toJSONSchema(schema)'
+}
+
+/**
+ * Nothing is changed on the way in: no coercion, no defaults, no members removed. Of Ajv's strict mode the checks that find
+ * mistakes stay on (unknown keywords and formats, NaN); those that refuse sound schemas for their form are off.
+ */
+const ajvOptions = {
+  coerceTypes: false,
+  useDefaults: false,
+  removeAdditional: false,
+  strict: true,
+  strictTypes: false,
+  strictTuples: false,
+  strictRequired: false
+} as const
+
+/** Compiles schemas as they are. @param shared - the host's shared schemas (`app.getSchemas()`), for `$ref`. */
+export function schemaCompiler (shared: Record<string, unknown>): (schema: object) => Validate {
+  const compile = AjvCompiler()(shared as Record<string, object>, { customOptions: { ...ajvOptions } }) as unknown as (route: { schema: object }) => Validate
+  return schema => compile({ schema })
+}
+
+/** Compiles what topics carry: closed, see closeSchema. */
+export function payloadCompiler (compile: (schema: object) => Validate, shared: Record<string, unknown>): CompilePayload {
+  const named = new Map<string, object>()
+  return (schema) => {
+    const closed = { ...closeSchema(schema) as { $id?: string } }
+    // The compiler answers with what it first saw under an id: a shared schema is not closed, and another's is not this one.
+    if (closed.$id !== undefined && (closed.$id in shared || (named.get(closed.$id) ?? schema) !== schema)) delete closed.$id
+    if (closed.$id !== undefined) named.set(closed.$id, schema)
+    return new PayloadType(closed, compile(closed))
+  }
+}

@@ -1,0 +1,116 @@
+import { EventEmitter } from 'node:events'
+import fastifyWebsocket from '@fastify/websocket'
+import type { FastifyInstance } from 'fastify'
+import { memoryBroker } from './brokers/memory.ts'
+import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED } from './errors.ts'
+import type { Hooks } from './hub/context.ts'
+import { Hub } from './hub/hub.ts'
+import { resolveOptions, type ResolvedOptions } from './options.ts'
+import { payloadCompiler, schemaCompiler } from './payload.ts'
+import { HubRooms } from './rooms.ts'
+import { compilersFor } from './routes/add-route.ts'
+import { broadcastRoute } from './routes/broadcast.ts'
+import { injectClient } from './routes/inject.ts'
+import { decorateRequests } from './routes/request-rooms.ts'
+import { socketRoute } from './routes/socket.ts'
+import { UpgradeGuard } from './routes/upgrade-guard.ts'
+import { kAccess } from './symbols.ts'
+import { TopicRegistry } from './topics.ts'
+
+/** Room for the envelope around a payload, and for frames over the limit that are still worth an answer. */
+const maxPayloadFactor = 2
+
+/** What no single option can know of the others. */
+function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry: TopicRegistry): void {
+  const { pluginTimeout = 10_000 } = app.initialConfig as { pluginTimeout?: number }
+  if (pluginTimeout > 0 && options.drain.timeout >= pluginTimeout) throw new FST_ROOMS_DRAIN_TOO_LONG(options.drain.timeout, pluginTimeout)
+
+  for (const key of Object.keys(options.onMessage ?? {})) {
+    const definition = registry.definitions.find(known => known.key === key)
+    if (definition === undefined) throw new FST_ROOMS_INVALID_OPTION('onMessage', 'functions by topic key', JSON.stringify(key))
+    if (definition.publish === null) throw new FST_ROOMS_INVALID_OPTION(`onMessage.${key}`, 'nothing: members of this topic may not publish', 'a function')
+  }
+  for (const { key, converted, post } of registry.definitions) {
+    if (converted && options.onMessage?.[key] === undefined) throw new FST_ROOMS_HANDLER_MISSING(key)
+    const guarded = options.authorize !== undefined || ['onRequest', 'preParsing', 'preValidation', 'preHandler'].some(hook => hook in options.routes.broadcast)
+    if (!registry.open && post !== false && !guarded) throw new FST_ROOMS_OPEN_BROADCAST(key)
+  }
+}
+
+function hooksOf (options: ResolvedOptions): Hooks {
+  return {
+    authorize: options.authorize as Hooks['authorize'],
+    onMessage: new Map(Object.entries(options.onMessage ?? {})) as unknown as Hooks['onMessage'],
+    onLeave: options.onLeave as Hooks['onLeave'],
+    onError: options.onError as Hooks['onError'],
+    onInvalid: options.onInvalid as Hooks['onInvalid']
+  }
+}
+
+/** Where the host has none, @fastify/websocket stands in our own scope and takes upgrades from `upgrades`, so that a host may still register it. */
+async function registerWebSocket (scope: FastifyInstance, options: ResolvedOptions, registry: TopicRegistry, upgrades: EventEmitter): Promise<void> {
+  const largest = Math.max(...registry.definitions.map(({ maxPayload }) => maxPayload))
+  await scope.register(fastifyWebsocket, {
+    options: { maxPayload: largest * maxPayloadFactor, ...options.websocket.options, server: upgrades as never },
+    // Sessions are let go by the hub, before this.
+    preClose (done) {
+      scope.websocketServer.close()
+      done()
+    }
+  })
+}
+
+/** The plugin: options → hub → decorators → routes → hooks. */
+export async function rooms (app: FastifyInstance, given: unknown): Promise<void> {
+  const options = resolveOptions(given)
+  if (app.hasDecorator('rooms')) throw new FST_ROOMS_ALREADY_REGISTERED()
+  const hosted = app.hasDecorator('websocketServer')
+  if (hosted && options.websocket.options !== undefined) throw new FST_ROOMS_WEBSOCKET_REGISTERED()
+
+  const shared = app.getSchemas()
+  const compile = schemaCompiler(shared)
+  const registry = new TopicRegistry(options.topics, payloadCompiler(compile, shared), options.limits.payload)
+  checkTogether(app, options, registry)
+
+  const hub = new Hub(options.broker ?? memoryBroker(), hooksOf(options), {
+    heartbeat: options.heartbeat,
+    limits: options.limits,
+    slowBytes: options.slow.bytes,
+    drainTimeout: options.drain.timeout
+  }, app.log)
+  let routes: FastifyInstance = app
+  hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, path, injectOptions))
+  app.decorate('rooms', hub.rooms)
+  decorateRequests(app, hub, registry)
+  await hub.start()
+
+  const guard = UpgradeGuard.of(app.server, options.limits.handshake)
+  // Before @fastify/websocket's own, which would close without a code.
+  app.addHook('preClose', () => hub.drain())
+  app.addHook('onClose', () => hub.close())
+
+  await app.register(async scope => {
+    routes = scope
+    scope.decorateRequest(kAccess as never, null as never)
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('application/json', { parseAs: 'string' }, scope.getDefaultJsonParser('error', 'error'))
+    if (!hosted) {
+      const upgrades = new EventEmitter()
+      await registerWebSocket(scope, options, registry, upgrades)
+      scope.addHook('onReady', async () => { guard.routeTo(upgrades) })
+    }
+    // After the drain: what has not become a WebSocket by now will not.
+    scope.addHook('preClose', async () => { guard.leave() })
+    for (const definition of registry.definitions) {
+      const compilers = compilersFor(definition, compile)
+      socketRoute(scope, { hub, registry, options }, definition, compilers, guard)
+      if (definition.post !== false) broadcastRoute(scope, { hub, registry, options }, definition, compilers)
+    }
+  }, { prefix: options.prefix?.replace(/\/$/, '') ?? '' })
+
+  if (registry.open && options.authorize === undefined && options.identify === undefined) {
+    app.addHook('onReady', async () => {
+      app.log.warn('fastify-rooms is an open lobby: anyone may join any topic, publish and broadcast. Declare "topics" to say what exists, give "identify" and "authorize" to say who may')
+    })
+  }
+}

@@ -1,0 +1,61 @@
+import type { ByeFrame, HelloFrame, Member, Ref, WireError } from '../../types/index.ts'
+
+/**
+ * Frames as text. Members come in the order type, topic, id, data, the rest; a publication's `"data":…` and what follows
+ * it (its tail) are the same on every node, and a frame is a short head before it.
+ */
+
+/** What a message or direct frame begins its tail with; the serialised payload follows. */
+export const tailStart = '"data":'
+
+/** What follows the payload in a tail: what else is known of it, and the closing brace. */
+export function tailEnd (from?: string, user?: string, ref?: Ref): string {
+  let text = ''
+  if (from !== undefined) text += `,"from":${JSON.stringify(from)}`
+  if (user !== undefined) text += `,"user":${JSON.stringify(user)}`
+  if (ref !== undefined) text += `,"ref":${JSON.stringify(ref)}`
+  return text + '}'
+}
+
+/** The beginning of a message frame. The id is ours and needs no escaping. */
+export function messageHead (id: string | undefined): string {
+  return id === undefined ? '{"type":"message",' : `{"type":"message","id":"${id}",`
+}
+
+/** A private message. */
+export function direct (json: string, from?: string, user?: string, ref?: Ref): string {
+  return `{"type":"direct",${tailStart}${json}${tailEnd(from, user, ref)}`
+}
+
+export function hello (frame: Omit<HelloFrame, 'type'>): string {
+  const { id, ...rest } = frame
+  return JSON.stringify({ type: 'hello', id, ...rest })
+}
+
+export function ackOk (ref: Ref, id?: string, data?: unknown): string {
+  return JSON.stringify({ type: 'ack', ref, ok: true, id, data })
+}
+
+export function ackError (ref: Ref, error: WireError): string {
+  return JSON.stringify({ type: 'ack', ref, ok: false, error })
+}
+
+export function error (error: WireError): string {
+  return JSON.stringify({ type: 'error', error })
+}
+
+export function bye (frame: Omit<ByeFrame, 'type'>): string {
+  return JSON.stringify({ type: 'bye', ...frame })
+}
+
+export function presenceState (count: number, state: Member[]): string {
+  return JSON.stringify({ type: 'presence', count, state })
+}
+
+export function presenceDiff (count: number, join: Member[], leave: { session: string }[]): string {
+  return JSON.stringify({ type: 'presence', count, join: join.length > 0 ? join : undefined, leave: leave.length > 0 ? leave : undefined })
+}
+
+export function presenceCount (count: number): string {
+  return JSON.stringify({ type: 'presence', count })
+}

@@ -1,0 +1,37 @@
+import type { ClientFrame, Ref } from '../../types/index.ts'
+
+/** What is wrong with a frame, for the one who sent it. `ref` where it could be read, so that the answer finds its question. */
+export interface FrameFault { fault: string, ref?: Ref }
+
+const maxRefLength = 64
+
+function isRef (value: unknown): value is Ref {
+  return typeof value === 'string' ? value.length >= 1 && value.length <= maxRefLength : Number.isSafeInteger(value)
+}
+
+/** Checks a parsed frame of a client. Members that it does not know are ignored; a type that it does not know is a fault. */
+export function checkFrame (value: unknown): ClientFrame | FrameFault {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: 'a frame is a JSON object' }
+  const { type, ref, data, to } = value as Record<string, unknown>
+  if (ref !== undefined && !isRef(ref)) return { fault: `"ref" is a string of 1 to ${maxRefLength} characters or a safe integer` }
+  const fault = (text: string): FrameFault => ref === undefined ? { fault: text } : { fault: text, ref }
+
+  switch (type) {
+    case 'message':
+      if (data === undefined) return fault('"data" is missing')
+      break
+    case 'direct':
+      if (typeof to !== 'string' || to === '' || to === 'user:') return fault('"to" is a session id or "user:" and a user')
+      if (data === undefined) return fault('"data" is missing')
+      break
+    case 'ack':
+      if (ref === undefined) return fault('"ref" is missing')
+      break
+    case 'presence':
+    case 'ping':
+      break
+    default:
+      return fault(typeof type === 'string' ? `the type ${JSON.stringify(type.slice(0, 32))} is not known here` : '"type" is missing')
+  }
+  return value as ClientFrame
+}

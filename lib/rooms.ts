@@ -1,0 +1,135 @@
+import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, KickSelector, Member, Rooms, Stats, SubscribeOptions } from '../types/index.ts'
+import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from './errors.ts'
+import type { Hub } from './hub/hub.ts'
+import { describe } from './hub/presence.ts'
+import { checkClose, type MemberSession } from './hub/session.ts'
+import type { TopicRegistry } from './topics.ts'
+
+const defaultMembers = 1_000
+const defaultBuffer = 1_000
+const defaultAskTimeout = 10_000
+
+/** @throws FST_ROOMS_INVALID_ARGUMENT */
+function wholeNumber (name: string, value: unknown, fallback: number): number {
+  if (value === undefined) return fallback
+  if (Number.isInteger(value) && value as number >= 1 && value as number < 2 ** 31) return value as number
+  throw new FST_ROOMS_INVALID_ARGUMENT(name, 'a whole number from 1')
+}
+
+/** @throws FST_ROOMS_INVALID_ARGUMENT */
+export function checkExcept (except: unknown): string | undefined {
+  if (except === undefined || typeof except === 'string') return except
+  throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
+}
+
+/** `app.rooms`: what the host asks of the hub, checked. */
+export class HubRooms implements Rooms<any> {
+  readonly #hub: Hub
+  readonly #registry: TopicRegistry
+  readonly #inject: (path: string, options: InjectOptions) => Promise<InjectedClient>
+
+  constructor (hub: Hub, registry: TopicRegistry, inject: (path: string, options: InjectOptions) => Promise<InjectedClient>) {
+    this.#hub = hub
+    this.#registry = registry
+    this.#inject = inject
+  }
+
+  async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
+    const definition = this.#registry.get(topic)
+    const except = checkExcept(options?.except)
+    return this.#hub.publish(definition, topic, definition.message.serialise(payload), { except })
+  }
+
+  async send (session: string, payload: unknown): Promise<void> {
+    const member = this.#session(session)
+    await member.sendPrivate(member.privateFrame(member.definition.message.serialise(payload)))
+  }
+
+  async sendToUser (user: string, payload: unknown): Promise<{ local: number }> {
+    const members = [...this.#hub.users.get(user) ?? []]
+    const frames = members.map(member => member.privateFrame(member.definition.message.serialise(payload)))
+    const sent = members.map((member, index) => member.sendPrivate(frames[index]!))
+    await Promise.allSettled(sent)
+    return { local: members.length }
+  }
+
+  async ask (session: string, payload: unknown, options: AskOptions = {}): Promise<unknown> {
+    const timeout = wholeNumber('timeout', options.timeout, defaultAskTimeout)
+    const member = this.#session(session)
+    return member.asks.ask(member, payload, timeout, options.signal)
+  }
+
+  async members (topic: string, options: { limit?: number } = {}): Promise<Member<any>[]> {
+    this.#registry.get(topic)
+    const limit = wholeNumber('limit', options.limit, defaultMembers)
+    return (this.#hub.roomByTopic.get(topic)?.members ?? []).slice(0, limit).map(describe)
+  }
+
+  async count (topic: string): Promise<number> {
+    this.#registry.get(topic)
+    return this.#hub.roomByTopic.get(topic)?.size ?? 0
+  }
+
+  async topics (): Promise<string[]> {
+    return [...this.#hub.roomByTopic.values()].filter(room => room.size > 0).map(room => room.topic)
+  }
+
+  has (topic: string): topic is string {
+    return this.#registry.find(topic) !== undefined
+  }
+
+  subscribe (topic: string, options: SubscribeOptions = {}): AsyncIterableIterator<any, void, undefined> {
+    const definition = this.#registry.get(topic)
+    const { signal } = options
+    const subscription = this.#hub.subscribe(topic, definition, wholeNumber('buffer', options.buffer, defaultBuffer))
+    if (signal?.aborted === true) subscription.end()
+    else signal?.addEventListener('abort', () => { subscription.end() }, { once: true })
+    return subscription
+  }
+
+  async kick (selector: KickSelector<any>, options: KickOptions = {}): Promise<number> {
+    const { session, user, topic } = selector
+    if (session === undefined && user === undefined && topic === undefined) throw new FST_ROOMS_INVALID_SELECTOR('at least one of "session", "user" and "topic"')
+    const ending = { ...checkClose(options.code ?? 4005, options.reason), by: 'server' as const }
+    const members = this.#select(session, user, topic).filter(member =>
+      (session === undefined || member.id === session) && (user === undefined || member.user === user) && (topic === undefined || member.topic === topic))
+    for (const member of members) this.#hub.end(member, ending)
+    return members.length
+  }
+
+  stats (): Stats {
+    const { links, roomByTopic, counters } = this.#hub
+    let members = 0
+    let queuedBytes = 0
+    for (const room of roomByTopic.values()) members += room.size
+    for (const { connection } of links) queuedBytes += connection.bufferedBytes
+    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, ...counters }
+  }
+
+  health (): Health {
+    const { state, brokerState } = this.#hub
+    return { ok: state === 'open' && brokerState === 'up', state, broker: brokerState }
+  }
+
+  async drain (): Promise<void> {
+    await this.#hub.drain()
+  }
+
+  async inject (path: string, options: InjectOptions = {}): Promise<InjectedClient> {
+    return this.#inject(path, options)
+  }
+
+  /** The smallest set that a selector needs to look at. */
+  #select (session: string | undefined, user: string | undefined, topic: string | undefined): MemberSession[] {
+    const { sessions, users } = this.#hub
+    if (session !== undefined) return sessions.has(session) ? [sessions.get(session)!] : []
+    if (user !== undefined) return [...users.get(user) ?? []]
+    return [...sessions.values()].filter(member => member.topic === topic)
+  }
+
+  #session (id: string): MemberSession {
+    const session = this.#hub.sessions.get(id)
+    if (session === undefined) throw new FST_ROOMS_NO_SUCH_SESSION(String(id).slice(0, 64))
+    return session
+  }
+}

@@ -1,0 +1,111 @@
+import type { FastifyRequest } from 'fastify'
+import type { Identity, Mode } from '../../types/index.ts'
+import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_FORBIDDEN, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_ORIGIN_REFUSED } from '../errors.ts'
+import type { Hub } from '../hub/hub.ts'
+import { checkInfoSize } from '../hub/infos.ts'
+import type { ResolvedOptions } from '../options.ts'
+import { maxTopicLength } from '../protocol/topic-name.ts'
+import { modes, negotiate } from '../protocol/modes.ts'
+import { kAccess } from '../symbols.ts'
+import type { TopicDefinition, TopicRegistry } from '../topics.ts'
+
+/** What the hooks found out about a request, for its handler. */
+export interface Access {
+  topic: string
+  identity: Identity | null
+  mode: Mode
+}
+
+export type AccessRequest = FastifyRequest & { [kAccess]: Access }
+
+/** What the access hooks of all routes share. */
+export interface AccessContext {
+  hub: Hub
+  registry: TopicRegistry
+  options: ResolvedOptions
+}
+
+/** The topic that a request names, which must fall under the definition whose route it took. @throws FST_ROOMS_NO_SUCH_TOPIC */
+function topicOf (registry: TopicRegistry, definition: TopicDefinition, request: FastifyRequest): string {
+  if (!definition.family) return definition.key
+  const topic = definition.stem + (request.params as { topic: string }).topic
+  // A name that is declared on its own can also be spelled so that the router takes it for a member of the family.
+  if (registry.find(topic) !== definition) throw new FST_ROOMS_NO_SUCH_TOPIC(topic)
+  return topic
+}
+
+async function checkOrigin ({ origin: rule }: ResolvedOptions, request: FastifyRequest): Promise<void> {
+  const { origin } = request.headers
+  if (origin === undefined || rule === 'any') return
+  let allowed: unknown
+  if (rule === 'same') allowed = isSameOrigin(origin, request.host)
+  else if (typeof rule === 'function') allowed = await rule(origin, request)
+  else allowed = rule.some(entry => typeof entry === 'string' ? entry === origin : new RegExp(entry).test(origin))
+  if (allowed !== true) throw new FST_ROOMS_ORIGIN_REFUSED()
+}
+
+/** Host and port as a browser forms them: the default port of the scheme is left out, and so it may be in `Host`. */
+function isSameOrigin (origin: string, host: string): boolean {
+  try {
+    const { protocol, host: originHost } = new URL(origin)
+    return originHost !== '' && originHost === new URL(`${protocol}//${host}`).host
+  } catch {
+    return false // "null", the origin of sandboxed pages, among others
+  }
+}
+
+/** @throws FST_ROOMS_INVALID_IDENTITY */
+function checkIdentity (identity: unknown): Identity | null {
+  if (identity === null) return null
+  if (typeof identity !== 'object') throw new FST_ROOMS_INVALID_IDENTITY(`${typeof identity}; it takes { user, info? } or null`)
+  const { user, info, ...others } = identity as Partial<Identity>
+  if (typeof user !== 'string' || user === '' || user.length > maxTopicLength) throw new FST_ROOMS_INVALID_IDENTITY('a "user" that is no string of 1 to 255 characters')
+  const [unknown] = Object.keys(others)
+  if (unknown !== undefined) throw new FST_ROOMS_INVALID_IDENTITY(`"${unknown}", which it does not take`)
+  return info === undefined ? { user } : { user, info }
+}
+
+/** Presence info is the host's own word: where it does not fit, the host must know. @throws FST_ROOMS_INVALID_IDENTITY */
+function checkInfo ({ presence }: TopicDefinition, info: unknown, limit: number): void {
+  if (presence === null || info === undefined) return
+  try {
+    presence.serialise(info)
+    checkInfoSize(info, limit)
+  } catch (error) {
+    throw new FST_ROOMS_INVALID_IDENTITY(`an "info" that this topic does not take: ${(error as Error).message}`)
+  }
+}
+
+async function permit ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest): Promise<Identity | null> {
+  const identity = options.identify === undefined ? null : checkIdentity(await options.identify(request))
+  const { authorize } = hub.hooks
+  if (authorize !== undefined && await authorize({ action, topic, request, identity }) !== true) throw new FST_ROOMS_FORBIDDEN(action)
+  return identity
+}
+
+/** The last hook before a broadcast. */
+export function broadcastAccess (context: AccessContext, definition: TopicDefinition) {
+  return async (request: FastifyRequest): Promise<void> => {
+    const topic = topicOf(context.registry, definition, request)
+    await checkOrigin(context.options, request)
+    const identity = await permit(context, 'broadcast', topic, request);
+    (request as AccessRequest)[kAccess] = { topic, identity, mode: 'rooms.v1' }
+  }
+}
+
+/** The last hook before the upgrade. A plain GET runs it, too, so that a page can ask why it was refused. */
+export function joinAccess (context: AccessContext, definition: TopicDefinition) {
+  return async (request: FastifyRequest): Promise<void> => {
+    const topic = topicOf(context.registry, definition, request)
+    const { headers } = request.raw
+    const mode = negotiate(headers['sec-websocket-protocol'])
+    if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(', '))
+    if (context.hub.state !== 'open') throw new FST_ROOMS_DRAINING()
+    await checkOrigin(context.options, request)
+    const identity = await permit(context, 'join', topic, request)
+    checkInfo(definition, identity?.info, context.options.limits.info)
+    // ws answers with the first name of the offer, whoever registered it and however: so only ours is left.
+    if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode;
+    (request as AccessRequest)[kAccess] = { topic, identity, mode }
+  }
+}

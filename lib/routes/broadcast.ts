@@ -1,0 +1,47 @@
+import type { FastifyInstance, FastifyRequest, FastifySchema } from 'fastify'
+import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
+import { kAccess } from '../symbols.ts'
+import type { TopicDefinition } from '../topics.ts'
+import { broadcastResponseSchema, paramsSchema } from '../schemas.ts'
+import { broadcastAccess, type AccessContext, type AccessRequest } from './access.ts'
+import { addRoute, list, type Compilers } from './add-route.ts'
+import { topicPaths } from './paths.ts'
+
+async function demandBody (request: FastifyRequest): Promise<void> {
+  // No body and no content type: nothing was parsed, and a schema that takes null would let it pass.
+  if (request.body === undefined) throw new FST_ROOMS_BODY_MISSING()
+}
+
+/** `POST` to a topic: a body that its schema takes goes to all its members. */
+export function broadcastRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers): void {
+  const { hub, options } = context
+  const { preValidation, preHandler, ...hooks } = options.routes.broadcast
+
+  const handler = async (request: FastifyRequest) => {
+    const { topic } = (request as AccessRequest)[kAccess]
+    // The body was checked by the route, with the validator that code and members' frames go through.
+    return hub.publish(definition, topic, JSON.stringify(request.body), {})
+  }
+
+  const paths = typeof definition.post === 'string' ? [definition.post] : topicPaths(definition)
+  paths.forEach((url, index) => {
+    addRoute(scope, {
+      ...hooks,
+      method: 'POST',
+      url,
+      bodyLimit: definition.maxPayload,
+      schema: {
+        summary: definition.family ? `Broadcast to a topic of ${definition.key}` : `Broadcast to ${definition.key}`,
+        // The other spellings of the same path.
+        ...(index > 0 ? { hide: true } : {}),
+        body: definition.message.schema ?? {},
+        response: { 200: broadcastResponseSchema },
+        ...(definition.family ? { params: paramsSchema(definition) } : {})
+      } as FastifySchema,
+      ...compilers,
+      preValidation: [demandBody, ...list(preValidation)],
+      preHandler: [...list(preHandler), broadcastAccess(context, definition)],
+      handler
+    })
+  })
+}

@@ -1,0 +1,92 @@
+import type { FastifyInstance } from 'fastify'
+import type { WebSocket } from 'ws'
+import type { InjectedClient, InjectOptions, Mode, ServerFrame } from '../../types/index.ts'
+import { FST_ROOMS_INJECT_CLOSED, FST_ROOMS_INJECT_REFUSED } from '../errors.ts'
+
+type Received = ServerFrame | string
+interface Reader { resolve (frame: Received): void, reject (error: Error): void }
+
+/** A client inside the process: frames queue until they are asked for. */
+class TestClient implements InjectedClient {
+  readonly mode: Mode
+  readonly closed: Promise<{ code: number, reason: string }>
+  readonly #socket: WebSocket
+  readonly #frames: Received[] = []
+  readonly #readers: Reader[] = []
+  #end: { code: number, reason: string } | undefined
+
+  constructor (socket: WebSocket, mode: Mode) {
+    this.mode = mode
+    this.#socket = socket
+    socket.on('message', (data: Buffer) => {
+      const text = data.toString()
+      const frame = mode === 'rooms.v1' ? JSON.parse(text) as ServerFrame : text
+      const reader = this.#readers.shift()
+      if (reader === undefined) this.#frames.push(frame)
+      else reader.resolve(frame)
+    })
+    this.closed = new Promise(resolve => {
+      socket.on('close', (code: number, reason: Buffer) => {
+        this.#end = { code, reason: reason.toString() }
+        for (const reader of this.#readers.splice(0)) reader.reject(this.#ended(this.#end))
+        resolve(this.#end)
+      })
+    })
+  }
+
+  async next (type?: string): Promise<any> {
+    for (;;) {
+      const frame = await this.#next()
+      if (type === undefined || typeof frame === 'string' || frame.type === type) return frame
+    }
+  }
+
+  send (frame: unknown): void {
+    this.#socket.send(typeof frame === 'string' || Buffer.isBuffer(frame) ? frame : JSON.stringify(frame))
+  }
+
+  async close (code = 1000, reason = ''): Promise<void> {
+    this.#socket.close(code, reason)
+    await this.closed
+  }
+
+  #next (): Promise<Received> {
+    const frame = this.#frames.shift()
+    if (frame !== undefined) return Promise.resolve(frame)
+    if (this.#end !== undefined) return Promise.reject(this.#ended(this.#end))
+    return new Promise((resolve, reject) => { this.#readers.push({ resolve, reject }) })
+  }
+
+  #ended ({ code, reason }: { code: number, reason: string }): Error {
+    return new FST_ROOMS_INJECT_CLOSED(code, reason)
+  }
+}
+
+/** Only the root's `ready` runs the hooks, and may be called when all is ready. */
+function rootOf (scope: FastifyInstance): FastifyInstance {
+  const parent = Object.getPrototypeOf(scope) as FastifyInstance | Record<string, never>
+  return 'ready' in parent ? rootOf(parent as FastifyInstance) : scope
+}
+
+/** Connects through the app's own router, hooks and all, without a port. @throws FST_ROOMS_INJECT_REFUSED */
+export async function injectClient (scope: FastifyInstance, path: string, { headers, since, mode = 'rooms.v1' }: InjectOptions): Promise<InjectedClient> {
+  await rootOf(scope).ready()
+  const url = since === undefined ? path : `${path}${path.includes('?') ? '&' : '?'}since=${encodeURIComponent(since)}`
+  const nothing = (): void => {}
+  let client: InjectedClient | undefined
+  try {
+    await scope.injectWS(url, {
+      // What Fastify and its trustProxy read of a request that came from nowhere.
+      socket: { remoteAddress: '127.0.0.1' },
+      headers: { host: 'localhost', 'sec-websocket-protocol': mode, ...headers },
+      on: nothing,
+      once: nothing,
+      off: nothing,
+      removeListener: nothing
+    } as never, { onInit: (socket) => { client = new TestClient(socket as unknown as WebSocket, mode) } })
+  } catch (error) {
+    const status = /\d{3}$/.exec((error as Error).message)
+    throw status === null ? error : new FST_ROOMS_INJECT_REFUSED(Number(status[0]))
+  }
+  return client!
+}

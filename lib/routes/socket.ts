@@ -1,0 +1,66 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { WebSocketLike } from '../hub/connection.ts'
+import type { MemberSession } from '../hub/session.ts'
+import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
+import { paramsSchema, querySchema } from '../schemas.ts'
+import { kAccess } from '../symbols.ts'
+import type { TopicDefinition } from '../topics.ts'
+import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
+import { addRoute, list, type Compilers } from './add-route.ts'
+import { topicPaths } from './paths.ts'
+import type { UpgradeGuard } from './upgrade-guard.ts'
+
+type Socket = WebSocketLike & { listeners (event: 'error'): ((error: Error) => void)[], removeListener (event: 'error', listener: (error: Error) => void): unknown }
+
+async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): Promise<never> {
+  reply.header('upgrade', 'websocket').header('connection', 'upgrade')
+  throw new FST_ROOMS_UPGRADE_REQUIRED()
+}
+
+/** `GET` of a topic: an upgrade joins it. */
+export function socketRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, guard: UpgradeGuard): void {
+  const { hub, options } = context
+  const { onJoin } = options
+  const { preHandler, ...hooks } = options.routes.socket
+
+  const wsHandler = (socket: Socket, request: FastifyRequest): void => {
+    const { topic, identity, mode } = (request as AccessRequest)[kAccess]
+    const { since, presence } = request.query as { since?: string, presence?: string }
+    // Closing is ours: @fastify/websocket would close without a code, and first.
+    scope.websocketServer.clients.delete(socket as never)
+    // Its listener would log what is none of its business, and holds the request for as long as the connection lives.
+    for (const listener of socket.listeners('error')) socket.removeListener('error', listener)
+    guard.release(request.raw.socket)
+    hub.arrive({
+      socket,
+      transport: request.raw.socket,
+      mode,
+      address: request.ip,
+      definition,
+      topic,
+      user: identity?.user,
+      info: identity?.info,
+      since,
+      presence: presence === '1',
+      onJoin: onJoin === undefined ? undefined : (session: MemberSession) => onJoin(session as never, request)
+    })
+  }
+
+  for (const url of topicPaths(definition)) {
+    addRoute(scope, {
+      ...hooks,
+      method: 'GET',
+      url,
+      exposeHeadRoute: false,
+      schema: {
+        hide: true,
+        querystring: querySchema,
+        ...(definition.family ? { params: paramsSchema(definition) } : {})
+      },
+      ...compilers,
+      preHandler: [...list(preHandler), joinAccess(context, definition)],
+      handler: upgradeRequired,
+      wsHandler: wsHandler as never
+    } as never)
+  }
+}

@@ -1,0 +1,42 @@
+import { sincePattern } from './protocol/position.ts'
+import { maxTopicLength, topicCharacters } from './protocol/topic-name.ts'
+import type { TopicDefinition } from './topics.ts'
+
+/** Path parameters of a family's routes: what follows the stem. */
+export function paramsSchema ({ stem }: TopicDefinition): object {
+  return {
+    type: 'object',
+    required: ['topic'],
+    properties: {
+      topic: {
+        type: 'string',
+        minLength: 1,
+        maxLength: maxTopicLength - stem.length,
+        pattern: `^[${topicCharacters}]+$`,
+        description: stem === '' ? 'the topic' : `what follows ${stem} in the topic`
+      }
+    }
+  }
+}
+
+/** Query of a topic's URL. Other members are the host's (a token, say). */
+export const querySchema: object = {
+  type: 'object',
+  properties: {
+    since: { type: 'string', pattern: sincePattern },
+    presence: { type: 'string', enum: ['0', '1'] }
+  }
+}
+
+/** What a broadcast route answers. */
+export const broadcastResponseSchema: object = {
+  type: 'object',
+  description: 'The message was accepted.',
+  required: ['topic', 'local', 'published'],
+  properties: {
+    topic: { type: 'string' },
+    id: { type: 'string', description: 'the position of the message' },
+    local: { type: 'integer', description: 'members of this node that it was queued to' },
+    published: { type: 'boolean', description: 'whether the broker accepted it' }
+  }
+}

@@ -1,0 +1,7 @@
+export * from './broker.ts'
+export * from './options.ts'
+export * from './plugin.ts'
+export * from './protocol.ts'
+export * from './rooms.ts'
+export * from './session.ts'
+export * from './topics.ts'

@@ -1,0 +1,98 @@
+import type { WebsocketPluginOptions } from '@fastify/websocket'
+import type { FastifyRequest, RouteShorthandOptions } from 'fastify'
+import type { Broker } from './broker.ts'
+import type { AnySession, Session } from './session.ts'
+import type { Closed, Converted, Publish, Publishable, TopicMap, TopicName, Topics } from './topics.ts'
+
+/** Who a request is. */
+export interface Identity {
+  /** 1–255 characters. Public: presence and messages show it. */
+  user: string
+  /** Presence info. Validated by the topic's `presence` schema. */
+  info?: unknown
+}
+
+/** What `authorize` is asked. `broadcast` is the broadcast route; `history` is asked once there is history. */
+export type AuthorizeContext<T = Topics> =
+  | { action: 'join' | 'broadcast' | 'history', topic: TopicName<T>, request: FastifyRequest, identity: Identity | null }
+  | { action: 'publish', topic: TopicName<T>, session: AnySession<T>, payload: unknown }
+  | { action: 'presence', topic: TopicName<T>, session: AnySession<T>, payload: unknown }
+  | { action: 'direct', topic: TopicName<T>, session: AnySession<T>, payload: unknown, target: DirectTarget }
+
+/** Whom a member writes to. Asked once per topic that holds such sessions; without `authorize` only the sender's own topic. */
+export interface DirectTarget {
+  /** The topic of the sessions that would receive it. */
+  topic: string
+  /** Where one session was named. */
+  session?: string
+  /** Where a user was named. */
+  user?: string
+}
+
+/** Why and how a session ended. `code` is the close code, 1006 where the connection just went away. */
+export interface LeaveReason { code: number, reason: string }
+
+/** A message of a member that its topic does not take. */
+export interface InvalidMessage {
+  code: string
+  message: string
+  details?: { path: string, message: string }[]
+}
+
+type OnMessage<K extends string, T> = (session: Session<K, T>, payload: Publish<K, T>) => unknown
+type Handlers<T> = Closed<T> extends false ? { onMessage?: Record<string, (session: Session<string, T>, payload: any) => unknown> } :
+    [Converted<T>] extends [never] ? { onMessage?: { [K in Publishable<T>]?: OnMessage<K, T> } } :
+        { onMessage: { [K in Converted<T>]: OnMessage<K, T> } & { [K in Exclude<Publishable<T>, Converted<T>>]?: OnMessage<K, T> } }
+
+/** The hooks of a route that the host may add to. Nothing here can switch validation off. */
+export type RouteHooks = Pick<RouteShorthandOptions, 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler' | 'onTimeout' | 'onError' | 'onSend' | 'onResponse' | 'config' | 'constraints' | 'logLevel'>
+
+/** Registration options. `docs/options.md` lists defaults and bounds. */
+export type RoomsOptions<T = Topics> = {
+  /** Path before the topic. Default: none, and then `/:topic` answers for every one-segment path that the host has no route for. */
+  prefix?: string
+  /** What `defineTopics` returned. Absent: an open lobby. */
+  topics?: Closed<T> extends true ? T : TopicMap
+  /** Who a request is; `null`: anonymous. A throw refuses with the error's own status. Runs before the upgrade, after the host's hooks. */
+  identify?: (request: FastifyRequest) => Identity | null | Promise<Identity | null>
+  /** `false` refuses (HTTP 403 before the upgrade, `FST_ROOMS_FORBIDDEN` after it); a throw refuses with the error's own status. */
+  authorize?: (context: AuthorizeContext<T>) => boolean | Promise<boolean>
+  /** Before hello: what it sends follows hello; a throw or `false` refuses (4003), and nobody saw the member. */
+  onJoin?: (session: AnySession<T>, request: FastifyRequest) => unknown
+  /** Once for every session that `onJoin` accepted. The session has left its room. */
+  onLeave?: (session: AnySession<T>, reason: LeaveReason) => unknown
+  /** An error in a hook, or of a connection (`session` is absent where none was concerned). Default: it is logged. */
+  onError?: (error: Error, session?: AnySession<T>) => unknown
+  /** Reaction to a message that is not valid JSON, no frame, or not by the schema. Default `'answer'`: an ack or error frame. */
+  onInvalid?: 'answer' | 'ignore' | 'close' | ((session: AnySession<T>, fault: InvalidMessage) => 'answer' | 'ignore' | 'close')
+  /** Which `Origin` headers may join and broadcast; requests without one are no browser's. Default `'same'`. */
+  origin?: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>)
+  /** Pings find dead peers. Default `{ interval: 25_000, timeout: 10_000 }` (milliseconds). */
+  heartbeat?: false | { interval?: number, timeout?: number }
+  limits?: {
+    /** Open connections in all. Default 100,000. Over it: 4104. */
+    connections?: number
+    /** Rooms at a time. Default 100,000. Over it: 4100. */
+    topics?: number
+    /** Largest frame of a member and body of a broadcast route, in bytes. Default 65,536. */
+    payload?: number
+    /** Largest presence info, in bytes of JSON. Default 1,024. */
+    info?: number
+    /** Messages of one member that are not finished yet before reading from it pauses. Default 16. */
+    pending?: number
+    /** Bad frames in a row before 4000. Default 10. */
+    badFrames?: number
+    /** Milliseconds for an upgrade, and again for `onJoin`. Default 10,000. */
+    handshake?: number
+  }
+  /** What happens to a member that does not read: closed (4201) over so many waiting bytes. Default 1,048,576. */
+  slow?: { policy?: 'close', bytes?: number }
+  /** Milliseconds for the goodbye when the app closes. Default 5,000; must fit into Fastify's `pluginTimeout`. */
+  drain?: { timeout?: number }
+  /** What carries publications. Default `memoryBroker()`. */
+  broker?: Broker
+  /** For @fastify/websocket where this plugin registers it. Refused where the host has done so. */
+  websocket?: { options?: WebsocketPluginOptions['options'] }
+  /** Hooks for our routes, before ours. */
+  routes?: { socket?: RouteHooks, broadcast?: RouteHooks }
+} & Handlers<T>

@@ -1,0 +1,16 @@
+import type { FastifyInstance } from 'fastify'
+import type { RoomsOptions } from './options.ts'
+import type { RequestRooms, Rooms } from './rooms.ts'
+import type { TopicMap } from './topics.ts'
+
+/** What `app.register` takes. `fastifyRooms<typeof other>` types a second app in one program. */
+export interface RoomsPlugin {
+  <T extends TopicMap>(app: FastifyInstance, options: RoomsOptions<T>): Promise<void>
+  // Last on purpose: `register` infers its options from the last overload.
+  (app: FastifyInstance, options: RoomsOptions): Promise<void>
+}
+
+declare module 'fastify' {
+  interface FastifyInstance { rooms: Rooms }
+  interface FastifyRequest { rooms: RequestRooms }
+}

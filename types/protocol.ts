@@ -1,0 +1,97 @@
+/**
+ * The wire protocol `rooms.v1`: one JSON object per text frame. docs/protocol.md gives the rules.
+ */
+
+/** What a connection speaks: enveloped frames, or the bare payload. Chosen by `Sec-WebSocket-Protocol`. */
+export type Mode = 'rooms.v1' | 'rooms.raw'
+
+/** Names the answer to a frame: a string of at most 64 characters, or a safe integer. */
+export type Ref = string | number
+
+/** A coded error as it travels. */
+export interface WireError {
+  /** Stable, `FST_ROOMS_…` or the code of the host's own error. */
+  code: string
+  message: string
+  /** For an invalid payload: where, and what was expected there. */
+  details?: { path: string, message: string }[]
+}
+
+/** One member as presence shows it. */
+export interface Member<Info = unknown> {
+  /** The session's id: public, it names and authorises nothing. */
+  session: string
+  user?: string
+  info?: Info
+}
+
+export interface HelloFrame {
+  type: 'hello'
+  /** The position that what follows continues. Absent where the broker has no positions. */
+  id?: string
+  v: 1
+  session: string
+  topic: string
+  /** Milliseconds between two pings of the server, 0 where heartbeats are off. */
+  heartbeat: number
+  /** Largest frame that the server takes here, in bytes. */
+  maxPayload: number
+  /** Only where `?since=<id>` was given; `false`: reload your state. */
+  recovered?: boolean
+  /** Only where `?since=` was given: how many messages follow from before the join. */
+  replayed?: number
+}
+
+export interface MessageFrame<Data = unknown> {
+  type: 'message'
+  id?: string
+  data: Data
+  /** The session that published it, where a member did. */
+  from?: string
+  user?: string
+}
+
+export interface DirectFrame<Data = unknown> {
+  type: 'direct'
+  data: Data
+  from?: string
+  user?: string
+  /** An answer is wanted: send `{"type":"ack","ref":…,"data":…}`. */
+  ref?: Ref
+}
+
+/** `state` replaces the list; `join` upserts and `leave` deletes; neither: forget the list, here is the number. */
+export interface PresenceFrame<Info = unknown> {
+  type: 'presence'
+  count: number
+  state?: Member<Info>[]
+  join?: Member<Info>[]
+  leave?: { session: string }[]
+}
+
+export type AckFrame =
+  | { type: 'ack', ref: Ref, ok: true, id?: string, data?: unknown }
+  | { type: 'ack', ref: Ref, ok: false, error: WireError }
+
+export interface ErrorFrame { type: 'error', error: WireError }
+
+export interface ByeFrame {
+  type: 'bye'
+  code: number
+  reason: string
+  /** Reconnect after a random time in this range, in milliseconds. Absent: do not. */
+  retry?: { min: number, max: number }
+  /** The last position given to this connection. */
+  id?: string
+}
+
+/** Everything the server sends. A receiver ignores members and types that it does not know. */
+export type ServerFrame = HelloFrame | MessageFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ByeFrame
+
+/** Everything a client may send. A listener never has to send anything. */
+export type ClientFrame =
+  | { type: 'message', data: unknown, ref?: Ref }
+  | { type: 'direct', to: string, data: unknown, ref?: Ref }
+  | { type: 'ack', ref: Ref, data?: unknown }
+  | { type: 'presence', info?: unknown, ref?: Ref }
+  | { type: 'ping', ref?: Ref }

@@ -1,0 +1,171 @@
+import type { BrokerState } from './broker.ts'
+import type { Member, Mode, ServerFrame } from './protocol.ts'
+import type { Info, Message, Payload, TopicName, Topics } from './topics.ts'
+
+export interface BroadcastOptions {
+  /** The id of one session that is not to receive it. Live delivery only, no access control. */
+  except?: string
+}
+
+export interface BroadcastResult<N extends string = string> {
+  topic: N
+  /** The position of the message, where somebody was there to be told (see docs/protocol.md). */
+  id?: string
+  /** Members of this node that it was queued to. Never how many have read it. */
+  local: number
+  /** Whether the broker accepted it. */
+  published: boolean
+}
+
+/** At least one of the three; a session must match all that are given. */
+export interface KickSelector<T = Topics> {
+  session?: string
+  user?: string
+  topic?: TopicName<T>
+}
+
+export interface KickOptions {
+  /** Close code. Default 4005 `kicked`. */
+  code?: number
+  /** At most 123 bytes of UTF-8. Default: the code's name. */
+  reason?: string
+}
+
+export interface SubscribeOptions {
+  /** Ends the iteration. */
+  signal?: AbortSignal
+  /** Messages held for a slow consumer, 1,000 by default; over it the iteration ends with `FST_ROOMS_SUBSCRIBER_SLOW`. */
+  buffer?: number
+}
+
+export interface AskOptions {
+  /** Milliseconds to wait for the answer. Default 10,000. */
+  timeout?: number
+  signal?: AbortSignal
+}
+
+export interface InjectOptions {
+  /** Headers of the upgrade request. `host` is `localhost` unless given. */
+  headers?: Record<string, string>
+  /** Adds `?since=…`. */
+  since?: string
+  /** Default `rooms.v1`. */
+  mode?: Mode
+}
+
+/** A connected client without a port, for tests. */
+export interface InjectedClient {
+  readonly mode: Mode
+  /** The next frame (an object in `rooms.v1`, the text in `rooms.raw`); rejects with `FST_ROOMS_INJECT_CLOSED` once the server has closed and all frames are read. */
+  next (): Promise<ServerFrame | string>
+  /** The next frame of one type; other frames before it are dropped. */
+  next<K extends ServerFrame['type']> (type: K): Promise<Extract<ServerFrame, { type: K }>>
+  /** Sends a frame: an object is serialised, a string goes as it is. */
+  send (frame: unknown): void
+  /** Closes and waits until the server has let go. */
+  close (code?: number, reason?: string): Promise<void>
+  /** Settles with the close code and reason. */
+  readonly closed: Promise<{ code: number, reason: string }>
+}
+
+/** Counters since the start, and gauges. All are of this node. */
+export interface Stats {
+  /** Gauge: open connections, those still joining included. */
+  connections: number
+  /** Gauge: rooms with a member or a subscriber. */
+  topics: number
+  /** Gauge: members of all rooms. */
+  members: number
+  /** Gauge: bytes accepted for sending that the operating system has not taken yet. */
+  queuedBytes: number
+  /** Messages to rooms: from code, the broadcast route and members. */
+  broadcasts: number
+  /** Messages queued to members by broadcasts. */
+  deliveries: number
+  /** Private messages queued to members. */
+  directs: number
+  /** Frames taken from members. */
+  received: number
+  /** Frames and payloads from members that were refused. */
+  invalid: number
+  /** Joins refused after the upgrade. */
+  refused: number
+  /** Members closed for not reading (4201). */
+  slow: number
+  /** Connections ended for silence (4203). */
+  silent: number
+  /** Errors of hooks. */
+  errors: number
+}
+
+export interface Health {
+  /** `true` while joins are taken and the broker is up. */
+  ok: boolean
+  state: 'open' | 'draining' | 'closed'
+  broker: BrokerState
+}
+
+/** `app.rooms`. Its calls are never authorised: they are the host's own. */
+export interface Rooms<T = Topics> {
+  /**
+   * Sends a payload to every member of a topic. In one process it is validated, serialised and queued to the members
+   * inside the call.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` and `FST_ROOMS_NO_SUCH_TOPIC`, and nobody receives anything; `FST_ROOMS_CLOSED`
+   * once the app has closed. Between `preClose` and `onClose` it resolves with `local: 0`.
+   */
+  broadcast<N extends TopicName<T>> (topic: N, payload: Payload<NoInfer<N>, T>, options?: BroadcastOptions): Promise<BroadcastResult<N>>
+  /**
+   * Sends a private message to one session; settles as `session.send` does.
+   * @throws `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_INVALID_PAYLOAD` (by the session's topic), `FST_ROOMS_SESSION_CLOSED`.
+   */
+  send (session: string, payload: unknown): Promise<void>
+  /**
+   * Sends a private message to all sessions of one user. `local`: how many of this node it was queued to; none is no error.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` where one of their topics does not take it, and then nobody receives it.
+   */
+  sendToUser (user: string, payload: unknown): Promise<{ local: number }>
+  /**
+   * Sends a private message that wants an answer, and resolves with it.
+   * @throws `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw session),
+   * `FST_ROOMS_INVALID_PAYLOAD`, `FST_ROOMS_SESSION_CLOSED`; the signal's reason where it was aborted.
+   */
+  ask (session: string, payload: unknown, options?: AskOptions): Promise<unknown>
+  /** The members of a topic, at most 1,000 unless `limit` says otherwise. */
+  members<N extends TopicName<T>> (topic: N, options?: { limit?: number }): Promise<Member<Info<N, T>>[]>
+  /** The number of members of a topic. */
+  count (topic: TopicName<T>): Promise<number>
+  /** The topics that have members. */
+  topics (): Promise<TopicName<T>[]>
+  /** Whether a name that came from outside is a topic. In the open lobby: whether it is well formed. */
+  has (topic: string): topic is TopicName<T>
+  /**
+   * The messages of a topic, for a worker on the server: begins with the call, no member, seen by nobody.
+   * @throws `FST_ROOMS_NO_SUCH_TOPIC`; the iteration `FST_ROOMS_SUBSCRIBER_SLOW`.
+   */
+  subscribe<N extends TopicName<T>> (topic: N, options?: SubscribeOptions): AsyncIterableIterator<Message<N, T>, void, undefined>
+  /**
+   * Ends sessions; resolves with how many.
+   * @throws `FST_ROOMS_INVALID_SELECTOR` where nothing is selected by, `FST_ROOMS_INVALID_CLOSE`.
+   */
+  kick (selector: KickSelector<T>, options?: KickOptions): Promise<number>
+  stats (): Stats
+  health (): Health
+  /** Stops taking joins and lets everybody go with `bye` and 1001; settles when all are gone, at the latest after `drain.timeout`. */
+  drain (): Promise<void>
+  /**
+   * A client without a port, for tests.
+   * @param path - the URL as a client would ask for it, prefix included.
+   * @throws `FST_ROOMS_INJECT_REFUSED` with the HTTP status where the upgrade was refused.
+   */
+  inject (path: string, options?: InjectOptions): Promise<InjectedClient>
+}
+
+/** `request.rooms` */
+export interface RequestRooms<T = Topics> {
+  /**
+   * Validates and serialises at once, and sends when the response has succeeded (status below 400). Nothing is sent
+   * where it fails. Returns nothing: awaiting it inside the handler could only deadlock.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD`, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_CLOSED`; `FST_ROOMS_RESPONSE_ENDED` after the response.
+   */
+  broadcast<N extends TopicName<T>> (topic: N, payload: Payload<NoInfer<N>, T>, options?: BroadcastOptions): void
+}

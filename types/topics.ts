@@ -1,0 +1,104 @@
+/**
+ * Topics as data, and everything the compiler derives from them.
+ *
+ * A topic map holds schemas and plain options only, never functions, so that a module of topics imports nothing of the
+ * application and types never go in a circle.
+ */
+
+type Flat<T> = { [K in keyof T]: T[K] } & {}
+type OptionalKeys<P> = { [K in keyof P]: P[K] extends { '~optional': true } ? K : never }[keyof P]
+type Intersect<U> = (U extends unknown ? (x: U) => 0 : never) extends (x: infer I) => 0 ? I : never
+
+/** The static type of a `typebox` 1.x schema, which carries no `static` member: its shape is walked. */
+type Infer<S> = S extends { '~unsafe': infer U } ? U : S extends { '~kind': infer K } ?
+  S extends { '~kind': 'Literal', const: infer C } ? C :
+    S extends { '~kind': 'Object', properties: infer P } ? Flat<{ [N in Exclude<keyof P, OptionalKeys<P>>]: Infer<P[N]> } & { [N in OptionalKeys<P>]?: Infer<P[N]> }> :
+      S extends { '~kind': 'Union', anyOf: infer U extends readonly unknown[] } ? Infer<U[number]> :
+        S extends { '~kind': 'Intersect', allOf: infer U extends readonly unknown[] } ? Flat<Intersect<InferEach<U>[number]>> :
+          S extends { '~kind': 'Tuple', items: infer U extends readonly unknown[] } ? InferEach<U> :
+            S extends { '~kind': 'Array', items: infer I } ? Infer<I>[] :
+              S extends { '~kind': 'Enum', enum: infer U extends readonly unknown[] } ? U[number] :
+                S extends { '~kind': 'Record', patternProperties: infer P } ? Record<string, Infer<P[keyof P]>> :
+                  K extends 'String' | 'TemplateLiteral' ? string : K extends 'Number' | 'Integer' ? number : K extends 'Boolean' ? boolean : K extends 'Null' ? null : unknown : unknown
+type InferEach<U extends readonly unknown[]> = { -readonly [I in keyof U]: Infer<U[I]> }
+
+/**
+ * The type that a schema describes: inferred from `@sinclair/typebox` and from `typebox` 1.x alike, `unknown` for plain
+ * JSON Schema.
+ */
+export type Static<S> = S extends { params: unknown[], static: infer T } ? T : Infer<S>
+
+/** Bounds of one topic; each overrides the option of the same name under `limits`. */
+export interface TopicLimits {
+  /** Most members of one room of this topic. Default: no bound but `limits.connections`. Over it: close 4102 `room_full`. */
+  members?: number
+  /** Largest message of a member, in bytes of its frame, and largest body of the broadcast route. Default: `limits.payload`. */
+  payload?: number
+}
+
+/** One declared topic, or one family of topics (its key ends in `*`). Data only. */
+export interface TopicOptions {
+  /** Schema of what members receive. Absent: any JSON. */
+  message?: object
+  /** Schema of what members may send; `true`: the same as `message`. Absent: members may not publish. */
+  publish?: true | object
+  /** Schema of a member's presence info; `true`: any JSON. Absent: joins and leaves are not announced. */
+  presence?: true | object
+  /** `true`: a broadcast route at the topic's own URL; a path: there instead (under `prefix`, exact topics only). Absent: none. */
+  post?: true | `/${string}`
+  limits?: TopicLimits
+}
+
+/** Topic names and families (`chat:*`) to what is known of them. */
+export type TopicMap = Record<string, TopicOptions>
+
+/**
+ * The topics of this program. Declare it once, and `app.rooms`, hooks and options are typed everywhere:
+ *
+ * ```ts
+ * declare module 'fastify-rooms' { interface Register { topics: typeof topics } }
+ * ```
+ */
+export interface Register {}
+
+/** The topic map of the open lobby, which stands where nothing is registered: any name, any payload. */
+export type OpenTopics = Record<string, { publish: true, presence: true }>
+
+/** The registered topic map; the open lobby's where none is. */
+export type Topics = Register extends { topics: infer T extends TopicMap } ? T : OpenTopics
+
+/** `true` where the topic map names its topics, `false` for the open lobby. */
+export type Closed<T> = string extends keyof T ? false : true
+
+type Pattern<K> = K extends `${infer P}*` ? `${P}${string}` : K
+
+/** Every topic name that the map admits; a family is a template literal. */
+export type TopicName<T = Topics> = Closed<T> extends true ? Pattern<keyof T & string> : string
+
+/** The key of the map that a topic name falls under: an exact name before a family. */
+export type TopicKey<T, N extends string> = N extends keyof T ? N : { [K in keyof T & string]: K extends `${string}*` ? N extends Pattern<K> ? K : never : never }[keyof T & string]
+
+/** The names that fall under one key of the map. */
+export type NameOf<K extends string, T = Topics> = Closed<T> extends true ? Pattern<K> : string
+
+type Definition<T, N extends string> = TopicKey<T, N> extends infer K extends keyof T ? T[K] : never
+
+/** What members of a topic receive. */
+export type Message<N extends string, T = Topics> = Definition<T, N> extends { message: infer S } ? Static<S> : unknown
+
+/** What members of a topic may send; `never` where they may not. */
+export type Publish<N extends string, T = Topics> = Definition<T, N> extends { publish: infer S } ? S extends true ? Message<N, T> : Static<S> : never
+
+/** The presence info of a topic's members. */
+export type Info<N extends string, T = Topics> = Definition<T, N> extends { presence: infer S } ? S extends true ? unknown : Static<S> : unknown
+
+/** What may be broadcast to a topic. For a union of names it is what every one of them takes. */
+export type Payload<N extends string, T = Topics> = (N extends unknown ? (payload: Message<N, T>) => 0 : never) extends (payload: infer P) => 0 ? P : never
+
+/** Keys of the topics whose members may publish. */
+export type Publishable<T = Topics> = { [K in keyof T & string]: T[K] extends { publish: unknown } ? K : never }[keyof T & string]
+
+/** Keys of the topics where what members send differs from what members receive: these need an `onMessage`. */
+export type Converted<T = Topics> = Closed<T> extends false ? never : {
+  [K in Publishable<T>]: T[K] extends { publish: true } ? never : T[K] extends { publish: infer S, message: infer M } ? [S, M] extends [M, S] ? never : K : K
+}[Publishable<T>]
