@@ -62,7 +62,8 @@ export class HubRooms implements Rooms<any> {
   async members (topic: string, options: { limit?: number } = {}): Promise<Member<any>[]> {
     this.#registry.get(topic)
     const limit = wholeNumber('limit', options.limit, defaultMembers)
-    return (this.#hub.roomByTopic.get(topic)?.members ?? []).slice(0, limit).map(describe)
+    const members = this.#hub.roomByTopic.get(topic)?.members ?? []
+    return members.filter(member => member.state === 'open').slice(0, limit).map(describe)
   }
 
   async count (topic: string): Promise<number> {

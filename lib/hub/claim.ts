@@ -1,26 +1,31 @@
+import { FST_ROOMS_SESSION_CLOSED } from '../errors.ts'
+
 /**
  * The messages of one member as an async iterator. One message is handed over at a time: `offer` settles when it was taken,
  * so that the member's inbox keeps order and bound.
  */
 export class Claim implements AsyncIterableIterator<unknown, void, undefined> {
+  readonly #session: string
   readonly #abandon: () => void
-  #offered: { payload: unknown, taken: () => void } | undefined
+  #offered: { payload: unknown, taken: () => void, dropped: (error: Error) => void } | undefined
   #waiting: ((result: IteratorResult<unknown, void>) => void)[] = []
   #ended = false
 
   /** @param abandon - the reader has left its loop. */
-  constructor (abandon: () => void) {
+  constructor (session: string, abandon: () => void) {
+    this.#session = session
     this.#abandon = abandon
   }
 
+  /** @throws FST_ROOMS_SESSION_CLOSED where nobody reads any more */
   offer (payload: unknown): void | Promise<void> {
-    if (this.#ended) return
+    if (this.#ended) throw new FST_ROOMS_SESSION_CLOSED(this.#session)
     const reader = this.#waiting.shift()
     if (reader !== undefined) {
       reader({ done: false, value: payload })
       return
     }
-    return new Promise(resolve => { this.#offered = { payload, taken: resolve } })
+    return new Promise((resolve, reject) => { this.#offered = { payload, taken: resolve, dropped: reject } })
   }
 
   /** The member has gone; what was offered can still be taken. */
@@ -42,7 +47,7 @@ export class Claim implements AsyncIterableIterator<unknown, void, undefined> {
 
   async return (): Promise<IteratorResult<unknown, void>> {
     this.end()
-    this.#offered?.taken()
+    this.#offered?.dropped(new FST_ROOMS_SESSION_CLOSED(this.#session))
     this.#offered = undefined
     this.#abandon()
     return { done: true, value: undefined }

@@ -147,7 +147,7 @@ export class MemberSession implements Session<string, any> {
 
   #open (): Claim {
     if (this.claim !== undefined) throw new FST_ROOMS_SESSION_CLAIMED(this.id)
-    this.claim = new Claim(() => {
+    this.claim = new Claim(this.id, () => {
       // A loop that is left by a throw rejects in this turn: that close has a better code.
       setImmediate(() => { this.#context.end(this, { code: 1000, reason: closeName(1000), by: 'server' }) })
     })

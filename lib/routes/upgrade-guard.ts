@@ -58,7 +58,8 @@ export class UpgradeGuard {
     if (--this.#hubs > 0) return
     this.#server.removeListener('upgrade', this.#watch)
     this.#server.removeListener('upgrade', this.#forward)
-    for (const socket of this.#pending.keys()) socket.destroy()
+    // ws has set the time of those that a route of the host upgraded to 0.
+    for (const socket of this.#pending.keys()) if (socket.timeout !== 0) socket.destroy()
     delete this.#server[kUpgradeGuard]
   }
 
