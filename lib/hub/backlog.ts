@@ -22,12 +22,14 @@ export class Backlog {
   /** Something was queued to a member. A property, because it is handed into the fan-out. */
   readonly sent = (session: MemberSession): void => {
     const { connection } = session
+    if (connection.condemned) return
     if (connection.bufferedBytes <= this.#bytes) {
       connection.overTurn = 0
     } else if (connection.overTurn === 0) {
       connection.overTurn = this.#turn
       this.#endTurn()
     } else if (connection.overTurn !== this.#turn) {
+      connection.condemned = true
       this.#slow.push(session)
       if (this.#fanOuts === 0) this.#endSlow()
     }

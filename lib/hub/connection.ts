@@ -39,6 +39,8 @@ export class Connection implements PublicConnection {
   closingAt = 0
   /** The turn in which more than the bound waited for it; 0 where less does. */
   overTurn = 0
+  /** It is to be closed for not reading: rule 6, nothing more is queued to it. */
+  condemned = false
   readonly openedAt: number
 
   constructor (socket: WebSocketLike, transport: ByteCounter, mode: Mode, address: string) {
@@ -57,7 +59,7 @@ export class Connection implements PublicConnection {
 
   /** A text frame. After the close frame nothing leaves any more. */
   send (frame: Buffer | string): void {
-    if (this.isOpen) this.#socket.send(frame, TEXT)
+    if (this.isOpen && !this.condemned) this.#socket.send(frame, TEXT)
   }
 
   /** A text frame; `done` is called when the operating system has it, or when it never will. */

@@ -1,6 +1,6 @@
 import type { ClientFrame, DirectTarget } from '../../types/index.ts'
-import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
-import { acknowledge, isValid } from './answers.ts'
+import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_SUCH_SESSION, asError, isClientError } from '../errors.ts'
+import { acknowledge, isValid, jsonOf } from './answers.ts'
 import type { HubContext } from './context.ts'
 import { ifPermitted } from './permission.ts'
 import type { MemberSession } from './session.ts'
@@ -37,7 +37,7 @@ async function deliverPermitted (hub: HubContext, session: MemberSession, frame:
   const { topic } = session
   const { to, data } = frame
   const permitted: MemberSession[] = []
-  let refusal: unknown
+  let refusal: Error | undefined
   for (const name of new Set(receivers.map(receiver => receiver.topic))) {
     const target: DirectTarget = to.startsWith(userPrefix) ? { topic: name, user: to.slice(userPrefix.length) } : { topic: name, session: to }
     try {
@@ -45,7 +45,10 @@ async function deliverPermitted (hub: HubContext, session: MemberSession, frame:
         permitted.push(...receivers.filter(receiver => receiver.topic === name))
       })
     } catch (error) {
-      refusal ??= error
+      // Where another topic permits it, nobody else would hear of a hook that failed.
+      const failure = asError(error)
+      if (!isClientError(failure)) hub.fail(failure, session)
+      refusal ??= failure
     }
   }
   if (permitted.length === 0 && refusal !== undefined) throw refusal
@@ -54,8 +57,9 @@ async function deliverPermitted (hub: HubContext, session: MemberSession, frame:
 
 function deliver (hub: HubContext, session: MemberSession, { to, data, ref }: Direct, receivers: MemberSession[]): void {
   const open = receivers.filter(receiver => receiver.state === 'open')
-  if (open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to)
-  const json = JSON.stringify(data)
+  if (open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
+  const json = jsonOf(hub, session, data, ref)
+  if (json === undefined) return
   for (const receiver of open) receiver.sendPrivate(receiver.privateFrame(json, session.id, session.user))
   acknowledge(hub, session, ref, undefined, { local: open.length })
 }

@@ -9,6 +9,7 @@ import type { Ending, Hooks, HubContext, Log, Origin, Settings } from './context
 import { createCounters, type Counters } from './counters.ts'
 import { Delivery, Outgoing } from './delivery.ts'
 import { Drain } from './drain.ts'
+import { Failures } from './failures.ts'
 import { sayGoodbye } from './goodbye.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { receive, work } from './incoming.ts'
@@ -53,7 +54,7 @@ export class Hub implements HubContext {
   readonly #presence: PresenceClock
   readonly #drain: Drain
   readonly #backlog: Backlog
-  readonly #reported = new WeakSet<Error>()
+  readonly #failures: Failures
   #publications = 0
 
   constructor (broker: Broker, hooks: Hooks, settings: Settings, log: Log) {
@@ -61,6 +62,7 @@ export class Hub implements HubContext {
     this.hooks = hooks
     this.settings = settings
     this.log = log
+    this.#failures = new Failures(hooks.onError, this.counters, log)
     this.#heartbeat = new Heartbeat(this.links, {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
@@ -206,16 +208,7 @@ export class Hub implements HubContext {
   }
 
   fail (error: Error, session?: MemberSession): void {
-    if (this.#reported.has(error)) return
-    this.#reported.add(error)
-    this.counters.errors++
-    const { onError } = this.hooks
-    const log = (err: Error): void => { this.log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed') }
-    if (onError === undefined) {
-      log(error)
-      return
-    }
-    this.#guard(() => onError(error, session), log)
+    this.#failures.tell(error, session)
   }
 
   /** Lets everybody go; settles when all are gone, at the latest after `drain.timeout`. */
@@ -283,16 +276,7 @@ export class Hub implements HubContext {
 
   #left (session: MemberSession): void {
     const { onLeave } = this.hooks
-    if (onLeave !== undefined) this.#guard(() => onLeave(session, session.ending), error => { this.fail(error, session) })
-  }
-
-  /** Runs a hook whose answer nobody waits for. */
-  #guard (hook: () => unknown, failed: (error: Error) => void): void {
-    try {
-      Promise.resolve(hook()).catch((error: unknown) => { failed(asError(error)) })
-    } catch (error) {
-      failed(asError(error))
-    }
+    if (onLeave !== undefined) this.#failures.guard(() => onLeave(session, session.ending), session)
   }
 
   #deliver (topic: string, publication: Publication, position: Position | undefined): void {

@@ -2,7 +2,7 @@ import { parse } from 'secure-json-parse'
 import type { ClientFrame } from '../../types/index.ts'
 import { FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, asError, isClientError } from '../errors.ts'
 import { checkFrame } from '../protocol/parse.ts'
-import { acknowledge, badFrame, invalid, isValid, refuse } from './answers.ts'
+import { acknowledge, badFrame, invalid, isValid, jsonOf, refuse } from './answers.ts'
 import type { HubContext } from './context.ts'
 import { sendDirect } from './directs.ts'
 import { setInfo } from './infos.ts'
@@ -21,8 +21,8 @@ function readFrame (hub: HubContext, session: MemberSession, text: string): Clie
   try {
     value = parse(text, undefined, strict)
   } catch (error) {
-    // JSON.parse says "Unexpected …"; text that is JSON, but poisoned, is no text of the untyped kind either.
-    const isText = raw && session.definition.publish?.schema === null && !asError(error).message.includes('forbidden prototype')
+    // Text that is JSON, but poisoned, is no text of the untyped kind either. JSON.parse quotes the text, but never begins so.
+    const isText = raw && session.definition.publish?.schema === null && !asError(error).message.startsWith('Object contains forbidden')
     if (isText) return { type: 'message', data: text }
     badFrame(hub, session, `no JSON (${asError(error).message})`)
     return undefined
@@ -105,5 +105,7 @@ function accept (hub: HubContext, session: MemberSession, { data, ref }: FrameOf
   if (handler !== undefined) return proceed(handler(session, data), answer => { acknowledge(hub, session, ref, undefined, answer) })
 
   const { definition, topic, id, user } = session
-  return proceed(hub.publish(definition, topic, JSON.stringify(data), { from: id, user }), result => { acknowledge(hub, session, ref, result.id) })
+  const json = jsonOf(hub, session, data, ref)
+  if (json === undefined) return
+  return proceed(hub.publish(definition, topic, json, { from: id, user }), result => { acknowledge(hub, session, ref, result.id) })
 }

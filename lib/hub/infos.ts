@@ -1,13 +1,13 @@
 import type { ClientFrame } from '../../types/index.ts'
 import { FST_ROOMS_INFO_TOO_LARGE, FST_ROOMS_NO_PRESENCE } from '../errors.ts'
-import { acknowledge, isValid, reply } from './answers.ts'
+import { acknowledge, isValid, jsonOf, reply } from './answers.ts'
 import type { HubContext } from './context.ts'
 import { ifPermitted } from './permission.ts'
 import type { MemberSession } from './session.ts'
 
 /** @throws FST_ROOMS_INFO_TOO_LARGE */
-export function checkInfoSize (info: unknown, limit: number): void {
-  const bytes = Buffer.byteLength(JSON.stringify(info))
+export function checkInfoSize (json: string, limit: number): void {
+  const bytes = Buffer.byteLength(json)
   if (bytes > limit) throw new FST_ROOMS_INFO_TOO_LARGE(bytes, limit)
 }
 
@@ -21,7 +21,9 @@ export function setInfo (hub: HubContext, session: MemberSession, { info, ref }:
     return
   }
   if (!isValid(hub, session, definition.presence, info, ref)) return
-  checkInfoSize(info, hub.settings.limits.info)
+  const json = jsonOf(hub, session, info, ref)
+  if (json === undefined) return
+  checkInfoSize(json, hub.settings.limits.info)
   return ifPermitted(hub, { action: 'presence', topic, session, payload: info }, () => {
     if (session.state === 'closed') return
     session.info = info

@@ -35,13 +35,18 @@ export class RoomPresence {
     this.room = room
   }
 
-  joined (session: MemberSession): void {
+  /** The room is not what the last snapshot says. */
+  outdate (): void {
     this.#snapshot = undefined
+  }
+
+  joined (session: MemberSession): void {
+    this.outdate()
     this.#changes.set(session.id, session)
   }
 
   left (session: MemberSession): void {
-    this.#snapshot = undefined
+    this.outdate()
     // Cancelled out only where no frame, and no snapshot either, has named it.
     if (this.#changes.get(session.id) === session && !session.announced) this.#changes.delete(session.id)
     else this.#changes.set(session.id, 'left')
@@ -57,9 +62,14 @@ export class RoomPresence {
     this.#counting = count > (before ? listBelow - 1 : countAbove)
     if (this.#changes.size === 0 && before === this.#counting) return undefined
     let frame: string
-    if (this.#counting) frame = presenceCount(count)
-    else if (before) frame = this.snapshot()
-    else frame = this.#diff(count)
+    if (this.#counting) {
+      frame = presenceCount(count)
+    } else if (before) {
+      this.outdate() // what was asked for meanwhile was a count
+      frame = this.snapshot()
+    } else {
+      frame = this.#diff(count)
+    }
     this.#changes.clear()
     this.#nextAt = now + (this.#counting ? countEvery : diffEvery)
     return frame
@@ -68,7 +78,9 @@ export class RoomPresence {
   /** One frame per version of the room. */
   snapshot (): string {
     const { members, size } = this.room
-    this.#snapshot ??= size > countAbove || this.#counting
+    // Who was given a count has no list that a difference could be put to.
+    this.#counting ||= size > countAbove
+    this.#snapshot ??= this.#counting
       ? presenceCount(size)
       : presenceState(size, members.filter(member => member.state === 'open').map(describe))
     return this.#snapshot

@@ -34,6 +34,7 @@ export class Room {
 
   add (session: MemberSession): void {
     session.index = this.members.push(session) - 1
+    this.presence?.outdate()
   }
 
   remove (session: MemberSession): void {
@@ -61,7 +62,7 @@ export class Room {
     this.#sending++
     for (let i = 0, length = members.length; i < length; i++) {
       const session = members[i]!
-      if (session.state !== 'open' || session.id === except) continue
+      if (session.state !== 'open' || session.id === except || session.connection.condemned) continue
       const frame = bytes(session.connection.mode)
       if (frame === undefined) continue
       session.connection.send(frame)

@@ -69,8 +69,7 @@ function checkIdentity (identity: unknown): Identity | null {
 function checkInfo ({ presence }: TopicDefinition, info: unknown, limit: number): void {
   if (presence === null || info === undefined) return
   try {
-    presence.serialise(info)
-    checkInfoSize(info, limit)
+    checkInfoSize(presence.serialise(info), limit)
   } catch (error) {
     throw new FST_ROOMS_INVALID_IDENTITY(`an "info" that this topic does not take: ${(error as Error).message}`)
   }
