@@ -1,7 +1,7 @@
 type Schema = Record<string, unknown>
 
 const alternatives = ['anyOf', 'oneOf'] as const
-const conjunctions = ['then', 'else'] as const
+const branches = ['then', 'else'] as const
 const maps = ['properties', 'patternProperties', '$defs', 'definitions'] as const
 
 function isSchema (value: unknown): value is Schema {
@@ -12,26 +12,49 @@ function list (value: unknown): Schema[] {
   return Array.isArray(value) ? value.filter(isSchema) : []
 }
 
-/** The schemas that speak about the same value as this one and may declare members of it. */
-function parts (schema: Schema): Schema[] {
+/** Schemas of which one at a time speaks about the same value as this one, and may declare members of it. */
+function choices (schema: Schema): Schema[][] {
   return [
-    ...list(schema.allOf),
-    ...alternatives.flatMap(keyword => list(schema[keyword])),
-    ...conjunctions.map(keyword => schema[keyword]).filter(isSchema),
-    ...(isSchema(schema.dependentSchemas) ? Object.values(schema.dependentSchemas).filter(isSchema) : [])
+    ...alternatives.map(keyword => list(schema[keyword])),
+    branches.map(keyword => schema[keyword]).filter(isSchema)
   ]
 }
 
+/** The schemas that all speak about the same value as this one. */
+function parts (schema: Schema): Schema[] {
+  return [...list(schema.allOf), ...(isSchema(schema.dependentSchemas) ? Object.values(schema.dependentSchemas).filter(isSchema) : [])]
+}
+
 /** How often each member is declared for one value; `null` where that cannot be told, or the schema itself says what else may come. */
-function declared (schema: Schema, names: Map<string, number> = new Map()): Map<string, number> | null {
+function declared (schema: Schema): Map<string, number> | null {
   if ('$ref' in schema || '$dynamicRef' in schema || 'patternProperties' in schema || 'additionalProperties' in schema || 'unevaluatedProperties' in schema) return null
-  if (isSchema(schema.properties)) {
-    for (const name of Object.keys(schema.properties)) names.set(name, (names.get(name) ?? 0) + 1)
-  }
+  const names = new Map<string, number>()
+  const add = (name: string, count: number): void => { names.set(name, (names.get(name) ?? 0) + count) }
+  for (const name of Object.keys(isSchema(schema.properties) ? schema.properties : {})) add(name, 1)
   for (const part of parts(schema)) {
-    if (declared(part, names) === null) return null
+    const inner = declared(part)
+    if (inner === null) return null
+    inner.forEach((count, name) => { add(name, count) })
+  }
+  for (const choice of choices(schema)) {
+    // Of alternatives one speaks at a time: what each of them declares is declared once.
+    const most = new Map<string, number>()
+    for (const part of choice) {
+      const inner = declared(part)
+      if (inner === null) return null
+      inner.forEach((count, name) => { most.set(name, Math.max(count, most.get(name) ?? 0)) })
+    }
+    most.forEach((count, name) => { add(name, count) })
   }
   return names
+}
+
+/** Whether only objects can be meant: the schema says so, or all that it is composed of. */
+function isOfObjects (schema: Schema): boolean {
+  return schema.type === 'object' || ['allOf', ...alternatives].some(keyword => {
+    const inner = list(schema[keyword])
+    return inner.length > 0 && inner.every(isOfObjects)
+  })
 }
 
 function closeMap (map: Schema, skip?: (name: string) => boolean): Schema {
@@ -51,8 +74,7 @@ function closePart (part: Schema, names: Map<string, number>): Schema {
 
 function closeComposition (schema: Schema): Schema {
   const names = declared(schema)
-  const object = schema.type === 'object' || (Array.isArray(schema.allOf) && list(schema.allOf).length > 0 && list(schema.allOf).every(part => part.type === 'object'))
-  if (names === null || names.size === 0 || !object) return schema
+  if (names === null || names.size === 0 || !isOfObjects(schema)) return schema
   const copy = closePart(schema, names)
   const own = isSchema(copy.properties) ? copy.properties : {}
   // Members that only a part declares are named here without a demand, so that additionalProperties leaves them to their part.

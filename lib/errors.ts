@@ -30,7 +30,7 @@ export const FST_ROOMS_NO_SUCH_TOPIC = createError<[string]>('FST_ROOMS_NO_SUCH_
 export const FST_ROOMS_INVALID_PAYLOAD = createError<[string]>('FST_ROOMS_INVALID_PAYLOAD', 'invalid payload: %s', 400)
 export const FST_ROOMS_FORBIDDEN = createError<[string]>('FST_ROOMS_FORBIDDEN', 'not allowed: %s', 403)
 export const FST_ROOMS_CLOSED = createError('FST_ROOMS_CLOSED', 'the app has closed', 503)
-export const FST_ROOMS_BROKER_DOWN = createError<[string]>('FST_ROOMS_BROKER_DOWN', 'the broker did not take it: %s', 503)
+export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the broker did not take it; try again', 503)
 
 // Frames of members.
 export const FST_ROOMS_BAD_FRAME = createError<[string]>('FST_ROOMS_BAD_FRAME', 'bad frame: %s', 400)
@@ -57,7 +57,12 @@ export const FST_ROOMS_INJECT_CLOSED = createError<[number, string]>('FST_ROOMS_
 
 /** A value as an error: hooks may throw anything. */
 export function asError (thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(String(thrown))
+  if (thrown instanceof Error) return thrown
+  try {
+    return new Error(String(thrown))
+  } catch {
+    return new Error('a value that is no error and has no text was thrown')
+  }
 }
 
 /** Whether an error speaks to the one who caused it: it says so by a status below 500. */
@@ -66,13 +71,23 @@ export function isClientError (error: Error): error is Error & { statusCode: num
   return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500
 }
 
-/** An error as it travels. What does not speak to the peer (see isClientError) is replaced, so that no inner text leaks. */
+function isDetails (details: unknown): details is NonNullable<WireError['details']> {
+  return Array.isArray(details) && details.every(entry => typeof entry?.path === 'string' && typeof entry.message === 'string')
+}
+
+/** Whether the peer may read an error: it caused it, or can try again. */
+export function isForPeer (error: Error & { code?: unknown }): boolean {
+  return isClientError(error) || error.code === 'FST_ROOMS_BROKER_DOWN'
+}
+
+/** An error as it travels. What is not for the peer is replaced, so that no inner text leaks. */
 export function wireError (error: Error): WireError {
-  const shown = isClientError(error) ? error : new FST_ROOMS_HANDLER_FAILED()
-  const { code, details } = shown as { code?: unknown, details?: WireError['details'] }
+  const shown = isForPeer(error) ? error : new FST_ROOMS_HANDLER_FAILED()
+  const { code, details } = shown as { code?: unknown, details?: unknown }
   return {
     code: typeof code === 'string' ? code : 'FST_ROOMS_HANDLER_FAILED',
-    message: shown.message,
-    ...(details === undefined ? {} : { details })
+    message: String(shown.message),
+    // A host's error may carry anything by that name, and not all of it can be serialised.
+    ...(isDetails(details) ? { details: details.map(({ path, message }) => ({ path, message })) } : {})
   }
 }

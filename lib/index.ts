@@ -10,10 +10,21 @@ export type * from '../types/index.ts'
 export type { CloseBehaviour, CloseCode } from './protocol/close-codes.ts'
 export { closeBehaviour, closeCodes, defineTopics, memoryBroker }
 
-const { asError, isClientError, wireError, ...codes } = errors
+const { asError, isClientError, isForPeer, wireError, ...codes } = errors
 
 /** The errors of this package by code, for `instanceof` and for catalogues. */
 export const errorCodes: typeof codes = codes
+
+/** The plugin. `require()` gives this function, and so all else of the package is on it. */
+export interface FastifyRooms extends RoomsPlugin {
+  default: FastifyRooms
+  fastifyRooms: FastifyRooms
+  closeBehaviour: typeof closeBehaviour
+  closeCodes: typeof closeCodes
+  defineTopics: typeof defineTopics
+  errorCodes: typeof errorCodes
+  memoryBroker: typeof memoryBroker
+}
 
 /**
  * Adds `GET /:topic` (WebSocket), broadcast routes, `app.rooms` and `request.rooms` to the scope that registers it.
@@ -23,11 +34,8 @@ export const errorCodes: typeof codes = codes
  * await app.rooms.broadcast('news', { hello: 'world' })
  * ```
  */
-export const fastifyRooms: RoomsPlugin = Object.assign(fp(rooms, { fastify: '5.x', name: 'fastify-rooms' }) as unknown as RoomsPlugin, {
-  // For require(), which gets this function.
-  closeBehaviour, closeCodes, defineTopics, errorCodes, memoryBroker
-})
-Object.assign(fastifyRooms, { default: fastifyRooms, fastifyRooms })
+export const fastifyRooms: FastifyRooms = fp(rooms, { fastify: '5.x', name: 'fastify-rooms' }) as unknown as FastifyRooms
+Object.assign(fastifyRooms, { default: fastifyRooms, fastifyRooms, closeBehaviour, closeCodes, defineTopics, errorCodes, memoryBroker })
 
 export default fastifyRooms
 export { fastifyRooms as 'module.exports' }

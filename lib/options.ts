@@ -96,7 +96,7 @@ export const optionsSchema = Type.Object({
 }, { additionalProperties: false, description: 'an object' })
 
 type Hook = (...args: any[]) => any
-type Hooks = Record<string, unknown> & { onRequest?: Hook | Hook[], preValidation?: Hook | Hook[], preHandler?: Hook | Hook[] }
+type Hooks = Record<string, unknown> & { onRequest?: Hook | Hook[], preParsing?: Hook | Hook[], preValidation?: Hook | Hook[], preHandler?: Hook | Hook[] }
 
 /** Options after validation, all defaults in, frozen. */
 export interface ResolvedOptions {
@@ -125,26 +125,27 @@ function show (value: unknown): string {
   return typeof value === 'string' ? JSON.stringify(value.slice(0, 64)) : String(value)
 }
 
-/** Copies option groups, so that defaults are not written into the host's own objects; what is no plain object is kept as it is. */
-function copyGroups (value: unknown, schema: TSchema): unknown {
+/**
+ * Copies option groups, frozen and with their defaults; what is no group is kept as it is. Value.Default would write into the
+ * host's own objects, and clone what a union may hold: schemas, which are known by identity, and functions, on which it throws.
+ */
+function fillIn (given: unknown, schema: TSchema): unknown {
+  const value = given === undefined ? schema.default : given
   const inner = schema[Kind] === 'Union' ? (schema.anyOf as TSchema[]).find(branch => branch[Kind] === 'Object') : schema
   if (inner?.[Kind] !== 'Object' || typeof value !== 'object' || value === null || Array.isArray(value)) return value
-  return Object.fromEntries(Object.entries(value)
-    .filter(([, member]) => member !== undefined)
-    .map(([name, member]) => [name, inner.properties[name] === undefined ? member : copyGroups(member, inner.properties[name])]))
-}
-
-function freezeGroups<T> (value: T, schema: TSchema): T {
-  if (schema[Kind] === 'Object') {
-    for (const [name, inner] of Object.entries(schema.properties as TProperties)) freezeGroups((value as Record<string, unknown>)[name], inner)
-    Object.freeze(value)
-  }
-  return value
+  const properties = inner.properties as TProperties
+  const members = { ...properties, ...value as Record<string, unknown> }
+  return Object.freeze(Object.fromEntries(Object.keys(members)
+    .map(name => {
+      const member = (value as Record<string, unknown>)[name]
+      return [name, Object.hasOwn(properties, name) ? fillIn(member, properties[name]!) : member]
+    })
+    .filter(([, member]) => member !== undefined)))
 }
 
 /** Validates, fills in and freezes. @throws FST_ROOMS_INVALID_OPTION, which names the option and what it takes. */
 export function resolveOptions (given: unknown): ResolvedOptions {
-  const options = Value.Default(optionsSchema, copyGroups(given ?? {}, optionsSchema))
+  const options = fillIn(given ?? {}, optionsSchema)
   // The first error names the option; a union reports itself before its branches, and knows best what it takes.
   const error = Value.Errors(optionsSchema, options).First()
   if (error !== undefined) {
@@ -152,5 +153,5 @@ export function resolveOptions (given: unknown): ResolvedOptions {
     const takes = error.type === ValueErrorType.ObjectAdditionalProperties ? 'nothing: there is no such option' : String(error.schema.description)
     throw new FST_ROOMS_INVALID_OPTION(name === '' ? 'options' : name, takes, show(error.value))
   }
-  return freezeGroups(options, optionsSchema) as ResolvedOptions
+  return options as ResolvedOptions
 }

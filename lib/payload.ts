@@ -30,7 +30,7 @@ export class PayloadType {
   /** @throws FST_ROOMS_INVALID_PAYLOAD with `details`, paths as JSON pointers. */
   check (payload: unknown): void {
     const validate = this.#validate
-    if (validate === null || validate(payload) === true) return
+    if (validate === null || isTaken(validate, payload)) return
     const details = (validate.errors ?? []).map(error => ({ path: error.instancePath, message: explain(error) }))
     const [first] = details
     throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD(first === undefined ? 'refused by its schema' : `${first.path} ${first.message}`.trim()), { details })
@@ -40,6 +40,15 @@ export class PayloadType {
   serialise (payload: unknown): string {
     this.check(payload)
     return toJson(payload)
+  }
+}
+
+/** @throws FST_ROOMS_INVALID_PAYLOAD where a recursive schema meets a payload so deep that the stack does not hold it */
+function isTaken (validate: Validate, payload: unknown): boolean {
+  try {
+    return validate(payload) === true
+  } catch (error) {
+    throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD('it is nested too deep'), { cause: error })
   }
 }
 
@@ -65,8 +74,10 @@ export function toJson (payload: unknown): string {
 
 /** Why something is no JSON Schema; `null` where it may be one. */
 export function schemaFault (schema: object): string | null {
-  if (!('~standard' in schema) && typeof (schema as { parse?: unknown }).parse !== 'function') return null
-  return 'it is a validator object (Zod or another Standard Schema); give its JSON Schema, with Zod 4 z.toJSONSchema(schema)'
+  if ('$async' in schema) return 'it is asynchronous ($async), and messages are checked in order'
+  // What z.toJSONSchema returns carries '~standard', too.
+  if ('$schema' in schema || (!('~standard' in schema) && typeof (schema as { parse?: unknown }).parse !== 'function')) return null
+  return 'it is a validator object (Zod or another Standard Schema); give its JSON Schema, with Zod 4 z.toJSONSchema(schema, { target: "draft-7" })'
 }
 
 /**
@@ -77,6 +88,8 @@ const ajvOptions = {
   coerceTypes: false,
   useDefaults: false,
   removeAdditional: false,
+  // A recursive schema refers to itself by its $id.
+  addUsedSchema: true,
   strict: true,
   strictTypes: false,
   strictTuples: false,
@@ -95,8 +108,12 @@ export function payloadCompiler (compile: (schema: object) => Validate, shared: 
   return (schema) => {
     const closed = { ...closeSchema(schema) as { $id?: string } }
     // The compiler answers with what it first saw under an id: a shared schema is not closed, and another's is not this one.
-    if (closed.$id !== undefined && (closed.$id in shared || (named.get(closed.$id) ?? schema) !== schema)) delete closed.$id
-    if (closed.$id !== undefined) named.set(closed.$id, schema)
+    const { $id } = closed
+    if ($id !== undefined && ($id in shared || (named.get($id) ?? schema) !== schema)) {
+      // Without its name it would find the other one.
+      if (JSON.stringify(closed).includes(`"$ref":${JSON.stringify($id)}`)) throw new Error(`it refers to itself as "${$id}", and so is another schema called`)
+      delete closed.$id
+    } else if ($id !== undefined) named.set($id, schema)
     return new PayloadType(closed, compile(closed))
   }
 }

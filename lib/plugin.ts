@@ -8,7 +8,7 @@ import { Hub } from './hub/hub.ts'
 import { resolveOptions, type ResolvedOptions } from './options.ts'
 import { payloadCompiler, schemaCompiler } from './payload.ts'
 import { HubRooms } from './rooms.ts'
-import { compilersFor } from './routes/add-route.ts'
+import { compilersFor, list } from './routes/add-route.ts'
 import { broadcastRoute } from './routes/broadcast.ts'
 import { injectClient } from './routes/inject.ts'
 import { decorateRequests } from './routes/request-rooms.ts'
@@ -31,8 +31,8 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
     if (definition.publish === null) throw new FST_ROOMS_INVALID_OPTION(`onMessage.${key}`, 'nothing: members of this topic may not publish', 'a function')
   }
   for (const { key, converted, post } of registry.definitions) {
-    if (converted && options.onMessage?.[key] === undefined) throw new FST_ROOMS_HANDLER_MISSING(key)
-    const guarded = options.authorize !== undefined || ['onRequest', 'preParsing', 'preValidation', 'preHandler'].some(hook => hook in options.routes.broadcast)
+    if (converted && !Object.hasOwn(options.onMessage ?? {}, key)) throw new FST_ROOMS_HANDLER_MISSING(key)
+    const guarded = options.authorize !== undefined || (['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const).some(hook => list(options.routes.broadcast[hook]).length > 0)
     if (!registry.open && post !== false && !guarded) throw new FST_ROOMS_OPEN_BROADCAST(key)
   }
 }

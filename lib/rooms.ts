@@ -82,14 +82,15 @@ export class HubRooms implements Rooms<any> {
   subscribe (topic: string, options: SubscribeOptions = {}): AsyncIterableIterator<any, void, undefined> {
     const definition = this.#registry.get(topic)
     const { signal } = options
-    const subscription = this.#hub.subscribe(topic, definition, wholeNumber('buffer', options.buffer, defaultBuffer))
+    const stop = (): void => { subscription.end() }
+    const subscription = this.#hub.subscribe(topic, definition, wholeNumber('buffer', options.buffer, defaultBuffer), () => { signal?.removeEventListener('abort', stop) })
     if (signal?.aborted === true) subscription.end()
-    else signal?.addEventListener('abort', () => { subscription.end() }, { once: true })
+    else signal?.addEventListener('abort', stop)
     return subscription
   }
 
   async kick (selector: KickSelector<any>, options: KickOptions = {}): Promise<number> {
-    const { session, user, topic } = selector
+    const { session, user, topic } = (selector as KickSelector<any> | undefined) ?? {}
     if (session === undefined && user === undefined && topic === undefined) throw new FST_ROOMS_INVALID_SELECTOR('at least one of "session", "user" and "topic"')
     const ending = { ...checkClose(options.code ?? 4005, options.reason), by: 'server' as const }
     const members = this.#select(session, user, topic).filter(member =>

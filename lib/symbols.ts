@@ -1,9 +1,9 @@
-/** Set on `app.rooms`, by which one copy of this package knows another's. */
-export const kRooms: unique symbol = Symbol.for('fastify-rooms')
 /** On an http server: the one upgrade guard of all hubs of that server. Shared by all copies of this package. */
 export const kUpgradeGuard: unique symbol = Symbol.for('fastify-rooms.upgrade-guard')
 /** On a request: what the access hooks found out, for the handler. */
 export const kAccess: unique symbol = Symbol('fastify-rooms.access')
+/** On the upgrade request of an injected client: is told the server's end of its connection. */
+export const kInjected: unique symbol = Symbol('fastify-rooms.injected')
 /** On a request: its pending broadcasts. */
 export const kPending: unique symbol = Symbol('fastify-rooms.pending')
 /** On a request: its reply. */

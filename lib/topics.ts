@@ -1,10 +1,10 @@
-import type { TopicMap, TopicOptions } from '../types/index.ts'
+import type { TopicMap, TopicOptions, TopicsAsData } from '../types/index.ts'
 import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_NO_SUCH_TOPIC, asError } from './errors.ts'
 import { anyPayload, schemaFault, type CompilePayload, type PayloadType } from './payload.ts'
 import { isTopicName, maxTopicLength } from './protocol/topic-name.ts'
 
 /** Declares topics. Returns its argument: what it does is to keep the names and schemas as literal types. */
-export function defineTopics<const T extends TopicMap> (topics: T): T {
+export function defineTopics<const T extends TopicMap> (topics: T & TopicsAsData<T>): T {
   return topics
 }
 

@@ -41,18 +41,19 @@ export interface InvalidMessage {
 
 type OnMessage<K extends string, T> = (session: Session<K, T>, payload: Publish<K, T>) => unknown
 type Handlers<T> = Closed<T> extends false ? { onMessage?: Record<string, (session: Session<string, T>, payload: any) => unknown> } :
-    [Converted<T>] extends [never] ? { onMessage?: { [K in Publishable<T>]?: OnMessage<K, T> } } :
+    [Converted<T>] extends [never] ? { onMessage?: { [K in keyof T & string]?: K extends Publishable<T> ? OnMessage<K, T> : never } } :
         { onMessage: { [K in Converted<T>]: OnMessage<K, T> } & { [K in Exclude<Publishable<T>, Converted<T>>]?: OnMessage<K, T> } }
 
 /** The hooks of a route that the host may add to. Nothing here can switch validation off. */
 export type RouteHooks = Pick<RouteShorthandOptions, 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler' | 'onTimeout' | 'onError' | 'onSend' | 'onResponse' | 'config' | 'constraints' | 'logLevel'>
 
+/** What `defineTopics` returned. Absent: an open lobby, which a program that registered its topics does not get by forgetting them. */
+type Declared<T> = Closed<T> extends true ? { topics: T } : { topics?: TopicMap }
+
 /** Registration options. `docs/options.md` lists defaults and bounds. */
 export type RoomsOptions<T = Topics> = {
   /** Path before the topic. Default: none, and then `/:topic` answers for every one-segment path that the host has no route for. */
   prefix?: string
-  /** What `defineTopics` returned. Absent: an open lobby. */
-  topics?: Closed<T> extends true ? T : TopicMap
   /** Who a request is; `null`: anonymous. A throw refuses with the error's own status. Runs before the upgrade, after the host's hooks. */
   identify?: (request: FastifyRequest) => Identity | null | Promise<Identity | null>
   /** `false` refuses (HTTP 403 before the upgrade, `FST_ROOMS_FORBIDDEN` after it); a throw refuses with the error's own status. */
@@ -95,4 +96,4 @@ export type RoomsOptions<T = Topics> = {
   websocket?: { options?: WebsocketPluginOptions['options'] }
   /** Hooks for our routes, before ours. */
   routes?: { socket?: RouteHooks, broadcast?: RouteHooks }
-} & Handlers<T>
+} & Handlers<T> & Declared<T>

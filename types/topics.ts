@@ -7,20 +7,23 @@
 
 type Flat<T> = { [K in keyof T]: T[K] } & {}
 type OptionalKeys<P> = { [K in keyof P]: P[K] extends { '~optional': true } ? K : never }[keyof P]
-type Intersect<U> = (U extends unknown ? (x: U) => 0 : never) extends (x: infer I) => 0 ? I : never
 
-/** The static type of a `typebox` 1.x schema, which carries no `static` member: its shape is walked. */
-type Infer<S> = S extends { '~unsafe': infer U } ? U : S extends { '~kind': infer K } ?
+/** The static type of a `typebox` 1.x schema, which carries no `static` member: its shape is walked. `D`: what a `Ref` may name. */
+type Infer<S, D = {}> = S extends { '~unsafe': infer U } ? U : S extends { '~kind': infer K } ?
   S extends { '~kind': 'Literal', const: infer C } ? C :
-    S extends { '~kind': 'Object', properties: infer P } ? Flat<{ [N in Exclude<keyof P, OptionalKeys<P>>]: Infer<P[N]> } & { [N in OptionalKeys<P>]?: Infer<P[N]> }> :
-      S extends { '~kind': 'Union', anyOf: infer U extends readonly unknown[] } ? Infer<U[number]> :
-        S extends { '~kind': 'Intersect', allOf: infer U extends readonly unknown[] } ? Flat<Intersect<InferEach<U>[number]>> :
-          S extends { '~kind': 'Tuple', items: infer U extends readonly unknown[] } ? InferEach<U> :
-            S extends { '~kind': 'Array', items: infer I } ? Infer<I>[] :
+    S extends { '~kind': 'Object', properties: infer P } ? Flat<{ [N in Exclude<keyof P, OptionalKeys<P>>]: Infer<P[N], D> } & { [N in OptionalKeys<P>]?: Infer<P[N], D> }> :
+      S extends { '~kind': 'Union', anyOf: infer U extends readonly unknown[] } ? Infer<U[number], D> :
+        S extends { '~kind': 'Intersect', allOf: infer U } ? Flat<All<U, D>> :
+          S extends { '~kind': 'Tuple', items: infer U } ? Each<U, D> :
+            S extends { '~kind': 'Array', items: infer I } ? Infer<I, D>[] :
               S extends { '~kind': 'Enum', enum: infer U extends readonly unknown[] } ? U[number] :
-                S extends { '~kind': 'Record', patternProperties: infer P } ? Record<string, Infer<P[keyof P]>> :
-                  K extends 'String' | 'TemplateLiteral' ? string : K extends 'Number' | 'Integer' ? number : K extends 'Boolean' ? boolean : K extends 'Null' ? null : unknown : unknown
-type InferEach<U extends readonly unknown[]> = { -readonly [I in keyof U]: Infer<U[I]> }
+                S extends { '~kind': 'Record', patternProperties: infer P } ? Record<string, Infer<P[keyof P], D>> :
+                  S extends { '~kind': 'Cyclic', $defs: infer E, $ref: infer R } ? Infer<E[R & keyof E], E> :
+                    S extends { '~kind': 'Ref', $ref: infer R extends keyof D } ? Infer<D[R], D> :
+                      K extends keyof Scalars ? Scalars[K] : unknown : unknown
+interface Scalars { String: string, TemplateLiteral: string, Number: number, Integer: number, Boolean: boolean, Null: null, Any: any, Never: never }
+type All<U, D> = U extends readonly [infer H, ...infer R] ? Infer<H, D> & All<R, D> : unknown
+type Each<U, D> = U extends readonly [infer H, ...infer R] ? [...(H extends { '~optional': true } ? [Infer<H, D>?] : [Infer<H, D>]), ...Each<R, D>] : U extends readonly [] ? [] : unknown[]
 
 /**
  * The type that a schema describes: inferred from `@sinclair/typebox` and from `typebox` 1.x alike, `unknown` for plain
@@ -51,6 +54,11 @@ export interface TopicOptions {
 
 /** Topic names and families (`chat:*`) to what is known of them. */
 export type TopicMap = Record<string, TopicOptions>
+
+type Data<O, Known> = { [K in keyof O]: K extends keyof Known ? O[K] extends (...args: never[]) => unknown ? never : O[K] : never }
+
+/** Demands what a type parameter does not by itself: no option that there is not, and no function. */
+export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) }
 
 /**
  * The topics of this program. Declare it once, and `app.rooms`, hooks and options are typed everywhere:

@@ -53,6 +53,8 @@ export function invalid (context: HubContext, session: MemberSession, error: Err
   if (typeof reaction === 'function') {
     try {
       reaction = reaction(session, wireError(error))
+      // It decides at once. Nobody waits for an asynchronous one, but its failure is heard.
+      Promise.resolve(reaction).catch((thrown: unknown) => { context.fail(asError(thrown), session) })
     } catch (thrown) {
       context.fail(asError(thrown), session)
       reaction = 'answer'

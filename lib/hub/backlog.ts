@@ -37,9 +37,11 @@ export class Backlog {
 
   fanOut<T> (run: () => T): T {
     this.#fanOuts++
-    const result = run()
-    if (--this.#fanOuts === 0) this.#endSlow()
-    return result
+    try {
+      return run()
+    } finally {
+      if (--this.#fanOuts === 0) this.#endSlow()
+    }
   }
 
   #endSlow (): void {

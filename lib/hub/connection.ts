@@ -86,9 +86,14 @@ export class Connection implements PublicConnection {
     this.pingedAt = 0
   }
 
+  /** A close frame is on its way, whoever sends it. */
+  closes (): void {
+    this.closingAt = performance.now()
+  }
+
   close (code: number, reason: string): void {
     if (this.closingAt !== 0) return
-    this.closingAt = performance.now()
+    this.closes()
     this.#socket.close(code, reason)
     // The peer's answer has to be read, or closing would wait for its time-out.
     if (this.#socket.isPaused) this.#socket.resume()

@@ -22,6 +22,13 @@ import { Subscription } from './subscription.ts'
 /** Milliseconds that a publisher waits for a broker that is down. */
 const publishTimeout = 5_000
 
+/** RFC 6455 7.4.1: the closes that are not 1002, by the error that ws answers with them. */
+const violationCodes: Record<string, number> = {
+  WS_ERR_INVALID_UTF8: 1007,
+  WS_ERR_TOO_MANY_BUFFERED_PARTS: 1008,
+  WS_ERR_UNSUPPORTED_MESSAGE_LENGTH: 1009
+}
+
 /** A socket that was upgraded, and who is behind it. */
 export interface Arrival extends JoinRequest {
   socket: WebSocketLike
@@ -108,9 +115,12 @@ export class Hub implements HubContext {
       this.#drain.check()
     })
     socket.on('error', (error: Error & { code?: string }) => {
-      // A violation of RFC 6455 is answered by ws itself, and a connection that broke closes; neither is our error.
-      if (error.code?.startsWith('WS_ERR_') === true) this.counters.invalid++
+      // Neither is our error: a violation of RFC 6455 is answered by ws itself, and a connection that broke closes.
       this.log.debug({ err: error, session: session.id }, 'connection error')
+      if (error.code?.startsWith('WS_ERR_') !== true) return
+      this.counters.invalid++
+      connection.closes()
+      this.end(session, { code: violationCodes[error.code] ?? 1002, reason: '', by: 'peer' })
     })
 
     const refusal = this.#full(definition, topic)
@@ -184,12 +194,13 @@ export class Hub implements HubContext {
     return Array.isArray(outcomes) ? this.#result(publication, outcomes[0]) : outcomes.then(([outcome]) => this.#result(publication, outcome))
   }
 
-  subscribe (topic: string, definition: TopicDefinition, bound: number): Subscription {
+  subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const room = this.#enter(topic, definition)
-    const subscription = new Subscription(topic, bound, ended => {
-      room.subscriptions.delete(ended)
+    const subscription = new Subscription(topic, bound, () => {
+      room.subscriptions.delete(subscription)
       this.#release(room)
+      ended()
     })
     room.subscriptions.add(subscription)
     room.attached.catch((error: unknown) => { subscription.end(asError(error)) })

@@ -1,6 +1,6 @@
 import { parse } from 'secure-json-parse'
 import type { ClientFrame } from '../../types/index.ts'
-import { FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, asError, isClientError } from '../errors.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, asError, isForPeer } from '../errors.ts'
 import { checkFrame } from '../protocol/parse.ts'
 import { acknowledge, badFrame, invalid, isValid, jsonOf, refuse } from './answers.ts'
 import type { HubContext } from './context.ts'
@@ -62,7 +62,7 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
 
 /** What came before hello. */
 export function receiveHeld (hub: HubContext, session: MemberSession): void {
-  const held = session.held ?? []
+  const held = session.held!
   session.held = undefined
   if (session.connection.isPaused) session.connection.resume()
   for (const { data, isBinary } of held) receive(hub, session, data, isBinary)
@@ -85,7 +85,7 @@ function dispatch (hub: HubContext, session: MemberSession, frame: ClientFrame):
 
 /** What a hook threw: to the member what speaks to it; to the host what does not, and an invalid payload, which was its own. */
 function failed (hub: HubContext, session: MemberSession, { ref }: ClientFrame, error: Error & { code?: string }): void {
-  const own = error.code === 'FST_ROOMS_INVALID_PAYLOAD' || !isClientError(error)
+  const own = error.code === 'FST_ROOMS_INVALID_PAYLOAD' || !isForPeer(error)
   if (own) hub.fail(error, session)
   refuse(hub, session, own ? new FST_ROOMS_HANDLER_FAILED() : error, ref)
 }
@@ -107,5 +107,8 @@ function accept (hub: HubContext, session: MemberSession, { data, ref }: FrameOf
   const { definition, topic, id, user } = session
   const json = jsonOf(hub, session, data, ref)
   if (json === undefined) return
-  return proceed(hub.publish(definition, topic, json, { from: id, user }), result => { acknowledge(hub, session, ref, result.id) })
+  return proceed(hub.publish(definition, topic, json, { from: id, user }), result => {
+    if (!result.published) throw new FST_ROOMS_BROKER_DOWN()
+    acknowledge(hub, session, ref, result.id)
+  })
 }

@@ -41,7 +41,8 @@ export async function join (hub: HubContext, session: MemberSession, room: Room,
     hub.accept(session)
   } catch (thrown) {
     const error = asError(thrown)
-    const refusal = isClientError(error)
+    // An invalid payload was the host's own (see incoming.ts), not the peer's.
+    const refusal = isClientError(error) && (error as { code?: unknown }).code !== 'FST_ROOMS_INVALID_PAYLOAD'
     if (!refusal) hub.fail(error, session)
     // A plain throw refuses; of a member that is in already it ends the membership as a failure of ours.
     hub.end(session, serverEnding(refusal ? closeCodeFor(error) : session.state === 'joining' ? 4003 : 1011))

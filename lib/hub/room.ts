@@ -60,17 +60,20 @@ export class Room {
     const { members } = this
     let count = 0
     this.#sending++
-    for (let i = 0, length = members.length; i < length; i++) {
-      const session = members[i]!
-      if (session.state !== 'open' || session.id === except || session.connection.condemned) continue
-      const frame = bytes(session.connection.mode)
-      if (frame === undefined) continue
-      session.connection.send(frame)
-      sent(session)
-      count++
-    }
-    if (--this.#sending === 0 && this.#departed.length > 0) {
-      for (const session of this.#departed.splice(0)) this.#take(session)
+    try {
+      for (let i = 0, length = members.length; i < length; i++) {
+        const session = members[i]!
+        if (session.state !== 'open' || session.id === except || session.connection.condemned) continue
+        const frame = bytes(session.connection.mode)
+        if (frame === undefined) continue
+        session.connection.send(frame)
+        sent(session)
+        count++
+      }
+    } finally {
+      if (--this.#sending === 0 && this.#departed.length > 0) {
+        for (const session of this.#departed.splice(0)) this.#take(session)
+      }
     }
     return count
   }

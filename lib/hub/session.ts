@@ -112,7 +112,7 @@ export class MemberSession implements Session<string, any> {
 
   /** Queues a private frame; a promise where its bytes wait above the high-water mark. @throws FST_ROOMS_SESSION_CLOSED */
   sendPrivate (frame: string): void | Promise<void> {
-    if (this.state === 'closed') throw new FST_ROOMS_SESSION_CLOSED(this.id)
+    if (this.state === 'closed' || this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id)
     this.#context.counters.directs++
     if (this.#early !== undefined) {
       this.#early.push(frame)

@@ -8,14 +8,14 @@ interface Reader { resolve (result: Result): void, reject (error: Error): void }
 export class Subscription implements AsyncIterableIterator<unknown, void, undefined> {
   readonly #topic: string
   readonly #bound: number
-  readonly #detach: (subscription: Subscription) => void
+  readonly #detach: () => void
   #queue: Delivery[] = []
   #readers: Reader[] = []
   #ended = false
   #error: Error | undefined
 
   /** @param detach - called once, when it ends. */
-  constructor (topic: string, bound: number, detach: (subscription: Subscription) => void) {
+  constructor (topic: string, bound: number, detach: () => void) {
     this.#topic = topic
     this.#bound = bound
     this.#detach = detach
@@ -33,7 +33,7 @@ export class Subscription implements AsyncIterableIterator<unknown, void, undefi
     if (this.#ended) return
     this.#ended = true
     this.#error = error
-    this.#detach(this)
+    this.#detach()
     for (const reader of this.#readers.splice(0)) error === undefined ? reader.resolve({ done: true, value: undefined }) : reader.reject(error)
   }
 

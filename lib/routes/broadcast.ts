@@ -14,7 +14,7 @@ async function demandBody (request: FastifyRequest): Promise<void> {
 
 /** `POST` to a topic: a body that its schema takes goes to all its members. */
 export function broadcastRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers): void {
-  const { hub, options } = context
+  const { hub, registry, options } = context
   const { preValidation, preHandler, ...hooks } = options.routes.broadcast
 
   const handler = async (request: FastifyRequest) => {
@@ -23,7 +23,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
     return hub.publish(definition, topic, JSON.stringify(request.body), {})
   }
 
-  const paths = typeof definition.post === 'string' ? [definition.post] : topicPaths(definition)
+  const paths = typeof definition.post === 'string' ? [definition.post] : topicPaths(registry, definition)
   paths.forEach((url, index) => {
     addRoute(scope, {
       ...hooks,

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { WebSocket } from 'ws'
 import type { InjectedClient, InjectOptions, Mode, ServerFrame } from '../../types/index.ts'
 import { FST_ROOMS_INJECT_CLOSED, FST_ROOMS_INJECT_REFUSED } from '../errors.ts'
+import { kInjected } from '../symbols.ts'
 
 type Received = ServerFrame | string
 interface Reader { resolve (frame: Received): void, reject (error: Error): void }
@@ -14,6 +15,9 @@ class TestClient implements InjectedClient {
   readonly #frames: Received[] = []
   readonly #readers: Reader[] = []
   #end: { code: number, reason: string } | undefined
+  /** Stays open where the path is none of ours. */
+  #server: WebSocket | undefined
+  #serverClosed: Promise<void> = Promise.resolve()
 
   constructor (socket: WebSocket, mode: Mode) {
     this.mode = mode
@@ -27,11 +31,19 @@ class TestClient implements InjectedClient {
     })
     this.closed = new Promise(resolve => {
       socket.on('close', (code: number, reason: Buffer) => {
-        this.#end = { code, reason: reason.toString() }
-        for (const reader of this.#readers.splice(0)) reader.reject(this.#ended(this.#end))
-        resolve(this.#end)
+        const end = this.#end = { code, reason: reason.toString() }
+        for (const reader of this.#readers.splice(0)) reader.reject(this.#ended(end))
+        // Streams inside the process do not tell the one end that the other has gone.
+        this.#server?.terminate()
+        this.#serverClosed.then(() => { resolve(end) })
       })
     })
+  }
+
+  /** The other end of the connection, before it opens. */
+  meet (server: WebSocket): void {
+    this.#server = server
+    this.#serverClosed = new Promise(resolve => { server.once('close', () => { resolve() }) })
   }
 
   async next (type?: string): Promise<any> {
@@ -71,18 +83,22 @@ function rootOf (scope: FastifyInstance): FastifyInstance {
 /** Connects through the app's own router, hooks and all, without a port. @throws FST_ROOMS_INJECT_REFUSED */
 export async function injectClient (scope: FastifyInstance, path: string, { headers, since, mode = 'rooms.v1' }: InjectOptions): Promise<InjectedClient> {
   await rootOf(scope).ready()
+  // A host's @fastify/websocket has stopped listening by then, and nobody would answer.
+  if (scope.rooms.health().state !== 'open') throw new FST_ROOMS_INJECT_REFUSED(503)
   const url = since === undefined ? path : `${path}${path.includes('?') ? '&' : '?'}since=${encodeURIComponent(since)}`
+  const given = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
   const nothing = (): void => {}
-  let client: InjectedClient | undefined
+  let client: TestClient | undefined
   try {
     await scope.injectWS(url, {
       // What Fastify and its trustProxy read of a request that came from nowhere.
       socket: { remoteAddress: '127.0.0.1' },
-      headers: { host: 'localhost', 'sec-websocket-protocol': mode, ...headers },
+      headers: { host: 'localhost', 'sec-websocket-protocol': mode, ...given },
       on: nothing,
       once: nothing,
       off: nothing,
-      removeListener: nothing
+      removeListener: nothing,
+      [kInjected]: (socket: WebSocket) => { client!.meet(socket) }
     } as never, { onInit: (socket) => { client = new TestClient(socket as unknown as WebSocket, mode) } })
   } catch (error) {
     const status = /\d{3}$/.exec((error as Error).message)

@@ -1,3 +1,4 @@
+import { isErrored, type Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { BroadcastOptions, RequestRooms } from '../../types/index.ts'
 import { FST_ROOMS_CLOSED, FST_ROOMS_RESPONSE_ENDED, asError } from '../errors.ts'
@@ -5,8 +6,6 @@ import type { Hub } from '../hub/hub.ts'
 import { checkExcept } from '../rooms.ts'
 import { kPending, kReply } from '../symbols.ts'
 import type { TopicRegistry } from '../topics.ts'
-
-type Body = { errored?: Error | null, pipe?: unknown, getReader?: unknown } | string | Buffer | null | undefined
 
 /** Broadcasts that wait for the success of one response. */
 class PendingBroadcasts implements RequestRooms<any> {
@@ -18,15 +17,15 @@ class PendingBroadcasts implements RequestRooms<any> {
   /** The client has gone before the response was finished. */
   #gone = false
   /** The handler has answered, with this. */
-  #answer: { body: Body } | undefined
+  #answer: { stream: Readable | null } | undefined
 
   constructor (hub: Hub, registry: TopicRegistry, reply: FastifyReply) {
     this.#hub = hub
     this.#registry = registry
     this.#reply = reply
     const { raw } = reply
-    this.#settled = raw.writableFinished
-    this.#gone = raw.destroyed && !raw.writableFinished
+    this.#settled = raw.writableFinished || (raw.writableEnded && raw.destroyed)
+    this.#gone = raw.destroyed
     raw.once('finish', () => { this.#settle(raw.statusCode < 400) })
     raw.once('close', () => { this.#closed() })
   }
@@ -43,10 +42,10 @@ class PendingBroadcasts implements RequestRooms<any> {
   }
 
   /** onSend: the handler has answered. To a client that has gone nothing more will happen, unless it is a stream. */
-  answered (body: Body): void {
-    this.#answer = { body }
-    if (this.#gone && !isStream(body)) this.#settle(this.#reply.raw.statusCode < 400)
-    else if (this.#gone) this.#settle(false)
+  answered (body: unknown): void {
+    const stream = streamOf(body)
+    this.#answer = { stream }
+    if (this.#gone) this.#settle(stream === null && this.#reply.raw.statusCode < 400)
   }
 
   /** The connection has closed; where that was before the response was finished, the answer counts and not its way. */
@@ -54,8 +53,8 @@ class PendingBroadcasts implements RequestRooms<any> {
     if (this.#settled) return
     this.#gone = true
     const { raw } = this.#reply
-    const { body } = this.#answer ?? { body: undefined }
-    if (this.#answer !== undefined) this.#settle(raw.statusCode < 400 && !isErrored(body) && raw.errored == null)
+    const answer = this.#answer
+    if (answer !== undefined) this.#settle(raw.statusCode < 400 && !(answer.stream !== null && isErrored(answer.stream)) && raw.errored == null)
     else if (this.#reply.sent) this.#settle(raw.headersSent && raw.statusCode < 400) // hijacked
   }
 
@@ -75,12 +74,11 @@ class PendingBroadcasts implements RequestRooms<any> {
   }
 }
 
-function isStream (body: Body): body is { errored?: Error | null } {
-  return typeof body === 'object' && body !== null && !Buffer.isBuffer(body) && (typeof body.pipe === 'function' || typeof body.getReader === 'function')
-}
-
-function isErrored (body: Body): boolean {
-  return isStream(body) && body.errored != null
+/** The stream in what a handler answers, of Node.js or of the web; a Response carries one. */
+function streamOf (body: unknown): Readable | null {
+  const source = body instanceof Response ? body.body : body as Partial<Readable & ReadableStream> | null
+  // isErrored knows the streams of the web as well; its type does not.
+  return typeof source === 'object' && (typeof (source as Readable | null)?.pipe === 'function' || typeof (source as ReadableStream | null)?.getReader === 'function') ? source as Readable : null
 }
 
 type Carrier = FastifyRequest & { [kReply]: FastifyReply | null, [kPending]: PendingBroadcasts | null }
@@ -101,7 +99,7 @@ export function decorateRequests (app: FastifyInstance, hub: Hub, registry: Topi
     done()
   })
   app.addHook('onSend', (request, _reply, payload, done) => {
-    (request as Carrier)[kPending]?.answered(payload as Body)
+    (request as Carrier)[kPending]?.answered(payload)
     done()
   })
 }

@@ -3,7 +3,7 @@ import type { WebSocketLike } from '../hub/connection.ts'
 import type { MemberSession } from '../hub/session.ts'
 import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
 import { paramsSchema, querySchema } from '../schemas.ts'
-import { kAccess } from '../symbols.ts'
+import { kAccess, kInjected } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
@@ -19,18 +19,19 @@ async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): 
 
 /** `GET` of a topic: an upgrade joins it. */
 export function socketRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, guard: UpgradeGuard): void {
-  const { hub, options } = context
+  const { hub, registry, options } = context
   const { onJoin } = options
   const { preHandler, ...hooks } = options.routes.socket
 
   const wsHandler = (socket: Socket, request: FastifyRequest): void => {
     const { topic, identity, mode } = (request as AccessRequest)[kAccess]
     const { since, presence } = request.query as { since?: string, presence?: string }
-    // Closing is ours: @fastify/websocket would close without a code, and first.
-    scope.websocketServer.clients.delete(socket as never)
+    // Closing is ours: @fastify/websocket would close without a code, and first. Without `clientTracking` it keeps none.
+    scope.websocketServer.clients?.delete(socket as never)
     // Its listener would log what is none of its business, and holds the request for as long as the connection lives.
     for (const listener of socket.listeners('error')) socket.removeListener('error', listener)
-    guard.release(request.raw.socket)
+    guard.release(request.raw.socket);
+    (request.raw as { [kInjected]?: (socket: Socket) => void })[kInjected]?.(socket)
     hub.arrive({
       socket,
       transport: request.raw.socket,
@@ -46,7 +47,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     })
   }
 
-  for (const url of topicPaths(definition)) {
+  for (const url of topicPaths(registry, definition)) {
     addRoute(scope, {
       ...hooks,
       method: 'GET',

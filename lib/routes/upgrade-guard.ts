@@ -6,10 +6,6 @@ import { kUpgradeGuard } from '../symbols.ts'
 type Upgrade = (request: IncomingMessage, socket: Socket, head: Buffer) => void
 type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 
-function destroy (this: Socket): void {
-  this.destroy()
-}
-
 /**
  * Watches over the upgrades of one http server, for all hubs on it.
  *
@@ -58,8 +54,10 @@ export class UpgradeGuard {
     if (--this.#hubs > 0) return
     this.#server.removeListener('upgrade', this.#watch)
     this.#server.removeListener('upgrade', this.#forward)
-    // ws has set the time of those that a route of the host upgraded to 0.
-    for (const socket of this.#pending.keys()) if (socket.timeout !== 0) socket.destroy()
+    for (const [socket, forget] of this.#pending) {
+      this.#cut(socket)
+      forget()
+    }
     delete this.#server[kUpgradeGuard]
   }
 
@@ -68,12 +66,22 @@ export class UpgradeGuard {
     if (request.headers.upgrade?.toLowerCase() !== 'websocket' || typeof socket.setTimeout !== 'function') return
     const forget = (): void => {
       this.#pending.delete(socket)
-      socket.removeListener('timeout', destroy)
+      clearTimeout(deadline)
       socket.removeListener('close', forget)
     }
+    // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
+    const deadline = setTimeout(() => {
+      this.#cut(socket)
+      forget()
+    }, this.#timeout).unref()
     this.#pending.set(socket, forget)
-    socket.setTimeout(this.#timeout, destroy)
+    socket.setTimeout(this.#timeout)
     socket.on('close', forget)
+  }
+
+  /** A socket that is not a WebSocket yet. ws sets the socket's own timer to 0 where it makes one, for a route of the host, say. */
+  #cut (socket: Socket): void {
+    if (socket.timeout !== 0) socket.destroy()
   }
 
   readonly #forward: Upgrade = (request, socket, head) => {

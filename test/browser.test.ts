@@ -1,0 +1,273 @@
+import { accessSync, constants } from 'node:fs'
+import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { startExample } from './helpers/process.ts'
+
+const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
+const args = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+
+/** Milliseconds to wait for what must come: many times what it takes on a busy machine. */
+const patience = 30_000
+
+function isExecutable (path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** One browser for all tests: each has contexts of its own. */
+async function launch (t: Test): Promise<Browser> {
+  const browser = await chromium.launch({ executablePath, args, timeout: patience })
+  t.teardown(() => browser.close())
+  return browser
+}
+
+/** Hears what a page complains about: the console's errors and warnings, uncaught exceptions, requests that fail or go elsewhere. */
+function listen (page: Page, url: string, heard: string[]): void {
+  page.on('console', message => { if (['error', 'warning'].includes(message.type())) heard.push(message.text()) })
+  page.on('pageerror', error => { heard.push(String(error)) })
+  page.on('requestfailed', request => { heard.push(`failed: ${request.url()}`) })
+  page.on('request', request => { if (!request.url().startsWith(url)) heard.push(`elsewhere: ${request.url()}`) })
+}
+
+/** A browser context whose tabs are people with these names, all in the lobby and at the dashboard. */
+async function tabs (browser: Browser, url: string, names: string[], { heard = [], ...options }: BrowserContextOptions & { heard?: string[] } = {}): Promise<Page[]> {
+  const context = await browser.newContext({ locale: 'en-GB', ...options })
+  context.setDefaultTimeout(patience)
+  const pages: Page[] = []
+  for (const name of names) {
+    const page = await context.newPage()
+    listen(page, url, heard)
+    await page.addInitScript(`sessionStorage.setItem('name', ${JSON.stringify(name)})`)
+    await page.goto(url)
+    await page.locator('#chat-status[data-state=open]').waitFor()
+    await page.locator('#dashboard-status[data-state=open]').waitFor()
+    pages.push(page)
+  }
+  return pages
+}
+
+async function say (page: Page, text: string): Promise<void> {
+  await page.fill('#text', text)
+  await page.press('#text', 'Enter')
+}
+
+/** Waits for an entry of the log with all of these texts. */
+async function reads (page: Page, ...texts: string[]): Promise<void> {
+  await texts.reduce((entry, hasText) => entry.filter({ hasText }), page.locator('#log li')).first().waitFor()
+}
+
+/** The curve of one figure, once it has so many points. */
+async function curve (page: Page, name: string, points: number): Promise<string> {
+  const path = page.locator(`.chart[data-name="${name}"] .curve`)
+  const drawn = new RegExp(`^M[^L]*(?:L[^L]*){${points - 1}}$`)
+  for (const deadline = Date.now() + patience; ;) {
+    const d = await path.getAttribute('d') ?? ''
+    if (drawn.test(d)) return d
+    if (Date.now() > deadline) throw new Error(`the curve of ${name} does not get ${points} points: ${d}`)
+    await page.waitForTimeout(20)
+  }
+}
+
+async function screenshotFolder (t: Test): Promise<string> {
+  const { SCREENSHOTS } = process.env
+  if (SCREENSHOTS !== undefined) {
+    await mkdir(SCREENSHOTS, { recursive: true })
+    return SCREENSHOTS
+  }
+  const folder = await mkdtemp(join(tmpdir(), 'fastify-rooms-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  return folder
+}
+
+async function screenshot (t: Test, page: Page, folder: string, name: string): Promise<void> {
+  const path = join(folder, name)
+  await page.screenshot({ path, fullPage: true })
+  t.ok((await stat(path)).size > 10_000, `${name} shows something`)
+}
+
+async function isWithinWidth (page: Page): Promise<boolean> {
+  return page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
+}
+
+if (!isExecutable(executablePath) && process.env.CI === undefined) t.plan(0, `there is no Chromium at ${executablePath}; CHROMIUM says where`)
+else {
+  const browser = await launch(t)
+
+  t.test('two tabs talk, publicly and privately', async t => {
+    const { url } = await startExample(t, 'example/server.ts')
+    const heard: string[] = []
+    const [teal, ruby] = await tabs(browser, url, ['Teal Otter', 'Ruby Heron'], { heard }) as [Page, Page]
+
+    await reads(teal, 'Ruby Heron joined')
+    t.equal(await teal.locator('#members li').count(), 2)
+    t.equal(await ruby.locator('#members .self').textContent(), 'Ruby Heronyou')
+
+    await say(teal, 'Good morning!')
+    await reads(ruby, 'Teal Otter', 'Good morning!')
+    await teal.locator('#log .own', { hasText: 'Good morning!' }).waitFor()
+    const markup = '<img src=x onerror="document.title = \'fooled\'">'
+    await say(ruby, markup)
+    await reads(teal, 'Ruby Heron', markup)
+    t.equal(await teal.title(), 'fastify-rooms', 'what people write is text')
+
+    // By keyboard: the other member, a private message, and back to everybody.
+    await teal.locator('#members button').focus()
+    await teal.keyboard.press('Enter')
+    t.equal(await teal.locator('#target-name').textContent(), 'Ruby Heron')
+    t.equal(await teal.locator('#members button').getAttribute('aria-pressed'), 'true')
+    await say(teal, 'Between us')
+    await reads(ruby, 'Teal Otter', 'privately, to you', 'Between us')
+    await reads(teal, 'privately, to Ruby Heron', 'Between us')
+    await teal.press('#text', 'Escape')
+    await teal.locator('#target').waitFor({ state: 'hidden' })
+
+    await teal.fill('#name', 'Amber Lynx')
+    await teal.press('#name', 'Enter')
+    await reads(ruby, 'Teal Otter is now Amber Lynx')
+    await say(teal, 'It is still me')
+    await reads(ruby, 'Amber Lynx', 'It is still me')
+
+    await say(teal, '/quote nothing')
+    await teal.locator('#chat-fault', { hasText: 'there are no figures for "nothing" yet' }).waitFor()
+    t.equal(await teal.inputValue('#text'), '/quote nothing', 'what was refused can be mended')
+    await say(teal, 'Never mind')
+    await teal.locator('#chat-fault').waitFor({ state: 'hidden' })
+
+    const [onlooker] = await tabs(browser, url, ['Slate Wren']) as [Page]
+    await reads(ruby, 'Slate Wren joined')
+    await onlooker.close()
+    await reads(ruby, 'Slate Wren left')
+    t.equal(await ruby.locator('#log li', { hasText: 'Between us' }).count(), 1, 'a private message is shown once')
+    t.same(heard, [], 'the browser has nothing to complain about')
+  })
+
+  t.test('a button posts figures, and the charts of both tabs move', async t => {
+    const { url } = await startExample(t, 'example/server.ts')
+    const heard: string[] = []
+    const [one, two] = await tabs(browser, url, ['Teal Otter', 'Ruby Heron'], { heard }) as [Page, Page]
+    await Promise.all([one, two].map(page => page.locator('#empty').waitFor()))
+
+    await one.click('#random')
+    await one.locator('#empty').waitFor({ state: 'hidden' })
+    const first = await Promise.all([one, two].map(page => curve(page, 'visits', 1)))
+    t.equal(first[0], first[1])
+    await one.click('#random')
+    const second = await Promise.all([one, two].map(page => curve(page, 'visits', 2)))
+    t.equal(second[0], second[1], 'both draw the same')
+    t.not(second[0], first[0], 'and it has moved')
+
+    await two.fill('#post-name', 'visits')
+    await two.fill('#post-value', '123456')
+    await two.press('#post-value', 'Enter')
+    for (const page of [one, two]) {
+      await curve(page, 'visits', 3)
+      t.equal(await page.locator('.chart[data-name="visits"] .value').textContent(), '123,456')
+    }
+    await say(one, '/quote visits')
+    await reads(two, 'quotes', 'visits: 123456')
+
+    // From elsewhere, as curl does it; and somebody who comes later sees the same.
+    const response = await fetch(`${url}/dailyDashBoard`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '[{"name":"visits","value":7},{"name":"<b>bold</b>","value":1}]' })
+    t.equal(response.status, 200)
+    const fourth = await curve(one, 'visits', 4)
+    t.equal(await curve(two, 'visits', 4), fourth)
+    t.equal(await one.locator('.chart h3').last().textContent(), '<b>bold</b>')
+    const [late] = await tabs(browser, url, ['Slate Wren']) as [Page]
+    t.equal(await curve(late, 'visits', 4), fourth)
+    t.same(heard, [], 'the browser has nothing to complain about')
+  })
+
+  t.test('figures that are refused say why', async t => {
+    const { url } = await startExample(t, 'example/server.ts')
+    const [page] = await tabs(browser, url, ['Teal Otter']) as [Page]
+    await page.fill('#post-name', '   ')
+    await page.fill('#post-value', '1')
+    await page.press('#post-value', 'Enter')
+    await page.locator('#dashboard-fault', { hasText: 'body/0/name' }).waitFor()
+    await page.click('#random')
+    await page.locator('#dashboard-fault').waitFor({ state: 'hidden' })
+    t.equal(await page.locator('.chart').count(), 4)
+  })
+
+  t.test('a page comes back after a restart, and does not come back where it is refused', async t => {
+    const before = await startExample(t, 'example/server.ts')
+    const { url } = before
+    const [page] = await tabs(browser, url, ['Teal Otter']) as [Page]
+    await before.stop()
+    await page.locator('#chat-status[data-state=waiting]', { hasText: 'Connection lost' }).waitFor()
+    await page.locator('#dashboard-status[data-state=waiting]').waitFor()
+
+    const port = new URL(url).port
+    await startExample(t, 'example/server.ts', { PORT: port })
+    await page.locator('#chat-status[data-state=open]').waitFor()
+    await page.locator('#dashboard-status[data-state=open]').waitFor()
+    await reads(page, 'What was said meanwhile is not kept')
+    await say(page, 'Here again')
+    await reads(page, 'Here again')
+
+    const refused = await (await browser.newContext()).newPage()
+    await refused.addInitScript('sessionStorage.setItem("name", "x".repeat(33))')
+    await refused.goto(url)
+    await refused.locator('#chat-status[data-state=stopped]', { hasText: 'a name has 1 to 32 characters' }).waitFor({ timeout: patience })
+    await refused.fill('#name', 'Ruby Heron')
+    await refused.press('#name', 'Enter')
+    await refused.locator('#chat-status[data-state=open]').waitFor({ timeout: patience })
+    await reads(page, 'Ruby Heron joined')
+    t.pass('a name that is taken lets it in')
+  })
+
+  t.test('the page fits a desktop and a phone, in light and dark', async t => {
+    const { url } = await startExample(t, 'example/server.ts')
+    const folder = await screenshotFolder(t)
+    const views: [string, string, BrowserContextOptions][] = [
+      ['desktop.png', 'Teal Otter', { viewport: { width: 1280, height: 800 }, colorScheme: 'light' }],
+      ['desktop-dark.png', 'Ruby Heron', { viewport: { width: 1280, height: 800 }, colorScheme: 'dark' }],
+      ['phone.png', 'Slate Wren with 32 characters___', { viewport: { width: 360, height: 740 }, colorScheme: 'light', hasTouch: true, isMobile: true, deviceScaleFactor: 2 }],
+      ['phone-dark.png', 'Olive_Crane_without_a_space_32__', { viewport: { width: 360, height: 740 }, colorScheme: 'dark', hasTouch: true, isMobile: true, deviceScaleFactor: 2 }]
+    ]
+    const pages: Page[] = []
+    const heard: string[] = []
+    for (const [, name, options] of views) pages.push(...await tabs(browser, url, [name], { ...options, heard }))
+    const [light, dark, phone] = pages as [Page, Page, Page]
+
+    for (let round = 1; round <= 12; round++) {
+      await light.click('#random')
+      await curve(light, 'visits', round)
+    }
+    await light.fill('#post-name', 'a_figure_with_a_name_of_forty_characters')
+    await light.fill('#post-value', '-123456789.123')
+    await light.press('#post-value', 'Enter')
+    await say(light, 'Good morning! Are the figures in?')
+    await reads(dark, 'Good morning!')
+    await say(dark, 'Yes, and they look better than yesterday. The orders have been counted twice, so they should be right this time.')
+    await reads(phone, 'Yes, and they')
+    await say(phone, `${'no_space_to_break_at_'.repeat(8)}!`)
+    await reads(light, 'no_space')
+    await say(dark, '/quote visits')
+    await reads(light, 'visits: ')
+    await light.locator('#members button', { hasText: 'Ruby Heron' }).click()
+    await say(light, 'Between us: lovely.')
+    await reads(dark, 'Between us')
+    await dark.locator('#members button', { hasText: 'Teal Otter' }).click()
+    await dark.fill('#text', 'I think so, too')
+    await phone.locator('#members button', { hasText: 'Olive' }).click()
+    for (const page of pages) await curve(page, 'visits', 12)
+    await light.waitForTimeout(1_000) // animations end; nothing that is asserted depends on it
+
+    for (const [index, page] of pages.entries()) {
+      const name = views[index]![0]
+      t.ok(await isWithinWidth(page), `${name} does not scroll sideways`)
+      await screenshot(t, page, folder, name)
+    }
+    const background = (page: Page) => page.evaluate('getComputedStyle(document.body).backgroundColor')
+    t.not(await background(light), await background(dark), 'dark is dark')
+    t.same(heard, [], 'the browser has nothing to complain about')
+  })
+}

@@ -1,0 +1,377 @@
+/** The server as other people's clients see it: ws, undici, Node's own fetch, and Python's websockets, which no Node code wrote. */
+import t, { type Test } from 'tap'
+import type { FastifyInstance } from 'fastify'
+import { Type } from '@sinclair/typebox'
+import { defineTopics } from '../lib/index.ts'
+import type { LeaveReason, PresenceFrame } from '../types/index.ts'
+import { openPython, openUndici, openWs, pythonMissing, Refused, type Opening, type Speaker } from './clients/speakers.ts'
+import { createRooms, join, listen, until, type AnyOptions, type Client } from './helpers/app.ts'
+
+/** Starting Python takes its time where the machine is busy. */
+const patience = 20_000
+
+const topics = defineTopics({
+  news: { message: Type.Object({ headline: Type.String() }), post: true },
+  'chat:*': { message: Type.Object({ text: Type.String() }), publish: true, presence: true },
+  any: { publish: true }
+})
+const limits = { payload: 1_024, badFrames: 3 }
+
+async function serve (t: Test, options: AnyOptions = {}): Promise<{ app: FastifyInstance, url: string }> {
+  const app = await createRooms(t, { topics, authorize: () => true, ...options })
+  return { app, url: `${await listen(app)}/rooms` }
+}
+
+function post (url: string, body: string, type = 'application/json'): Promise<Response> {
+  return fetch(`http://${url}`, { method: 'POST', body, headers: { 'content-type': type } })
+}
+
+const refusal = (url: string, open: Open, t: Test, opening: Opening): Promise<Refused> => open(t, url, opening).then(
+  () => { throw new Error('it was not refused') },
+  (error: unknown) => {
+    if (error instanceof Refused) return error
+    throw error
+  }
+)
+
+/** The presence frame that tells of a session; the witness's own join comes before it, or together with it. */
+async function told (witness: Client | Speaker, of: 'join' | 'leave', session: string): Promise<PresenceFrame> {
+  for (;;) {
+    const frame = await witness.next('presence')
+    if (frame[of]?.some(member => member.session === session) === true) return frame
+  }
+}
+
+type Open = (t: Test, url: string, opening?: Opening) => Promise<Speaker>
+const clients: { name: string, open: Open, skip: string | false, tellsStatus: boolean }[] = [
+  { name: 'ws', open: openWs, skip: false, tellsStatus: true },
+  { name: 'undici', open: openUndici, skip: false, tellsStatus: false },
+  { name: 'Python\'s websockets', open: openPython, skip: process.env.CI === undefined ? pythonMissing : false, tellsStatus: true }
+]
+
+t.test('the Python client is there where it must be', async t => {
+  if (process.env.CI !== undefined) t.equal(pythonMissing, false)
+  else if (pythonMissing !== false) t.comment(`not tested: ${pythonMissing}`)
+})
+
+/** A member's whole life in rooms.v1. */
+async function lifeInV1 (t: Test, open: Open, app: FastifyInstance, url: string, opening: Opening): Promise<Speaker> {
+  const one = await open(t, `${url}/chat:1?presence=1`, opening)
+  const hello = await one.next()
+  t.match(hello, { type: 'hello', v: 1, topic: 'chat:1', session: String, maxPayload: Number })
+  const { session } = hello as { session: string }
+  t.match(await one.next('presence'), { count: 1, state: [{ session }] }, 'the snapshot that it asked for')
+
+  const sent = await app.rooms.broadcast('chat:1', { text: 'from code' })
+  t.match(sent, { local: 1, published: true })
+  t.same(await one.next('message'), { type: 'message', id: sent.id, data: { text: 'from code' } })
+
+  const long = 'long '.repeat(150)
+  one.send({ type: 'message', ref: 7, data: { text: long } })
+  const echo = await one.next('message')
+  t.match(echo, { data: { text: long }, from: session }, 'the echo')
+  t.same(await one.next('ack'), { type: 'ack', ref: 7, ok: true, id: echo.id }, 'comes before its ack')
+
+  one.send({ type: 'message', ref: 'bad', data: { txt: 'x' } })
+  t.match(await one.next('ack'), { ref: 'bad', ok: false, error: { code: 'FST_ROOMS_INVALID_PAYLOAD' } })
+
+  const other = await join(t, `${url}/chat:1`)
+  t.match(await told(one, 'join', other.hello.session), { count: 2 })
+  await other.close()
+  t.match(await told(one, 'leave', other.hello.session), { count: 1 })
+
+  const listener = await open(t, `${url}/news`, opening)
+  await listener.next('hello')
+  const answer = await post(`${url}/news`, '{"headline":"from HTTP"}')
+  t.equal(answer.status, 200)
+  const result = await answer.json() as { id: string }
+  t.same(result, { topic: 'news', id: result.id, local: 1, published: true })
+  t.same(await listener.next(), { type: 'message', id: result.id, data: { headline: 'from HTTP' } })
+
+  await app.close()
+  for (const speaker of [one, listener]) {
+    t.match(await speaker.next('bye'), { code: 1001, reason: 'going_away', retry: { min: Number, max: Number } })
+    t.same(await speaker.closed, { code: 1001, reason: 'going_away' })
+    await t.rejects(speaker.next(), { message: 'closed with 1001' }, 'nothing comes after bye')
+  }
+  return one
+}
+
+/** The same without envelopes. */
+async function lifeInRaw (t: Test, open: Open, app: FastifyInstance, url: string, opening: Opening): Promise<void> {
+  const raw = { ...opening, protocols: ['rooms.raw'] }
+  const one = await open(t, `${url}/chat:1`, raw)
+  const two = await open(t, `${url}/chat:1`, raw)
+  t.equal(one.protocol, 'rooms.raw')
+  await until(async () => await app.rooms.count('chat:1') === 2, patience)
+  await app.rooms.broadcast('chat:1', { text: 'from code' })
+  for (const speaker of [one, two]) t.equal(await speaker.text(), '{"text":"from code"}', 'the first frame: there is no hello')
+  one.sendText('{"text":"from a member"}')
+  for (const speaker of [one, two]) t.equal(await speaker.text(), '{"text":"from a member"}')
+
+  const listener = await open(t, `${url}/news`, raw)
+  await until(async () => await app.rooms.count('news') === 1, patience)
+  t.equal((await post(`${url}/news`, '{ "headline": "from HTTP" }')).status, 200)
+  t.equal(await listener.text(), '{"headline":"from HTTP"}')
+
+  const untyped = await open(t, `${url}/any`, raw)
+  untyped.sendText('no JSON, but a text: ü€😀')
+  t.equal(await untyped.text(), 'no JSON, but a text: ü€😀')
+
+  await app.close()
+  for (const speaker of [one, two, listener, untyped]) {
+    t.same(await speaker.closed, { code: 1001, reason: 'going_away' })
+    await t.rejects(speaker.text(), { message: 'closed with 1001' }, 'there is no bye')
+  }
+}
+
+for (const { name, open, skip, tellsStatus } of clients) {
+  t.test(`${name} lives in a room of rooms.v1`, { skip }, async t => {
+    const { app, url } = await serve(t)
+    const speaker = await lifeInV1(t, open, app, url, {})
+    t.equal(speaker.extensions, '', 'its default offer of compression, if it makes one, was declined')
+  })
+
+  t.test(`${name} lives in a room of rooms.raw`, { skip }, async t => {
+    const { app, url } = await serve(t)
+    await lifeInRaw(t, open, app, url, {})
+  })
+
+  t.test(`${name} is compressed where the host wants it`, { skip }, async t => {
+    const { app, url } = await serve(t, { websocket: { options: { perMessageDeflate: { threshold: 0 } } } })
+    const speaker = await lifeInV1(t, open, app, url, {})
+    t.equal(speaker.extensions.split(';')[0], 'permessage-deflate')
+  })
+
+  t.test(`${name} is compressed in raw mode, too`, { skip }, async t => {
+    const { app, url } = await serve(t, { websocket: { options: { perMessageDeflate: true } } })
+    await lifeInRaw(t, open, app, url, {})
+  })
+
+  t.test(`${name} gets the subprotocol that it offers first of ours`, { skip }, async t => {
+    const { url } = await serve(t)
+    const offers: [string[], string][] = [
+      [[], ''],
+      [['rooms.v1'], 'rooms.v1'],
+      [['rooms.raw'], 'rooms.raw'],
+      [['rooms.raw', 'rooms.v1'], 'rooms.raw'],
+      [['rooms.v1', 'rooms.raw'], 'rooms.v1'],
+      [['bearer.dG9rZW4', 'rooms.raw'], 'rooms.raw'],
+      [['mqtt', 'rooms.v1'], 'rooms.v1']
+    ]
+    for (const [protocols, expected] of offers) {
+      const speaker = await open(t, `${url}/any`, { protocols })
+      t.equal(speaker.protocol, expected, protocols.join(', '))
+      if (expected !== 'rooms.raw') t.match(await speaker.next(), { type: 'hello' })
+      speaker.close(1000, '')
+      t.match(await speaker.closed, { code: 1000 })
+    }
+    const { status } = await refusal(`${url}/any`, open, t, { protocols: ['mqtt'] })
+    if (tellsStatus) t.equal(status, 400, 'an offer of others only')
+  })
+
+  t.test(`${name} is told what was wrong in rooms.v1`, { skip }, async t => {
+    const { app, url } = await serve(t, { limits })
+    const witness = await join(t, `${url}/chat:1`)
+    const one = await open(t, `${url}/chat:1`)
+    t.match(await one.next('hello'), { maxPayload: 1_024 })
+
+    one.sendBinary(Buffer.from('{"type":"ping","ref":1}'))
+    t.match(await one.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME', message: /binary/ } })
+    one.sendText('no JSON')
+    t.match(await one.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME', message: /JSON/ } })
+    one.send({ type: 'ping', ref: 2 })
+    t.same(await one.next('ack'), { type: 'ack', ref: 2, ok: true }, 'the connection stays, and the count begins anew')
+    one.send({ type: 'message', ref: 3, data: { text: 'x'.repeat(1_200) } })
+    t.match(await one.next('error'), { error: { code: 'FST_ROOMS_FRAME_TOO_LARGE' } })
+    one.send({ type: 'shout', ref: 4 })
+    t.match(await one.next('ack'), { ref: 4, ok: false, error: { code: 'FST_ROOMS_BAD_FRAME' } })
+
+    one.sendText('[]')
+    t.match(await one.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME' } })
+    one.sendText('{}')
+    t.match(await one.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME' } }, 'the third in a row')
+    t.match(await one.next('bye'), { code: 4000, reason: 'bad_frame' })
+    t.same(await one.closed, { code: 4000, reason: 'bad_frame' })
+
+    const huge = await open(t, `${url}/chat:1`)
+    await huge.next('hello')
+    huge.sendText('x'.repeat(5_000))
+    t.match(await huge.closed, { code: 1009 }, 'what is far too large is not even read')
+
+    await until(async () => await app.rooms.count('chat:1') === 1, patience)
+    await app.rooms.broadcast('chat:1', { text: 'last' })
+    t.match(await witness.next('message'), { data: { text: 'last' } }, 'the others noticed none of it')
+  })
+
+  t.test(`${name} is closed for what was wrong in rooms.raw`, { skip }, async t => {
+    const { url } = await serve(t, { limits })
+    const faults: [string, string | Buffer, { code: number, reason?: string }][] = [
+      ['binary', Buffer.from('{"text":"x"}'), { code: 4000, reason: 'bad_frame' }],
+      ['no JSON', 'no JSON', { code: 4000, reason: 'bad_frame' }],
+      ['not by the schema', '{"txt":"x"}', { code: 4022, reason: 'invalid_payload' }],
+      ['too large', JSON.stringify({ text: 'x'.repeat(1_200) }), { code: 1009, reason: 'too_large' }],
+      ['far too large', JSON.stringify({ text: 'x'.repeat(5_000) }), { code: 1009 }]
+    ]
+    for (const [fault, frame, end] of faults) {
+      const one = await open(t, `${url}/chat:1`, { protocols: ['rooms.raw'] })
+      if (typeof frame === 'string') one.sendText(frame)
+      else one.sendBinary(frame)
+      t.match(await one.closed, end, fault)
+    }
+    const listener = await open(t, `${url}/news`, { protocols: ['rooms.raw'] })
+    listener.sendText('{"headline":"x"}')
+    t.same(await listener.closed, { code: 4003, reason: 'forbidden' }, 'members may not publish there')
+  })
+
+  t.test(`${name} gets a pong for its ping`, { skip }, async t => {
+    const { url } = await serve(t)
+    const one = await open(t, `${url}/any`)
+    await one.next('hello')
+    await one.ping()
+    await one.ping()
+    one.send({ type: 'ping', ref: 1 })
+    t.match(await one.next(), { type: 'ack', ref: 1 }, 'and no frame for it')
+  })
+
+  t.test(`${name} says goodbye with a code of its own`, { skip }, async t => {
+    const left: LeaveReason[] = []
+    const { app, url } = await serve(t, { onLeave: (_session: unknown, reason: LeaveReason) => { left.push(reason) } })
+    const one = await open(t, `${url}/any`)
+    await one.next('hello')
+    one.close(4321, 'enough')
+    t.same(await one.closed, { code: 4321, reason: 'enough' })
+    await until(() => left.length === 1, patience)
+    t.same(left, [{ code: 4321, reason: 'enough' }])
+    t.equal(await app.rooms.count('any'), 0)
+  })
+}
+
+t.test('Python\'s websockets answers the server\'s pings by itself', { skip: clients[2]!.skip }, async t => {
+  const { app, url } = await serve(t, { heartbeat: { interval: 20, timeout: 10_000 } })
+  const one = await openPython(t, `${url}/any`)
+  t.match(await one.next('hello'), { heartbeat: 20 })
+  const count = (what: string): number => one.control.filter(entry => entry === what).length
+  await until(() => count('out PONG') >= 3, patience)
+  t.ok(count('in PING') >= 3)
+  t.equal(count('out PING'), 0, 'it sent none of its own')
+  t.equal(await app.rooms.count('any'), 1)
+  t.match(app.rooms.stats(), { silent: 0, members: 1 })
+})
+
+t.test('a client without compression is served beside those with it', async t => {
+  const { app, url } = await serve(t, { websocket: { options: { perMessageDeflate: true } } })
+  const squeezed = await openWs(t, `${url}/any`)
+  const plain = await openWs(t, `${url}/any`, { compression: false })
+  t.equal(squeezed.extensions, 'permessage-deflate')
+  t.equal(plain.extensions, '')
+  const python = clients[2]!.skip === false ? [await openPython(t, `${url}/any`, { compression: false })] : []
+  for (const { extensions } of python) t.equal(extensions, '')
+
+  const payload = 'again and '.repeat(5_000)
+  for (const speaker of [squeezed, plain, ...python]) await speaker.next('hello')
+  await app.rooms.broadcast('any', payload)
+  for (const speaker of [squeezed, plain, ...python]) t.equal((await speaker.next('message')).data, payload)
+  const bytes = (speaker: typeof plain): number => (speaker.socket as unknown as { _socket: { bytesRead: number } })._socket.bytesRead
+  t.ok(bytes(plain) > 50_000, `${bytes(plain)} bytes plain`)
+  t.ok(bytes(squeezed) < 5_000, `${bytes(squeezed)} bytes squeezed`)
+})
+
+t.test('a message in fragments is one message', async t => {
+  const { app, url } = await serve(t)
+  const other = await join(t, `${url}/chat:1`)
+  const parts = ['{"type":"message","ref":1,', '"data":{"te', 'xt":"ü', '€😀', ' in parts"}}']
+
+  const one = await openWs(t, `${url}/chat:1`)
+  await one.next('hello')
+  parts.forEach((part, index) => { one.socket.send(part, { fin: index === parts.length - 1 }) })
+  t.match(await one.next('ack'), { ref: 1, ok: true })
+  t.match(await other.next('message'), { data: { text: 'ü€😀 in parts' } })
+
+  one.socket.send('{"type":"ping",', { fin: false })
+  await one.ping()
+  await app.rooms.broadcast('chat:1', { text: 'between' })
+  t.match(await one.next('message'), { data: { text: 'between' } }, 'control frames and broadcasts pass between the fragments')
+  one.socket.send('"ref":2}', { fin: true })
+  t.same(await one.next('ack'), { type: 'ack', ref: 2, ok: true })
+
+  one.socket.send('{"type":"ping",', { fin: false })
+  one.socket.terminate()
+  await until(async () => await app.rooms.count('chat:1') === 1, patience)
+})
+
+t.test('a message in fragments from Python is one message', { skip: clients[2]!.skip }, async t => {
+  for (const perMessageDeflate of [false, true]) {
+    const { url } = await serve(t, { websocket: { options: { perMessageDeflate } } })
+    const one = await openPython(t, `${url}/chat:1`)
+    await one.next('hello')
+    one.sendFragments(['{"type":"message","ref":1,', '"data":{"te', 'xt":"ü', '€😀', ' in parts"}}'])
+    t.match(await one.next('message'), { data: { text: 'ü€😀 in parts' } })
+    t.match(await one.next('ack'), { ref: 1, ok: true })
+  }
+})
+
+t.test('fragments that come to too much are refused', async t => {
+  const { url } = await serve(t, { limits })
+  const one = await openWs(t, `${url}/chat:1`)
+  await one.next('hello')
+  for (let index = 0; index < 10; index++) one.socket.send('x'.repeat(1_000), { fin: false })
+  t.match(await one.closed, { code: 1009 })
+})
+
+t.test('a client that goes without a handshake leaves its room', async t => {
+  const left: LeaveReason[] = []
+  const { app, url } = await serve(t, { onLeave: (_session: unknown, reason: LeaveReason) => { left.push(reason) } })
+  const witness = await join(t, `${url}/chat:1`)
+  const gone = await openWs(t, `${url}/chat:1`)
+  const { session } = await gone.next('hello')
+  t.match(await told(witness, 'join', session), { count: 2 })
+  gone.socket.terminate()
+  t.match(await told(witness, 'leave', session), { count: 1 })
+  t.match(left, [{ code: 1006 }])
+  t.match(await app.rooms.broadcast('chat:1', { text: 'x' }), { local: 1 })
+})
+
+t.test('so does a Python process that dies', { skip: clients[2]!.skip }, async t => {
+  const { app, url } = await serve(t)
+  const witness = await join(t, `${url}/chat:1`)
+  const gone = await openPython(t, `${url}/chat:1`)
+  const { session } = await gone.next('hello')
+  t.match(await told(witness, 'join', session), { count: 2 })
+  gone.die()
+  t.match(await told(witness, 'leave', session), { count: 1 })
+  t.equal(await app.rooms.count('chat:1'), 1)
+})
+
+t.test('Node\'s fetch broadcasts, and is told why not', async t => {
+  const { url } = await serve(t)
+  const member = await join(t, `${url}/news`)
+  const answers: [string, Promise<Response>, number, string][] = [
+    ['not by the schema', post(`${url}/news`, '{"hedline":"x"}'), 400, 'FST_ERR_VALIDATION'],
+    ['no JSON', post(`${url}/news`, '{'), 400, 'FST_ERR_CTP_INVALID_JSON_BODY'],
+    ['no JSON type', post(`${url}/news`, '{"headline":"x"}', 'text/plain'), 415, 'FST_ERR_CTP_INVALID_MEDIA_TYPE'],
+    ['a form', fetch(`http://${url}/news`, { method: 'POST', body: new URLSearchParams({ headline: 'x' }) }), 415, 'FST_ERR_CTP_INVALID_MEDIA_TYPE'],
+    ['no body', fetch(`http://${url}/news`, { method: 'POST' }), 400, 'FST_ROOMS_BODY_MISSING'],
+    ['another origin', fetch(`http://${url}/news`, { method: 'POST', body: '{"headline":"x"}', headers: { 'content-type': 'application/json', origin: 'https://example.com' } }), 403, 'FST_ROOMS_ORIGIN_REFUSED']
+  ]
+  for (const [what, pending, status, code] of answers) {
+    const answer = await pending
+    t.equal(answer.status, status, what)
+    t.match(await answer.json(), { statusCode: status, code }, what)
+  }
+  t.equal((await post(`${url}/chat:1`, '{"text":"x"}')).status, 404, 'a topic without a broadcast route')
+
+  t.equal((await post(`${url}/news`, '{"headline":"at last"}', 'application/json; charset=utf-8')).status, 200)
+  t.match(await member.next(), { type: 'message', data: { headline: 'at last' } }, 'nobody received any of the others')
+})
+
+t.test('Node\'s fetch is told that a topic is a WebSocket', async t => {
+  const { url } = await serve(t)
+  const answer = await fetch(`http://${url}/news`)
+  t.equal(answer.status, 426)
+  t.equal(answer.headers.get('upgrade'), 'websocket')
+  t.match(await answer.json(), { statusCode: 426, code: 'FST_ROOMS_UPGRADE_REQUIRED' })
+  t.equal((await fetch(`http://${url}/weather`)).status, 404)
+  t.equal((await fetch(`http://${url}/chat:1`)).status, 426)
+  t.equal((await fetch(`http://${url}/chat%3A1`)).status, 426)
+})

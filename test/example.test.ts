@@ -1,0 +1,274 @@
+import { once } from 'node:events'
+import { connect as connectTcp, createServer, type AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
+import { connect, join, refused, type Client } from './helpers/app.ts'
+import { startExample, type Example } from './helpers/process.ts'
+
+const headers = { 'content-type': 'application/json' }
+
+function post (url: string, body: unknown): Promise<Response> {
+  return fetch(url, { method: 'POST', headers, body: JSON.stringify(body) })
+}
+
+/** A person in a room of the example server. */
+function enter (t: Test, host: string, room: string, name: string) {
+  return join(t, `${host}/chat:${room}?presence=1&name=${encodeURIComponent(name)}`)
+}
+
+/** Reads presence frames until one says what is waited for. */
+async function presence (client: Client, says: (frame: any) => boolean): Promise<any> {
+  for (;;) {
+    const frame = await client.next('presence')
+    if (says(frame)) return frame
+  }
+}
+
+/** A port that was free a moment ago. */
+async function freePort (): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+// Starting takes a second, so that tests that can share a server do: each has rooms and figures of its own.
+const { url, host } = await startExample(t, 'example/server.ts')
+
+t.test('the example server: people in the lobby see each other come, talk, be renamed and go', async t => {
+  const teal = await enter(t, host, 'lobby', 'Teal')
+  const ruby = await enter(t, host, 'lobby', 'Ruby')
+
+  t.match(await presence(teal, frame => frame.join?.some((member: any) => member.session === ruby.hello.session)), { count: 2 })
+  const { state } = await ruby.next('presence')
+  t.same(new Set(state!.map(({ info }: any) => info.name)), new Set(['Teal', 'Ruby']), 'the newcomer gets the list')
+
+  teal.send({ type: 'message', data: { text: 'good morning' } })
+  for (const client of [teal, ruby]) {
+    const { data } = await client.next('message')
+    t.match(data, { session: teal.hello.session, name: 'Teal', text: 'good morning' })
+    t.ok(Date.parse((data as any).at) <= Date.now(), 'the server says when')
+  }
+
+  t.match(await teal.ask({ type: 'presence', info: { name: 'Amber' } }), { ok: true })
+  await presence(ruby, frame => frame.join?.some((member: any) => member.session === teal.hello.session && member.info.name === 'Amber'))
+  teal.send({ type: 'message', data: { text: 'it is me' } })
+  t.match(await ruby.next('message'), { data: { name: 'Amber' } }, 'messages have the new name')
+
+  await teal.close()
+  t.match(await presence(ruby, frame => frame.leave !== undefined), { count: 1, leave: [{ session: teal.hello.session }] })
+})
+
+t.test('the example server: a private message reaches the one it is for, in the same room only', async t => {
+  const [teal, ruby, slate] = await Promise.all([enter(t, host, 'study', 'Teal'), enter(t, host, 'study', 'Ruby'), enter(t, host, 'study', 'Slate')])
+  const stranger = await join(t, `${host}/chat:kitchen?name=Olive`)
+
+  t.match(await teal.ask({ type: 'direct', to: ruby.hello.session, data: { text: 'between us' } }), { ok: true, data: { local: 1 } })
+  t.match(await ruby.next('direct'), { data: { text: 'between us' }, from: teal.hello.session, user: 'Teal' })
+  t.match(await teal.ask({ type: 'direct', to: stranger.hello.session, data: { text: 'hello there' } }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } })
+  t.match(await teal.ask({ type: 'direct', to: 'nobody', data: { text: 'hello?' } }), { ok: false, error: { code: 'FST_ROOMS_NO_SUCH_SESSION' } })
+
+  await ruby.ask({ type: 'ping' })
+  for (const client of [slate, stranger]) {
+    await client.ask({ type: 'ping' })
+    t.notOk(client.received.some(frame => frame.includes('"direct"')), 'nobody else has it')
+  }
+})
+
+t.test('the example server: who has no name may listen but not speak, and a name that is none is refused', async t => {
+  const teal = await enter(t, host, 'hall', 'Teal')
+  const listener = await join(t, `${host}/chat:hall`)
+  for (const frame of [
+    { type: 'message', data: { text: 'hi' } },
+    { type: 'direct', to: teal.hello.session, data: { text: 'hi' } },
+    { type: 'presence', info: { name: 'Teal' } }
+  ]) t.match(await listener.ask(frame), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } })
+  await teal.ask({ type: 'message', data: { text: 'listen' } })
+  t.match(await listener.next('message'), { data: { text: 'listen' } })
+
+  for (const name of ['', '%20%20', 'x'.repeat(33)]) t.match(await refused(`${host}/chat:hall?name=${name}`), { status: 400, body: { code: 'INVALID_NAME' } })
+  t.match(await refused(`${host}/weather`), { status: 404 }, 'what is not declared is not there')
+})
+
+t.test('the example server: figures that are posted reach everybody, and those who come later', async t => {
+  const early = await join(t, `${host}/dailyNews`)
+  const before = (await early.next('direct')).data as object[]
+
+  const figures = [{ name: 'visits', value: 3, at: '2026-01-01T12:00:00Z' }, { name: 'orders', value: 1.5 }]
+  const response = await post(`${url}/dailyDashBoard`, figures)
+  t.equal(response.status, 200)
+  t.match(await response.json(), { topic: 'dailyNews', local: 1, published: true })
+  t.same((await early.next('message')).data, figures)
+
+  const late = await join(t, `${host}/dailyNews`)
+  const { data } = await late.next('direct') as { data: any }
+  t.same(data.slice(0, -2), before, 'what was there before')
+  t.match(data.slice(-2), [figures[0], { name: 'orders', value: 1.5, at: String }], 'and the new ones, with a time')
+})
+
+t.test('the example server: figures that are wrong are answered with what is wrong, and nobody receives anything', async t => {
+  const client = await join(t, `${host}/dailyNews`)
+  for (const wrong of [
+    { name: 'visits', value: 3 },
+    [{ name: 'visits', value: '3' }],
+    [{ name: 'visits' }],
+    [{ name: '', value: 3 }],
+    [{ name: 'visits', value: 3, at: 'yesterday' }],
+    [{ name: 'visits', value: 3, colour: 'red' }],
+    [{ name: 'visits', value: 3 }, { name: 'orders', value: null }]
+  ]) {
+    const response = await post(`${url}/dailyDashBoard`, wrong)
+    t.equal(response.status, 400, JSON.stringify(wrong))
+    t.match(await response.json(), { code: 'FST_ERR_VALIDATION', message: /body/ })
+  }
+  const form = await fetch(`${url}/dailyDashBoard`, { method: 'POST', body: 'name=visits' })
+  t.equal(form.status, 415)
+  const stranger = await fetch(`${url}/dailyDashBoard`, { method: 'POST', headers: { ...headers, origin: 'http://elsewhere.example' }, body: '[]' })
+  t.equal(stranger.status, 403, 'pages of other hosts may not post')
+
+  await post(`${url}/dailyDashBoard`, [{ name: 'visits', value: 4 }])
+  t.same((await client.next('message')).data, [{ name: 'visits', value: 4 }], 'the first message is the first that was right')
+  t.match(await client.ask({ type: 'message', data: [{ name: 'visits', value: 5 }] }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } }, 'members may not publish here')
+})
+
+t.test('the example server: /quote asks an HTTP route from inside the message handler and tells the room', async t => {
+  await post(`${url}/dailyDashBoard`, [{ name: 'response ms', value: 41 }, { name: 'response ms', value: 42 }])
+  const [teal, ruby] = await Promise.all([enter(t, host, 'market', 'Teal'), enter(t, host, 'market', 'Ruby')])
+
+  const quote = teal.ask({ type: 'message', data: { text: '/quote response ms' } })
+  t.match(await ruby.next('message'), { data: { name: 'quotes', text: 'response ms: 42' } })
+  t.match(await quote, { ok: true })
+  t.match(await teal.ask({ type: 'message', data: { text: '/quote nothing' } }), { ok: false, error: { code: 'NO_SUCH_QUOTE', message: 'there are no figures for "nothing" yet' } })
+  t.match(await teal.ask({ type: 'message', data: { text: '/dance' } }), { ok: false, error: { code: 'NO_SUCH_COMMAND' } })
+
+  // One member's messages stay in order though the first of them waits for an HTTP answer.
+  teal.send({ type: 'message', data: { text: '/quote response ms' } })
+  teal.send({ type: 'message', data: { text: 'there you are' } })
+  t.match(await ruby.next('message'), { data: { text: 'response ms: 42' } })
+  t.match(await ruby.next('message'), { data: { text: 'there you are' } })
+})
+
+t.test('the example server: the page is plain files that load nothing from elsewhere', async t => {
+  for (const [path, type] of [['/', 'text/html'], ['/style.css', 'text/css'], ['/app.js', 'javascript'], ['/room.js', 'javascript'], ['/chart.js', 'javascript'], ['/icon.svg', 'image/svg']] as const) {
+    const response = await fetch(url + path)
+    t.equal(response.status, 200, path)
+    t.match(response.headers.get('content-type'), type)
+    t.equal(response.headers.get('content-security-policy'), "default-src 'self'")
+    const text = (await response.text()).replaceAll('http://www.w3.org/2000/svg', '')
+    t.notMatch(text, /https?:\/\/|innerHTML/, path)
+  }
+})
+
+/** People, a listener and a raw one all hear that it goes; then it ends. */
+async function goesInPeace (t: Test, example: Example, signal: NodeJS.Signals): Promise<void> {
+  const { host, url, lines } = example
+  const teal = await enter(t, host, 'lobby', 'Teal')
+  const listener = await join(t, `${host}/dailyNews`)
+  const raw = await connect(t, `${host}/dailyNews`, 'rooms.raw')
+  // A connection that never sends a request, such as browsers open in advance, must not hold it up.
+  const { hostname, port } = new URL(url)
+  const spare = connectTcp(Number(port), hostname)
+  t.teardown(() => { spare.destroy() })
+  await once(spare, 'connect')
+
+  const stopped = example.stop(signal)
+  for (const client of [teal, listener]) t.match(await client.next('bye'), { code: 1001, reason: 'going_away', retry: { min: Number, max: Number } })
+  for (const client of [teal, listener, raw]) t.equal((await client.closed).code, 1001)
+  t.same(await stopped, { code: 0, signal: null })
+  t.same(lines, [url], 'the URL is all that it printed')
+}
+
+t.test('the example server: it listens where PORT says; on SIGTERM everybody gets bye and 1001, and it exits with 0', async t => {
+  const port = await freePort()
+  const example = await startExample(t, 'example/server.ts', { PORT: String(port) })
+  t.equal(example.url, `http://127.0.0.1:${port}`)
+  await goesInPeace(t, example, 'SIGTERM')
+})
+
+t.test('the example server: it listens where HOST says; on SIGINT everybody gets bye and 1001, and it exits with 0', async t => {
+  // Only Linux has all of 127.0.0.0/8.
+  const HOST = process.platform === 'linux' ? '127.0.0.2' : '127.0.0.1'
+  const example = await startExample(t, 'example/server.ts', { HOST })
+  t.equal(new URL(example.url).hostname, HOST)
+  if (HOST === '127.0.0.2') await t.rejects(fetch(example.url.replace(HOST, '127.0.0.1')), 'and nowhere else')
+  const teal = await enter(t, example.host, 'lobby', 'Teal')
+  t.match(await teal.ask({ type: 'message', data: { text: '/quote nothing' } }), { error: { code: 'NO_SUCH_QUOTE' } }, 'it finds its own routes there')
+  await goesInPeace(t, example, 'SIGINT')
+})
+
+t.test('the minimal example: an order that is posted reaches the room, and anybody may say anything', async t => {
+  const { url, host } = await startExample(t, 'example/small/minimal.ts')
+  const client = await join(t, `${host}/rooms/orders`)
+  const response = await post(`${url}/orders`, { item: 'tea' })
+  t.equal(response.status, 201)
+  t.match((await client.next('message')).data, { item: 'tea', at: String })
+
+  client.send({ type: 'message', data: ['any', 'JSON'] })
+  t.same((await client.next('message')).data, ['any', 'JSON'])
+  t.equal((await post(`${url}/rooms/orders`, 7)).status, 200)
+  t.equal((await client.next('message')).data, 7)
+})
+
+t.test('the auth example: who has a token gets in, only an editor broadcasts, others are refused', async t => {
+  const { url, host } = await startExample(t, 'example/small/auth.ts')
+  t.match(await refused(`${host}/rooms/news`), { status: 401, body: { code: 'UNAUTHORIZED' } })
+  t.match(await refused(`${host}/rooms/news?token=guess`), { status: 401 })
+  t.match(await refused(`${host}/rooms/news`, ['rooms.v1', 'bearer.guess']), { status: 401 })
+  t.match(await refused(`${host}/rooms/editor?token=reader-token`), { status: 403, body: { code: 'FST_ROOMS_FORBIDDEN' } })
+
+  const bearer = `bearer.${Buffer.from('reader-token').toString('base64url')}`
+  const members = [
+    await connect(t, `${host}/rooms/news?token=reader-token`),
+    await connect(t, `${host}/rooms/news`, ['rooms.v1', bearer]),
+    await connect(t, `${host}/rooms/news`, [], { headers: { authorization: 'Bearer reader-token' } })
+  ]
+  t.equal(members[1]!.socket.protocol, 'rooms.v1', 'the token is not answered')
+  for (const member of members) await member.next('hello')
+  t.match(await members[0]!.ask({ type: 'message', data: 'me, too' }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } })
+
+  t.equal((await post(`${url}/rooms/news`, 'no')).status, 401)
+  const broadcast = (token: string) => fetch(`${url}/rooms/news`, { method: 'POST', headers: { ...headers, authorization: `Bearer ${token}` }, body: '"hello"' })
+  t.equal((await broadcast('reader-token')).status, 403)
+  t.equal((await broadcast('editor-token')).status, 200)
+  for (const member of members) t.equal((await member.next('message')).data, 'hello', 'the first message is the editor\'s')
+
+  const own = await join(t, `${host}/rooms/reader?token=reader-token`)
+  t.match(await own.ask({ type: 'message', data: 'a note' }), { ok: true }, 'one\'s own topic is one\'s own')
+})
+
+t.test('the streams example: a loop over the messages of a member, and a pipeline', async t => {
+  const { host } = await startExample(t, 'example/small/streams.ts')
+  const sum = await join(t, `${host}/rooms/sum`)
+  for (const data of [2, 'what', 3, 'done']) sum.send({ type: 'message', data })
+  t.match(await sum.next('direct'), { data: 2 })
+  t.match(await sum.next('direct'), { data: 5 })
+  t.match(await sum.next('bye'), { code: 1000 })
+  t.equal((await sum.closed).code, 1000)
+
+  const [one, two] = await Promise.all([join(t, `${host}/rooms/shout`), join(t, `${host}/rooms/shout`)])
+  for (const data of ['hello', 7, 'again']) one.send({ type: 'message', data })
+  t.match(await one.next('direct'), { data: 'HELLO' })
+  t.match(await one.next('direct'), { data: 'AGAIN' })
+  two.send({ type: 'message', data: 'mine' })
+  t.match(await two.next('direct'), { data: 'MINE' }, 'each member has its own')
+  await one.close()
+  two.send({ type: 'message', data: 'still here' })
+  t.match(await two.next('direct'), { data: 'STILL HERE' }, 'one that leaves ends nothing but its own')
+})
+
+t.test('the raw example: frames are the payload and nothing else', async t => {
+  const { host } = await startExample(t, 'example/small/raw.ts')
+  const clock = await connect(t, `${host}/rooms/clock`, 'rooms.raw')
+  t.match(await clock.text(), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
+
+  const echo = await connect(t, `${host}/rooms/echo`, 'rooms.raw')
+  const other = await join(t, `${host}/rooms/echo`)
+  for (const text of ['{"any":["JSON",1]}', 'text that is no JSON', '7']) {
+    echo.send(text)
+    t.equal(await echo.text(), text)
+  }
+  t.match(await other.ask({ type: 'message', data: 'enveloped' }), { ok: true })
+  t.notOk(other.received.some(frame => frame.includes('JSON')), 'an echo is for the one who called')
+  t.ok(other.received.some(frame => frame.includes('enveloped')), 'and a rooms.v1 client gets it in a frame')
+})

@@ -1,0 +1,77 @@
+import { Connection, type WebSocketLike } from '../../lib/hub/connection.ts'
+import { Room } from '../../lib/hub/room.ts'
+import type { MemberSession } from '../../lib/hub/session.ts'
+import { anyPayload } from '../../lib/payload.ts'
+import type { TopicDefinition } from '../../lib/topics.ts'
+import type { Mode } from '../../types/index.ts'
+
+/** A socket that remembers what was done to it. */
+export class FakeSocket implements WebSocketLike {
+  readyState = 1
+  bufferedAmount = 0
+  isPaused = false
+  pings = 0
+  terminations = 0
+  readonly sent: string[] = []
+  readonly buffers: (Buffer | string)[] = []
+  readonly closes: { code: number, reason: string }[] = []
+
+  send (data: Buffer | string, _options: { binary: false }, done?: (error?: Error | null) => void): void {
+    this.buffers.push(data)
+    this.sent.push(data.toString())
+    done?.()
+  }
+
+  ping (): void { this.pings++ }
+  close (code: number, reason: string): void {
+    this.closes.push({ code, reason })
+    this.readyState = 2
+  }
+
+  terminate (): void {
+    this.terminations++
+    this.readyState = 3
+  }
+
+  pause (): void { this.isPaused = true }
+  resume (): void { this.isPaused = false }
+  on (): void {}
+}
+
+export interface FakeMember {
+  session: MemberSession
+  socket: FakeSocket
+  transport: { bytesRead?: number }
+}
+
+/** A member without a hub: as much of a session as rooms and clocks look at. */
+export function fakeMember (id: string, mode: Mode = 'rooms.v1', transport: { bytesRead?: number } = { bytesRead: 0 }): FakeMember {
+  const socket = new FakeSocket()
+  const connection = new Connection(socket, transport, mode, '127.0.0.1')
+  const session = { id, connection, user: undefined, info: undefined, state: 'open', index: -1, announced: false, room: undefined } as unknown as MemberSession
+  return { session, socket, transport }
+}
+
+export function fakeDefinition (more: Partial<TopicDefinition> = {}): TopicDefinition {
+  return { key: '*', stem: '', family: true, message: anyPayload, publish: anyPayload, converted: false, presence: anyPayload, post: false, maxMembers: Infinity, maxPayload: 65_536, ...more }
+}
+
+/** A room with members of these ids. */
+export function fakeRoom (ids: string[], definition: TopicDefinition = fakeDefinition()): { room: Room, members: FakeMember[] } {
+  const room = new Room('news', definition)
+  const members = ids.map(id => fakeMember(id))
+  for (const { session } of members) room.add(session)
+  return { room, members }
+}
+
+/** Calls something with a clock that stands at `now`. */
+export function at<T> (now: number, call: () => T): T {
+  const own = Object.getOwnPropertyDescriptor(performance, 'now')
+  Object.defineProperty(performance, 'now', { value: () => now, configurable: true })
+  try {
+    return call()
+  } finally {
+    if (own === undefined) Reflect.deleteProperty(performance, 'now')
+    else Object.defineProperty(performance, 'now', own)
+  }
+}

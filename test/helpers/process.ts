@@ -1,0 +1,71 @@
+import { execFile, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import type { Test } from 'tap'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+/** Milliseconds for an example to print its URL: many times what it takes on a busy machine. */
+const startTimeout = 60_000
+
+/** A running example. */
+export interface Example {
+  /** What it printed, without a slash at the end. */
+  url: string
+  /** Host and port of `url`. */
+  host: string
+  /** All lines of its standard output, as they come. */
+  lines: string[]
+  /** Sends a signal and waits for the end. */
+  stop (signal?: NodeJS.Signals): Promise<{ code: number | null, signal: NodeJS.Signals | null }>
+}
+
+/** The environment of a person at a terminal: the test runner's own loaders and coverage are not for the example. */
+function environment (env: Record<string, string>): NodeJS.ProcessEnv {
+  const inherited = Object.entries(process.env).filter(([name]) => !/^(?:NODE_|TAP|_TAPJS|HOST$|PORT$|LOG_LEVEL$)/.test(name))
+  return { ...Object.fromEntries(inherited), ...env }
+}
+
+/** Starts an example on a free port, unless `env` says which, and waits for its URL. Stopped with its test. */
+export async function startExample (t: Test, path: string, env: Record<string, string> = {}): Promise<Example> {
+  // `npm test` has built it; a single test file that is run by hand may be the first to need it.
+  if (!existsSync(new URL('../../dist/lib/index.js', import.meta.url))) await promisify(execFile)('npm', ['run', 'build'], { cwd: root })
+
+  const child = spawn(process.execPath, ['--import', 'tsx', path], { cwd: root, env: environment({ PORT: '0', ...env }), stdio: ['ignore', 'pipe', 'pipe'] })
+  const ended = new Promise<{ code: number | null, signal: NodeJS.Signals | null }>((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code, signal) => { resolve({ code, signal }) })
+  })
+  let errors = ''
+  child.stderr.on('data', chunk => { errors += chunk })
+  t.teardown(async () => {
+    child.kill('SIGKILL')
+    await ended
+  })
+
+  const lines: string[] = []
+  const url = await new Promise<string>((resolve, reject) => {
+    const timer = setTimeout(() => { reject(new Error(`${path} printed no URL: ${lines.join('\n')}${errors}`)) }, startTimeout)
+    createInterface(child.stdout).on('line', line => {
+      lines.push(line)
+      if (!/^https?:\/\/\S+$/.test(line)) return
+      clearTimeout(timer)
+      resolve(line)
+    })
+    ended.then(({ code }) => {
+      clearTimeout(timer)
+      reject(new Error(`${path} ended with ${code}: ${errors}`))
+    }, reject)
+  })
+  return {
+    url,
+    host: new URL(url).host,
+    lines,
+    async stop (signal = 'SIGTERM') {
+      child.kill(signal)
+      return ended
+    }
+  }
+}

@@ -1,0 +1,40 @@
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { connect as connectTcp, type Socket } from 'node:net'
+import type { Test } from 'tap'
+
+/** A frame as a client has to send it: masked (RFC 6455 5.2). */
+export function clientFrame (opcode: number, payload: Buffer | string): Buffer {
+  const data = Buffer.from(payload)
+  const length = data.length < 126 ? Buffer.of(data.length | 0x80) : Buffer.of(126 | 0x80, data.length >> 8, data.length & 0xff)
+  const mask = randomBytes(4)
+  return Buffer.concat([Buffer.of(0x80 | opcode), length, mask, data.map((byte, index) => byte ^ mask[index % 4]!)])
+}
+
+/** A peer that has done the handshake by hand, and does nothing by itself: it answers no ping and no close. */
+export interface MutePeer {
+  socket: Socket
+  /** All bytes since the 101, as latin1. */
+  text (): string
+  send (opcode: number, payload: Buffer | string): void
+}
+
+/** Joins by hand. @param url - `127.0.0.1:<port>/<path>` */
+export async function joinMute (t: Test, url: string, headers = ''): Promise<MutePeer> {
+  const slash = url.indexOf('/')
+  const [host, port] = url.slice(0, slash).split(':') as [string, string]
+  const socket = connectTcp(Number(port), host)
+  t.teardown(() => { socket.destroy() })
+  socket.on('error', () => {})
+  let received = ''
+  socket.on('data', chunk => { received += chunk.toString('latin1') })
+  await once(socket, 'connect')
+  socket.write(`GET ${url.slice(slash)} HTTP/1.1\r\nhost: ${host}:${port}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: ${randomBytes(16).toString('base64')}\r\n${headers}\r\n`)
+  while (!received.includes('\r\n\r\n')) await once(socket, 'data')
+  if (!received.startsWith('HTTP/1.1 101')) throw new Error(received)
+  return {
+    socket,
+    text: () => received.slice(received.indexOf('\r\n\r\n') + 4),
+    send: (opcode, payload) => { socket.write(clientFrame(opcode, payload)) }
+  }
+}

@@ -1,0 +1,130 @@
+import { EventEmitter } from 'node:events'
+import t, { type Test } from 'tap'
+import { memoryBroker } from '../../lib/brokers/memory.ts'
+import type { Hooks } from '../../lib/hub/context.ts'
+import { Hub, type Arrival } from '../../lib/hub/hub.ts'
+import { FakeSocket, fakeDefinition } from '../helpers/fakes.ts'
+
+/** A socket with events; `gone` is what ws does when the connection has closed. */
+class LiveSocket extends FakeSocket {
+  readonly events = new EventEmitter()
+  override on (event?: string, listener?: (...args: any[]) => void): void { this.events.on(event!, listener!) }
+  receive (frame: unknown): void { this.events.emit('message', Buffer.from(JSON.stringify(frame)), false) }
+  gone (code = 1006): void {
+    this.readyState = 3
+    this.events.emit('close', code, Buffer.alloc(0))
+  }
+}
+
+const silent = { debug () {}, info () {}, error () {} }
+
+async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
+  const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onLeave: undefined, onError: undefined, onInvalid: 'answer', ...hooks }, {
+    heartbeat: false,
+    limits: { connections: 100, topics: 100, info: 100, pending: 4, badFrames: 10, handshake: 10_000 },
+    slowBytes: 1_000,
+    drainTimeout: 0
+  }, silent)
+  await hub.start()
+  t.teardown(() => hub.close())
+  const arrive = (more: Partial<Arrival> = {}): LiveSocket => {
+    const socket = new LiveSocket()
+    hub.arrive({ socket: socket as never, transport: {}, mode: 'rooms.v1', address: '', definition: fakeDefinition(), topic: 'news', user: 'ann', info: undefined, since: undefined, presence: false, onJoin: undefined, ...more })
+    return socket
+  }
+  return { hub, arrive }
+}
+
+const turn = () => new Promise(resolve => setImmediate(resolve))
+const sizes = (hub: Hub) => ({ sessions: hub.sessions.size, users: hub.users.size, links: hub.links.size, rooms: hub.roomByTopic.size })
+const nothing = { sessions: 0, users: 0, links: 0, rooms: 0 }
+
+t.test('after members have come and gone the maps are empty', async t => {
+  const { hub, arrive } = await createHub(t)
+  const never = new Promise(() => {})
+  const sockets = [
+    arrive(), arrive({ user: undefined, topic: 'other' }), arrive({ mode: 'rooms.raw' }),
+    arrive({ onJoin: () => never, topic: 'joining' }), arrive({ onJoin: () => false, topic: 'refused' })
+  ]
+  await turn()
+  t.same(sizes(hub), { sessions: 4, users: 1, links: 5, rooms: 3 }, 'the refused one is a connection until it has closed')
+  for (const socket of sockets) socket.gone()
+  t.same(sizes(hub), nothing)
+  for (const socket of sockets) socket.gone()
+  t.same(sizes(hub), nothing)
+})
+
+t.test('a connection that goes while its room is being attached leaves nothing', async t => {
+  const { hub, arrive } = await createHub(t)
+  let asked = false
+  const socket = arrive({ onJoin: () => { asked = true } })
+  socket.gone()
+  t.same(sizes(hub), nothing)
+  await turn()
+  t.notOk(asked)
+  t.same(sizes(hub), nothing)
+})
+
+t.test('a connection that goes while onJoin runs leaves nothing, and its hello is never said', async t => {
+  const { hub, arrive } = await createHub(t)
+  let open = (_value: unknown): void => {}
+  const socket = arrive({ onJoin: () => new Promise(resolve => { open = resolve }) })
+  await turn()
+  socket.gone()
+  open(true)
+  await turn()
+  t.same(socket.sent, [])
+  t.same(sizes(hub), nothing)
+})
+
+t.test('a room that empties and fills at once is another room, with another epoch', async t => {
+  const { hub, arrive } = await createHub(t)
+  const first = arrive()
+  await turn()
+  first.gone()
+  const second = arrive()
+  await turn()
+  const [one, two] = [first, second].map(socket => JSON.parse(socket.sent[0]!).id.split('-')[0])
+  t.not(one, two)
+  t.equal(hub.roomByTopic.size, 1)
+})
+
+t.test('frames before hello wait, at the bound reading pauses, and goes on after hello', async t => {
+  const { hub, arrive } = await createHub(t)
+  let open = (_value: unknown): void => {}
+  const socket = arrive({ onJoin: () => new Promise(resolve => { open = resolve }) })
+  await turn()
+  for (let n = 0; n < 3; n++) socket.receive({ type: 'message', data: n })
+  t.notOk(socket.isPaused)
+  for (let n = 3; n < 6; n++) socket.receive({ type: 'message', data: n })
+  t.ok(socket.isPaused)
+  t.same(socket.sent, [])
+  t.equal(hub.counters.received, 0)
+  open(true)
+  await turn()
+  t.notOk(socket.isPaused)
+  const frames = socket.sent.map(text => JSON.parse(text))
+  t.equal(frames[0].type, 'hello')
+  t.same(frames.filter(({ type }) => type === 'message').map(({ data }) => data), [0, 1, 2, 3, 4, 5])
+})
+
+t.test('frames after the end are nobody\'s', async t => {
+  const { hub, arrive } = await createHub(t)
+  const socket = arrive()
+  await turn()
+  socket.gone()
+  socket.receive({ type: 'message', data: 1 })
+  t.match(hub.counters, { received: 0, broadcasts: 0 })
+})
+
+t.test('a member that ends in the midst of what waited for hello is heard no further', async t => {
+  const { hub, arrive } = await createHub(t, { onMessage: new Map([['*', session => { session.close() }]]) })
+  let open = (_value: unknown): void => {}
+  const socket = arrive({ onJoin: () => new Promise(resolve => { open = resolve }) })
+  await turn()
+  for (let n = 0; n < 3; n++) socket.receive({ type: 'message', data: n })
+  open(true)
+  await turn()
+  t.equal(hub.counters.received, 1)
+  t.same(socket.closes, [{ code: 1000, reason: 'normal' }])
+})

@@ -1,0 +1,220 @@
+import t from 'tap'
+import { Connection } from '../../lib/hub/connection.ts'
+import { Heartbeat, type HeartbeatSettings } from '../../lib/hub/heartbeat.ts'
+import type { MemberSession } from '../../lib/hub/session.ts'
+import { FakeSocket, at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
+
+/** A heartbeat whose clock is moved by hand: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
+function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] = { interval: 800, timeout: 800 }, handshake = 800) {
+  const links = new Set(members.map(({ session }) => session))
+  const silent: string[] = []
+  const late: string[] = []
+  const real = globalThis.setInterval
+  let sweep = (): void => {}
+  let every = 0
+  const heart = new Heartbeat(links, {
+    heartbeat,
+    handshake,
+    late: ({ id }) => { late.push(id) },
+    silent: ({ id }) => { silent.push(id) }
+  })
+  globalThis.setInterval = ((callback: () => void, milliseconds: number) => {
+    sweep = callback
+    every = milliseconds
+    return { unref () { return 7 } }
+  }) as never
+  try {
+    at(0, () => { heart.start() })
+  } finally {
+    globalThis.setInterval = real
+  }
+  let now = 0
+  /** Sweeps until then; `each` happens before every sweep. */
+  const run = (until: number, each: (now: number) => void = () => {}): void => {
+    while (now + every <= until) {
+      now += every
+      each(now)
+      at(now, sweep)
+    }
+  }
+  /** The process stood still until then. */
+  const stall = (until: number): void => {
+    now = until
+    at(now, sweep)
+  }
+  return { links, silent, late, run, stall, every }
+}
+
+/** A member whose connection was opened at time 0. */
+function member (id: string, transport: { bytesRead?: number } = { bytesRead: 0 }): FakeMember {
+  const fake = at(0, () => fakeMember(id, 'rooms.v1', transport))
+  return fake
+}
+
+t.test('a mute peer is pinged once and ended within interval + timeout', async t => {
+  const mute = member('mute')
+  const { silent, run } = beat([mute])
+  run(500)
+  t.equal(mute.socket.pings, 0, 'not before the interval is about to end')
+  run(800)
+  t.equal(mute.socket.pings, 1)
+  run(1_200)
+  t.equal(mute.socket.pings, 1)
+  t.same(silent, [])
+  run(1_600)
+  t.same(silent.slice(0, 1), ['mute'])
+})
+
+t.test('a peer that answers pings stays, and one that speaks is never pinged', async t => {
+  const answering = member('answering')
+  const speaking = member('speaking')
+  const { silent, run } = beat([answering, speaking])
+  let answered = 0
+  run(20_000, () => {
+    speaking.transport.bytesRead!++
+    if (answering.socket.pings > answered) {
+      answered = answering.socket.pings
+      answering.transport.bytesRead! += 6
+    }
+  })
+  t.same(silent, [])
+  t.equal(speaking.socket.pings, 0)
+  t.ok(answering.socket.pings > 10)
+})
+
+t.test('a byte a moment before the end saves a peer for another round', async t => {
+  const peer = member('peer')
+  const { silent, run } = beat([peer])
+  run(1_200)
+  peer.transport.bytesRead = 1
+  run(1_300)
+  t.equal(peer.session.connection.pingedAt, 0)
+  run(2_000)
+  t.same(silent, [])
+  t.equal(peer.socket.pings, 2)
+  run(2_900)
+  t.ok(silent.includes('peer'))
+})
+
+t.test('a stream inside the process cannot go silent', async t => {
+  const inside = member('inside', {})
+  const { silent, run } = beat([inside])
+  run(5_000)
+  t.same(silent, [])
+  t.equal(inside.socket.pings, 0)
+})
+
+t.test('while reading is paused silence does not count, and it starts anew after that', async t => {
+  const peer = member('peer')
+  const { silent, run } = beat([peer])
+  run(800)
+  t.equal(peer.socket.pings, 1)
+  peer.session.connection.pause()
+  run(10_000)
+  t.same(silent, [])
+  at(10_050, () => { peer.session.connection.resume() })
+  t.match(peer.session.connection, { seenAt: 10_050, pingedAt: 0 })
+  run(10_600)
+  t.equal(peer.socket.pings, 1)
+  run(10_900)
+  t.equal(peer.socket.pings, 2)
+  run(11_700)
+  t.ok(silent.includes('peer'))
+})
+
+t.test('after a stall of the process silence does not count for one interval', async t => {
+  const peer = member('peer')
+  const { silent, run, stall } = beat([peer])
+  run(800)
+  t.equal(peer.socket.pings, 1)
+  stall(60_000)
+  t.same(silent, [], 'its answer may be waiting to be read')
+  run(60_500)
+  t.equal(peer.socket.pings, 1)
+  run(60_800)
+  t.equal(peer.socket.pings, 2)
+  run(61_600)
+  t.ok(silent.includes('peer'))
+})
+
+t.test('a peer that does not answer the close frame is cut after five seconds', async t => {
+  for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
+    const peer = member('peer')
+    const { silent, late, run, links } = beat([peer], heartbeat)
+    run(1_000, () => { peer.transport.bytesRead!++ })
+    at(1_000, () => { peer.session.connection.close(1000, 'normal') })
+    peer.session.state = 'closed'
+    run(5_900)
+    t.equal(peer.socket.terminations, 0)
+    run(6_100)
+    t.ok(peer.socket.terminations > 0)
+    t.same([...silent, ...late], [], 'it is not silent, but late')
+    links.delete(peer.session)
+  }
+})
+
+t.test('a join that takes too long is refused, heartbeat or not', async t => {
+  for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
+    const joining = member('joining')
+    const open = member('open')
+    joining.session.state = 'joining'
+    const { late, run } = beat([joining, open], heartbeat, 400)
+    run(350)
+    t.same(late, [])
+    run(450)
+    t.same([...new Set(late)], ['joining'])
+  }
+})
+
+t.test('without a heartbeat nobody is pinged', async t => {
+  const mute = member('mute')
+  const { silent, run } = beat([mute], false)
+  run(60_000)
+  t.equal(mute.socket.pings, 0)
+  t.same(silent, [])
+})
+
+t.test('sweeps are a fraction of the shortest time that is watched', async t => {
+  t.equal(beat([], { interval: 25_000, timeout: 10_000 }, 10_000).every, 625)
+  t.equal(beat([], { interval: 10, timeout: 10 }, 100).every, 1.25)
+  t.equal(beat([], false, 100).every, 12.5)
+})
+
+t.test('a stopped heartbeat looks at nobody any more', async t => {
+  const peer = fakeMember('peer')
+  const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, late () {}, silent () {} })
+  heart.start()
+  heart.stop()
+  await new Promise(resolve => setTimeout(resolve, 60))
+  t.equal(peer.socket.pings, 0)
+})
+
+t.test('a connection closes once, and reads on for the answer', async t => {
+  const socket = new FakeSocket()
+  const connection = new Connection(socket, { bytesRead: 3 }, 'rooms.v1', '10.0.0.1')
+  t.match(connection, { mode: 'rooms.v1', address: '10.0.0.1', bytesRead: 3, bufferedBytes: 0, isOpen: true, isPaused: false })
+  connection.pause()
+  t.ok(connection.isPaused)
+  connection.close(4005, 'kicked')
+  connection.close(1000, 'normal')
+  t.same(socket.closes, [{ code: 4005, reason: 'kicked' }])
+  t.notOk(connection.isPaused)
+  connection.send('late')
+  t.same(socket.sent, [], 'after the close frame nothing leaves')
+  connection.terminate()
+  t.equal(socket.terminations, 1)
+})
+
+t.test('to a connection that is to be closed for not reading nothing more is queued', async t => {
+  const { session, socket } = fakeMember('a') as { session: MemberSession, socket: FakeSocket }
+  session.connection.send('1')
+  session.connection.condemned = true
+  session.connection.send('2')
+  t.same(socket.sent, ['1'])
+})
+
+t.test('sendAnd tells when the bytes have left', async t => {
+  const { session, socket } = fakeMember('a')
+  await new Promise<void>(resolve => { session.connection.sendAnd('1', () => { resolve() }) })
+  t.same(socket.sent, ['1'])
+})

@@ -1,0 +1,483 @@
+import { EventEmitter } from 'node:events'
+import t, { type Test } from 'tap'
+import type { Broker, BrokerHandlers, Outcome, Position, Publication } from '../../types/index.ts'
+import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
+import { Hub } from '../../lib/hub/hub.ts'
+import { HubRooms } from '../../lib/rooms.ts'
+import { TopicRegistry } from '../../lib/topics.ts'
+import { payloadCompiler, schemaCompiler } from '../../lib/payload.ts'
+import { connect, createApp, createRooms, join, listen, until, type AnyOptions, type LogLine } from '../helpers/app.ts'
+import { publication } from '../brokers/suite.ts'
+
+/** A broker that takes its time, does as it is told, and remembers what was asked of it. */
+class FakeBroker implements Broker {
+  readonly capabilities = { order: 'node', history: false, presence: false, once: 'node' } as const
+  handlers!: BrokerHandlers
+  node = ''
+  readonly calls: string[] = []
+  readonly published: Publication[] = []
+  /** Answers of attach; by default it confirms without positions. */
+  onAttach: (topic: string) => Promise<Position | null> = async () => null
+  onDetach: () => Promise<void> = async () => {}
+  onPublish: (publications: Publication[]) => Promise<Outcome[]> = async publications => publications.map(() => ({ state: 'ok' }))
+
+  async start (node: string, handlers: BrokerHandlers): Promise<void> {
+    this.calls.push('start')
+    this.node = node
+    this.handlers = handlers
+    handlers.state('up')
+  }
+
+  async attach (topics: string[]): Promise<(Position | null)[]> {
+    this.calls.push(`attach ${topics.join()}`)
+    return Promise.all(topics.map(topic => this.onAttach(topic)))
+  }
+
+  async detach (topics: string[]): Promise<void> {
+    this.calls.push(`detach ${topics.join()}`)
+    return this.onDetach()
+  }
+
+  publish (batch: Publication[]): Promise<Outcome[]> {
+    this.published.push(...batch)
+    return this.onPublish(batch)
+  }
+
+  async control (): Promise<'gone'> { return 'gone' }
+  async close (): Promise<void> { this.calls.push('close') }
+}
+
+function deferred<T = void> () {
+  let resolve!: (value: T) => void
+  let reject!: (error: unknown) => void
+  const promise = new Promise<T>((_resolve, _reject) => { resolve = _resolve; reject = _reject })
+  return { promise, resolve, reject }
+}
+
+const turns = async (): Promise<void> => { for (let i = 0; i < 5; i++) await new Promise(resolve => setImmediate(resolve)) }
+
+async function create (t: Test, options: AnyOptions = {}, logs: LogLine[] = []) {
+  const broker = new FakeBroker()
+  const errors: Error[] = []
+  const app = await createRooms(t, { broker, onError: error => { errors.push(error) }, ...options }, logs)
+  return { app, broker, errors, url: await listen(app) }
+}
+
+const position = (offset: number): Position => ({ epoch: 'abcdefghijkl', offset })
+
+t.test('a broadcast settles when the broker has answered, and says whether it accepted', async t => {
+  const { app, broker } = await create(t)
+  const outcomes: [Outcome[], object][] = [
+    [[{ state: 'ok', position: position(7) }], { topic: 'news', id: 'abcdefghijkl-7', local: 0, published: true }],
+    [[{ state: 'ok' }], { topic: 'news', local: 0, published: true }],
+    [[{ state: 'duplicate' }], { topic: 'news', local: 0, published: true }],
+    [[{ state: 'stale' }], { topic: 'news', local: 0, published: false }],
+    [[{ state: 'failed' }], { topic: 'news', local: 0, published: false }],
+    [[{ state: 'unknown' }], { topic: 'news', local: 0, published: false }],
+    [[], { topic: 'news', local: 0, published: false }]
+  ]
+  for (const [outcome, expected] of outcomes) {
+    const answer = deferred<Outcome[]>()
+    broker.onPublish = () => answer.promise
+    let settled = false
+    const result = app.rooms.broadcast('news', 1).finally(() => { settled = true })
+    await turns()
+    t.notOk(settled)
+    answer.resolve(outcome)
+    t.same(await result, expected)
+  }
+})
+
+t.test('what the broker carries is finished bytes, with all it has to know', async t => {
+  const { app, broker, url } = await create(t, { identify: () => ({ user: 'änne' }) })
+  const client = await join(t, `${url}/rooms/news`)
+  const before = Date.now()
+  await app.rooms.broadcast('news', { text: 'ä' }, { except: 'somebody' })
+  await client.ask({ type: 'message', data: 'hi' })
+  const [one, two] = broker.published as [Publication, Publication]
+  t.match(one, { v: 1, node: broker.node, topic: 'news', except: 'somebody', payloadLength: Buffer.byteLength('{"text":"ä"}') })
+  t.equal(one.tail.toString(), '"data":{"text":"ä"}}')
+  t.ok(one.deadline >= before && one.deadline <= Date.now() + 60_000)
+  t.not(one.uid, two.uid)
+  t.equal(two.tail.toString(), `"data":"hi","from":"${client.hello.session}","user":"änne"}`)
+  t.equal(two.except, undefined)
+  t.equal(two.tail.subarray(7, 7 + two.payloadLength).toString(), '"hi"')
+})
+
+t.test('local counts the members that were given the publication of this node', async t => {
+  const { app, broker, url } = await create(t)
+  await join(t, `${url}/rooms/news`)
+  broker.onPublish = async ([one]) => {
+    broker.handlers.entry('news', one!, position(1))
+    return [{ state: 'ok', position: position(1) }]
+  }
+  t.same(await app.rooms.broadcast('news', 1), { topic: 'news', id: 'abcdefghijkl-1', local: 1, published: true })
+})
+
+t.test('the ack of a member waits for the broker, and its next message for the ack', async t => {
+  const { broker, url } = await create(t)
+  const answer = deferred<Outcome[]>()
+  broker.onPublish = () => answer.promise
+  const client = await join(t, `${url}/rooms/news`)
+  client.send({ type: 'message', data: 1, ref: 1 })
+  client.send({ type: 'message', data: 2, ref: 2 })
+  await client.ask({ type: 'ping' })
+  t.equal(broker.published.length, 1)
+  answer.resolve([{ state: 'ok', position: position(3) }])
+  t.match(await client.next('ack'), { ref: 1, ok: true, id: 'abcdefghijkl-3' })
+  t.match(await client.next('ack'), { ref: 2, ok: true })
+})
+
+t.test('a broker that rejects a publication, though it must not, harms only that one', async t => {
+  const { app, broker, errors, url } = await create(t)
+  const broken = new Error('broken')
+  broker.onPublish = () => Promise.reject(broken)
+  const client = await join(t, `${url}/rooms/news`)
+  await t.rejects(app.rooms.broadcast('news', 1), broken)
+  t.match(await client.ask({ type: 'message', data: 1 }), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } })
+  t.same(errors, [broken])
+})
+
+t.test('an attach that fails refuses the joins that wait for it; the next join asks again', async t => {
+  const { app, broker, errors, url } = await create(t)
+  const answer = deferred<null>()
+  broker.onAttach = () => answer.promise
+  const waiting = [await connect(t, `${url}/rooms/news`), await connect(t, `${url}/rooms/news`)]
+  await until(() => app.rooms.stats().connections === 2)
+  const failure = new Error('no broker')
+  answer.reject(failure)
+  for (const client of waiting) {
+    t.match(await client.next(), { type: 'bye', code: 4103, reason: 'broker_down', retry: {} })
+    t.same(await client.closed, { code: 4103, reason: 'broker_down' })
+  }
+  t.same(errors, [failure], 'told once')
+  t.match(app.rooms.stats(), { topics: 0, refused: 2 })
+  broker.onAttach = async () => null
+  await join(t, `${url}/rooms/news`)
+  t.same(broker.calls, ['start', 'attach news', 'detach news', 'attach news'])
+})
+
+t.test('an attach that throws is a failed attach', async t => {
+  const { broker, url } = await create(t)
+  broker.attach = () => { throw new Error('at once') }
+  const client = await connect(t, `${url}/rooms/news`)
+  t.equal((await client.closed).code, 4103)
+})
+
+t.test('a subscription whose attach fails ends with that error', async t => {
+  const { app, broker } = await create(t)
+  broker.onAttach = () => Promise.reject(new Error('no broker'))
+  await t.rejects(app.rooms.subscribe('news').next(), { message: 'no broker' })
+  t.equal(app.rooms.stats().topics, 0)
+})
+
+t.test('members come and go while an attach is slow', async t => {
+  const { app, broker, url } = await create(t)
+  const answer = deferred<Position>()
+  broker.onAttach = () => answer.promise
+  const [gone, stays] = [await connect(t, `${url}/rooms/news`), await connect(t, `${url}/rooms/news`)]
+  await until(() => app.rooms.stats().connections === 2)
+  await gone.close()
+  await until(() => app.rooms.stats().connections === 1)
+  stays.send({ type: 'ping', ref: 1 })
+  t.equal(await app.rooms.count('news'), 0)
+  answer.resolve(position(4))
+  t.equal((await stays.next('hello')).id, 'abcdefghijkl-4')
+  t.match(await stays.next('ack'), { ref: 1 })
+  t.equal(await app.rooms.count('news'), 1)
+  t.same(broker.calls, ['start', 'attach news'], 'one attach for all')
+})
+
+t.test('when the last who waited has gone, the topic is let go, and an attach that settles later changes nothing', async t => {
+  const { app, broker, url } = await create(t)
+  const answer = deferred<Position>()
+  broker.onAttach = () => answer.promise
+  const client = await connect(t, `${url}/rooms/news`)
+  await until(() => app.rooms.stats().topics === 1)
+  client.socket.terminate()
+  await until(() => app.rooms.stats().topics === 0)
+  t.same(broker.calls, ['start', 'attach news', 'detach news'])
+  answer.resolve(position(4))
+  await turns()
+  broker.onAttach = async () => position(9)
+  t.equal((await join(t, `${url}/rooms/news`)).hello.id, 'abcdefghijkl-9')
+})
+
+t.test('what arrives before attach has settled goes to no member, but hello knows of it', async t => {
+  const { app, broker, url } = await create(t)
+  const answer = deferred<Position>()
+  broker.onAttach = () => answer.promise
+  const client = await connect(t, `${url}/rooms/news`)
+  await until(() => app.rooms.stats().topics === 1)
+  broker.handlers.entry('news', publication('news', 'early', 'node-2'), position(5))
+  answer.resolve(position(4))
+  t.equal((await client.next('hello')).id, 'abcdefghijkl-5')
+  broker.handlers.entry('news', publication('news', 'live', 'node-2'), position(6))
+  t.same(await client.next('message'), { type: 'message', id: 'abcdefghijkl-6', data: 'live' })
+})
+
+t.test('what arrives for a topic that nobody has any more is ignored', async t => {
+  const { app, broker, url } = await create(t)
+  const client = await join(t, `${url}/rooms/news`)
+  await client.close()
+  await until(() => broker.calls.includes('detach news'))
+  t.doesNotThrow(() => broker.handlers.entry('news', publication('news', 'late', 'node-2'), position(1)))
+  t.doesNotThrow(() => broker.handlers.entry('never', publication('never', 'late', 'node-2')))
+  t.equal(app.rooms.stats().deliveries, 0)
+})
+
+t.test('publications of another node reach the members here, whom they except included', async t => {
+  const { app, broker, url } = await create(t)
+  const [one, two] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
+  const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
+  await until(async () => await app.rooms.count('news') === 3)
+  broker.handlers.entry('news', { ...publication('news', { n: 1 }, 'node-2'), except: one.hello.session }, position(1))
+  broker.handlers.entry('news', publication('news', 'two', 'node-2'), position(2))
+  t.same((await one.next('message')).data, 'two')
+  t.same((await two.next('message')).data, { n: 1 })
+  t.same([await raw.text(), await raw.text()], ['{"n":1}', 'two'])
+  t.match(app.rooms.stats(), { deliveries: 5, broadcasts: 0 })
+})
+
+t.test('without positions hello, messages and acks have no id, and nothing is ever recovered', async t => {
+  const { app, broker, url } = await create(t)
+  broker.onPublish = async ([one]) => {
+    broker.handlers.entry('news', one!)
+    return [{ state: 'ok' }]
+  }
+  const client = await join(t, `${url}/rooms/news?since=abcdefghijkl-1`)
+  t.notOk('id' in client.hello)
+  t.match(client.hello, { recovered: false, replayed: 0 })
+  t.match(await client.ask({ type: 'message', data: 1 }, 1), { ref: 1, ok: true })
+  const [message, ack] = client.received.map(text => JSON.parse(text)).filter(({ type }) => type === 'message' || type === 'ack')
+  t.notOk('id' in message)
+  t.notOk('id' in ack)
+  t.same(await app.rooms.broadcast('news', 2), { topic: 'news', local: 1, published: true })
+  await app.rooms.kick({ topic: 'news' })
+  t.notOk('id' in await client.next('bye'))
+  const raw = await connect(t, `${url}/rooms/news?since=abcdefghijkl-1`, 'rooms.raw')
+  t.same(await raw.closed, { code: 4202, reason: 'position_lost' })
+})
+
+t.test('the state of the broker is that of health, and is logged', async t => {
+  const logs: LogLine[] = []
+  const { app, broker } = await create(t, {}, logs)
+  t.match(app.rooms.health(), { ok: true, broker: 'up' })
+  for (const state of ['degraded', 'down', 'up'] as const) {
+    broker.handlers.state(state, state === 'down' ? new Error('connection lost') : undefined)
+    t.same(app.rooms.health(), { ok: state === 'up', state: 'open', broker: state })
+  }
+  t.match(logs.filter(({ msg }) => msg === 'broker state'), [{ state: 'up' }, { state: 'degraded' }, { state: 'down', err: { message: 'connection lost' } }, { state: 'up' }])
+})
+
+t.test('a detach that fails is told to onError', async t => {
+  const { broker, errors, url } = await create(t)
+  broker.onDetach = () => Promise.reject(new Error('no detach'))
+  const client = await join(t, `${url}/rooms/news`)
+  await client.close()
+  await until(() => errors.length > 0)
+  t.match(errors, [{ message: 'no detach' }])
+})
+
+t.test('a broker that cannot start fails the registration', async t => {
+  const broker = new FakeBroker()
+  broker.start = () => Promise.reject(new Error('no start'))
+  await t.rejects(createRooms(t, { broker }), { message: 'no start' })
+})
+
+t.test('one memory broker serves one hub', async t => {
+  const broker = memoryBroker()
+  await createRooms(t, { broker })
+  await t.rejects(createRooms(t, { broker }), { code: 'FST_ROOMS_INVALID_OPTION' })
+})
+
+t.test('the broker is started before anything else and closed once, after the members have gone', async t => {
+  const broker = new FakeBroker()
+  const app = createApp(t)
+  await app.register(fastifyRooms as any, { prefix: '/rooms', broker })
+  t.same(broker.calls, ['start'])
+  t.match(broker.node, /^.{8,}$/)
+  const client = await join(t, `${await listen(app)}/rooms/news`)
+  t.doesNotThrow(() => { broker.handlers.control('node-2', Buffer.from('x')); broker.handlers.lost('all') }, 'which mean nothing yet')
+  await app.close()
+  t.equal((await client.closed).code, 1001)
+  t.same(broker.calls, ['start', 'attach news', 'detach news', 'close'])
+})
+
+t.test('over the bounds a join is refused by its close code', async t => {
+  const { app, url } = await create(t, { limits: { connections: 2, topics: 1 } })
+  await join(t, `${url}/rooms/news`)
+  const other = await connect(t, `${url}/rooms/sports`)
+  t.match(await other.next(), { type: 'bye', code: 4100, reason: 'overloaded', retry: {} })
+  t.equal((await other.closed).code, 4100)
+  await until(() => app.rooms.stats().connections === 1)
+  await join(t, `${url}/rooms/news`)
+  const third = await connect(t, `${url}/rooms/news`)
+  t.same(await third.closed, { code: 4104, reason: 'connection_limit' })
+  await until(() => app.rooms.stats().connections === 2)
+  t.match(app.rooms.stats(), { members: 2, refused: 2 })
+})
+
+t.test('an onJoin that takes too long is refused', async t => {
+  const { app, url } = await create(t, { limits: { handshake: 500 }, onJoin: () => new Promise(() => {}) })
+  const client = await connect(t, `${url}/rooms/news`)
+  t.same(await client.closed, { code: 4100, reason: 'overloaded' })
+  t.equal(app.rooms.stats().topics, 0)
+})
+
+t.test('who was let in while the drain began is let go', async t => {
+  const gate = deferred<boolean>()
+  let asked = false
+  const { app, url } = await create(t, { authorize: () => { asked = true; return gate.promise } })
+  const client = connect(t, `${url}/rooms/news`)
+  await until(() => asked)
+  await app.rooms.drain()
+  gate.resolve(true)
+  t.same(await (await client).closed, { code: 1001, reason: 'going_away' })
+})
+
+/** A hub without Fastify, and sockets that do nothing of themselves. */
+async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
+  const lines: [string, object][] = []
+  const log = { debug: (object: object, message: string) => { lines.push([message, object]) }, info: () => {}, error: () => {} }
+  const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), 1_000)
+  const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onLeave: undefined, onError: undefined, onInvalid: 'answer' }, {
+    heartbeat: false,
+    limits: { connections: 10, topics: 10, info: 100, pending: 16, badFrames: 10, handshake: 10_000 },
+    slowBytes: 1_000_000,
+    drainTimeout: 20
+  }, log)
+  hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))
+  await hub.start()
+  t.teardown(() => hub.close())
+  const arrive = (topic: string) => {
+    const frames: any[] = []
+    const socket = Object.assign(new EventEmitter(), {
+      readyState: 1,
+      bufferedAmount: 0,
+      isPaused: false,
+      terminated: false,
+      send: (data: Buffer | string, _options: object, done?: () => void) => { frames.push(JSON.parse(data.toString())); done?.() },
+      ping: () => {},
+      close: (code: number, reason: string) => {
+        socket.readyState = 2
+        if (closing === 'answers') setImmediate(() => socket.emit('close', code, Buffer.from(reason)))
+      },
+      terminate: () => { socket.terminated = true; socket.emit('close', 1006, Buffer.alloc(0)) },
+      pause: () => { socket.isPaused = true },
+      resume: () => { socket.isPaused = false }
+    })
+    hub.arrive({ socket, transport: {}, mode: 'rooms.v1', address: '-', definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined })
+    return { socket, frames }
+  }
+  return { hub, arrive, lines }
+}
+
+t.test('the hub knows no Fastify: any socket can join', async t => {
+  const { hub, arrive } = await createHub(t)
+  const { socket, frames } = arrive('news')
+  await until(() => frames.length > 0)
+  t.match(frames[0], { type: 'hello', topic: 'news', heartbeat: 0, maxPayload: 1_000 })
+  socket.emit('message', Buffer.from('{"type":"message","data":1,"ref":1}'), false)
+  t.match(frames.slice(-2), [{ type: 'message', data: 1 }, { type: 'ack', ref: 1 }], 'with a broker that answers at once everything happens in the call')
+  t.equal((await hub.rooms.broadcast('news', 2)).local, 1)
+})
+
+t.test('errors of a connection are logged quietly, and counted where the peer broke the protocol', async t => {
+  const { hub, arrive, lines } = await createHub(t)
+  const { socket } = arrive('news')
+  socket.emit('error', Object.assign(new Error('invalid frame'), { code: 'WS_ERR_INVALID_OPCODE' }))
+  socket.emit('error', Object.assign(new Error('reset'), { code: 'ECONNRESET' }))
+  socket.emit('error', new Error('no code'))
+  t.match(lines.map(([message]) => message), ['connection error', 'connection error', 'connection error'])
+  t.equal(hub.counters.invalid, 1)
+  t.equal(hub.counters.errors, 0)
+})
+
+t.test('a drain cuts who does not answer its close', async t => {
+  const { hub, arrive } = await createHub(t, 'mute')
+  const { socket, frames } = arrive('news')
+  await until(() => frames.length > 0)
+  await hub.drain()
+  t.equal(socket.terminated, true)
+  t.equal(hub.links.size, 0)
+})
+
+t.test('a hub that has closed takes nothing more', async t => {
+  const { hub } = await createHub(t)
+  await hub.close()
+  t.throws(() => hub.rooms.subscribe('news'), { code: 'FST_ROOMS_CLOSED' })
+  await t.rejects(hub.rooms.broadcast('news', 1), { code: 'FST_ROOMS_CLOSED' })
+  await t.rejects(hub.rooms.inject('/news'), { message: 'no inject here' })
+})
+
+t.test('a member that does not read is closed as slow, and counted', async t => {
+  const { app, url } = await create(t, { slow: { bytes: 1_000 }, broker: memoryBroker() })
+  const client = await join(t, `${url}/rooms/news`)
+  client.socket.pause()
+  await until(async () => {
+    await app.rooms.broadcast('news', 'x'.repeat(1_000_000))
+    return app.rooms.stats().slow === 1
+  }, 20_000)
+  t.equal(await app.rooms.count('news'), 0)
+})
+
+t.test('a member that is silent is cut, and counted', async t => {
+  const left: unknown[] = []
+  const { app, url } = await create(t, { heartbeat: { interval: 50, timeout: 50 }, onLeave: (_session, reason) => { left.push(reason) } })
+  await join(t, `${url}/rooms/news`, { autoPong: false })
+  await until(() => left.length === 1, 20_000)
+  t.same(left, [{ code: 4203, reason: 'heartbeat' }])
+  t.match(app.rooms.stats(), { silent: 1, members: 0 })
+})
+
+t.test('a join says its heartbeat, resumes where nothing was missed, and brings who is there where asked', async t => {
+  const { app, url } = await create(t, { broker: memoryBroker(), heartbeat: { interval: 4_000 } })
+  const stays = await join(t, `${url}/rooms/news`)
+  t.equal(stays.hello.heartbeat, 4_000)
+  const { id } = await app.rooms.broadcast('news', 1)
+  const resumed = await join(t, `${url}/rooms/news?since=${id}&presence=1`)
+  t.match(resumed.hello, { recovered: true, replayed: 0, id })
+  t.match(await resumed.next('presence'), { count: 2, state: [{ session: String }, { session: String }] })
+  t.match((await join(t, `${url}/rooms/news?since=${stays.hello.id}`)).hello, { recovered: false })
+  const latest = await join(t, `${url}/rooms/news?since=latest`)
+  t.notOk('recovered' in latest.hello)
+  const raw = await connect(t, `${url}/rooms/news?since=${id}&presence=1`, 'rooms.raw')
+  await until(async () => await app.rooms.count('news') === 5)
+  await app.rooms.broadcast('news', 2)
+  t.equal(await raw.text(), '2', 'raw mode has neither hello nor presence')
+
+  const quiet = await create(t, { topics: { news: {} }, heartbeat: false })
+  const member = await join(t, `${quiet.url}/rooms/news?presence=1`)
+  t.equal(member.hello.heartbeat, 0)
+  await member.ask({ type: 'ping' })
+  t.same(member.received.map(text => JSON.parse(text).type), ['hello', 'ack'], 'a topic without presence has none to show')
+})
+
+t.test('a message that is not permitted is refused, whether the answer comes at once or later', async t => {
+  const { app, url } = await create(t, {
+    authorize: context => context.action !== 'publish' || (context.payload === 'later' ? Promise.resolve(false) : false)
+  })
+  const client = await join(t, `${url}/rooms/news`)
+  for (const data of ['now', 'later']) t.match(await client.ask({ type: 'message', data }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN', message: 'not allowed: publish' } })
+  t.equal(app.rooms.stats().broadcasts, 0)
+})
+
+t.test('what waited for hello is handed over once', async t => {
+  const sessions: any[] = []
+  const { url } = await create(t, { onJoin: session => { sessions.push(session); session.send('early') } })
+  const client = await join(t, `${url}/rooms/news`)
+  t.equal((await client.next('direct')).data, 'early')
+  t.same(sessions[0].release(), [])
+})
+
+t.test('a member hears of a message that the broker did not take, and the host has no error of it', async t => {
+  const { broker, app, url } = await create(t)
+  broker.onPublish = async () => [{ state: 'failed' }]
+  const client = await join(t, `${url}/rooms/news`)
+  t.match(await client.ask({ type: 'message', data: 1 }), { ok: false, error: { code: 'FST_ROOMS_BROKER_DOWN' } })
+  const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
+  raw.send('1')
+  t.match(await raw.closed, { code: 4103, reason: 'broker_down' })
+  t.equal(app.rooms.stats().errors, 0)
+})

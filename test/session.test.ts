@@ -1,0 +1,182 @@
+import { Type } from '@sinclair/typebox'
+import t, { type Test } from 'tap'
+import type { Session } from '../types/index.ts'
+import { connect, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
+
+/** An app whose sessions are at hand, in the order of their joins. */
+async function create (t: Test, options: AnyOptions = {}) {
+  const sessions: Session<string, any>[] = []
+  const app = await createRooms(t, { onJoin: session => { sessions.push(session) }, ...options })
+  return { app, sessions, url: await listen(app) }
+}
+
+const turns = async (): Promise<void> => { for (let i = 0; i < 5; i++) await new Promise(resolve => setImmediate(resolve)) }
+
+t.test('a session says who joined where, and how', async t => {
+  const { app, sessions, url } = await create(t, { identify: request => request.headers['x-user'] === undefined ? null : { user: 'anna', info: { name: 'Anna' } } })
+  const before = Date.now()
+  const client = await join(t, `${url}/rooms/news`, { headers: { 'x-user': '1' } })
+  const [session] = sessions as [Session]
+  t.equal(session.id, client.hello.session)
+  t.equal(session.key, '*')
+  t.equal(session.topic, 'news')
+  t.equal(session.user, 'anna')
+  t.same(session.info, { name: 'Anna' })
+  t.equal(session.state, 'open')
+  t.ok(session.connectedAt instanceof Date && session.connectedAt.getTime() >= before && session.connectedAt.getTime() <= Date.now())
+  t.equal(session.connection.mode, 'rooms.v1')
+  t.equal(session.connection.address, '127.0.0.1')
+  t.equal(session.connection.bufferedBytes, 0)
+  t.equal(session.rooms, app.rooms)
+
+  await connect(t, `${url}/rooms/sports`, 'rooms.raw')
+  await until(() => sessions.length === 2)
+  t.match(sessions[1], { topic: 'sports', user: undefined, info: undefined, connection: { mode: 'rooms.raw' } })
+  t.not(sessions[1]!.id, session.id)
+})
+
+t.test('the key is that of the topic map', async t => {
+  const { sessions, url } = await create(t, { topics: { 'chat:*': {}, 'chat:main': {} } })
+  await join(t, `${url}/rooms/chat:42`)
+  await join(t, `${url}/rooms/chat:main`)
+  t.same(sessions.map(({ key, topic }) => [key, topic]), [['chat:*', 'chat:42'], ['chat:main', 'chat:main']])
+})
+
+t.test('info follows the presence frames of the member', async t => {
+  const { sessions, url } = await create(t)
+  const client = await join(t, `${url}/rooms/news`)
+  t.match(await client.ask({ type: 'presence', info: { mood: 'good' } }), { ok: true })
+  t.same(sessions[0]!.info, { mood: 'good' })
+})
+
+t.test('send reaches this member alone, as a direct frame, in raw mode as the bare payload', async t => {
+  const { sessions, url } = await create(t)
+  const one = await join(t, `${url}/rooms/news`)
+  const two = await connect(t, `${url}/rooms/news`, 'rooms.raw')
+  await until(() => sessions.length === 2)
+  t.equal(await sessions[0]!.send({ hello: 'ä' }), undefined)
+  t.same(await one.next('direct'), { type: 'direct', data: { hello: 'ä' } })
+  await sessions[1]!.send({ n: 1 })
+  await sessions[1]!.send('text')
+  t.equal(await two.text(), '{"n":1}')
+  t.equal(await two.text(), 'text', 'a string on an untyped topic goes as its text')
+})
+
+t.test('send validates by what members of the topic receive', async t => {
+  const errors: Error[] = []
+  const { sessions, url } = await create(t, { topics: { news: { message: Type.Object({ n: Type.Number() }) } }, onError: error => { errors.push(error) } })
+  const client = await join(t, `${url}/rooms/news`)
+  await t.rejects(sessions[0]!.send({ n: '1' }), { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '/n', message: 'must be number' }] })
+  await sessions[0]!.send({ n: 1 })
+  t.same(await client.next('direct'), { type: 'direct', data: { n: 1 } }, 'nothing came before it')
+  t.equal(errors.length, 1, 'a failure is told to onError, awaited or not')
+})
+
+t.test('send waits while the bytes wait, and goes on when the peer reads again', async t => {
+  const { app, sessions, url } = await create(t, { slow: { bytes: 1_000_000_000 } })
+  const client = await join(t, `${url}/rooms/news`)
+  const [session] = sessions as [Session]
+  client.socket.pause()
+  const big = 'x'.repeat(1_000_000)
+  let pending: Promise<void> | undefined
+  let settled = false
+  for (let i = 0; i < 200 && pending === undefined; i++) {
+    settled = false
+    const sent = session.send(big).then(() => { settled = true })
+    await turns()
+    if (!settled) {
+      await new Promise(resolve => setTimeout(resolve, 100))
+      if (!settled) pending = sent
+    }
+  }
+  t.ok(pending, 'the peer does not read, so that at last it waits')
+  t.ok(session.connection.bufferedBytes > 65_536)
+  t.ok(app.rooms.stats().queuedBytes > 65_536)
+  t.notOk(settled)
+  client.socket.resume()
+  await pending
+  await until(() => session.connection.bufferedBytes === 0)
+  await session.send('after')
+  await until(() => client.received.at(-1) === '{"type":"direct","data":"after"}', 10_000)
+})
+
+t.test('a send that waits is rejected when the peer goes', async t => {
+  const { sessions, url } = await create(t, { slow: { bytes: 1_000_000_000 } })
+  const client = await join(t, `${url}/rooms/news`)
+  const [session] = sessions as [Session]
+  client.socket.pause()
+  const big = 'x'.repeat(1_000_000)
+  const sent = Array.from({ length: 40 }, () => session.send(big))
+  client.socket.terminate()
+  const outcomes = await Promise.allSettled(sent)
+  t.match(outcomes.at(-1), { status: 'rejected', reason: { code: 'FST_ROOMS_SESSION_CLOSED' } })
+})
+
+t.test('the signal is aborted when the session ends, also for whoever asks for it afterwards', async t => {
+  const { sessions, url } = await create(t)
+  const client = await join(t, `${url}/rooms/news`)
+  const late = await join(t, `${url}/rooms/news`)
+  const [session, other] = sessions as [Session, Session]
+  const { signal } = session
+  t.equal(session.signal, signal)
+  t.equal(signal.aborted, false)
+  let fired = 0
+  signal.addEventListener('abort', () => { fired++ })
+  await client.close()
+  await until(() => session.state === 'closed')
+  t.equal(fired, 1)
+  t.match(signal.reason, { code: 'FST_ROOMS_SESSION_CLOSED' })
+
+  await late.close()
+  await until(() => other.state === 'closed')
+  t.equal(other.signal.aborted, true)
+  t.match(other.signal.reason, { code: 'FST_ROOMS_SESSION_CLOSED', message: `session "${other.id}" has closed` })
+})
+
+t.test('the signal is aborted as well where the server decides, and before the socket has closed', async t => {
+  const { sessions, url } = await create(t)
+  await join(t, `${url}/rooms/news`)
+  const { signal } = sessions[0]!
+  sessions[0]!.close()
+  t.equal(signal.aborted, true)
+  t.equal(sessions[0]!.state, 'closed')
+})
+
+t.test('close takes the member out of its room at once, says bye, then closes', async t => {
+  const { app, sessions, url } = await create(t)
+  const [client, second, third] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
+  const pending = app.rooms.count('news')
+  sessions[0]!.close()
+  t.equal(await pending, 3)
+  t.equal(await app.rooms.count('news'), 2)
+  t.match(await client.next('bye'), { code: 1000, reason: 'normal' })
+  t.same(await client.closed, { code: 1000, reason: 'normal' })
+  sessions[1]!.close(4005)
+  t.same(await second.closed, { code: 4005, reason: 'kicked' }, 'the reason is the name of the code')
+  sessions[2]!.close(3333, 'grund ä')
+  sessions[2]!.close(4999, 'too late')
+  t.same(await third.closed, { code: 3333, reason: 'grund ä' }, 'the first close counts')
+})
+
+t.test('a close with a code or a reason that cannot be sent throws, and the session stays', async t => {
+  const { sessions, url } = await create(t)
+  const client = await join(t, `${url}/rooms/news`)
+  const [session] = sessions as [Session]
+  for (const code of [0, 999, 1004, 1005, 1006, 1010, 1015, 2999, 5000, 4000.5, NaN, '4000']) {
+    t.throws(() => session.close(code as number), { code: 'FST_ROOMS_INVALID_CLOSE' }, String(code))
+  }
+  for (const reason of ['x'.repeat(124), 'ä'.repeat(62), 7]) t.throws(() => session.close(4000, reason as string), { code: 'FST_ROOMS_INVALID_CLOSE' })
+  t.equal(session.state, 'open')
+  session.close(4000, 'ä'.repeat(61) + 'x')
+  t.same(await client.closed, { code: 4000, reason: 'ä'.repeat(61) + 'x' }, '123 bytes fit')
+})
+
+t.test('a session that has closed takes nothing more', async t => {
+  const { app, sessions, url } = await create(t)
+  const client = await join(t, `${url}/rooms/news`)
+  sessions[0]!.close()
+  await t.rejects(sessions[0]!.send(1), { code: 'FST_ROOMS_SESSION_CLOSED' })
+  await t.rejects(app.rooms.send(sessions[0]!.id, 1), { code: 'FST_ROOMS_NO_SUCH_SESSION' })
+  await client.closed
+  t.notMatch(client.received.join(), '"direct"')
+})

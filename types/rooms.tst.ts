@@ -1,0 +1,151 @@
+import { Type } from '@sinclair/typebox'
+import { defineTopics, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame } from 'fastify-rooms'
+import { describe, expect, test } from 'tstyche'
+
+export const topics = defineTopics({
+  news: { message: Type.Object({ headline: Type.String() }) },
+  'chat:*': { message: Type.Object({ text: Type.String() }), publish: true, presence: Type.Object({ name: Type.String() }) },
+  'chat:admin': { message: Type.Object({ text: Type.String(), level: Type.Number() }) },
+  any: { presence: true },
+  either: { message: Type.Union([Type.Object({ on: Type.Boolean() }), Type.Null()]) }
+})
+type Names = 'news' | 'any' | 'either' | 'chat:admin' | `chat:${string}`
+declare const rooms: Rooms<typeof topics>
+declare const text: string
+
+describe('broadcast', () => {
+  test('takes a declared name and its payload', () => {
+    expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' })
+    expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' }, { except: 'session' })
+    expect(rooms.broadcast).type.toBeCallableWith('chat:42', { text: 'x' })
+    expect(rooms.broadcast).type.toBeCallableWith(`chat:${42}` as const, { text: 'x' })
+    expect(rooms.broadcast).type.toBeCallableWith('any', 42)
+  })
+
+  test('refuses another name', () => {
+    expect(rooms.broadcast).type.not.toBeCallableWith('weather', { headline: 'x' })
+    expect(rooms.broadcast).type.not.toBeCallableWith('chat', { text: 'x' })
+    expect(rooms.broadcast).type.not.toBeCallableWith(text, { headline: 'x', text: 'x', level: 1 })
+  })
+
+  test('refuses another payload', () => {
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { hedline: 'x' })
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 1 })
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x', other: 1 })
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { text: 'x' })
+    expect(rooms.broadcast).type.not.toBeCallableWith('news')
+  })
+
+  test('an exact name counts before its family', () => {
+    expect(rooms.broadcast).type.toBeCallableWith('chat:admin', { text: 'x', level: 1 })
+    expect(rooms.broadcast).type.not.toBeCallableWith('chat:admin', { text: 'x' })
+    expect(rooms.broadcast).type.not.toBeCallableWith('chat:42', { text: 'x', level: 1 })
+  })
+
+  test('takes each branch of a union', () => {
+    expect(rooms.broadcast).type.toBeCallableWith('either', { on: true })
+    expect(rooms.broadcast).type.toBeCallableWith('either', null)
+    expect(rooms.broadcast).type.not.toBeCallableWith('either', { on: null })
+  })
+
+  test('of one of several names takes what each of them takes', () => {
+    const either = 'news' as 'news' | 'chat:42'
+    expect(rooms.broadcast).type.toBeCallableWith(either, { headline: 'x', text: 'x' })
+    expect(rooms.broadcast).type.not.toBeCallableWith(either, { headline: 'x' })
+    expect(rooms.broadcast).type.not.toBeCallableWith(either, { text: 'x' })
+  })
+
+  test('refuses options that there are not', () => {
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { expect: 'session' })
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { except: 1 })
+  })
+
+  test('resolves with what was done', () => {
+    expect(rooms.broadcast('news', { headline: 'x' })).type.toBe<Promise<BroadcastResult<'news'>>>()
+    expect<BroadcastResult<'news'>['topic']>().type.toBe<'news'>()
+    expect<BroadcastResult>().type.toBe<{ topic: string, id?: string, local: number, published: boolean }>()
+  })
+})
+
+describe('request.rooms', () => {
+  const requestRooms = {} as RequestRooms<typeof topics>
+
+  test('broadcasts the same, and has nothing to await', () => {
+    expect(requestRooms.broadcast('news', { headline: 'x' })).type.toBe<void>()
+    expect(requestRooms.broadcast).type.not.toBeCallableWith('news', { text: 'x' })
+    expect(requestRooms.broadcast).type.not.toBeCallableWith('weather', {})
+    expect(requestRooms.broadcast).type.not.toBeCallableWith('news' as 'news' | 'chat:42', { text: 'x' })
+  })
+})
+
+describe('a name from outside', () => {
+  test('is narrowed by has', () => {
+    if (rooms.has(text)) expect(text).type.toBe<Names>()
+    else expect(text).type.toBe<string>()
+    expect(rooms.has).type.not.toBeCallableWith(1)
+  })
+
+  test('can be counted once it is known', () => {
+    expect(rooms.count).type.toBeCallableWith('chat:1')
+    expect(rooms.count).type.not.toBeCallableWith(text)
+    expect(rooms.count('news')).type.toBe<Promise<number>>()
+  })
+})
+
+describe('members', () => {
+  test('carry the info of their topic', () => {
+    expect(rooms.members('chat:1')).type.toBe<Promise<Member<{ name: string }>[]>>()
+    expect(rooms.members('any')).type.toBe<Promise<Member<unknown>[]>>()
+    expect<Member<{ name: string }>>().type.toBe<{ session: string, user?: string, info?: { name: string } }>()
+    expect(rooms.members).type.toBeCallableWith('news', { limit: 10 })
+    expect(rooms.members).type.not.toBeCallableWith('weather')
+  })
+
+  test('topics are names', () => {
+    expect(rooms.topics()).type.toBe<Promise<Names[]>>()
+  })
+
+  test('are kicked by session, user or topic', () => {
+    expect(rooms.kick).type.toBeCallableWith({ topic: 'chat:1', user: 'u1' }, { code: 4005, reason: 'kicked' })
+    expect(rooms.kick).type.toBeCallableWith({ session: 's' })
+    expect(rooms.kick).type.not.toBeCallableWith({ topic: 'weather' })
+    expect(rooms.kick).type.not.toBeCallableWith({ room: 'chat:1' })
+    expect(rooms.kick).type.not.toBeCallableWith()
+    expect(rooms.kick({ user: 'u1' })).type.toBe<Promise<number>>()
+  })
+
+  test('are written to one by one', () => {
+    expect(rooms.send('session', 1)).type.toBe<Promise<void>>()
+    expect(rooms.sendToUser('user', {})).type.toBe<Promise<{ local: number }>>()
+    expect(rooms.ask('session', {}, { timeout: 10 })).type.toBe<Promise<unknown>>()
+    expect(rooms.ask).type.not.toBeCallableWith('session', {}, 10)
+  })
+})
+
+describe('subscribe', () => {
+  test('yields the messages of its topic', async () => {
+    for await (const message of rooms.subscribe('news')) expect(message).type.toBe<{ headline: string }>()
+    for await (const message of rooms.subscribe('chat:42')) expect(message).type.toBe<{ text: string }>()
+    for await (const message of rooms.subscribe('chat:admin')) expect(message).type.toBe<{ text: string, level: number }>()
+    for await (const message of rooms.subscribe('any')) expect(message).type.toBe<unknown>()
+    for await (const message of rooms.subscribe('news' as 'news' | 'chat:42')) expect(message).type.toBe<{ headline: string } | { text: string }>()
+  })
+
+  test('takes a signal and a bound', () => {
+    expect(rooms.subscribe).type.toBeCallableWith('news', { signal: new AbortController().signal, buffer: 10 })
+    expect(rooms.subscribe).type.not.toBeCallableWith('news', { abort: true })
+    expect(rooms.subscribe).type.not.toBeCallableWith('weather')
+  })
+})
+
+describe('a client without a port', () => {
+  test('gives the next frame, or the next of one type', () => {
+    expect(rooms.inject('/news', { mode: 'rooms.raw', since: '0', headers: { a: 'b' } })).type.toBe<Promise<InjectedClient>>()
+    expect(rooms.inject).type.not.toBeCallableWith('/news', { mode: 'rooms.v2' })
+    const client = {} as InjectedClient
+    expect(client.next()).type.toBe<Promise<string | ServerFrame>>()
+    expect(client.next('message')).type.toBe<Promise<{ type: 'message', id?: string, data: unknown, from?: string, user?: string }>>()
+    expect(client.next).type.not.toBeCallableWith('massage')
+    expect(client.closed).type.toBe<Promise<{ code: number, reason: string }>>()
+  })
+})

@@ -1,0 +1,126 @@
+import { Type } from '@sinclair/typebox'
+import { defineTopics, type Info, type Message, type NameOf, type Payload, type Publish, type TopicKey, type TopicName } from 'fastify-rooms'
+import { describe, expect, test } from 'tstyche'
+
+const Chat = Type.Object({ text: Type.String(), user: Type.String() })
+const Draft = Type.Object({ text: Type.String() })
+
+const topics = defineTopics({
+  news: { message: Type.Object({ headline: Type.String() }), post: '/dashboard' },
+  'chat:*': { message: Chat, publish: Draft, presence: Type.Object({ name: Type.String() }), post: true, limits: { members: 10, payload: 1_000 } },
+  'chat:admin': { message: Type.Object({ secret: Type.Number() }), publish: true },
+  any: { publish: true, presence: true }
+})
+type T = typeof topics
+type ChatMessage = { text: string, user: string }
+
+describe('defineTopics', () => {
+  test('keeps names, options and schemas as they were written', () => {
+    expect<keyof T>().type.toBe<'news' | 'chat:*' | 'chat:admin' | 'any'>()
+    expect(topics.news.post).type.toBe<'/dashboard'>()
+    expect(topics['chat:*'].limits.members).type.toBe<10>()
+    expect(topics['chat:*'].message).type.toBe(Chat)
+    expect(topics['chat:admin'].publish).type.toBe<true>()
+  })
+
+  test('takes an empty topic and plain JSON Schema', () => {
+    expect(defineTopics).type.toBeCallableWith({ news: {} })
+    expect(defineTopics).type.toBeCallableWith({ news: { message: { type: 'object', properties: { a: { type: 'string' } } } } })
+  })
+
+  test('refuses options that there are not', () => {
+    expect(defineTopics).type.not.toBeCallableWith({ news: { mesage: Chat } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { message: Chat, histroy: {} } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { message: Chat }, other: { message: Chat, onMessage: {} } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { limits: { members: 1, mebmers: 1 } } })
+  })
+
+  test('refuses values of the wrong type', () => {
+    expect(defineTopics).type.not.toBeCallableWith({ news: 'chat' })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { message: 'string' } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { message: Chat, publish: false } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { presence: 'yes' } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { post: 'no-slash' } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { limits: { members: '1' } } })
+    expect(defineTopics).type.not.toBeCallableWith(['news'])
+    expect(defineTopics).type.not.toBeCallableWith()
+  })
+
+  test('refuses functions: topics are data', () => {
+    expect(defineTopics).type.not.toBeCallableWith({ news: () => ({ message: Chat }) })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { message: Chat, onMessage: () => {} } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { message: () => Chat } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { publish: () => true } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { presence: () => true } })
+  })
+})
+
+describe('names', () => {
+  test('are the exact ones, and template literals for families', () => {
+    expect<TopicName<T>>().type.toBe<'news' | 'any' | 'chat:admin' | `chat:${string}`>()
+    expect<'chat:42'>().type.toBeAssignableTo<TopicName<T>>()
+    expect<'chat'>().type.not.toBeAssignableTo<TopicName<T>>()
+    expect<'new'>().type.not.toBeAssignableTo<TopicName<T>>()
+    expect<string>().type.not.toBeAssignableTo<TopicName<T>>()
+  })
+
+  test('fall under a key: an exact one before a family', () => {
+    expect<TopicKey<T, 'news'>>().type.toBe<'news'>()
+    expect<TopicKey<T, 'chat:42'>>().type.toBe<'chat:*'>()
+    expect<TopicKey<T, `chat:${number}`>>().type.toBe<'chat:*'>()
+    expect<TopicKey<T, 'chat:admin'>>().type.toBe<'chat:admin'>()
+    expect<TopicKey<T, 'weather'>>().type.toBe<never>()
+  })
+
+  test('under one key', () => {
+    expect<NameOf<'chat:*', T>>().type.toBe<`chat:${string}`>()
+    expect<NameOf<'news', T>>().type.toBe<'news'>()
+  })
+
+  test('a family of everything takes every name', () => {
+    type Everything = { '*': { message: typeof Chat }, news: { message: typeof Draft } }
+    expect<TopicName<Everything>>().type.toBe<string>()
+    expect<Message<'weather', Everything>>().type.toBe<ChatMessage>()
+    expect<Message<'news', Everything>>().type.toBe<{ text: string }>()
+  })
+})
+
+describe('what a topic carries', () => {
+  test('messages', () => {
+    expect<Message<'news', T>>().type.toBe<{ headline: string }>()
+    expect<Message<'chat:42', T>>().type.toBe<ChatMessage>()
+    expect<Message<'chat:*', T>>().type.toBe<ChatMessage>()
+    expect<Message<'chat:admin', T>>().type.toBe<{ secret: number }>()
+    expect<Message<'any', T>>().type.toBe<unknown>()
+    expect<Message<'news' | 'chat:1', T>>().type.toBe<{ headline: string } | ChatMessage>()
+  })
+
+  test('what members may send: a schema of its own, the same as the message, or nothing', () => {
+    expect<Publish<'chat:42', T>>().type.toBe<{ text: string }>()
+    expect<Publish<'chat:admin', T>>().type.toBe<{ secret: number }>()
+    expect<Publish<'any', T>>().type.toBe<unknown>()
+    expect<Publish<'news', T>>().type.toBe<never>()
+  })
+
+  test('presence info', () => {
+    expect<Info<'chat:42', T>>().type.toBe<{ name: string }>()
+    expect<Info<'any', T>>().type.toBe<unknown>()
+    expect<Info<'news', T>>().type.toBe<unknown>()
+  })
+
+  test('a payload for several topics is what every one of them takes', () => {
+    expect<Payload<'news', T>>().type.toBe<{ headline: string }>()
+    expect<Payload<'news' | 'chat:1', T>>().type.toBe<{ headline: string } & ChatMessage>()
+    expect<Payload<'news' | 'any', T>>().type.toBe<{ headline: string }>()
+  })
+
+  test('nothing is known where no topics are declared', () => {
+    expect<TopicName>().type.toBe<string>()
+    expect<TopicKey<Record<string, { publish: true, presence: true }>, 'news'>>().type.toBe<'news'>()
+    expect<NameOf<'news'>>().type.toBe<string>()
+    expect<Message<'news'>>().type.toBe<unknown>()
+    expect<Publish<'news'>>().type.toBe<unknown>()
+    expect<Info<'news'>>().type.toBe<unknown>()
+    expect<Payload<'news'>>().type.toBe<unknown>()
+  })
+})
