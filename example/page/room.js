@@ -1,0 +1,129 @@
+/* global clearTimeout, location, setTimeout, WebSocket, fetch */
+
+const firstBound = 500
+const lastBound = 20_000
+
+/**
+ * Milliseconds until the next attempt, `null` for none. The range of the close code says it, so there is no table of codes;
+ * chance spreads the clients that a restart has cut off all at once.
+ */
+export function delayAfter (code, attempt, retry) {
+  const final = code === 1000 || code === 1002 || code === 1003 || (code >= 1007 && code <= 1010)
+  if (final || (code >= 4000 && code < 4100)) return null // unchanged, it would be refused again
+  if (code >= 4300 && code < 4400) return null // wants new credentials, and this page has none
+  if (retry !== undefined) return retry.min + Math.random() * (retry.max - retry.min)
+  const least = code >= 4100 && code < 4200 ? 1_000 : 0
+  return least + Math.random() * Math.min(lastBound, firstBound * 2 ** attempt)
+}
+
+/** One topic over a bare WebSocket: frames in, frames out, and back after a loss. */
+export class Room {
+  #topic
+  #options
+  #socket
+  #timer
+  #attempt = 0
+  #position
+  #retry
+  #refs = 0
+  #unanswered = new Map()
+
+  /** @param options - `query()`: what else goes into the URL; `onFrame(frame)`; `onStatus(state, { wait?, reason? })`, the state being connecting, open, waiting or stopped. */
+  constructor (topic, options) {
+    this.#topic = topic
+    this.#options = options
+  }
+
+  /** Connects, at once where it was waiting to. */
+  open () {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    if (this.#socket !== undefined) return
+    this.#options.onStatus('connecting', {})
+    const url = this.#url()
+    url.protocol = url.protocol.replace('http', 'ws')
+    const socket = this.#socket = new WebSocket(url)
+    let joined = false
+    socket.addEventListener('message', ({ data }) => {
+      const frame = JSON.parse(data)
+      joined ||= frame.type === 'hello'
+      this.#receive(frame)
+    })
+    socket.addEventListener('close', ({ code, reason }) => { this.#lost(code, reason, joined) })
+  }
+
+  /** There is a network again: no need to wait. */
+  wake () {
+    if (this.#timer !== undefined) this.open()
+  }
+
+  get connected () {
+    return this.#socket?.readyState === WebSocket.OPEN
+  }
+
+  /** Sends a frame that wants an ack; resolves with the ack, rejects with its error. */
+  request (frame) {
+    return new Promise((resolve, reject) => {
+      if (!this.connected) {
+        reject(new Error('not connected'))
+        return
+      }
+      const ref = ++this.#refs
+      this.#unanswered.set(ref, { resolve, reject })
+      this.#socket.send(JSON.stringify({ ...frame, ref }))
+    })
+  }
+
+  #url () {
+    const url = new URL(`/${this.#topic}`, location.href)
+    for (const [name, value] of Object.entries(this.#options.query?.() ?? {})) url.searchParams.set(name, value)
+    if (this.#position !== undefined) url.searchParams.set('since', this.#position)
+    return url
+  }
+
+  #receive (frame) {
+    if (frame.type === 'hello') {
+      this.#attempt = 0
+      this.#retry = undefined
+      this.#options.onStatus('open', {})
+    }
+    if (frame.id !== undefined && (frame.type === 'hello' || frame.type === 'message')) this.#position = frame.id
+    if (frame.type === 'bye') this.#retry = frame.retry
+    if (frame.type === 'ack') this.#settle(frame)
+    else this.#options.onFrame(frame)
+  }
+
+  #settle ({ ref, ok, error, ...ack }) {
+    const waiting = this.#unanswered.get(ref)
+    this.#unanswered.delete(ref)
+    if (ok) waiting?.resolve(ack)
+    else waiting?.reject(Object.assign(new Error(error.message), error))
+  }
+
+  async #lost (code, reason, joined) {
+    this.#socket = undefined
+    for (const { reject } of this.#unanswered.values()) reject(new Error('the connection was lost before the answer came'))
+    this.#unanswered.clear()
+
+    const wait = delayAfter(code, this.#attempt++, this.#retry)
+    this.#retry = undefined
+    const refusal = wait === null ? reason || `closed with ${code}` : joined ? undefined : await this.#refusal()
+    if (refusal !== undefined) {
+      this.#options.onStatus('stopped', { reason: refusal })
+      return
+    }
+    this.#options.onStatus('waiting', { wait })
+    this.#timer = setTimeout(() => { this.open() }, wait)
+  }
+
+  /** A browser hides why an upgrade was refused; the same URL tells a plain GET. */
+  async #refusal () {
+    try {
+      const response = await fetch(this.#url())
+      if (response.status === 426 || response.status === 429 || response.status >= 500) return undefined
+      return (await response.json()).message
+    } catch {
+      return undefined // nobody there: it may come back
+    }
+  }
+}

@@ -1,0 +1,95 @@
+import { fileURLToPath } from 'node:url'
+import createError from '@fastify/error'
+import fastifyStatic from '@fastify/static'
+import { Value } from '@sinclair/typebox/value'
+import Fastify from 'fastify'
+import fastifyRooms, { type Session } from 'fastify-rooms'
+import { maxRecords, Name, StatisticRecord, topics, type Statistic } from './topics.ts'
+
+const InvalidName = createError('INVALID_NAME', 'a name has 1 to 32 characters', 400)
+const NoSuchQuote = createError<[string]>('NO_SUCH_QUOTE', 'there are no figures for "%s" yet', 404)
+const NoSuchCommand = createError<[string]>('NO_SUCH_COMMAND', 'there is no command "%s"; try /quote and the name of a figure', 400)
+
+const { HOST = '127.0.0.1', PORT = '3000', LOG_LEVEL = 'warn' } = process.env
+const app = Fastify({ logger: { level: LOG_LEVEL } })
+
+/** The last figures, for those who come later. */
+let latest: Statistic[] = []
+
+// The page: plain files, no build step. The policy holds it to its promise to load nothing from other hosts.
+await app.register(fastifyStatic, {
+  root: fileURLToPath(new URL('page', import.meta.url)),
+  setHeaders (reply) { reply.header('content-security-policy', "default-src 'self'") }
+})
+
+await app.register(fastifyRooms, {
+  topics,
+
+  // Who you are is what you say you are. A real application looks at a session or a token here.
+  identify (request) {
+    const { name } = request.query as { name?: unknown }
+    if (name === undefined) return null
+    if (!Value.Check(Name, name)) throw new InvalidName()
+    return { user: name, info: { name } }
+  },
+
+  // Everybody may look on and post figures; who has a name may speak, and privately within one room.
+  authorize (context) {
+    switch (context.action) {
+      case 'publish':
+      case 'presence': return context.session.user !== undefined
+      case 'direct': return context.session.user !== undefined && context.target.topic === context.topic
+      default: return true
+    }
+  },
+
+  onJoin (session) {
+    if (session.key === 'dailyNews') session.send(latest)
+  },
+
+  onMessage: {
+    async 'chat:*' (session, { text }) {
+      if (text.startsWith('/')) return command(session, text)
+      const { id, info, topic } = session
+      await session.rooms.broadcast(topic, { session: id, name: info!.name, text, at: new Date().toISOString() })
+    }
+  }
+})
+
+/** `/quote visits` asks our own HTTP API, as it could ask anybody's, and tells the room. */
+async function command (session: Session<'chat:*'>, text: string): Promise<void> {
+  const name = /^\/quote\s+(.+)$/.exec(text.trim())?.[1]
+  if (name === undefined) throw new NoSuchCommand(text.split(/\s/, 1)[0]!)
+  const response = await fetch(`${app.listeningOrigin}/quotes/${encodeURIComponent(name)}`, {
+    signal: AbortSignal.any([session.signal, AbortSignal.timeout(5_000)])
+  })
+  if (!response.ok) throw new NoSuchQuote(name)
+  const { value, at } = await response.json() as Required<Statistic>
+  await session.rooms.broadcast(session.topic, { name: 'quotes', text: `${name}: ${value}`, at })
+}
+
+app.get<{ Params: { name: string } }>('/quotes/:name', { schema: { response: { 200: StatisticRecord } } }, async (request) => {
+  const { name } = request.params
+  const record = latest.findLast(record => record.name === name)
+  if (record === undefined) throw new NoSuchQuote(name)
+  return record
+})
+
+/** A worker that listens: nobody sees it among the members. */
+async function remember (): Promise<void> {
+  for await (const records of app.rooms.subscribe('dailyNews')) {
+    const at = new Date().toISOString()
+    latest = [...latest, ...records.map(record => ({ at, ...record }))].slice(-maxRecords)
+  }
+}
+remember()
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    // Members are let go by the plugin. A browser's spare connection, which never sent a request, would hold the server open for a minute.
+    setTimeout(() => { app.server.closeAllConnections() }, 2_000).unref()
+    app.close()
+  })
+}
+
+console.log(await app.listen({ host: HOST, port: Number(PORT) }))
