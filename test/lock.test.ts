@@ -1,0 +1,46 @@
+import t from 'tap'
+import { lock, manifest, type Locked } from './package/tarball.ts'
+
+/** Whether a version is at least another one; both are plain `major.minor.patch`. */
+function atLeast (version: string, least: string): boolean {
+  const [numbers, bounds] = [version, least].map(text => text.split('.').map(Number)) as [number[], number[]]
+  const at = numbers.findIndex((number, index) => number !== bounds[index])
+  return at === -1 || numbers[at]! > bounds[at]!
+}
+
+const packages = Object.entries(lock.packages)
+const named = (name: string): [string, Locked][] => packages.filter(([path]) => path === `node_modules/${name}` || path.endsWith(`/node_modules/${name}`))
+/** The lowest version that a caret range admits. */
+const floor = (range: string): string => /^\^(\d+\.\d+\.\d+)$/.exec(range)![1]!
+
+t.test('versions are compared by number', async t => {
+  t.ok(atLeast('8.23.0', '8.23.0'))
+  t.ok(atLeast('8.100.0', '8.23.0'))
+  t.ok(atLeast('9.0.0', '8.23.0'))
+  t.notOk(atLeast('8.9.9', '8.23.0'))
+  t.notOk(atLeast('5.8.4', '5.8.5'))
+})
+
+t.test('every ws of the lock file is 8.23.0 or newer', async t => {
+  const found = named('ws')
+  t.ok(found.some(([path]) => path === 'node_modules/ws' || path === 'node_modules/@fastify/websocket/node_modules/ws'), 'the one that @fastify/websocket loads is among them')
+  t.same(found.filter(([, { version }]) => !atLeast(version, '8.23.0')).map(([path, { version }]) => `${path} ${version}`), [])
+})
+
+t.test('every fastify of the lock file is 5.8.5 or newer, and so is what the peer range admits', async t => {
+  const found = named('fastify')
+  t.ok(found.length > 0)
+  t.same(found.filter(([, { version }]) => !atLeast(version, '5.8.5')).map(([path, { version }]) => `${path} ${version}`), [])
+  t.equal(manifest.peerDependencies.fastify, '^5.8.5')
+  t.ok(atLeast(floor(manifest.devDependencies.fastify!), '5.8.5'), 'the tests run within the peer range')
+})
+
+t.test('the lock file names no registry', async t => {
+  t.same(packages.filter(([, { resolved, link }]) => resolved !== undefined || link === true).map(([path]) => path), [])
+  t.notMatch(JSON.stringify(lock), /https?:\/\/[^"]*\.tgz/)
+})
+
+t.test('the lock file is of this package.json', async t => {
+  const own = lock.packages[''] as unknown as typeof manifest
+  for (const member of ['name', 'version', 'dependencies', 'devDependencies', 'peerDependencies', 'engines'] as const) t.same(own[member], manifest[member], member)
+})

@@ -1,0 +1,178 @@
+import { join } from 'node:path'
+import t from 'tap'
+import { install, tool, run, write } from './tarball.ts'
+
+const folder = await install(t)
+const node = (file: string): ReturnType<typeof run> => run(process.execPath, [file], folder)
+
+/** What a program prints that registers the plugin and lets a member receive a broadcast. */
+const said = { data: { hello: 'world' } }
+const conversation = `
+  const client = await app.rooms.inject('/rooms/news')
+  await client.next('hello')
+  await app.rooms.broadcast('news', { hello: 'world' })
+  const { data } = await client.next('message')
+  await client.close()
+  await app.close()
+  console.log(JSON.stringify({ data }))`
+
+t.test('CommonJS: require gives the plugin, with everything else on it, and no warning', async t => {
+  await write(folder, {
+    'required.cjs': `
+const fastify = require('fastify')
+const fastifyRooms = require('fastify-rooms')
+const { closeBehaviour, closeCodes, defineTopics, errorCodes, memoryBroker } = fastifyRooms
+
+async function main () {
+  const app = fastify()
+  app.register(fastifyRooms, { prefix: '/rooms', broker: memoryBroker() })
+  await app.ready()
+  ${conversation}
+  console.log(JSON.stringify({
+    same: fastifyRooms === fastifyRooms.default && fastifyRooms === fastifyRooms.fastifyRooms && fastifyRooms === (await import('fastify-rooms')).default,
+    plugin: fastifyRooms[Symbol.for('plugin-meta')].name,
+    topics: Object.keys(defineTopics({ news: {} })),
+    close: [closeCodes[4102], typeof closeBehaviour],
+    error: new errorCodes.FST_ROOMS_CLOSED().code
+  }))
+}
+main()
+`
+  })
+  const { code, stdout, stderr } = await node('required.cjs')
+  t.equal(stderr, '')
+  t.equal(code, 0)
+  t.same(stdout.trim().split('\n').map(line => JSON.parse(line)), [said, {
+    same: true,
+    plugin: 'fastify-rooms',
+    topics: ['news'],
+    close: ['room_full', 'function'],
+    error: 'FST_ROOMS_CLOSED'
+  }])
+})
+
+t.test('ESM: the default export and the named one are the plugin, and no warning', async t => {
+  await write(folder, {
+    'imported.mjs': `
+import Fastify from 'fastify'
+import fastifyRooms, { fastifyRooms as named, memoryBroker } from 'fastify-rooms'
+import * as everything from 'fastify-rooms'
+
+const app = Fastify()
+await app.register(named, { prefix: '/rooms', broker: memoryBroker() })
+${conversation}
+console.log(JSON.stringify({ same: fastifyRooms === named, names: Object.keys(everything) }))
+`
+  })
+  const { code, stdout, stderr } = await node('imported.mjs')
+  t.equal(stderr, '')
+  t.equal(code, 0)
+  t.same(stdout.trim().split('\n').map(line => JSON.parse(line)), [said, {
+    same: true,
+    names: ['closeBehaviour', 'closeCodes', 'default', 'defineTopics', 'errorCodes', 'fastifyRooms', 'memoryBroker', 'module.exports']
+  }])
+})
+
+t.test('a path inside the package is no part of it', async t => {
+  await write(folder, { 'inside.mjs': 'import \'fastify-rooms/dist/lib/plugin.js\'' })
+  const { code, stderr } = await node('inside.mjs')
+  t.not(code, 0)
+  t.match(stderr, 'ERR_PACKAGE_PATH_NOT_EXPORTED')
+})
+
+const topics = `
+import { Type } from '@sinclair/typebox'
+import { defineTopics } from 'fastify-rooms'
+
+export const topics = defineTopics({
+  news: { message: Type.Object({ title: Type.String() }) },
+  'chat:*': { message: Type.Object({ text: Type.String() }), publish: true }
+})
+
+declare module 'fastify-rooms' { interface Register { topics: typeof topics } }
+`
+
+const app = `
+import Fastify, { type FastifyRequest } from 'fastify'
+import fastifyRooms, { closeCodes, errorCodes, fastifyRooms as named, memoryBroker, type RoomsOptions, type Session } from 'fastify-rooms'
+import { topics } from './topics.js'
+
+const options: RoomsOptions = {
+  topics,
+  prefix: '/rooms',
+  broker: memoryBroker(),
+  websocket: { options: { perMessageDeflate: false } },
+  identify: (request: FastifyRequest) => ({ user: request.headers.authorization ?? 'nobody' }),
+  onMessage: { 'chat:*': (session: Session<'chat:*'>, payload) => session.rooms.broadcast(session.topic, { text: payload.text.toUpperCase() }) }
+}
+
+async function main (): Promise<void> {
+  const app = Fastify()
+  await app.register(fastifyRooms, options)
+  const client = await app.rooms.inject('/rooms/chat:1')
+  await client.next('hello')
+  const { local } = await app.rooms.broadcast('chat:1', { text: 'one' })
+  const { data } = await client.next('message')
+  await client.close()
+  await app.close()
+  console.log(JSON.stringify({ data, local, same: named === fastifyRooms, close: closeCodes[4102], error: new errorCodes.FST_ROOMS_CLOSED().code }))
+}
+main()
+`
+
+// One fault a line; the test holds the compiler to each of them.
+const wrong = `
+import type { FastifyInstance } from 'fastify'
+import fastifyRooms from 'fastify-rooms'
+
+export async function wrong (app: FastifyInstance): Promise<void> {
+  await app.rooms.broadcast('news', { titel: 'misspelt' })
+  await app.rooms.broadcast('news', { title: 1 })
+  await app.rooms.broadcast('weather', {})
+  await app.rooms.broadcast('chat:1', { title: 'of another topic' })
+  await app.register(fastifyRooms, { onMessage: { news: () => {} } })
+}
+`
+
+const required = `
+import fastifyRooms = require('fastify-rooms')
+const { defineTopics } = fastifyRooms
+const topics: object = defineTopics({ news: {} })
+console.log(JSON.stringify({ topics: Object.keys(topics), same: fastifyRooms.default === fastifyRooms.fastifyRooms }))
+`
+
+// The types of dependencies are checked, too: what ours make a user load has to be whole.
+for (const [type, module] of [['module', 'nodenext'], ['commonjs', 'node20']] as const) {
+  t.test(`TypeScript: a project of type ${type} with module ${module} compiles and runs, and Register makes wrong uses errors`, async t => {
+    const name = `${type}-${module}`
+    await write(folder, {
+      [`${name}/package.json`]: { type },
+      [`${name}/tsconfig.json`]: {
+        compilerOptions: { target: 'es2023', lib: ['es2023'], module, rootDir: '.', outDir: 'out', strict: true, skipLibCheck: false, types: ['node'] },
+        include: ['*.ts']
+      },
+      [`${name}/topics.ts`]: topics,
+      [`${name}/app.ts`]: app,
+      [`${name}/wrong.ts`]: wrong,
+      ...(type === 'commonjs' ? { [`${name}/required.ts`]: required } : {})
+    })
+    const { stdout } = await tool('typescript/bin/tsc', ['--pretty', 'false', '-p', name], folder)
+    t.same(stdout.split('\n').filter(line => /^\S/.test(line)).map(line => line.replace(/^.*?([\w.-]+)\((\d+),\d+\): error (TS\d+): .*$/, '$1:$2 $3')), [
+      'wrong.ts:6 TS2561',
+      'wrong.ts:7 TS2322',
+      'wrong.ts:8 TS2345',
+      'wrong.ts:9 TS2353',
+      'wrong.ts:10 TS2769'
+    ])
+
+    const { code, stdout: printed, stderr } = await node(join(name, 'out/app.js'))
+    t.equal(stderr, '')
+    t.equal(code, 0)
+    t.same(JSON.parse(printed), { data: { text: 'one' }, local: 1, same: true, close: 'room_full', error: 'FST_ROOMS_CLOSED' })
+    if (type === 'commonjs') {
+      const loaded = await node(join(name, 'out/required.js'))
+      t.equal(loaded.stderr, '')
+      t.same(JSON.parse(loaded.stdout), { topics: ['news'], same: true })
+    }
+  })
+}

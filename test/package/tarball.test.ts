@@ -1,0 +1,47 @@
+import { readFile } from 'node:fs/promises'
+import { isBuiltin } from 'node:module'
+import { join } from 'node:path'
+import t from 'tap'
+import ts from 'typescript'
+import { manifest, pack, root, tool } from './tarball.ts'
+
+const { file, paths } = await pack(t)
+
+t.test('publint finds nothing, strictly', async t => {
+  const { code, stdout } = await tool('publint/src/cli.js', ['--strict', file], root)
+  t.equal(code, 0, stdout)
+  t.match(stdout, 'All good!')
+})
+
+t.test('the types resolve for everybody who can load the package', async t => {
+  const { code, stdout } = await tool('@arethetypeswrong/cli/dist/index.js', ['--profile', 'esm-only', '--no-emoji', '--no-color', file], root)
+  t.equal(code, 0, stdout)
+  t.match(stdout, 'fastify-rooms')
+})
+
+t.test('the tarball holds the documents, what was compiled, and nothing else', async t => {
+  const documents = ['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json']
+  t.same(paths.filter(path => !path.startsWith('dist/')).sort(), documents)
+  t.same(paths.filter(path => path.startsWith('dist/') && !/^dist\/(lib|types)\/([\w-]+\/)*[\w-]+(\.d\.ts|\.js)$/.test(path)), [])
+  for (const path of ['dist/lib/index.js', 'dist/lib/index.d.ts', 'dist/types/index.d.ts']) t.ok(paths.includes(path), path)
+})
+
+t.test('every file that the exports name is in the tarball', async t => {
+  const { exports, main, types } = manifest
+  const named = [main, types, ...Object.values(exports).flatMap(target => typeof target === 'string' ? target : Object.values(target))]
+  t.same(named.filter(path => !paths.includes(path.replace(/^\.\//, ''))), [])
+})
+
+t.test('what the compiled files import is declared, and what is declared is imported', async t => {
+  const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
+  const imported = new Set<string>()
+  for (const path of paths.filter(path => path.startsWith('dist/'))) {
+    const { importedFiles, typeReferenceDirectives } = ts.preProcessFile(await readFile(join(root, path), 'utf8'), true, true)
+    for (const { fileName } of [...importedFiles, ...typeReferenceDirectives]) {
+      if (!fileName.startsWith('.') && !isBuiltin(fileName)) imported.add(/^(@[^/]+\/)?[^/]+/.exec(fileName)![0])
+    }
+  }
+  t.same([...imported].filter(name => !declared.includes(name)), [])
+  // The types of @fastify/websocket, which are in ours, import those of ws and leave it to others to install them.
+  t.same(declared.filter(name => !imported.has(name)), ['@types/ws'])
+})
