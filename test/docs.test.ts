@@ -1,0 +1,248 @@
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import t, { type Test } from 'tap'
+import * as errors from '../lib/errors.ts'
+import * as entry from '../lib/index.ts'
+import { optionsSchema } from '../lib/options.ts'
+import { closeBehaviour, closeCodes } from '../lib/protocol/close-codes.ts'
+import { checkFrame } from '../lib/protocol/parse.ts'
+import { HubRooms } from '../lib/rooms.ts'
+import { createProject, membersOf, node, runnable, snippetsOf, typecheck, typesOf, writeSnippets } from './readme/snippets.ts'
+
+interface Schema { default?: unknown, minimum?: number, properties?: Record<string, Schema>, patternProperties?: Record<string, Schema>, anyOf?: Schema[] }
+
+const pages = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', ...(await readdir('docs', { recursive: true })).filter(name => name.endsWith('.md')).map(name => join('docs', name)).sort()]
+const texts = new Map(await Promise.all(pages.map(async page => [page, await readFile(page, 'utf8')] as const)))
+const read = (page: string): string => texts.get(page)!
+
+/** What stands under a heading, up to the next of its level or above. */
+function section (page: string, heading: string): string {
+  const level = /^#+/.exec(heading)![0].length
+  const [, body] = read(page).split(`\n${heading}\n`)
+  if (body === undefined) throw new Error(`${page} has no ${heading}`)
+  return body.split(new RegExp(`^#{1,${level}} `, 'm'))[0]!
+}
+
+/** The rows of all tables in a text, their cells without backticks. */
+function rows (text: string): string[][] {
+  return text.split('\n')
+    .filter(line => line.startsWith('| '))
+    .map(line => line.slice(2, -2).split(' | ').map(cell => cell.trim().replaceAll('`', '')))
+    .filter((row, index, all) => !row[0]!.startsWith('---') && all[index + 1]?.[0]?.startsWith('---') !== true)
+}
+
+/** The names in the headings that begin so. */
+function headings (page: string, start: string): string[] {
+  return read(page).split('\n').filter(line => line.startsWith(start)).map(line => line.slice(start.length).split(/[(`]/)[0]!)
+}
+
+/** A default as a table says it; a dash is none. */
+function value (cell: string): unknown {
+  if (cell === '–') return undefined
+  return JSON.parse(cell.replace(/(\d)_(?=\d)/g, '$1').replace(/(\w+):/g, '"$1":').replaceAll("'", '"'))
+}
+
+/** The options with a value of their own, by dotted name: groups are walked into, `routes` as far as its two halves. */
+function leaves (schema: Schema, prefix = ''): Map<string, Schema> {
+  const found = new Map<string, Schema>()
+  for (const [name, inner] of Object.entries(schema.properties!)) {
+    const path = prefix + name
+    const group = inner.anyOf?.find(branch => branch.properties !== undefined) ?? inner
+    if (inner.anyOf !== undefined || group.properties === undefined || path.startsWith('routes.')) found.set(path, inner)
+    if (group.properties !== undefined && !path.startsWith('routes.')) for (const [key, leaf] of leaves(group, `${path}.`)) found.set(key, leaf)
+  }
+  return found
+}
+
+const options = leaves(optionsSchema as Schema)
+const topicSchema = Object.values((optionsSchema as Schema).properties!.topics!.patternProperties!)[0]!
+
+function checkOptions (t: Test, table: string[][], schemas: Map<string, Schema>): void {
+  t.same(table.map(([name]) => name).sort(), [...schemas.keys()].sort(), 'the same options')
+  for (const [name, cell, takes] of table) {
+    const schema = schemas.get(name!)
+    t.same(value(cell!), schema?.default, `the default of ${name}`)
+    if (schema?.minimum !== undefined) t.equal(takes, `from ${schema.minimum}`, `the bound of ${name}`)
+  }
+}
+
+t.test('docs/options.md has every option with its default and lower bound, and no other', async t => {
+  const text = read('docs/options.md')
+  const start = text.indexOf('\n## ')
+  checkOptions(t, rows(text.slice(0, start)), options)
+  checkOptions(t, rows(section('docs/options.md', '## Topic options')), leaves(topicSchema))
+
+  const { socket, broadcast } = (optionsSchema as Schema).properties!.routes!.properties!
+  const named = /Both take (.*?), *\nwith/s.exec(section('docs/options.md', '## routes'))![1]!
+  for (const { properties } of [socket!, broadcast!]) t.same([...named.matchAll(/`(\w+)`/g)].map(match => match[1]).sort(), Object.keys(properties!).sort(), 'the same hooks of routes')
+
+  const type = await readFile('types/options.ts', 'utf8')
+  for (const name of new Set([...options.keys()].map(path => path.split('.')[0]!))) {
+    if (!['logLevel', 'logSerializers'].includes(name)) t.match(type, new RegExp(`\\b${name}\\??:`), `${name} is typed`)
+  }
+})
+
+t.test('every action of authorize is in docs/options.md', async t => {
+  const type = /AuthorizeContext<[\s\S]*?\n\n/.exec(await readFile('types/options.ts', 'utf8'))![0]
+  const actions = [...type.matchAll(/action: ([^,]*),/g)].flatMap(match => [...match[1]!.matchAll(/'(\w+)'/g)].map(action => action[1]!))
+  t.same(rows(section('docs/options.md', '## authorize')).map(([action]) => action).sort(), actions.sort())
+})
+
+t.test('the options that README.md names exist, with the defaults it gives', async t => {
+  const table = rows(section('README.md', '## Options'))
+  t.ok(table.length > 5)
+  for (const [names, cell] of table) {
+    for (const name of names!.split(', ')) {
+      const schema = options.get(name)
+      t.ok(schema, name)
+      const group = schema?.anyOf?.find(branch => branch.properties !== undefined)
+      const expected = group === undefined ? schema?.default : Object.fromEntries(Object.entries(group.properties!).map(([key, inner]) => [key, inner.default]))
+      t.same(value(cell!), expected, `the default of ${name}`)
+    }
+  }
+})
+
+t.test('docs/errors.md has every code with its status, and no other', async t => {
+  const thrown = Object.entries(errors)
+    .filter(([name]) => name.startsWith('FST_ROOMS_'))
+    .map(([name, create]) => {
+      const error = new (create as unknown as new (...args: unknown[]) => Error & { code: string, statusCode: number })('a', 'b', 'c')
+      t.equal(error.code, name)
+      return `${name} ${error.statusCode}`
+    })
+  t.same(rows(section('docs/errors.md', '## Codes')).map(([code, status]) => `${code} ${status}`).sort(), thrown.sort())
+})
+
+t.test('the pages name no code that does not exist', async t => {
+  for (const [page, text] of texts) {
+    for (const [code] of text.matchAll(/FST_ROOMS_[A-Z_]*[A-Z]/g)) t.ok(code in errors, `${page}: ${code}`)
+  }
+})
+
+t.test('docs/errors.md has every close code with its name and behaviour, and no other', async t => {
+  const known = Object.entries(closeCodes).map(([code, name]) => [code, name, closeBehaviour(Number(code))])
+  t.same(rows(section('docs/errors.md', '## Close codes')).map(([code, name, behaviour]) => [code, name, behaviour]), known)
+})
+
+t.test('what docs/errors.md says of other close codes is what closeBehaviour says', async t => {
+  for (const code of [1002, 1003, 1007, 1008, 1010]) t.equal(closeBehaviour(code), 'stop', String(code))
+  for (const code of [1005, 1006, 1012, 1013, 1014, 3000, 3999, 4200, 4299, 4400, 4999]) t.equal(closeBehaviour(code), 'resume', String(code))
+})
+
+/** The example frames of a section, as JSON text. */
+function frames (heading: string): string[] {
+  const [, code] = /```jsonc\n([\s\S]*?)\n```/.exec(section('docs/protocol.md', heading))!
+  return code!.split('\n').map(line => line.replace(/ \/\/ .*$/, ''))
+}
+
+const serverFrames = frames('## Server → client')
+const clientFrames = frames('## Client → server')
+const typesIn = (lines: string[]): string[] => [...new Set(lines.map(line => (JSON.parse(line) as { type: string }).type))].sort()
+
+t.test('docs/protocol.md has an example of every frame, and no other', async t => {
+  const [server, client] = (await readFile('types/protocol.ts', 'utf8')).split('export type ClientFrame')
+  const declared = (text: string): string[] => [...new Set([...text.matchAll(/\btype: '(\w+)'/g)].map(match => match[1]!))].sort()
+  t.same(typesIn(serverFrames), declared(server!))
+  t.same(typesIn(clientFrames), declared(client!))
+  const encoders = await readFile('lib/protocol/frames.ts', 'utf8')
+  t.same(typesIn(serverFrames), [...new Set([...encoders.matchAll(/\btype"?: ?['"](\w+)['"]/g)].map(match => match[1]!))].sort(), 'the frames that are encoded')
+})
+
+t.test('the frames that docs/protocol.md lets a client send are taken, those of the server and reserved ones are not', async t => {
+  for (const frame of clientFrames) t.notOk('fault' in checkFrame(JSON.parse(frame)), frame)
+  const reserved = [...section('docs/protocol.md', '## Reserved').matchAll(/`(\w+)`/g)].map(match => match[1]!)
+  t.ok(reserved.includes('history'))
+  for (const type of [...typesIn(serverFrames).filter(type => !typesIn(clientFrames).includes(type)), ...reserved]) {
+    t.match(checkFrame({ type, ref: 1, data: 1, to: 'x' }), { fault: /not known/ }, type)
+  }
+})
+
+t.test('docs/api.md has every member of app.rooms, request.rooms, sessions and test clients, and no other', async t => {
+  const page = 'docs/api.md'
+  const rooms = headings(page, '### `rooms.').sort()
+  t.same(rooms, Object.getOwnPropertyNames(HubRooms.prototype).filter(name => name !== 'constructor').sort())
+  t.same(rooms, (await membersOf('types/rooms.ts', 'Rooms')).sort())
+  t.same(headings(page, '### `request.rooms.').sort(), await membersOf('types/rooms.ts', 'RequestRooms'))
+  t.same(headings(page, '### `session').map(name => name.replace(/^\./, '')).sort(), (await membersOf('types/session.ts', 'Session')).sort())
+  t.same(headings(page, '### `client.').sort(), (await membersOf('types/rooms.ts', 'InjectedClient')).sort())
+  t.same(rows(section(page, '### `rooms.stats()`')).map(([name]) => name), await membersOf('types/rooms.ts', 'Stats'))
+})
+
+t.test('docs/api.md has every export, and no other', async t => {
+  t.same(rows(section('docs/api.md', '## Exports')).map(([name]) => name).sort(), Object.keys(entry).sort())
+  const named = [...section('docs/api.md', '## Types').split('Exported types:')[1]!.split('Each has TSDoc')[0]!.matchAll(/`(\w+)`/g)].map(match => match[1]!)
+  const exported = (await Promise.all((await readdir('types')).filter(name => /^\w+\.ts$/.test(name)).map(name => typesOf(join('types', name))))).flat()
+  for (const name of named.filter(name => !name.startsWith('Close'))) t.ok(exported.includes(name), name)
+})
+
+t.test('README.md names every method of app.rooms', async t => {
+  const text = rows(section('README.md', '### `app.rooms`')).map(([member]) => member).join(' ')
+  t.same([...text.matchAll(/(\w+)\(/g)].map(match => match[1]).sort(), (await membersOf('types/rooms.ts', 'Rooms')).sort())
+})
+
+t.test('docs/architecture.md names every file of lib and types, and none that is not there', async t => {
+  const named = new Set([...read('docs/architecture.md').matchAll(/`((?:lib|types)\/[\w/-]+\.ts)`/g)].map(match => match[1]!))
+  const files = (await Promise.all(['lib', 'types'].map(async directory => (await readdir(directory, { recursive: true })).map(name => join(directory, name))))).flat()
+  t.same([...named].sort(), files.filter(name => name.endsWith('.ts') && !name.endsWith('.tst.ts')).sort())
+})
+
+t.test('README.md says which versions go together, and defends every dependency', async t => {
+  const { version, engines, peerDependencies, dependencies } = JSON.parse(await readFile('package.json', 'utf8'))
+  t.same(rows(section('README.md', '### Compatibility')), [[version.replace(/\d+$/, 'x'), peerDependencies.fastify, engines.node]])
+  t.same(rows(section('README.md', '## Dependencies')).map(([name]) => name).sort(), Object.keys(dependencies).sort())
+  t.match(read('CHANGELOG.md'), `## [${version}]`)
+})
+
+t.test('the commands that the pages give exist', async t => {
+  const { scripts } = JSON.parse(await readFile('package.json', 'utf8'))
+  for (const page of ['README.md', 'CONTRIBUTING.md']) {
+    for (const [, name] of read(page).matchAll(/npm run ([\w:]+)/g)) t.ok(name! in scripts, `${page}: npm run ${name}`)
+    for (const [, name] of read(page).matchAll(/npm (start|test)\b/g)) t.ok(name! in scripts, `${page}: npm ${name}`)
+  }
+})
+
+t.test('links lead somewhere', async t => {
+  // As GitHub makes them.
+  const anchors = (page: string): string[] => [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, title]) => title!.toLowerCase().replace(/[^\w\- ]/g, '').replaceAll(' ', '-'))
+  let links = 0
+  for (const [page, text] of texts) {
+    for (const [, link] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^https?:/.test(link!)) continue
+      links++
+      const [path, anchor] = link!.split('#') as [string, string?]
+      const target = path === '' ? page : join(dirname(page), path)
+      t.ok(existsSync(target), `${page}: ${link}`)
+      if (anchor !== undefined) t.ok(anchors(target).includes(anchor), `${page}: ${link}`)
+    }
+  }
+  t.ok(links > 20)
+})
+
+t.test('snippets compile, and run where they say so', async t => {
+  // Inside the repository, where packages resolve; of its own, since two runs share t.testdir().
+  await mkdir('.tap', { recursive: true })
+  const root = await mkdtemp(resolve('.tap/snippets-'))
+  t.teardown(() => rm(root, { recursive: true }))
+  await createProject(root)
+  const snippets = [...texts].flatMap(([page, text]) => snippetsOf(page, text))
+  t.ok(snippets.length > 10)
+  const examples = {
+    path: 'frames.ts',
+    code: `import type { ClientFrame, ServerFrame } from 'fastify-rooms'
+export const server: ServerFrame[] = [${serverFrames.join(',\n')}]
+export const client: ClientFrame[] = [${clientFrames.join(',\n')}]`
+  }
+  await writeSnippets(root, [...snippets, examples])
+
+  t.same(typecheck(root, [...snippets.filter(({ language }) => language === 'ts'), examples]), [], 'the compiler has nothing to say')
+
+  const work = snippets.filter(({ language, runs }) => runs || language !== 'ts')
+  const worker = async (): Promise<void> => {
+    for (let snippet = work.shift(); snippet !== undefined; snippet = work.shift()) {
+      const file = await runnable(root, snippet)
+      t.equal(await node(...snippet.runs ? [file] : ['--check', file]), '', snippet.where)
+    }
+  }
+  await Promise.all([worker(), worker()])
+})

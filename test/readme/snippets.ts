@@ -1,0 +1,130 @@
+import { spawn } from 'node:child_process'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import ts from 'typescript'
+
+/** A fenced block of a page. The comments before it may say how it is to be tested (CONTRIBUTING.md). */
+export interface Snippet {
+  /** Page and line, for messages. */
+  where: string
+  language: 'ts' | 'js' | 'cjs'
+  path: string
+  /** With its prelude, and for a run with what is appended to it. */
+  code: string
+  runs: boolean
+}
+
+const block = /((?:<!--(?:(?!-->)[\s\S])*-->\n)*)```(ts|js|cjs)\n([\s\S]*?)\n```/g
+
+/** The snippets of one page; each page has its directory. */
+export function snippetsOf (page: string, text: string): Snippet[] {
+  return [...text.matchAll(block)].map(match => {
+    const [, comments, language, body] = match as unknown as [string, string, Snippet['language'], string]
+    const prelude = /<!-- prelude: ([\s\S]*?) -->/.exec(comments)?.[1]
+    const run = /<!-- run(?:: ([\s\S]*?))? -->/.exec(comments)
+    const line = text.slice(0, match.index).split('\n').length
+    const name = /^\/\/ ([\w-]+\.ts)\n/.exec(body)?.[1] ?? `line-${line}.${language}`
+    // Pages show the usual port; tests take a free one.
+    const code = [prelude, body, run?.[1]].filter(part => part !== undefined).join('\n').replaceAll('port: 3000', 'port: 0')
+    return { where: `${page}:${line}`, language, path: join(page.replace(/\W/g, '-'), name), code, runs: run !== null }
+  })
+}
+
+/** Source files are parsed once for all programs. */
+function createHost (options: ts.CompilerOptions): ts.CompilerHost {
+  const host = ts.createCompilerHost(options)
+  const parsed = new Map<string, ts.SourceFile | undefined>()
+  const { getSourceFile } = host
+  host.getSourceFile = (file, ...rest) => {
+    if (!parsed.has(file)) parsed.set(file, getSourceFile(file, ...rest))
+    return parsed.get(file)
+  }
+  return host
+}
+
+/** A project of its own in `root`, with this package, freshly built, in its node_modules. */
+export async function createProject (root: string): Promise<void> {
+  const target = join(root, 'node_modules/fastify-rooms')
+  await mkdir(target, { recursive: true })
+  await writeFile(join(root, 'package.json'), '{ "name": "snippets", "type": "module" }')
+  await writeFile(join(target, 'package.json'), await readFile('package.json'))
+  const { config } = ts.readConfigFile('tsconfig.build.json', ts.sys.readFile)
+  const { options, fileNames } = ts.parseJsonConfigFileContent(config, ts.sys, process.cwd(), { outDir: join(target, 'dist'), noCheck: true })
+  ts.createProgram(fileNames, options).emit()
+}
+
+export async function writeSnippets (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): Promise<void> {
+  for (const { path, code } of snippets) {
+    await mkdir(dirname(join(root, path)), { recursive: true })
+    await writeFile(join(root, path), code + '\n')
+  }
+}
+
+/** What the compiler says against the snippets. */
+export function typecheck (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): string[] {
+  const options: ts.CompilerOptions = {
+    target: ts.ScriptTarget.ES2023,
+    lib: ['lib.es2023.d.ts'],
+    module: ts.ModuleKind.NodeNext,
+    moduleDetection: ts.ModuleDetectionKind.Force,
+    types: ['node'],
+    strict: true,
+    noEmit: true,
+    skipLibCheck: true,
+    allowImportingTsExtensions: true
+  }
+  const host = createHost(options)
+  const check = (some: Pick<Snippet, 'path' | 'code'>[]): readonly ts.Diagnostic[] => {
+    const program = ts.createProgram(some.map(({ path }) => join(root, path)), options, host)
+    return [...program.getOptionsDiagnostics(), ...some.flatMap(({ path }) => ts.getPreEmitDiagnostics(program, program.getSourceFile(join(root, path))))]
+  }
+  // Registered topics are those of a whole program: these are one for each page.
+  const programs = new Map<string, Pick<Snippet, 'path' | 'code'>[]>()
+  for (const snippet of snippets) {
+    const program = snippet.code.includes('declare module') || /from '\.\//.test(snippet.code) ? dirname(snippet.path) : ''
+    programs.set(program, [...programs.get(program) ?? [], snippet])
+  }
+  return [...programs.values()].flatMap(check).map(({ file, start, messageText }) => {
+    const line = file === undefined ? '' : `${file.fileName.slice(root.length + 1)}:${file.getLineAndCharacterOfPosition(start ?? 0).line + 1} `
+    return line + ts.flattenDiagnosticMessageText(messageText, '\n')
+  })
+}
+
+/** What node runs of a snippet. */
+export async function runnable (root: string, { path, language, code }: Snippet): Promise<string> {
+  const file = join(root, path)
+  if (language !== 'ts') return file
+  const { outputText } = ts.transpileModule(code, { compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext, rewriteRelativeImportExtensions: true } })
+  const compiled = file.replace(/\.ts$/, '.js')
+  await writeFile(compiled, outputText)
+  return compiled
+}
+
+/** Runs node; resolves with what it said where it failed, with '' where it did not. */
+export async function node (...args: string[]): Promise<string> {
+  // Without what tap has node load: nothing here counts as coverage.
+  const { NODE_OPTIONS, ...env } = process.env
+  const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 })
+  let output = ''
+  child.stdout.on('data', chunk => { output += chunk })
+  child.stderr.on('data', chunk => { output += chunk })
+  const [code, signal] = await new Promise<[number | null, string | null]>(resolve => { child.on('close', (...result) => { resolve(result) }) })
+  return code === 0 ? '' : `exit ${code ?? signal}\n${output}`
+}
+
+/** The names of an interface's members, as written. */
+export async function membersOf (file: string, name: string): Promise<string[]> {
+  const source = ts.createSourceFile(file, await readFile(file, 'utf8'), ts.ScriptTarget.Latest)
+  const found = source.statements.find((statement): statement is ts.InterfaceDeclaration => ts.isInterfaceDeclaration(statement) && statement.name.text === name)
+  if (found === undefined) throw new Error(`${file} has no interface ${name}`)
+  return [...new Set(found.members.map(member => member.name!.getText(source)))]
+}
+
+/** The names of a module's exported types. */
+export async function typesOf (file: string): Promise<string[]> {
+  const source = ts.createSourceFile(file, await readFile(file, 'utf8'), ts.ScriptTarget.Latest)
+  return source.statements
+    .filter(statement => ts.isInterfaceDeclaration(statement) || ts.isTypeAliasDeclaration(statement))
+    .filter(statement => statement.modifiers?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword) === true)
+    .map(statement => statement.name.text)
+}
