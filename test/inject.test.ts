@@ -264,6 +264,8 @@ t.test('inject of a WebSocket route of the host is a bare client of it', async t
   await client.close()
   const page = await app.rooms.inject('/page')
   await t.rejects(page.next(), { code: 'FST_ROOMS_INJECT_CLOSED' })
+  // Streams inside the process do not tell the host's end that the other has gone.
+  for (const socket of app.websocketServer.clients) socket.terminate()
 })
 
 t.test('a host hook may listen to the request that inject makes', async t => {
