@@ -49,14 +49,6 @@ function declared (schema: Schema): Map<string, number> | null {
   return names
 }
 
-/** Whether only objects can be meant: the schema says so, or all that it is composed of. */
-function isOfObjects (schema: Schema): boolean {
-  return schema.type === 'object' || ['allOf', ...alternatives].some(keyword => {
-    const inner = list(schema[keyword])
-    return inner.length > 0 && inner.every(isOfObjects)
-  })
-}
-
 function closeMap (map: Schema, skip?: (name: string) => boolean): Schema {
   return Object.fromEntries(Object.entries(map).map(([name, value]) => [name, skip?.(name) === true ? value : closeSchema(value)]))
 }
@@ -69,15 +61,22 @@ function closePart (part: Schema, names: Map<string, number>): Schema {
   for (const keyword of alternatives) {
     if (Array.isArray(part[keyword])) copy[keyword] = part[keyword].map(inner => isSchema(inner) ? closePart(inner, names) : inner)
   }
+  for (const keyword of branches) {
+    if (isSchema(part[keyword])) copy[keyword] = closePart(part[keyword], names)
+  }
+  if (isSchema(part.dependentSchemas)) {
+    copy.dependentSchemas = Object.fromEntries(Object.entries(part.dependentSchemas).map(([name, inner]) => [name, isSchema(inner) ? closePart(inner, names) : inner]))
+  }
   return copy
 }
 
 function closeComposition (schema: Schema): Schema {
   const names = declared(schema)
-  if (names === null || names.size === 0 || !isOfObjects(schema)) return schema
+  if (names === null || names.size === 0) return schema
   const copy = closePart(schema, names)
   const own = isSchema(copy.properties) ? copy.properties : {}
-  // Members that only a part declares are named here without a demand, so that additionalProperties leaves them to their part.
+  // Members that only a part declares are named here without a demand, so that additionalProperties leaves them to their part;
+  // neither keyword says anything about what is no object.
   copy.properties = { ...Object.fromEntries([...names.keys()].map(name => [name, {}])), ...own }
   copy.additionalProperties = false
   return copy

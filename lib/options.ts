@@ -5,11 +5,12 @@ import type { Broker, TopicMap } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
 
 const functionOf = (description: string): TSchema => Type.Unsafe<(...args: never[]) => unknown>({ [Kind]: 'RoomsFunction', description })
-const instanceOf = (description: string): TSchema => Type.Unsafe<object>({ [Kind]: 'RoomsObject', description })
+const instanceOf = (description: string, functions: string[] = []): TSchema => Type.Unsafe<object>({ [Kind]: 'RoomsObject', description, functions })
 
 // Runtime values that JSON Schema has no word for. The registry is TypeBox's own and keyed by name: setting it twice is harmless.
 TypeRegistry.Set('RoomsFunction', (_schema, value) => typeof value === 'function')
-TypeRegistry.Set('RoomsObject', (_schema, value) => typeof value === 'object' && value !== null)
+TypeRegistry.Set('RoomsObject', (schema: { functions?: string[] }, value) => typeof value === 'object' && value !== null && !Array.isArray(value) &&
+  (schema.functions ?? []).every(name => typeof (value as Record<string, unknown>)[name] === 'function'))
 TypeRegistry.Set('RoomsRegExp', (_schema, value) => value instanceof RegExp)
 
 const group = <P extends TProperties>(properties: P, description: string) => Type.Object(properties, { additionalProperties: false, default: {}, description })
@@ -20,7 +21,7 @@ const topicSchema = Type.Object({
   message: Type.Optional(instanceOf('a JSON Schema object')),
   publish: Type.Optional(Type.Union([Type.Literal(true), instanceOf('a schema')], { description: 'true or a JSON Schema object' })),
   presence: Type.Optional(Type.Union([Type.Literal(true), instanceOf('a schema')], { description: 'true or a JSON Schema object' })),
-  post: Type.Optional(Type.Union([Type.Literal(true), Type.String({ pattern: '^/[A-Za-z0-9_.~/-]*$' })], { description: 'true or a path of literal segments, beginning with "/"' })),
+  post: Type.Optional(Type.Union([Type.Literal(true), Type.String({ pattern: '^(?:/|(?:/[A-Za-z0-9_.~-]+)+)$' })], { description: 'true or a path of literal segments, beginning with "/"' })),
   limits: Type.Optional(Type.Object({
     members: Type.Optional(Type.Integer({ minimum: 1, description: 'a whole number from 1' })),
     payload: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes, a whole number from 1' }))
@@ -85,7 +86,7 @@ export const optionsSchema = Type.Object({
   drain: group({
     timeout: milliseconds(0, 5_000, 'milliseconds for the goodbye, a whole number from 0')
   }, 'an object with "timeout"'),
-  broker: Type.Optional(instanceOf('a broker, such as memoryBroker()')),
+  broker: Type.Optional(instanceOf('a broker, such as memoryBroker()', ['start', 'attach', 'detach', 'publish', 'control', 'close'])),
   websocket: group({
     options: Type.Optional(instanceOf('an object of ws server options'))
   }, 'an object with "options" for @fastify/websocket'),

@@ -6,11 +6,11 @@ interface SchemaError { instancePath: string, message?: string, params: Record<s
 
 /** A compiled schema as Ajv and Fastify know it. */
 export interface Validate {
-  (payload: unknown): boolean | Promise<unknown>
+  (payload: unknown): boolean | Promise<unknown> | { error: unknown }
   errors?: SchemaError[] | null
 }
 
-/** Compiles one schema; `source` names it in the error. */
+/** Compiles one schema of a topic. */
 export type CompilePayload = (schema: object) => PayloadType
 
 /** What a topic carries: the one compiled validator that code, the broadcast route and members' frames go through. */
@@ -24,8 +24,21 @@ export class PayloadType {
     this.#validate = validate
   }
 
-  /** For Fastify's `validatorCompiler`: the same function, so that the route refuses what code refuses. */
-  get validate (): Validate | null { return this.#validate }
+  /** For Fastify's `validatorCompiler`: the same validator, so that the route refuses what code refuses. */
+  get validate (): Validate | null {
+    const validate = this.#validate
+    if (validate === null) return null
+    const forRoute: Validate = payload => {
+      try {
+        return isTaken(validate, payload)
+      } catch (error) {
+        return { error } // what a validator throws would be a 500
+      } finally {
+        forRoute.errors = validate.errors ?? null
+      }
+    }
+    return forRoute
+  }
 
   /** @throws FST_ROOMS_INVALID_PAYLOAD with `details`, paths as JSON pointers. */
   check (payload: unknown): void {
@@ -36,10 +49,11 @@ export class PayloadType {
     throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD(first === undefined ? 'refused by its schema' : `${first.path} ${first.message}`.trim()), { details })
   }
 
-  /** Checks and serialises. @throws FST_ROOMS_INVALID_PAYLOAD */
+  /** Serialises, and checks what is sent: of an object that JSON writes in a way of its own, that. @throws FST_ROOMS_INVALID_PAYLOAD */
   serialise (payload: unknown): string {
-    this.check(payload)
-    return toJson(payload)
+    const json = toJson(payload)
+    if (this.#validate !== null) this.check(isPlain(payload) ? payload : JSON.parse(json))
+    return json
   }
 }
 
@@ -58,6 +72,14 @@ export const anyPayload: PayloadType = new PayloadType(null, null)
 function explain ({ message = 'is invalid', params }: SchemaError): string {
   const { additionalProperty } = params
   return typeof additionalProperty === 'string' ? `${message} (${JSON.stringify(additionalProperty.slice(0, 64))})` : message
+}
+
+/** Whether JSON writes a value just as it stands: plain objects and arrays all the way down. */
+function isPlain (value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return true
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== Array.prototype && prototype !== null) return false
+  return !('toJSON' in value) && Object.values(value).every(isPlain)
 }
 
 /** @throws FST_ROOMS_INVALID_PAYLOAD for what JSON cannot say: undefined, functions, BigInt, circles, a throwing toJSON. */

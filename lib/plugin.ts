@@ -20,6 +20,11 @@ import { TopicRegistry } from './topics.ts'
 /** Room for the envelope around a payload, and for frames over the limit that are still worth an answer. */
 const maxPayloadFactor = 2
 
+/** Whether the host has something that can refuse these requests. */
+function isGuarded ({ authorize, routes }: ResolvedOptions, route: 'socket' | 'broadcast'): boolean {
+  return authorize !== undefined || (['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const).some(hook => list(routes[route][hook]).length > 0)
+}
+
 /** What no single option can know of the others. */
 function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry: TopicRegistry): void {
   const { pluginTimeout = 10_000 } = app.initialConfig as { pluginTimeout?: number }
@@ -32,8 +37,7 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
   }
   for (const { key, converted, post } of registry.definitions) {
     if (converted && !Object.hasOwn(options.onMessage ?? {}, key)) throw new FST_ROOMS_HANDLER_MISSING(key)
-    const guarded = options.authorize !== undefined || (['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const).some(hook => list(options.routes.broadcast[hook]).length > 0)
-    if (!registry.open && post !== false && !guarded) throw new FST_ROOMS_OPEN_BROADCAST(key)
+    if (!registry.open && post !== false && !isGuarded(options, 'broadcast')) throw new FST_ROOMS_OPEN_BROADCAST(key)
   }
 }
 
@@ -108,9 +112,9 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     }
   }, { prefix: options.prefix?.replace(/\/$/, '') ?? '' })
 
-  if (registry.open && options.authorize === undefined && options.identify === undefined) {
+  if (registry.open && !(isGuarded(options, 'socket') && isGuarded(options, 'broadcast'))) {
     app.addHook('onReady', async () => {
-      app.log.warn('fastify-rooms is an open lobby: anyone may join any topic, publish and broadcast. Declare "topics" to say what exists, give "identify" and "authorize" to say who may')
+      app.log.warn('fastify-rooms is an open lobby: anyone may join any topic, publish and broadcast. Declare "topics" to say what exists, give "authorize" (or hooks in "routes") to say who may')
     })
   }
 }

@@ -48,9 +48,8 @@ export class HubRooms implements Rooms<any> {
   async sendToUser (user: string, payload: unknown): Promise<{ local: number }> {
     const members = [...this.#hub.users.get(user) ?? []]
     const frames = members.map(member => member.privateFrame(member.definition.message.serialise(payload)))
-    const sent = members.map((member, index) => member.sendPrivate(frames[index]!))
-    await Promise.allSettled(sent)
-    return { local: members.length }
+    const sent = await Promise.allSettled(members.map(async (member, index) => member.sendPrivate(frames[index]!)))
+    return { local: sent.filter(({ status }) => status === 'fulfilled').length }
   }
 
   async ask (session: string, payload: unknown, options: AskOptions = {}): Promise<unknown> {

@@ -292,7 +292,7 @@ t.test('a hook that fails on a message is our failure: the member hears no inner
   t.match(await client.ask({ type: 'message', data: 1 }), { ok: false, error: { code: 'HOST_LIMIT', message: 'too much' } })
   failure = Object.assign(new Error('no code'), { statusCode: 409 })
   t.match(await client.ask({ type: 'message', data: 1 }), { ok: false, error: { message: 'no code' } })
-  t.same(errors.map(({ message }) => message), ['password of the database', 'a string'], 'each error once')
+  t.same(errors.map(({ message }) => message), ['password of the database', 'password of the database', 'a string'], 'each failure once')
 })
 
 t.test('a payload that the host broadcasts wrongly in its handler is the host\'s fault', async t => {

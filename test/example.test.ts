@@ -66,7 +66,7 @@ t.test('the example server: a private message reaches the one it is for, in the 
 
   t.match(await teal.ask({ type: 'direct', to: ruby.hello.session, data: { text: 'between us' } }), { ok: true, data: { local: 1 } })
   t.match(await ruby.next('direct'), { data: { text: 'between us' }, from: teal.hello.session, user: 'Teal' })
-  t.match(await teal.ask({ type: 'direct', to: stranger.hello.session, data: { text: 'hello there' } }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } })
+  t.match(await teal.ask({ type: 'direct', to: stranger.hello.session, data: { text: 'hello there' } }), { ok: false, error: { code: 'FST_ROOMS_NO_SUCH_SESSION' } })
   t.match(await teal.ask({ type: 'direct', to: 'nobody', data: { text: 'hello?' } }), { ok: false, error: { code: 'FST_ROOMS_NO_SUCH_SESSION' } })
 
   await ruby.ask({ type: 'ping' })

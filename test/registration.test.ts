@@ -295,8 +295,11 @@ t.test('the open lobby warns once at start of what is open and how to close it',
   }
   const lobby = await warnings({ prefix: '/rooms' })
   t.equal(lobby.length, 1)
-  t.match(lobby[0], { level: 40, msg: /anyone may join any topic, publish and broadcast.*"topics".*"identify" and "authorize"/ })
-  for (const options of [{ authorize }, { identify: () => null }, { topics: { news: {} } }, { topics: {} }]) t.same(await warnings(options), [], Object.keys(options).join())
+  t.match(lobby[0], { level: 40, msg: /anyone may join any topic, publish and broadcast.*"topics".*"authorize".*"routes"/ })
+  const hook = async () => {}
+  // Who somebody is says nothing of what one may; and one route that is guarded leaves the other.
+  for (const options of [{ identify: () => null }, { routes: { socket: { onRequest: hook } } }]) t.equal((await warnings(options)).length, 1, Object.keys(options).join())
+  for (const options of [{ authorize }, { routes: { socket: { onRequest: hook }, broadcast: { preHandler: [hook] } } }, { topics: { news: {} } }, { topics: {} }]) t.same(await warnings(options), [], Object.keys(options).join())
 })
 
 t.test('no topics declared as an empty map is no open lobby', async t => {

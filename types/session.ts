@@ -53,7 +53,11 @@ export interface Session<K extends string = string, T = Topics> {
   [Symbol.asyncIterator] (): AsyncIterator<Publish<K, T>, void, undefined>
   /** The same as a Node.js stream in object mode; claims the messages as the iterator does. */
   readonly readable: Readable
-  /** A Node.js stream in object mode whose chunks go through `send`, with its back-pressure; its end closes the session (1000). */
+  /**
+   * A Node.js stream in object mode whose chunks go through `send`, with its back-pressure; its end closes the session (1000). A
+   * write after the session has closed is an error of the stream; give `{ signal: session.signal }` to a `pipeline` from a source
+   * that may be idle, to end it with the session.
+   */
   readonly writable: Writable
 }
 

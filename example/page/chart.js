@@ -66,7 +66,9 @@ class Chart {
   }
 
   add (value, at) {
-    this.points.push({ value, at: new Date(at) })
+    const time = new Date(at)
+    // JSON Schema's date-time has forms that Date does not read, a leap second among them.
+    this.points.push({ value, at: Number.isNaN(time.getTime()) ? new Date() : time })
     this.points.sort((one, other) => one.at - other.at)
     this.points.splice(0, this.points.length - maxPoints)
   }

@@ -1,4 +1,4 @@
-/* global clearTimeout, location, setTimeout, WebSocket, fetch */
+/* global clearInterval, clearTimeout, location, setInterval, setTimeout, WebSocket, fetch */
 
 const firstBound = 500
 const lastBound = 20_000
@@ -22,6 +22,7 @@ export class Room {
   #options
   #socket
   #timer
+  #pinging
   #attempt = 0
   #position
   #retry
@@ -47,9 +48,25 @@ export class Room {
     socket.addEventListener('message', ({ data }) => {
       const frame = JSON.parse(data)
       joined ||= frame.type === 'hello'
+      if (frame.type === 'hello' && frame.heartbeat > 0) this.#watch(socket, frame.heartbeat)
       this.#receive(frame)
     })
-    socket.addEventListener('close', ({ code, reason }) => { this.#lost(code, reason, joined) })
+    socket.addEventListener('close', ({ code, reason }) => { if (this.#socket === socket) this.#lost(code, reason, joined) })
+  }
+
+  /** A browser cannot see the server's pings, so the page asks for itself: a socket that answers nothing is given up. */
+  #watch (socket, interval) {
+    clearInterval(this.#pinging)
+    let answered = true
+    this.#pinging = setInterval(() => {
+      if (answered) {
+        answered = false
+        this.request({ type: 'ping' }).then(() => { answered = true }, () => {})
+      } else {
+        socket.close()
+        this.#lost(1006, '', true) // its own close event may take minutes
+      }
+    }, interval)
   }
 
   /** There is a network again: no need to wait. */
@@ -102,12 +119,14 @@ export class Room {
 
   async #lost (code, reason, joined) {
     this.#socket = undefined
+    clearInterval(this.#pinging)
     for (const { reject } of this.#unanswered.values()) reject(new Error('the connection was lost before the answer came'))
     this.#unanswered.clear()
 
     const wait = delayAfter(code, this.#attempt++, this.#retry)
     this.#retry = undefined
     const refusal = wait === null ? reason || `closed with ${code}` : joined ? undefined : await this.#refusal()
+    if (this.#socket !== undefined) return // opened anew while the answer was on its way
     if (refusal !== undefined) {
       this.#options.onStatus('stopped', { reason: refusal })
       return

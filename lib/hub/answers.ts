@@ -6,27 +6,25 @@ import { toJson, type PayloadType } from '../payload.ts'
 import type { HubContext } from './context.ts'
 import type { MemberSession } from './session.ts'
 
-const closeCodeOf: Record<string, number> = {
-  FST_ROOMS_BAD_FRAME: 4000,
-  FST_ROOMS_FRAME_TOO_LARGE: 1009,
-  FST_ROOMS_INVALID_PAYLOAD: 4022,
-  FST_ROOMS_BROKER_DOWN: 4103
-}
+const closeCodeOf = new Map<unknown, number>([
+  ['FST_ROOMS_BAD_FRAME', 4000],
+  ['FST_ROOMS_FRAME_TOO_LARGE', 1009],
+  ['FST_ROOMS_INVALID_PAYLOAD', 4022],
+  ['FST_ROOMS_BROKER_DOWN', 4103]
+])
 
-const closeCodeOfStatus: Record<number, number> = { 401: 4001, 404: 4004, 429: 4101 }
+const closeCodeOfStatus = new Map([[401, 4001], [404, 4004], [429, 4101]])
 
 /** The close that says the same as an error. What speaks to the peer is a refusal; anything else is our own failure. */
 export function closeCodeFor (error: Error & { code?: unknown }): number {
-  const known = closeCodeOf[String(error.code)]
+  const known = closeCodeOf.get(error.code)
   if (known !== undefined) return known
-  return isClientError(error) ? closeCodeOfStatus[error.statusCode] ?? 4003 : 1011
+  return isClientError(error) ? closeCodeOfStatus.get(error.statusCode) ?? 4003 : 1011
 }
 
-/** Queues a frame that only this member gets, after hello. */
-export function reply (context: HubContext, session: MemberSession, frame: string): void {
-  if (session.state === 'closed') return
-  session.connection.send(frame)
-  context.sent(session)
+/** Queues a frame that only this member gets, after hello; a promise where the member has much to read first. */
+export function reply (session: MemberSession, frame: string): void | Promise<void> {
+  if (session.state !== 'closed') return session.deliver(frame)
 }
 
 /** Ends a session for an error. */
@@ -37,13 +35,15 @@ export function closeFor (context: HubContext, session: MemberSession, error: Er
 
 /** Tells a member that something of it was refused: where nothing can be answered, by the close. */
 export function refuse (context: HubContext, session: MemberSession, error: Error, ref?: Ref): void {
-  if (session.connection.mode === 'rooms.raw') closeFor(context, session, error)
-  else reply(context, session, ref === undefined ? frames.error(wireError(error)) : frames.ackError(ref, wireError(error)))
+  if (session.connection.mode === 'rooms.raw') {
+    // Its reader has left, and with that ends the session: that close says more.
+    if ((error as { code?: unknown }).code !== 'FST_ROOMS_SESSION_CLOSED') closeFor(context, session, error)
+  } else reply(session, ref === undefined ? frames.error(wireError(error)) : frames.ackError(ref, wireError(error)))
 }
 
 /** Says that a member's frame was taken, where it asked to be told. */
-export function acknowledge (context: HubContext, session: MemberSession, ref: Ref | undefined, id?: string, data?: unknown): void {
-  if (ref !== undefined && session.connection.mode === 'rooms.v1') reply(context, session, frames.ackOk(ref, id, data))
+export function acknowledge (session: MemberSession, ref: Ref | undefined, id?: string, data?: unknown): void {
+  if (ref !== undefined && session.connection.mode === 'rooms.v1') reply(session, frames.ackOk(ref, id, data))
 }
 
 /** A message that is no valid frame, or not by its schema: what happens is the host's to say (`onInvalid`). */

@@ -72,7 +72,10 @@ export class Connection implements PublicConnection {
     this.#socket.ping(NO_BYTES)
   }
 
-  pause (): void { this.#socket.pause() }
+  pause (): void {
+    // The answer to a close frame has to be read.
+    if (this.closingAt === 0) this.#socket.pause()
+  }
 
   resume (): void {
     // While reading was paused the peer could not be heard: its silence starts anew.

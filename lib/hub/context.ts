@@ -43,6 +43,8 @@ export interface HubContext {
   /** `app.rooms` */
   readonly rooms: Rooms<any>
   readonly brokerState: BrokerState
+  /** While draining nothing new is taken from members. */
+  readonly state: 'open' | 'draining' | 'closed'
   /** Sessions by id, those still joining included. */
   readonly sessions: ReadonlyMap<string, MemberSession>
   /** Sessions by user. */

@@ -48,7 +48,8 @@ async function deliverPermitted (hub: HubContext, session: MemberSession, frame:
       // Where another topic permits it, nobody else would hear of a hook that failed.
       const failure = asError(error)
       if (!isClientError(failure)) hub.fail(failure, session)
-      refusal ??= failure
+      // A plain no about another topic says nothing, not even that somebody is there.
+      if (name === topic || !(failure instanceof FST_ROOMS_FORBIDDEN)) refusal ??= failure
     }
   }
   if (permitted.length === 0 && refusal !== undefined) throw refusal
@@ -56,10 +57,11 @@ async function deliverPermitted (hub: HubContext, session: MemberSession, frame:
 }
 
 function deliver (hub: HubContext, session: MemberSession, { to, data, ref }: Direct, receivers: MemberSession[]): void {
+  if (session.dismissed) return
   const open = receivers.filter(receiver => receiver.state === 'open')
   if (open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
   const json = jsonOf(hub, session, data, ref)
   if (json === undefined) return
   for (const receiver of open) receiver.sendPrivate(receiver.privateFrame(json, session.id, session.user))
-  acknowledge(hub, session, ref, undefined, { local: open.length })
+  acknowledge(session, ref, undefined, { local: open.length })
 }

@@ -3,7 +3,7 @@ import type { Hooks, Log } from './context.ts'
 import type { Counters } from './counters.ts'
 import type { MemberSession } from './session.ts'
 
-/** Where errors of the host's hooks go: never up the stack, and each of them once. */
+/** Where errors of the host's hooks go: never up the stack, and each failure once. */
 export class Failures {
   readonly #onError: Hooks['onError']
   readonly #counters: Counters
@@ -20,6 +20,8 @@ export class Failures {
   tell (error: Error, session?: MemberSession): void {
     if (this.#told.has(error)) return
     this.#told.add(error)
+    // The same failure may come here twice in a turn; the same object thrown again later is another failure.
+    setImmediate(() => { this.#told.delete(error) })
     this.#counters.errors++
     const log = (err: Error): void => { this.#log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed') }
     const onError = this.#onError

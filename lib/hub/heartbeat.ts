@@ -12,6 +12,8 @@ export interface HeartbeatSettings {
   handshake: number
   /** A join took too long. */
   late (session: MemberSession): void
+  /** A peer has said goodbye, or broken the protocol, and holds on to its connection. */
+  gone (session: MemberSession): void
   /** A peer did not answer. */
   silent (session: MemberSession): void
 }
@@ -53,6 +55,9 @@ export class Heartbeat {
       const { connection } = session
       if (connection.closingAt !== 0) {
         if (now - connection.closingAt >= closeTimeout) connection.terminate()
+      } else if (!connection.isOpen) {
+        connection.closes()
+        this.#settings.gone(session)
       } else if (session.state === 'joining' && now - connection.openedAt >= handshake) this.#settings.late(session)
       else if (heartbeat !== false) this.#check(session, heartbeat, now, stalled)
     }

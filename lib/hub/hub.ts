@@ -74,6 +74,7 @@ export class Hub implements HubContext {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
       late: (session) => { this.end(session, serverEnding(4100)) },
+      gone: (session) => { this.end(session, { code: 1006, reason: '', by: 'peer' }) },
       silent: (session) => {
         this.counters.silent++
         this.end(session, serverEnding(4203))
@@ -155,6 +156,7 @@ export class Hub implements HubContext {
     const { connection, room, user } = session
     const wasOpen = session.state === 'open'
     if (by === 'server') {
+      session.dismissed = true
       if (!wasOpen) this.counters.refused++
       sayGoodbye(session, code, reason)
     }
@@ -176,7 +178,7 @@ export class Hub implements HubContext {
       if (session.accepted) this.#left(session)
     }
     // What a peer had sent before it went is still worked off, and its goodbye comes after that.
-    if (by === 'peer' && wasOpen) session.inbox.finish(finish)
+    if (by === 'peer' && wasOpen) session.inbox.whenIdle(finish)
     else finish()
   }
 
@@ -222,12 +224,13 @@ export class Hub implements HubContext {
     this.#failures.tell(error, session)
   }
 
-  /** Lets everybody go; settles when all are gone, at the latest after `drain.timeout`. */
+  /** Lets everybody go, once what members have sent is worked off; settles when all are gone, at the latest after `drain.timeout`. */
   async drain (): Promise<void> {
     if (this.state === 'open') this.state = 'draining'
     this.#presence.stop()
+    const deadline = await this.#drain.settle()
     for (const session of [...this.links]) this.end(session, serverEnding(1001))
-    await this.#drain.wait()
+    await this.#drain.wait(deadline)
   }
 
   async close (): Promise<void> {

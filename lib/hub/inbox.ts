@@ -10,7 +10,7 @@ export class Inbox<Item> {
   #queue: Item[] = []
   #busy = false
   #paused = false
-  #idle: (() => void) | undefined
+  #idle: (() => void)[] = []
 
   /** @param run - never throws, never rejects. */
   constructor (run: (item: Item) => void | Promise<void>, limit: number, flow: { pause (): void, resume (): void }) {
@@ -28,10 +28,10 @@ export class Inbox<Item> {
     }
   }
 
-  /** Nothing more comes: `done` is called when all is worked off. */
-  finish (done: () => void): void {
+  /** Calls back when all is worked off. */
+  whenIdle (done: () => void): void {
     if (this.#unfinished === 0) done()
-    else this.#idle = done
+    else this.#idle.push(done)
   }
 
   /** Drops what waits. */
@@ -56,9 +56,7 @@ export class Inbox<Item> {
       this.#flow.resume()
     }
     if (this.#unfinished === 0) {
-      const done = this.#idle
-      this.#idle = undefined
-      done?.()
+      for (const done of this.#idle.splice(0)) done()
     }
   }
 }

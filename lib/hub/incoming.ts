@@ -2,7 +2,7 @@ import { parse } from 'secure-json-parse'
 import type { ClientFrame } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, asError, isForPeer } from '../errors.ts'
 import { checkFrame } from '../protocol/parse.ts'
-import { acknowledge, badFrame, invalid, isValid, jsonOf, refuse } from './answers.ts'
+import { acknowledge, badFrame, closeFor, invalid, isValid, jsonOf, refuse } from './answers.ts'
 import type { HubContext } from './context.ts'
 import { sendDirect } from './directs.ts'
 import { setInfo } from './infos.ts'
@@ -38,6 +38,10 @@ function readFrame (hub: HubContext, session: MemberSession, text: string): Clie
 export function receive (hub: HubContext, session: MemberSession, data: Buffer, isBinary: boolean): void {
   if (session.state === 'closed') return
   if (session.held !== undefined) {
+    if (data.length > session.definition.maxPayload) {
+      closeFor(hub, session, new FST_ROOMS_FRAME_TOO_LARGE(data.length, session.definition.maxPayload))
+      return
+    }
     session.held.push({ data, isBinary })
     if (session.held.length >= hub.settings.limits.pending) session.connection.pause()
     return
@@ -56,8 +60,8 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
   if (frame === undefined) return
   session.badFrames = 0
   if (frame.type === 'ack') session.asks.answer(frame.ref, frame.data)
-  else if (frame.type === 'ping') acknowledge(hub, session, frame.ref)
-  else session.inbox.push(frame)
+  else if (frame.type === 'ping') acknowledge(session, frame.ref)
+  else if (hub.state === 'open') session.inbox.push(frame)
 }
 
 /** What came before hello. */
@@ -94,21 +98,22 @@ function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'messa
   const { definition, topic } = session
   if (definition.publish === null) throw new FST_ROOMS_FORBIDDEN('members may not publish here')
   if (!isValid(hub, session, definition.publish, frame.data, frame.ref)) return
-  return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data }, () => accept(hub, session, frame))
+  return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data }, () => take(hub, session, frame))
 }
 
 /** A member's message that is valid and permitted: to the reader, to the host's handler, or to the room. */
-function accept (hub: HubContext, session: MemberSession, { data, ref }: FrameOf<'message'>): void | Promise<void> {
-  if (session.claim !== undefined) return proceed(session.claim.offer(data), () => { acknowledge(hub, session, ref) })
+function take (hub: HubContext, session: MemberSession, { data, ref }: FrameOf<'message'>): void | Promise<void> {
+  if (session.dismissed) return
+  if (session.claim !== undefined) return proceed(session.claim.offer(data), () => { acknowledge(session, ref) })
 
   const handler = hub.hooks.onMessage.get(session.key)
-  if (handler !== undefined) return proceed(handler(session, data), answer => { acknowledge(hub, session, ref, undefined, answer) })
+  if (handler !== undefined) return proceed(handler(session, data), answer => { acknowledge(session, ref, undefined, answer) })
 
   const { definition, topic, id, user } = session
   const json = jsonOf(hub, session, data, ref)
   if (json === undefined) return
   return proceed(hub.publish(definition, topic, json, { from: id, user }), result => {
     if (!result.published) throw new FST_ROOMS_BROKER_DOWN()
-    acknowledge(hub, session, ref, result.id)
+    acknowledge(session, ref, result.id)
   })
 }

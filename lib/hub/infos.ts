@@ -5,10 +5,11 @@ import type { HubContext } from './context.ts'
 import { ifPermitted } from './permission.ts'
 import type { MemberSession } from './session.ts'
 
-/** @throws FST_ROOMS_INFO_TOO_LARGE */
-export function checkInfoSize (json: string, limit: number): void {
+/** The info as others will see it, from its JSON: a frozen copy, so that what was checked stays as it was. @throws FST_ROOMS_INFO_TOO_LARGE */
+export function readInfo (json: string, limit: number): unknown {
   const bytes = Buffer.byteLength(json)
   if (bytes > limit) throw new FST_ROOMS_INFO_TOO_LARGE(bytes, limit)
+  return JSON.parse(json, (_name, value: unknown) => Object.freeze(value))
 }
 
 /** A member's presence frame: its new info, or the wish to see who is here. */
@@ -16,18 +17,19 @@ export function setInfo (hub: HubContext, session: MemberSession, { info, ref }:
   const { definition, topic, room } = session
   if (definition.presence === null || room?.presence === undefined) throw new FST_ROOMS_NO_PRESENCE(topic)
   if (info === undefined) {
-    reply(hub, session, room.presence.snapshot())
-    acknowledge(hub, session, ref)
-    return
+    // Snapshots are large where requests are small: the next is made when this one has left.
+    const waiting = reply(session, room.presence.snapshot())
+    acknowledge(session, ref)
+    return waiting
   }
   if (!isValid(hub, session, definition.presence, info, ref)) return
   const json = jsonOf(hub, session, info, ref)
   if (json === undefined) return
-  checkInfoSize(json, hub.settings.limits.info)
+  const copy = readInfo(json, hub.settings.limits.info)
   return ifPermitted(hub, { action: 'presence', topic, session, payload: info }, () => {
     if (session.state === 'closed') return
-    session.info = info
+    session.info = copy
     hub.presenceChanged(session)
-    acknowledge(hub, session, ref)
+    acknowledge(session, ref)
   })
 }

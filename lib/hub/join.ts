@@ -61,7 +61,6 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
     return
   }
   session.state = 'open'
-  session.room = room
   room.joining--
   room.add(session)
   if (connection.mode === 'rooms.v1') {

@@ -14,12 +14,17 @@ const listBelow = 150
 
 /** A member as others see it. */
 export function describe (session: MemberSession): Member {
-  session.announced = true
   return {
     session: session.id,
     ...(session.user === undefined ? {} : { user: session.user }),
     ...(session.info === undefined ? {} : { info: session.info })
   }
+}
+
+/** A member as a frame names it. */
+function name (session: MemberSession): Member {
+  session.announced = true
+  return describe(session)
 }
 
 /** Who is in one room, as its members are told. */
@@ -82,7 +87,7 @@ export class RoomPresence {
     this.#counting ||= size > countAbove
     this.#snapshot ??= this.#counting
       ? presenceCount(size)
-      : presenceState(size, members.filter(member => member.state === 'open').map(describe))
+      : presenceState(size, members.filter(member => member.state === 'open').map(name))
     return this.#snapshot
   }
 
@@ -91,7 +96,7 @@ export class RoomPresence {
     const leave: { session: string }[] = []
     for (const [session, change] of this.#changes) {
       if (change === 'left') leave.push({ session })
-      else join.push(describe(change))
+      else join.push(name(change))
     }
     return presenceDiff(count, join, leave)
   }

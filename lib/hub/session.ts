@@ -61,6 +61,8 @@ export class MemberSession implements Session<string, any> {
   onAccept: (() => void) | undefined
   /** onJoin has accepted it, so onLeave is owed. */
   accepted = false
+  /** The server has ended it: what it had sent counts no more. */
+  dismissed = false
   /** How it ended, once it has. */
   ending: LeaveReason = { code: 1006, reason: '' }
   readonly #context: HubContext
@@ -110,14 +112,16 @@ export class MemberSession implements Session<string, any> {
     return rawPayload(Buffer.from(json), this.definition.message.schema === null).toString()
   }
 
-  /** Queues a private frame; a promise where its bytes wait above the high-water mark. @throws FST_ROOMS_SESSION_CLOSED */
+  /** Queues a private frame; a promise where its bytes wait above the high-water mark, and nobody has to wait for it. @throws FST_ROOMS_SESSION_CLOSED */
   sendPrivate (frame: string): void | Promise<void> {
     if (this.state === 'closed' || this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id)
     this.#context.counters.directs++
-    if (this.#early !== undefined) {
-      this.#early.push(frame)
-      return
-    }
+    if (this.#early === undefined) return this.deliver(frame)
+    this.#early.push(frame)
+  }
+
+  /** Queues a frame that only this member gets; a promise where its bytes wait above the high-water mark. */
+  deliver (frame: string): void | Promise<void> {
     if (this.connection.bufferedBytes <= highWaterMark) {
       this.connection.send(frame)
       this.#context.sent(this)
@@ -127,6 +131,7 @@ export class MemberSession implements Session<string, any> {
       this.connection.sendAnd(frame, error => { error == null ? resolve() : reject(new FST_ROOMS_SESSION_CLOSED(this.id)) })
     })
     this.#context.sent(this)
+    drained.catch(() => {})
     return drained
   }
 
@@ -166,7 +171,8 @@ export class MemberSession implements Session<string, any> {
   }
 
   get writable (): Writable {
-    this.#writable ??= new Writable({
+    if (this.#writable !== undefined) return this.#writable
+    const writable = new Writable({
       objectMode: true,
       highWaterMark: 1,
       write: (payload, _encoding, done) => {
@@ -177,6 +183,11 @@ export class MemberSession implements Session<string, any> {
         done()
       }
     })
-    return this.#writable
+    // Where nobody else listens an error of the stream would be one of the process, and a session may close at any time.
+    writable.on('error', (error: Error & { code?: string }) => {
+      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#context.fail(error, this)
+    })
+    this.#writable = writable
+    return writable
   }
 }

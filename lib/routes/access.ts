@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { Identity, Mode } from '../../types/index.ts'
 import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_FORBIDDEN, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_ORIGIN_REFUSED } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
-import { checkInfoSize } from '../hub/infos.ts'
+import { readInfo } from '../hub/infos.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { maxTopicLength } from '../protocol/topic-name.ts'
 import { modes, negotiate } from '../protocol/modes.ts'
@@ -38,16 +38,20 @@ async function checkOrigin ({ origin: rule }: ResolvedOptions, request: FastifyR
   const { origin } = request.headers
   if (origin === undefined || rule === 'any') return
   let allowed: unknown
-  if (rule === 'same') allowed = isSameOrigin(origin, request.host)
+  if (rule === 'same') allowed = isSameOrigin(origin, request)
   else if (typeof rule === 'function') allowed = await rule(origin, request)
   else allowed = rule.some(entry => typeof entry === 'string' ? entry === origin : new RegExp(entry).test(origin))
   if (allowed !== true) throw new FST_ROOMS_ORIGIN_REFUSED()
 }
 
-/** Host and port as a browser forms them: the default port of the scheme is left out, and so it may be in `Host`. */
-function isSameOrigin (origin: string, host: string): boolean {
+/**
+ * Host and port as a browser forms them: the default port of the scheme is left out, and so it may be in `Host`. A page of
+ * https may be behind a proxy that we see http from, but one of http is none of a site that we know to be https.
+ */
+function isSameOrigin (origin: string, { host, protocol: own }: FastifyRequest): boolean {
   try {
     const { protocol, host: originHost } = new URL(origin)
+    if (protocol === 'http:' && own === 'https') return false
     return originHost !== '' && originHost === new URL(`${protocol}//${host}`).host
   } catch {
     return false // "null", the origin of sandboxed pages, among others
@@ -66,10 +70,10 @@ function checkIdentity (identity: unknown): Identity | null {
 }
 
 /** Presence info is the host's own word: where it does not fit, the host must know. @throws FST_ROOMS_INVALID_IDENTITY */
-function checkInfo ({ presence }: TopicDefinition, info: unknown, limit: number): void {
-  if (presence === null || info === undefined) return
+function withInfo ({ presence }: TopicDefinition, identity: Identity | null, limit: number): Identity | null {
+  if (presence === null || identity?.info === undefined) return identity
   try {
-    checkInfoSize(presence.serialise(info), limit)
+    return { user: identity.user, info: readInfo(presence.serialise(identity.info), limit) }
   } catch (error) {
     throw new FST_ROOMS_INVALID_IDENTITY(`an "info" that this topic does not take: ${(error as Error).message}`)
   }
@@ -101,8 +105,7 @@ export function joinAccess (context: AccessContext, definition: TopicDefinition)
     if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(', '))
     if (context.hub.state !== 'open') throw new FST_ROOMS_DRAINING()
     await checkOrigin(context.options, request)
-    const identity = await permit(context, 'join', topic, request)
-    checkInfo(definition, identity?.info, context.options.limits.info)
+    const identity = withInfo(definition, await permit(context, 'join', topic, request), context.options.limits.info)
     // ws answers with the first name of the offer, whoever registered it and however: so only ours is left.
     if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode;
     (request as AccessRequest)[kAccess] = { topic, identity, mode }

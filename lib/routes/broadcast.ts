@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest, FastifySchema } from 'fastify'
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
+import { toJson } from '../payload.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { broadcastResponseSchema, paramsSchema } from '../schemas.ts'
@@ -20,7 +21,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
   const handler = async (request: FastifyRequest) => {
     const { topic } = (request as AccessRequest)[kAccess]
     // The body was checked by the route, with the validator that code and members' frames go through.
-    return hub.publish(definition, topic, JSON.stringify(request.body), {})
+    return hub.publish(definition, topic, toJson(request.body), {})
   }
 
   const paths = typeof definition.post === 'string' ? [definition.post] : topicPaths(registry, definition)

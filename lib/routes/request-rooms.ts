@@ -1,7 +1,7 @@
 import { isErrored, type Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { BroadcastOptions, RequestRooms } from '../../types/index.ts'
-import { FST_ROOMS_CLOSED, FST_ROOMS_RESPONSE_ENDED, asError } from '../errors.ts'
+import { FST_ROOMS_CLOSED, FST_ROOMS_NO_RESPONSE, FST_ROOMS_RESPONSE_ENDED, asError } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import { checkExcept } from '../rooms.ts'
 import { kPending, kReply } from '../symbols.ts'
@@ -83,6 +83,12 @@ function streamOf (body: unknown): Readable | null {
 
 type Carrier = FastifyRequest & { [kReply]: FastifyReply | null, [kPending]: PendingBroadcasts | null }
 
+/** The request was upgraded: it has no response any more. */
+export function forgetReply (request: FastifyRequest): void {
+  (request as Carrier)[kReply] = null;
+  (request as Carrier)[kPending] = null
+}
+
 /** Adds `request.rooms` to the scope. */
 export function decorateRequests (app: FastifyInstance, hub: Hub, registry: TopicRegistry): void {
   app.decorateRequest(kReply as never, null as never)
@@ -90,7 +96,8 @@ export function decorateRequests (app: FastifyInstance, hub: Hub, registry: Topi
   app.decorateRequest('rooms', {
     getter () {
       const carrier = this as unknown as Carrier
-      carrier[kPending] ??= new PendingBroadcasts(hub, registry, carrier[kReply]!)
+      if (carrier[kReply] === null) throw new FST_ROOMS_NO_RESPONSE()
+      carrier[kPending] ??= new PendingBroadcasts(hub, registry, carrier[kReply])
       return carrier[kPending]
     }
   } as never)

@@ -5,16 +5,25 @@ import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
 import { paramsSchema, querySchema } from '../schemas.ts'
 import { kAccess, kInjected } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
+import { forgetReply } from './request-rooms.ts'
 import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
 import { topicPaths } from './paths.ts'
 import type { UpgradeGuard } from './upgrade-guard.ts'
 
-type Socket = WebSocketLike & { listeners (event: 'error'): ((error: Error) => void)[], removeListener (event: 'error', listener: (error: Error) => void): unknown }
+interface Stream { _httpMessage?: { detachSocket (socket: Stream): void } | null }
+type Socket = WebSocketLike & { _socket?: Stream, listeners (event: 'error'): ((error: Error) => void)[], removeListener (event: 'error', listener: (error: Error) => void): unknown }
 
 async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): Promise<never> {
   reply.header('upgrade', 'websocket').header('connection', 'upgrade')
   throw new FST_ROOMS_UPGRADE_REQUIRED()
+}
+
+/** The response that never comes would stay with the socket for as long as it lives, and with it reply and request. */
+function letGo (socket: Socket, request: FastifyRequest): void {
+  const stream = socket._socket
+  stream?._httpMessage?.detachSocket(stream)
+  forgetReply(request)
 }
 
 /** `GET` of a topic: an upgrade joins it. */
@@ -30,7 +39,8 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     scope.websocketServer.clients?.delete(socket as never)
     // Its listener would log what is none of its business, and holds the request for as long as the connection lives.
     for (const listener of socket.listeners('error')) socket.removeListener('error', listener)
-    guard.release(request.raw.socket);
+    guard.release(request.raw.socket)
+    letGo(socket, request);
     (request.raw as { [kInjected]?: (socket: Socket) => void })[kInjected]?.(socket)
     hub.arrive({
       socket,

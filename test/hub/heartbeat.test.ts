@@ -9,12 +9,14 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
   const links = new Set(members.map(({ session }) => session))
   const silent: string[] = []
   const late: string[] = []
+  const gone: string[] = []
   const real = globalThis.setInterval
   let sweep = (): void => {}
   let every = 0
   const heart = new Heartbeat(links, {
     heartbeat,
     handshake,
+    gone: ({ id }) => { gone.push(id) },
     late: ({ id }) => { late.push(id) },
     silent: ({ id }) => { silent.push(id) }
   })
@@ -42,7 +44,7 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
     now = until
     at(now, sweep)
   }
-  return { links, silent, late, run, stall, every }
+  return { links, gone, silent, late, run, stall, every }
 }
 
 /** A member whose connection was opened at time 0. */
@@ -182,7 +184,7 @@ t.test('sweeps are a fraction of the shortest time that is watched', async t => 
 
 t.test('a stopped heartbeat looks at nobody any more', async t => {
   const peer = fakeMember('peer')
-  const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, late () {}, silent () {} })
+  const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, gone () {}, late () {}, silent () {} })
   heart.start()
   heart.stop()
   await new Promise(resolve => setTimeout(resolve, 60))
@@ -217,4 +219,17 @@ t.test('sendAnd tells when the bytes have left', async t => {
   const { session, socket } = fakeMember('a')
   await new Promise<void>(resolve => { session.connection.sendAnd('1', () => { resolve() }) })
   t.same(socket.sent, ['1'])
+})
+
+t.test('a peer that has begun to close and holds on to its connection is out at once, and cut after 5 s', async t => {
+  const peer = fakeMember('peer')
+  const beats = beat([peer], false)
+  peer.socket.readyState = 2
+  beats.run(100)
+  t.same(beats.gone, ['peer'])
+  beats.run(5_000)
+  t.equal(peer.socket.terminations, 0)
+  beats.run(5_200)
+  t.ok(peer.socket.terminations > 0)
+  t.same(beats.gone, ['peer'], 'once')
 })

@@ -69,11 +69,11 @@ t.test('a bound of one pauses for every unfinished message', async t => {
 t.test('finish calls back at once where nothing is left, else after the last piece', async t => {
   const { inbox, started, end } = create(10)
   let done = 0
-  inbox.finish(() => { done++ })
+  inbox.whenIdle(() => { done++ })
   t.equal(done, 1)
   inbox.push('a')
   inbox.push('b')
-  inbox.finish(() => { done++ })
+  inbox.whenIdle(() => { done++ })
   await end('a')
   t.equal(done, 1, 'b is not finished')
   await end('b')

@@ -23,7 +23,7 @@ const parse = (frame: string | undefined) => frame === undefined ? undefined : J
 t.test('a member is shown with what is known of it, and nothing else', async t => {
   const { session } = fakeMember('a')
   t.same(describe(session), { session: 'a' })
-  t.ok(session.announced)
+  t.notOk(session.announced, 'no frame has named it')
   session.info = null
   t.same(describe(session), { session: 'a', info: null })
   Object.assign(session, { user: 'u', info: { name: 'N' } })
