@@ -1,0 +1,241 @@
+// The load generator: a process of its own, one for each run. It is told its job by the parent and answers with figures.
+import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Answer, Figures, Job } from './job.ts'
+import { Control, joinAll, Member, now, publication, requests, Tally } from './wire.ts'
+
+/** Microseconds of a clock tick of /proc; 100 a second on every Linux that Node.js runs on. */
+const tick = 10_000
+const page = 4_096
+/** No round takes so long, unless something is broken. */
+const patience = 30_000
+
+/** User and system time of the server, all of its threads, in microseconds. */
+function cpuOf (pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) * tick
+}
+
+function residentOf (pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * page
+}
+
+function timely<T> (promise: Promise<T>, what: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_resolve, reject) => { timer = setTimeout(() => { reject(new Error(`${what}: nothing for ${patience / 1000} s`)) }, patience) })
+  return Promise.race([promise, late]).finally(() => { clearTimeout(timer) })
+}
+
+function figures ({ units, micros, cpu }: Omit<Measured, 'rounds'>): Figures {
+  return { units, seconds: micros / 1e6, cpu: cpu / units, perSecond: units / (micros / 1e6) }
+}
+
+interface Measured { units: number, rounds: number, micros: number, cpu: number }
+
+/** Repeats rounds: first to warm up, then measured. */
+async function repeat ({ pid, seconds }: Job, units: () => number, round: () => Promise<unknown>): Promise<Measured> {
+  const warm = now()
+  while (now() - warm < seconds.warmUp * 1e6) await timely(round(), 'a round')
+  const before = units()
+  const cpuBefore = cpuOf(pid)
+  const start = now()
+  let rounds = 0
+  let cpu = 0
+  let micros = 0
+  while (cpu < seconds.cpu * 1e6 && micros < seconds.wall * 1e6) {
+    await timely(round(), 'a round')
+    rounds++
+    cpu = cpuOf(pid) - cpuBefore
+    micros = now() - start
+  }
+  return { units: units() - before, rounds, micros, cpu }
+}
+
+const message = { seq: 1, t: 0, user: 'u42', text: 'forty-two characters of text, give or take' }
+
+async function members (job: Job, tally: Tally, count = job.members, rooms = job.rooms): Promise<Member[]> {
+  const { protocol, port, deflate } = job
+  return joinAll(count, index => new Member({ protocol, port, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}) }))
+}
+
+/** A window of broadcasts is outstanding at a time: the next leaves when every member has all of the last. */
+async function rounds (job: Job): Promise<Figures> {
+  const tally = new Tally()
+  const control = new Control(job.control)
+  const joined = await timely(members(job, tally), 'joining')
+  const { publishers = 0, joins = 0 } = job
+  const frame = publication(job.protocol, message, job.ref === true)
+  const perBroadcast = job.members / job.rooms - (job.except === true ? 1 : 0)
+  const broadcasts = publishers > 0 ? publishers : job.rooms * job.window
+  const acks = job.ref === true ? publishers : 0
+  let deliveries = 0
+
+  const publish = (): void => {
+    if (publishers === 0) control.send(`b ${job.rooms} ${job.window}`)
+    else for (let i = 0; i < publishers; i++) joined[i]!.socket.write(frame)
+  }
+  const round = async (): Promise<void> => {
+    const all = tally.expect(broadcasts * perBroadcast + acks)
+    publish()
+    await all
+    deliveries += broadcasts * perBroadcast
+  }
+
+  if (joins === 0) {
+    const result = figures(await repeat(job, () => deliveries, round))
+    control.close()
+    return { ...result, compressed: tally.compressed / tally.received }
+  }
+
+  // Connections made beforehand are upgraded along with the broadcasts of a round; they are gone after it.
+  const { protocol, port } = job
+  const others = new Tally()
+  const connectOthers = async (): Promise<Member[]> => {
+    const made = Array.from({ length: joins }, () => new Member({ protocol, port, room: 'room:0', tally: others }))
+    await Promise.all(made.map(member => member.connected()))
+    return made
+  }
+  let waiting = await connectOthers()
+  const churn = async (withBroadcasts: boolean): Promise<void> => {
+    const joining = waiting
+    const work: Promise<unknown>[] = []
+    // Every other one before the broadcasts, the rest after them.
+    joining.forEach((member, index) => { if (index % 2 === 0) work.push(member.join()) })
+    if (withBroadcasts) work.push(round())
+    joining.forEach((member, index) => { if (index % 2 === 1) work.push(member.join()) })
+    const next = connectOthers()
+    await Promise.all(work)
+    for (const member of joining) member.destroy()
+    waiting = await next
+  }
+  // What joining costs by itself, at the same pace, is taken off: the question is what it does to the broadcasts.
+  const alone = await repeat(job, () => 0, () => churn(false))
+  // What the joiners received was delivered, too.
+  const { rounds, ...both } = await repeat(job, () => deliveries + others.received, () => churn(true))
+  for (const member of waiting) member.destroy()
+  control.close()
+  return { ...figures({ ...both, cpu: both.cpu - rounds * alone.cpu / alone.rounds }), gross: both.cpu / both.units }
+}
+
+/** Every member is alone in its room, and sends again when it has its own message back. */
+async function echo (job: Job): Promise<Figures> {
+  const tallies = Array.from({ length: job.members }, () => new Tally())
+  const joined = await timely(joinAll(job.members, index => new Member({ protocol: job.protocol, port: job.port, room: `room:${index}`, tally: tallies[index]! })), 'joining')
+  const frame = publication(job.protocol, message, false)
+  let echoes = 0
+  let stopped = false
+  let fail: (error: Error) => void = () => {}
+  const failure = new Promise<never>((_resolve, reject) => { fail = reject })
+  failure.catch(() => {})
+  tallies.forEach((tally, index) => {
+    tally.failed = error => { fail(error) }
+    tally.target = 1
+    tally.reached = () => {
+      echoes++
+      tally.target++
+      if (!stopped) joined[index]!.socket.write(frame)
+    }
+  })
+  for (const { socket } of joined) socket.write(frame)
+  const result = figures(await repeat(job, () => echoes, () => Promise.race([sleep(50), failure])))
+  stopped = true
+  return result
+}
+
+async function latency (job: Job): Promise<Figures> {
+  const { rate = 50, seconds, pid } = job
+  const tally = new Tally()
+  const control = new Control(job.control)
+  await timely(members(job, tally), 'joining')
+  const run = async (duration: number): Promise<number> => {
+    const count = Math.round(duration * rate)
+    const all = tally.expect(count * job.members)
+    all.catch(() => {})
+    const start = performance.now()
+    for (let i = 0; i < count; i++) {
+      const wait = start + i * 1000 / rate - performance.now()
+      if (wait > 0) await sleep(wait)
+      control.send(`t ${now()}`)
+    }
+    await timely(all, 'messages')
+    return count * job.members
+  }
+  await run(seconds.warmUp)
+  const duration = 5 * seconds.wall / 3
+  tally.latencies = new Float64Array(Math.ceil(duration * rate + 1) * job.members)
+  const cpu = cpuOf(pid)
+  const start = now()
+  const deliveries = await run(duration)
+  const result = figures({ units: deliveries, micros: now() - start, cpu: cpuOf(pid) - cpu })
+  const sorted = tally.latencies.subarray(0, tally.timed).sort()
+  const percentile = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]! / 1000
+  if (sorted.length < deliveries * 0.9) throw new Error(`only ${sorted.length} of ${deliveries} messages could be timed`)
+  control.close()
+  return { ...result, p50: percentile(0.5), p99: percentile(0.99) }
+}
+
+/** Batches of connections until there is CPU time enough to tell; only connecting is measured, not the end of a batch. */
+async function connecting (job: Job): Promise<Figures> {
+  const { pid, seconds } = job
+  let units = 0
+  let micros = 0
+  let cpu = 0
+  for (let batch = 0; batch < 10 && cpu < seconds.cpu * 1e6 && micros < seconds.wall * 1e6; batch++) {
+    const startCpu = cpuOf(pid)
+    const start = now()
+    const joined = await timely(members(job, new Tally()), 'joining')
+    // The first batch warms up.
+    if (batch > 0) {
+      micros += now() - start
+      cpu += cpuOf(pid) - startCpu
+      units += joined.length
+    }
+    for (const member of joined) member.destroy()
+    // The server sees them off before the next batch.
+    await sleep(500)
+  }
+  return figures({ units, micros, cpu })
+}
+
+/** What the server holds more with all members connected, garbage collected before and after. */
+async function idle (job: Job): Promise<Figures> {
+  const { pid } = job
+  const control = new Control(job.control)
+  // Code is compiled and pools are filled by the first connections, whatever their number.
+  for (const member of await timely(members(job, new Tally(), 500), 'joining')) member.destroy()
+  await sleep(500)
+  await control.collect()
+  await sleep(500)
+  const before = residentOf(pid)
+  const cpu = cpuOf(pid)
+  const start = now()
+  const joined = await timely(members(job, new Tally()), 'joining')
+  const result = figures({ units: joined.length, micros: now() - start, cpu: cpuOf(pid) - cpu })
+  await sleep(1_000)
+  await control.collect()
+  await sleep(1_000)
+  const bytes = (residentOf(pid) - before) / joined.length
+  control.close()
+  return { ...result, bytes }
+}
+
+async function post (job: Job): Promise<Figures> {
+  const tally = new Tally()
+  let fail: (error: Error) => void = () => {}
+  const failure = new Promise<never>((_resolve, reject) => { fail = reject })
+  failure.catch(() => {})
+  tally.failed = error => { fail(error) }
+  const client = requests(job.port, 64, JSON.stringify(message), tally)
+  const result = figures(await repeat(job, () => tally.received, () => Promise.race([sleep(50), failure])))
+  client.stop()
+  return result
+}
+
+const kinds = { rounds, echo, latency, connect: connecting, idle, post }
+
+process.once('message', (job: Job) => {
+  const answer = (answer: Answer): void => { process.send!(answer, () => { process.exit(0) }) }
+  kinds[job.kind](job).then(result => { answer({ figures: result }) }, (error: Error) => { answer({ error: error.message }) })
+})
+process.once('disconnect', () => { process.exit(0) })

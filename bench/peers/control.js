@@ -1,0 +1,95 @@
+// What every peer shares. Plain JavaScript: the peers run without a loader, under Node.js and under Bun.
+import { createServer } from 'node:net'
+
+/** What the scenario needs of its server: `{ rooms, deflate, large, except, post }`. */
+export const setup = JSON.parse(process.env.BENCH ?? '{}')
+
+export const host = '127.0.0.1'
+
+/** Of every message: the typed topic of fastify-rooms is checked against it, and so is the body of the HTTP routes. */
+export const schema = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['seq', 't', 'user', 'text'],
+  properties: {
+    seq: { type: 'integer' },
+    t: { type: 'integer' },
+    user: { type: 'string', maxLength: 64 },
+    text: { type: 'string', maxLength: 2000 },
+    items: {
+      type: 'array',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['name', 'value', 'unit'],
+        properties: { name: { type: 'string' }, value: { type: 'number' }, unit: { type: 'string' } }
+      }
+    }
+  }
+}
+
+/** About 1 KiB of JSON with `seq` and the rest around it, compressible as such data is. */
+const items = ['temperature', 'pressure', 'humidity', 'voltage', 'current', 'frequency', 'throughput', 'latency', 'utilisation', 'temperature-2', 'pressure-2', 'humidity-2', 'voltage-2', 'current-2', 'frequency-2', 'throughput-2', 'latency-2', 'load-2']
+  .map((name, index) => ({ name, value: Math.round(1e6 * Math.abs(Math.sin(index + 1))) / 1e3, unit: ['K', 'hPa', '%', 'V', 'A', 'Hz'][index % 6] }))
+
+let seq = 0
+
+/** @param {number} t - a time stamp of the load generator, in microseconds; 0 where nobody asks */
+function message (t) {
+  const small = { seq: ++seq, t, user: 'u42', text: 'forty-two characters of text, give or take' }
+  return setup.large ? { ...small, items } : small
+}
+
+/**
+ * Says where the server listens, and takes commands on a TCP port of its own:
+ * `b <rooms> <count>` broadcasts so many messages to each room within one turn of the loop, `t <stamp>` one message that carries the stamp
+ * to room 0, `g` collects garbage and answers a line. The process ends with its standard input, so that nothing outlives the bench.
+ *
+ * @param {number} port
+ * @param {(room: string, message: object) => void} broadcast
+ */
+export function ready (port, broadcast) {
+  const names = Array.from({ length: setup.rooms ?? 1 }, (_, index) => `room:${index}`)
+  const run = (socket, [command, first, second]) => {
+    if (command === 'b') {
+      for (let room = 0; room < Number(first); room++) {
+        for (let i = 0; i < Number(second); i++) broadcast(names[room], message(0))
+      }
+    } else if (command === 't') {
+      broadcast(names[0], message(Number(first)))
+    } else if (command === 'g') {
+      if (globalThis.Bun !== undefined) globalThis.Bun.gc(true)
+      else for (let i = 0; i < 3; i++) globalThis.gc?.()
+      socket.write('ok\n')
+    }
+  }
+  const control = createServer(socket => {
+    let rest = ''
+    socket.setNoDelay(true)
+    socket.setEncoding('latin1')
+    socket.on('error', () => {})
+    socket.on('data', text => {
+      const lines = (rest + text).split('\n')
+      rest = lines.pop()
+      for (const line of lines) run(socket, line.split(' '))
+    })
+  })
+  control.listen(0, host, () => { console.log(JSON.stringify({ port, control: control.address().port })) })
+  process.stdin.resume()
+  process.stdin.on('end', () => { process.exit(0) })
+}
+
+/** The members of each room, where a server has no rooms of its own. */
+export class RoomMap {
+  #rooms = new Map()
+
+  /** @param {string} room @returns {Iterable<any>} */
+  members (room) { return this.#rooms.get(room) ?? [] }
+
+  join (room, socket) {
+    const members = this.#rooms.get(room)
+    if (members === undefined) this.#rooms.set(room, new Set([socket]))
+    else members.add(socket)
+    socket.on('close', () => { this.#rooms.get(room).delete(socket) })
+  }
+}

@@ -1,0 +1,26 @@
+// The package under test, with everything on that it does by default: validation of a typed topic, heartbeat, back-pressure, stats.
+import Fastify from 'fastify'
+import { host, ready, schema, setup } from './control.js'
+
+const { default: fastifyRooms, defineTopics } = await import(process.env.BENCH_PACKAGE)
+const app = Fastify()
+
+await app.register(fastifyRooms, {
+  prefix: '/r',
+  topics: defineTopics({
+    'room:*': { message: schema, publish: true },
+    ...(setup.post === true ? { news: { message: schema, post: true } } : {})
+  }),
+  ...(setup.post === true ? { authorize: () => true } : {}),
+  ...(setup.deflate === true ? { websocket: { options: { perMessageDeflate: true } } } : {}),
+  ...(setup.except === true
+    ? {
+        onMessage: {
+          'room:*': async (session, message) => { await session.rooms.broadcast(session.topic, message, { except: session.id }) }
+        }
+      }
+    : {})
+})
+
+await app.listen({ host, port: 0 })
+ready(app.server.address().port, (room, message) => { app.rooms.broadcast(room, message) })

@@ -1,0 +1,108 @@
+import type { Figures } from './job.ts'
+import { ours, targets, type Metric, type Scenario } from './scenarios.ts'
+
+/** Above this share of a core that something else had, a run is called disturbed. */
+export const disturbance = 0.1
+
+/** The figures of all runs, by scenario and peer. */
+export type Results = Map<string, Map<string, Figures[]>>
+
+function spread (values: number[]): { median: number, least: number, most: number } {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  const median = sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+  return { median, least: sorted[0]!, most: sorted.at(-1)! }
+}
+
+/** Three significant digits, which is more than the runs agree in. */
+function show (value: number): string {
+  if (value >= 1_000) return Math.round(value).toLocaleString('en')
+  return String(Number(value.toPrecision(3)))
+}
+
+/** @returns the median, and least and most in brackets where there was more than one run */
+function cell (values: number[], by = 1): string {
+  const { median, least, most } = spread(values.map(value => value / by))
+  return values.length === 1 ? show(median) : `${show(median)} (${show(least)}–${show(most)})`
+}
+
+const valueOf = (figures: Figures[] | undefined, metric: Metric): number | undefined =>
+  figures === undefined ? undefined : spread(figures.map(figure => figure[metric]!)).median
+
+const bold = (name: string, text: string): string => name.startsWith(ours) ? `**${text}**` : text
+
+function table (scenario: Scenario, names: string[], results: Map<string, Figures[]>): string {
+  const { id, title, metric, unit } = scenario
+  const columns: [string, (figures: Figures[]) => string][] = []
+  if (metric === 'p99') columns.push(['p50 ms', figures => cell(figures.map(({ p50 }) => p50!))], ['p99 ms', figures => cell(figures.map(({ p99 }) => p99!))])
+  if (metric === 'bytes') columns.push(['kB resident per connection', figures => cell(figures.map(({ bytes }) => bytes!), 1_000)])
+  columns.push([`µs CPU per ${unit}`, figures => cell(figures.map(({ cpu }) => cpu))])
+  if (scenario.joins !== undefined) columns.push(['the joins left in', figures => cell(figures.map(({ gross }) => gross!))])
+  if (metric !== 'bytes' && metric !== 'p99') columns.push([`${unit === 'delivery' ? 'deliveries' : `${unit}s`}/s`, figures => show(spread(figures.map(({ perSecond }) => perSecond)).median)])
+  if (scenario.deflate === true) columns.push(['compressed', figures => `${Math.round(100 * spread(figures.map(({ compressed }) => compressed!)).median)} %`])
+
+  const reference = valueOf(results.get(ours) ?? [...results].find(([name]) => name.startsWith(ours))?.[1], metric)
+  const head = ['server', ...columns.map(([name]) => name), `ratio to ${ours}`]
+  const rows = names.filter(name => results.has(name)).map(name => {
+    const figures = results.get(name)!
+    const ratio = reference === undefined ? '–' : `${show(valueOf(figures, metric)! / reference)} ×`
+    return [bold(name, name), ...columns.map(([, text]) => text(figures)), ratio]
+  })
+  return [`## ${id}`, '', `${title}.`, '', ...[head, head.map(() => '---'), ...rows].map(cells => `| ${cells.join(' | ')} |`)].join('\n')
+}
+
+function summary (results: Results): string {
+  const rows: string[][] = []
+  for (const { scenario, against, bound, at } of targets) {
+    const of = results.get(scenario)
+    if (of === undefined) continue
+    const metric = metrics.get(scenario)!
+    const mine = valueOf(of.get(ours), metric)
+    const theirs = 'peer' in against ? valueOf(of.get(against.peer), metric) : valueOf(results.get(against.scenario)?.get(ours), metric)
+    if (mine === undefined || theirs === undefined) continue
+    const ratio = mine / theirs
+    const met = at === 'most' ? ratio <= bound : ratio >= bound
+    const wanted = `${at === 'most' ? '≤' : '≥'} ${show(bound)} × ${'peer' in against ? against.peer : against.scenario}`
+    rows.push([scenario, wanted, `${show(ratio)} ×`, met ? 'yes' : '**no**'])
+  }
+  if (rows.length === 0) return ''
+  const head = ['scenario', 'target', 'measured', 'met']
+  return ['## Targets', '', ...[head, head.map(() => '---'), ...rows].map(cells => `| ${cells.join(' | ')} |`)].join('\n')
+}
+
+/** Without the runs that others disturbed, unless they all were. What counts is what else ran, never what came out. */
+function calm (results: Results): Results {
+  return new Map([...results].map(([id, of]) => [id, new Map([...of].map(([name, figures]) => {
+    const quiet = figures.filter(({ others }) => others! <= disturbance)
+    return [name, quiet.length > 0 ? quiet : figures]
+  }))]))
+}
+
+/** Runs that say more about what else ran than about the server. */
+function disturbed (results: Results): string {
+  const lines: string[] = []
+  for (const [id, of] of results) {
+    for (const [name, figures] of of) {
+      const count = figures.filter(({ others }) => others! > disturbance).length
+      if (count > 0) lines.push(`- ${id} ${name}: ${count} of ${figures.length} runs, up to ${Math.round(100 * Math.max(...figures.map(({ others }) => others!)))} %`)
+    }
+  }
+  return lines.length === 0 ? '' : ['## Disturbed', '', `Other processes had more than ${100 * disturbance} % of the core of the server or of the load generator. Such runs do not count above, unless all runs of a server were such.`, '', ...lines].join('\n')
+}
+
+const metrics = new Map<string, Metric>()
+
+export function report (scenarios: Scenario[], names: string[], all: Results, versions: string[], failures: string[]): string {
+  const results = calm(all)
+  for (const { id, metric } of scenarios) metrics.set(id, metric)
+  const parts = [
+    '# Benchmark',
+    versions.map(line => `- ${line}`).join('\n'),
+    'How it is measured: [README.md](../README.md). Medians, with the least and the most of all runs in brackets.',
+    ...scenarios.filter(({ id }) => results.get(id)!.size > 0).map(scenario => table(scenario, names, results.get(scenario.id)!)),
+    summary(results),
+    disturbed(all),
+    failures.length === 0 ? '' : ['## Failed', '', ...failures.map(line => `- ${line}`)].join('\n')
+  ]
+  return parts.filter(part => part !== '').join('\n\n') + '\n'
+}

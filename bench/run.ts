@@ -1,0 +1,280 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { arch, cpus, platform, release, tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { parseArgs } from 'node:util'
+import type { Answer, Figures, Job } from './job.ts'
+import { disturbance, report, type Results } from './report.ts'
+import { ours, peers as others, scenarios, type Peer, type Scenario } from './scenarios.ts'
+
+const here = dirname(fileURLToPath(import.meta.url))
+const root = dirname(here)
+/** A server that has not started by then will not; a run of any scenario is over long before this, beside the time that is measured. */
+const startTimeout = 15_000
+const runTimeout = 60_000
+
+const usage = `npm run bench -- [options]
+
+  --only ID,…     scenarios with one of these ids, or parts of ids; default: all
+  --peers NAME,…  default: all
+  --runs N        of each scenario and peer, interleaved; default 3
+  --retry N       repeats a run that others on the machine disturbed, so many times at most; default 0
+  --dist PATH     a built fastify-rooms, default ./dist; may be given several times, to compare versions in one run
+  --wall S        seconds that a run is measured for at most, default 3; --cpu S: seconds of server CPU that are enough, default 1.5
+  --write         save the tables in bench/results
+  --list          scenarios and peers
+`
+
+const { values: args } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    peers: { type: 'string' },
+    runs: { type: 'string', default: '3' },
+    retry: { type: 'string', default: '0' },
+    dist: { type: 'string', multiple: true, default: [join(root, 'dist')] },
+    wall: { type: 'string', default: '3' },
+    cpu: { type: 'string', default: '1.5' },
+    write: { type: 'boolean', default: false },
+    list: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false }
+  }
+})
+
+const children = new Set<ChildProcess>()
+const snapshots: string[] = []
+
+function cleanUp (): void {
+  for (const child of children) child.kill('SIGKILL')
+  for (const path of snapshots) rmSync(path, { recursive: true, force: true })
+}
+process.on('exit', cleanUp)
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => { process.exit(130) })
+
+function number (name: 'runs' | 'retry' | 'wall' | 'cpu', most: number): number {
+  const value = Number(args[name])
+  if (!((value > 0 || (value === 0 && name === 'retry')) && value <= most)) fail(`--${name} takes a number above 0, at most ${most}`)
+  return value
+}
+
+function fail (message: string): never {
+  console.error(message)
+  process.exit(1)
+}
+
+/** The peers have an install of their own, and the package's stays light. */
+function install (): void {
+  if (existsSync(join(here, 'node_modules', '.package-lock.json'))) return
+  console.error('installing the peers into bench/node_modules')
+  const { status } = spawnSync('npm', ['ci'], { cwd: here, stdio: ['ignore', 'inherit', 'inherit'] })
+  if (status !== 0) fail('npm ci in bench/ has failed')
+}
+
+/** A copy, so that a build in the midst of a run changes nothing. It finds its dependencies where the package does. */
+function snapshot (dist: string): string {
+  const path = resolve(dist)
+  if (!existsSync(join(path, 'lib', 'index.js'))) fail(`${dist} has no lib/index.js: run npm run build, or name a built copy with --dist`)
+  const copy = mkdtempSync(join(tmpdir(), 'fastify-rooms-bench-'))
+  snapshots.push(copy)
+  cpSync(path, join(copy, 'dist'), { recursive: true })
+  cpSync(join(root, 'package.json'), join(copy, 'package.json'))
+  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
+  return pathToFileURL(join(copy, 'dist', 'lib', 'index.js')).href
+}
+
+function versionOf (folder: string, name: string): string {
+  try {
+    return (JSON.parse(readFileSync(join(folder, 'node_modules', name, 'package.json'), 'utf8')) as { version: string }).version
+  } catch {
+    return 'not installed'
+  }
+}
+
+/** npm moves the binary into the package `bun`, where its install script may run; else it stays where it came. */
+function bunBinary (): string {
+  const candidates = [join('bun', 'bin', 'bun.exe'), ...['', '-baseline'].map(kind => join('@oven', `bun-${platform()}-${arch() === 'arm64' ? 'aarch64' : arch()}${kind}`, 'bin', 'bun'))]
+  const found = candidates.map(path => join(here, 'node_modules', path)).find(path => spawnSync(path, ['--version'], { stdio: 'ignore' }).status === 0)
+  if (found === undefined) throw new Error('not installed, or does not run here')
+  return found
+}
+
+const pinned = spawnSync('taskset', ['-c', '0,1', 'true'], { stdio: 'ignore' }).status === 0
+
+/** The server has a core, and the load generator another one. */
+function start (core: number, command: string, commandArgs: string[], stdio: ('pipe' | 'ignore' | 'inherit' | 'ipc')[], env: Record<string, string> = {}): ChildProcess {
+  const [file, ...rest] = pinned ? ['taskset', '-c', String(core), command, ...commandArgs] : [command, ...commandArgs]
+  // The optional native parts of ws are not part of what is compared: nothing but a peer of ours brings them.
+  const child = spawn(file!, rest, { cwd: here, stdio, env: { ...process.env, NODE_ENV: 'production', WS_NO_BUFFER_UTIL: '1', WS_NO_UTF_8_VALIDATE: '1', ...env } })
+  children.add(child)
+  child.on('exit', () => { children.delete(child) })
+  return child
+}
+
+interface Clock { time: number, busy: number[], spent: number[] }
+
+/** Clock ticks that were spent: of each core by everybody, interrupts left out, and by each of the two processes. */
+function clock (...processes: ChildProcess[]): Clock {
+  const busy = readFileSync('/proc/stat', 'latin1').split('\n').filter(line => /^cpu\d/.test(line)).map(line => {
+    const [user, nice, system, , , , , steal] = line.split(' ').slice(1).map(Number) as [number, number, number, number, number, number, number, number]
+    return user + nice + system + steal
+  })
+  const spent = processes.map(({ pid }) => {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return Number(fields[11]) + Number(fields[12])
+  })
+  return { time: performance.now(), busy, spent }
+}
+
+/** The share of a core that others had meanwhile: the worse of the two that are ours, or of one where nothing is pinned. */
+function disturbed (before: Clock, after: Clock): number {
+  const ticks = (after.time - before.time) / 10
+  const of = (from: number[], to: number[]): number[] => to.map((value, index) => value - from[index]!)
+  const busy = of(before.busy, after.busy)
+  const spent = of(before.spent, after.spent)
+  const sum = (values: number[]): number => values.reduce((a, b) => a + b, 0)
+  return Math.max(0, ...(pinned ? spent.map((own, core) => busy[core]! - own) : [sum(busy) - sum(spent)])) / ticks
+}
+
+function stop (child: ChildProcess): Promise<void> {
+  return new Promise(resolve => {
+    if (child.exitCode !== null || child.signalCode !== null) {
+      resolve()
+      return
+    }
+    child.on('exit', () => { resolve() })
+    child.kill('SIGKILL')
+  })
+}
+
+function within<T> (milliseconds: number, what: string, promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_resolve, reject) => { timer = setTimeout(() => { reject(new Error(`${what} took too long`)) }, milliseconds) })
+  return Promise.race([promise, late]).finally(() => { clearTimeout(timer) })
+}
+
+async function startServer (peer: Peer, scenario: Scenario): Promise<{ server: ChildProcess, port: number, control: number }> {
+  const { rooms, deflate, except, setup } = scenario
+  const server = start(0, peer.bun === true ? bunBinary() : process.execPath, [...(peer.bun === true ? [] : ['--expose-gc']), join(here, 'peers', peer.file)], ['pipe', 'pipe', 'pipe'], {
+    BENCH: JSON.stringify({ rooms, deflate, except, ...setup }),
+    ...(peer.dist === undefined ? {} : { BENCH_PACKAGE: peer.dist })
+  })
+  let errors = ''
+  server.stderr!.setEncoding('utf8').on('data', (text: string) => { errors = (errors + text).slice(-2_000) })
+  try {
+    const line = await within(startTimeout, 'starting', new Promise<string>((resolve, reject) => {
+      createInterface({ input: server.stdout! }).once('line', resolve)
+      server.on('error', reject)
+      server.on('exit', () => { reject(new Error(`the server ended: ${errors.split('\n').find(text => /error/i.test(text)) ?? errors.slice(0, 200)}`)) })
+    }))
+    return { server, ...JSON.parse(line) as { port: number, control: number } }
+  } catch (error) {
+    await stop(server)
+    throw error
+  }
+}
+
+async function runOnce (peer: Peer, scenario: Scenario, seconds: Job['seconds']): Promise<Figures> {
+  const { server, port, control } = await startServer(peer, scenario)
+  const load = start(1, process.execPath, ['--import', 'tsx', join(here, 'load.ts')], ['ignore', 'inherit', 'inherit', 'ipc'])
+  const before = clock(server, load)
+  try {
+    const answer = await within(runTimeout + 4_000 * seconds.wall, 'a run', new Promise<Answer>((resolve, reject) => {
+      load.on('message', resolve)
+      load.on('error', reject)
+      load.on('exit', code => { reject(new Error(`the load generator ended with ${code}`)) })
+      server.on('exit', code => { reject(new Error(`the server ended with ${code}`)) })
+      const { kind, members, rooms, window, publishers, ref, except, joins, deflate, rate } = scenario
+      const job = { kind, members, rooms, window, publishers, ref, except, joins, deflate, rate, protocol: peer.protocol, port, control, pid: server.pid!, seconds }
+      load.send(JSON.parse(JSON.stringify(job)) as Job)
+    }))
+    if ('error' in answer) throw new Error(answer.error)
+    return { ...answer.figures, others: disturbed(before, clock(server, load)) }
+  } finally {
+    await Promise.all([stop(server), stop(load)])
+  }
+}
+
+/** The least disturbed of the runs that it took. */
+async function runCalmly (peer: Peer, scenario: Scenario, seconds: Job['seconds'], retries: number): Promise<Figures> {
+  let best = await runOnce(peer, scenario, seconds)
+  for (let i = 0; i < retries && best.others! > disturbance; i++) {
+    const again = await runOnce(peer, scenario, seconds)
+    if (again.others! < best.others!) best = again
+  }
+  return best
+}
+
+async function main (): Promise<void> {
+  if (args.help) {
+    console.log(usage)
+    return
+  }
+  if (args.list) {
+    for (const { id, title, only } of scenarios) console.log(`${id.padEnd(26)}${title} [${only.join(', ')}]`)
+    return
+  }
+  const runs = number('runs', 100)
+  const retries = number('retry', 10)
+  const seconds = { warmUp: Math.min(1, number('wall', 30)), cpu: number('cpu', 30), wall: number('wall', 30) }
+  const list = (text: string | undefined): string[] | undefined => text?.split(',').map(part => part.trim()).filter(part => part !== '')
+  const only = list(args.only)
+  const wanted = list(args.peers)
+  install()
+
+  const version = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
+  const under: Peer[] = args.dist.map((path, index) => ({
+    name: index === 0 ? ours : `${ours}@${path}`,
+    file: 'fastify-rooms.js',
+    protocol: 'rooms',
+    package: ours,
+    dist: snapshot(path)
+  }))
+  const peers = [...under, ...others].filter(({ name, package: of }) => wanted === undefined || wanted.includes(name) || wanted.includes(of))
+  const chosen = scenarios.filter(({ id }) => only === undefined || only.some(part => scenarios.some(scenario => scenario.id === part) ? id === part : id.includes(part)))
+  for (const part of only ?? []) if (!chosen.some(({ id }) => id.includes(part))) fail(`no scenario ${part}; --list shows them`)
+  for (const name of wanted ?? []) if (!peers.some(peer => peer.name === name || peer.package === name)) fail(`no peer ${name}; --list shows them`)
+
+  const results: Results = new Map(chosen.map(({ id }) => [id, new Map()]))
+  const failures: string[] = []
+  // The runs are the outer loop and the order of the peers turns: whatever drifts on the machine drifts for all.
+  for (let run = 0; run < runs; run++) {
+    for (const scenario of chosen) {
+      const taking = peers.filter(peer => scenario.only.includes(peer.package))
+      for (let i = 0; i < taking.length; i++) {
+        const peer = taking[(i + run) % taking.length]!
+        const label = `run ${run + 1}/${runs} ${scenario.id} ${peer.name}`
+        try {
+          const figures = await runCalmly(peer, scenario, seconds, retries)
+          const of = results.get(scenario.id)!
+          of.set(peer.name, [...of.get(peer.name) ?? [], figures])
+          console.error(`${label}: ${figures.cpu.toFixed(3)} µs, ${Math.round(figures.perSecond)}/s${figures.p99 === undefined ? '' : `, p99 ${figures.p99.toFixed(2)} ms`}${figures.bytes === undefined ? '' : `, ${Math.round(figures.bytes)} bytes`}${figures.others! > disturbance ? `, disturbed (${Math.round(100 * figures.others!)} %)` : ''}`)
+        } catch (error) {
+          failures.push(`${label}: ${(error as Error).message}`)
+          console.error(`${label}: failed: ${(error as Error).message}`)
+        }
+      }
+    }
+  }
+
+  const versions = [
+    `Node.js ${process.version}, ${platform()} ${release()} ${arch()}, ${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown CPU'}${pinned ? ', pinned to a core each' : ', not pinned'}`,
+    `fastify-rooms ${version}${args.dist.length > 1 ? `, ${args.dist.length} builds` : ''} (on fastify ${versionOf(here, 'fastify')}, @fastify/websocket ${versionOf(root, '@fastify/websocket')}, ws ${versionOf(root, 'ws')})`,
+    ...others.map(({ package: name }) => `${name} ${versionOf(here, name)}`),
+    `${runs === 1 ? '1 run' : `${runs} runs, medians`}; measured until ${seconds.cpu} s of server CPU or ${seconds.wall} s`
+  ]
+  const text = report(chosen, peers.map(({ name }) => name), results, versions, failures)
+  console.log(text)
+  if (args.write) {
+    const folder = join(here, 'results')
+    mkdirSync(folder, { recursive: true })
+    const file = join(folder, `${new Date().toISOString().slice(0, 10)}.md`)
+    writeFileSync(file, text)
+    console.error(`written to ${file}`)
+  }
+}
+
+await main()
+// What was asked for has been printed; whatever is still open shall not hold the process.
+process.exit()

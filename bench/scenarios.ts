@@ -1,0 +1,98 @@
+import type { Load, Protocol } from './job.ts'
+
+export interface Peer {
+  name: string
+  /** In peers/. */
+  file: string
+  protocol: Protocol
+  /** Of which the version is told. */
+  package: string
+  bun?: boolean
+  /** A built copy of the package under test. */
+  dist?: string
+}
+
+export const ours = 'fastify-rooms'
+
+/** Beside the package under test, which may stand here several times. */
+export const peers: Peer[] = [
+  { name: 'ws', file: 'ws.js', protocol: 'plain', package: 'ws' },
+  { name: '@fastify/websocket', file: 'fastify-websocket.js', protocol: 'plain', package: '@fastify/websocket' },
+  { name: 'socket.io', file: 'socket.io.js', protocol: 'socket.io', package: 'socket.io' },
+  { name: 'uWebSockets.js', file: 'uws.js', protocol: 'plain', package: 'uWebSockets.js' },
+  { name: 'bun', file: 'bun.js', protocol: 'plain', package: 'bun', bun: true },
+  { name: 'fastify', file: 'fastify.js', protocol: 'plain', package: 'fastify' }
+]
+
+/** What a scenario is read by. */
+export type Metric = 'cpu' | 'p99' | 'bytes' | 'perSecond'
+
+export interface Scenario extends Load {
+  id: string
+  title: string
+  /** Whom it makes sense for; default: all servers of WebSockets. */
+  only?: string[]
+  metric: Metric
+  /** What a unit is. */
+  unit: string
+  /** Of the server. */
+  setup?: { large?: boolean, post?: boolean }
+}
+
+const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js', 'bun']
+const thousand = { kind: 'rounds', members: 1_000, rooms: 1, metric: 'cpu', unit: 'delivery' } as const
+
+export const scenarios: (Scenario & { only: string[] })[] = [
+  { ...thousand, id: 'room1k-w1', title: 'One room of 1,000, window 1', window: 1 },
+  { ...thousand, id: 'room1k-w64', title: 'One room of 1,000, window 64, one publisher (the server)', window: 64 },
+  { ...thousand, id: 'room1k-w64-pub64', title: 'One room of 1,000, window 64, 64 publishers on sockets of their own', window: 64, publishers: 64 },
+  { ...thousand, id: 'room1k-w64-pub64-ref', title: 'The same with ref: every publisher gets an ack', window: 64, publishers: 64, ref: true, only: [ours] },
+  { ...thousand, id: 'room1k-w64-pub64-except', title: 'The same with except: no publisher gets its own message', window: 64, publishers: 64, except: true, only: [ours] },
+  { ...thousand, id: 'room1k-w64-joins64', title: 'The same with 64 joins in each round (their own cost taken off)', window: 64, publishers: 64, joins: 64, only: [ours] },
+  { kind: 'rounds', id: 'room10k-w4', title: 'One room of 10,000, window 4', members: 10_000, rooms: 1, window: 4, metric: 'cpu', unit: 'delivery' },
+  { kind: 'rounds', id: 'rooms1000x10-w1', title: '1,000 rooms of 10, window 1 each', members: 10_000, rooms: 1_000, window: 1, metric: 'cpu', unit: 'delivery' },
+  { ...thousand, id: 'deflate-1k', title: 'One room of 1,000, window 1, 1 KiB of JSON, permessage-deflate', window: 1, deflate: true, setup: { large: true } },
+  { ...thousand, kind: 'latency', id: 'latency', title: 'Latency: 1,000 members, 50 messages a second', window: 1, rate: 50, metric: 'p99' },
+  { kind: 'echo', id: 'echo100', title: 'Echo: 100 rooms of one, window 1 each', members: 100, rooms: 100, window: 1, metric: 'cpu', unit: 'delivery' },
+  { kind: 'connect', id: 'connect', title: 'Connecting, until the member is in its room', members: 2_000, rooms: 1, window: 0, metric: 'perSecond', unit: 'connection' },
+  { kind: 'idle', id: 'idle-memory', title: '10,000 idle connections', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection' },
+  { kind: 'post', id: 'post', title: 'POST with no members, 64 connections', members: 0, rooms: 1, window: 0, metric: 'perSecond', unit: 'request', setup: { post: true }, only: [ours, 'fastify'] }
+].map(scenario => ({ only: servers, ...scenario } as Scenario & { only: string[] }))
+
+export interface Target {
+  scenario: string
+  /** A peer in the same scenario, or the package itself in another one. */
+  against: { peer: string } | { scenario: string }
+  /** Of ours divided by theirs. */
+  bound: number
+  at: 'most' | 'least'
+}
+
+const most = (scenario: string, bound: number, ...against: string[]): Target[] => against.map(peer => ({ scenario, against: { peer }, bound, at: 'most' }))
+const least = (scenario: string, bound: number, peer: string): Target => ({ scenario, against: { peer }, bound, at: 'least' })
+const beside = (scenario: string, bound: number, other: string): Target => ({ scenario, against: { scenario: other }, bound, at: 'most' })
+
+export const targets: Target[] = [
+  ...most('room1k-w64', 0.8, 'bun'),
+  ...most('room1k-w64', 0.6, 'uWebSockets.js'),
+  ...most('room1k-w64', 1 / 40, 'ws', 'socket.io'),
+  ...most('room1k-w64-pub64', 1.1, 'bun'),
+  ...most('room1k-w64-pub64', 0.3, 'uWebSockets.js'),
+  beside('room1k-w64-pub64-ref', 1.5, 'room1k-w64-pub64'),
+  beside('room1k-w64-pub64-except', 1.5, 'room1k-w64-pub64'),
+  beside('room1k-w64-joins64', 1.5, 'room1k-w64-pub64'),
+  ...most('room1k-w1', 0.9, 'ws'),
+  ...most('room1k-w1', 0.55, 'socket.io'),
+  ...most('room1k-w1', 1.2, 'uWebSockets.js'),
+  ...most('room10k-w4', 0.25, 'ws'),
+  ...most('room10k-w4', 1.05, 'bun'),
+  ...most('rooms1000x10-w1', 0.7, 'ws'),
+  ...most('rooms1000x10-w1', 1, 'uWebSockets.js'),
+  ...most('deflate-1k', 1 / 12, 'ws'),
+  ...most('deflate-1k', 0.35, 'uWebSockets.js', 'bun'),
+  ...most('latency', 1, 'ws'),
+  ...most('echo100', 1.1, 'ws'),
+  ...most('idle-memory', 1, 'ws'),
+  least('connect', 1, '@fastify/websocket'),
+  least('post', 0.9, 'fastify')
+]

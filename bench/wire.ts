@@ -1,0 +1,314 @@
+import { connect, type Socket } from 'node:net'
+import type { Protocol } from './job.ts'
+
+const host = '127.0.0.1'
+
+/** Bytes are looked at where they lie: one buffer for all sockets, read and done with inside the callback. */
+const shared = Buffer.allocUnsafe(256 * 1024)
+
+const endOfHead = Buffer.from('\r\n\r\n')
+const stampKey = Buffer.from('"t":')
+const TEXT = 1
+const CLOSE = 8
+const PING = 9
+
+/** Frames that were received, of all members that share it. */
+export class Tally {
+  received = 0
+  compressed = 0
+  /** Frames that may have come by now; -1 where nobody minds how many. */
+  target = -1
+  reached: () => void = () => {}
+  failed: (error: Error) => void = () => {}
+  /** Microseconds from the stamp in a message to its arrival, where it is asked for, and how many there are. */
+  latencies: Float64Array | undefined
+  timed = 0
+
+  add (frames: number): void {
+    this.received += frames
+    if (this.target === -1 || this.received < this.target) return
+    if (this.received === this.target) this.reached()
+    else this.failed(new Error(`${this.received} frames, where ${this.target} were expected`))
+  }
+
+  /** Settles when exactly so many more frames have come. */
+  expect (frames: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.target = Math.max(this.target, 0) + frames
+      this.reached = resolve
+      this.failed = reject
+      // More came before than were due.
+      if (this.received >= this.target) reject(new Error('more frames than expected'))
+    })
+  }
+}
+
+/** Microseconds of this process's clock, whole ones. */
+export const now = (): number => Math.round(performance.now() * 1000)
+
+/** A frame of a client: final, text, masked. */
+export function clientFrame (text: string, opcode = TEXT): Buffer {
+  const payload = Buffer.from(text)
+  const mask = Buffer.from([0x12, 0x34, 0x56, 0x78])
+  const long = payload.length > 125
+  const frame = Buffer.alloc(2 + (long ? 2 : 0) + 4 + payload.length)
+  frame[0] = 0x80 | opcode
+  frame[1] = 0x80 | (long ? 126 : payload.length)
+  if (long) frame.writeUInt16BE(payload.length, 2)
+  const start = frame.length - payload.length
+  mask.copy(frame, start - 4)
+  for (let i = 0; i < payload.length; i++) frame[start + i] = payload[i]! ^ mask[i & 3]!
+  return frame
+}
+
+/** What a member sends to publish a message. */
+export function publication (protocol: Protocol, message: object, ref: boolean): Buffer {
+  if (protocol === 'socket.io') return clientFrame(`42${JSON.stringify(['m', message])}`)
+  if (protocol === 'rooms') return clientFrame(JSON.stringify({ type: 'message', data: message, ...(ref ? { ref: 1 } : {}) }))
+  return clientFrame(JSON.stringify(message))
+}
+
+function pathOf (protocol: Protocol, room: string): string {
+  return protocol === 'socket.io' ? `/socket.io/?EIO=4&transport=websocket&room=${room}` : `/r/${room}`
+}
+
+/** Text frames of the server until a member is in its room: the hello of rooms.v1, the two of Engine.IO and socket.io. */
+const greetings: Record<Protocol, number> = { plain: 0, rooms: 1, 'socket.io': 2 }
+
+export interface MemberOptions { protocol: Protocol, port: number, room: string, tally: Tally, deflate?: boolean }
+
+/** One WebSocket client, as cheap as it gets: frame headers are read, payloads skipped. */
+export class Member {
+  readonly socket: Socket
+  readonly #options: MemberOptions
+  readonly #tally: Tally
+  #upgraded = false
+  #greetings: number
+  #ready: () => void = () => {}
+  #failed: (error: Error) => void
+  /** What came of a head, of HTTP or of a frame, that is not complete yet. */
+  #rest: Buffer | undefined
+  /** Bytes of a payload that have not come yet, and whether it counts. */
+  #missing = 0
+  #counts = 0
+  #gone = false
+
+  constructor (options: MemberOptions) {
+    this.#options = options
+    this.#tally = options.tally
+    this.#greetings = greetings[options.protocol]
+    this.#failed = error => { this.#tally.failed(error) }
+    this.socket = connect({ host, port: options.port, onread: { buffer: shared, callback: length => { this.#read(length); return true } } })
+    this.socket.setNoDelay(true)
+    this.socket.on('error', error => { this.#end(error) })
+    this.socket.on('close', () => { this.#end(new Error('the server closed a connection')) })
+  }
+
+  /** The TCP connection stands. */
+  connected (): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#failed = reject
+      this.socket.once('connect', resolve)
+    })
+  }
+
+  /** Upgrades, and settles when this is a member of its room. */
+  join (): Promise<void> {
+    const { protocol, room, deflate, port } = this.#options
+    return new Promise((resolve, reject) => {
+      this.#ready = resolve
+      this.#failed = reject
+      this.socket.write(`GET ${pathOf(protocol, room)} HTTP/1.1\r\nHost: ${host}:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${deflate === true ? 'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n' : ''}\r\n`)
+    })
+  }
+
+  destroy (): void {
+    this.#gone = true
+    this.socket.destroy()
+  }
+
+  #end (error: Error): void {
+    if (this.#gone) return
+    this.#gone = true
+    this.#failed(error)
+    this.#tally.failed(error)
+  }
+
+  #read (length: number): void {
+    if (this.#rest === undefined && this.#upgraded) {
+      this.#frames(shared, length)
+      return
+    }
+    const chunk = shared.subarray(0, length)
+    const bytes = this.#rest === undefined ? chunk : Buffer.concat([this.#rest, chunk])
+    this.#rest = undefined
+    if (this.#upgraded) {
+      this.#frames(bytes, bytes.length)
+      return
+    }
+    const end = bytes.indexOf(endOfHead)
+    if (end === -1) {
+      this.#rest = Buffer.from(bytes)
+      return
+    }
+    const head = bytes.toString('latin1', 0, end)
+    if (!head.startsWith('HTTP/1.1 101')) {
+      this.#end(new Error(`the upgrade was refused: ${head.split('\r\n')[0]}`))
+      this.socket.destroy()
+      return
+    }
+    if (this.#options.deflate === true && !/permessage-deflate/i.test(head)) {
+      this.#end(new Error('permessage-deflate was not negotiated'))
+      this.socket.destroy()
+      return
+    }
+    this.#upgraded = true
+    if (this.#greetings === 0) this.#ready()
+    const frames = Buffer.from(bytes.subarray(end + endOfHead.length))
+    this.#frames(frames, frames.length)
+  }
+
+  #frames (bytes: Buffer, length: number): void {
+    let at = 0
+    let count = 0
+    const { latencies } = this.#tally
+    while (at < length) {
+      if (this.#missing > 0) {
+        const taken = Math.min(this.#missing, length - at)
+        at += taken
+        this.#missing -= taken
+        if (this.#missing === 0) count += this.#counts
+        continue
+      }
+      const first = bytes[at]!
+      let size = at + 1 < length ? bytes[at + 1]! & 0x7f : 0
+      const head = size < 126 ? 2 : size === 126 ? 4 : 10
+      if (at + head > length) {
+        this.#rest = Buffer.from(bytes.subarray(at, length))
+        break
+      }
+      if (size === 126) size = bytes.readUInt16BE(at + 2)
+      else if (size === 127) size = Number(bytes.readBigUInt64BE(at + 2))
+      at += head
+      let counts = 0
+      if ((first & 0x0f) <= 2) {
+        // One byte of text is a ping of Engine.IO.
+        if (size === 1) this.socket.write(clientFrame('3'))
+        else if (this.#greetings > 0) this.#greeted()
+        else counts = 1
+        if ((first & 0x40) !== 0) this.#tally.compressed += counts
+      } else if ((first & 0x0f) === PING) {
+        this.socket.write(clientFrame('', 10))
+      } else if ((first & 0x0f) === CLOSE) {
+        this.#end(new Error('the server sent a close frame'))
+      }
+      if (at + size > length) {
+        this.#missing = size - (length - at)
+        this.#counts = counts
+        break
+      }
+      if (latencies !== undefined && counts === 1) {
+        let digits = bytes.indexOf(stampKey, at) + stampKey.length
+        let stamp = 0
+        for (let code = bytes[digits]!; code >= 48 && code <= 57; code = bytes[++digits]!) stamp = stamp * 10 + code - 48
+        if (stamp > 0) latencies[this.#tally.timed++] = now() - stamp
+      }
+      count += counts
+      at += size
+    }
+    if (count > 0) this.#tally.add(count)
+  }
+
+  #greeted (): void {
+    this.#greetings--
+    if (this.#options.protocol === 'socket.io' && this.#greetings === 1) this.socket.write(clientFrame('40'))
+    if (this.#greetings === 0) this.#ready()
+  }
+}
+
+/** Joins so many members, some at a time. */
+export async function joinAll (count: number, make: (index: number) => Member, atOnce = 64): Promise<Member[]> {
+  const members: Member[] = []
+  const worker = async (): Promise<void> => {
+    while (members.length < count) {
+      const member = make(members.length)
+      members.push(member)
+      await member.connected()
+      await member.join()
+    }
+  }
+  await Promise.all(Array.from({ length: Math.min(atOnce, count) }, worker))
+  return members
+}
+
+/** The commands of peers/control.js. */
+export class Control {
+  readonly #socket: Socket
+  #answered: () => void = () => {}
+
+  constructor (port: number) {
+    this.#socket = connect({ host, port })
+    this.#socket.setNoDelay(true)
+    this.#socket.on('data', () => { this.#answered() })
+    this.#socket.on('error', () => {})
+  }
+
+  send (command: string): void { this.#socket.write(`${command}\n`) }
+
+  /** Collects garbage in the server. */
+  collect (): Promise<void> {
+    return new Promise(resolve => {
+      this.#answered = resolve
+      this.send('g')
+    })
+  }
+
+  close (): void { this.#socket.destroy() }
+}
+
+/** Requests in a closed loop, one at a time on each connection; counts the answers, which must all be of the given status. */
+export function requests (port: number, connections: number, body: string, tally: Tally): { stop: () => void } {
+  const request = Buffer.from(`POST /r/news HTTP/1.1\r\nHost: ${host}:${port}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
+  const ok = Buffer.from('HTTP/1.1 200')
+  let stopped = false
+  const sockets = Array.from({ length: connections }, () => {
+    let left = 0
+    const socket = connect({
+      host,
+      port,
+      onread: {
+        buffer: shared,
+        callback: length => {
+          if (left > 0) {
+            left -= length
+          } else {
+            const bytes = shared.subarray(0, length)
+            const end = bytes.indexOf(endOfHead)
+            const size = /content-length: (\d+)/i.exec(bytes.toString('latin1', 0, end))
+            if (bytes.indexOf(ok) !== 0 || end === -1 || size === null) {
+              tally.failed(new Error(`an answer that is no 200: ${bytes.toString('latin1', 0, 200)}`))
+              return true
+            }
+            left = end + endOfHead.length + Number(size[1]) - length
+          }
+          if (left === 0) {
+            tally.add(1)
+            if (!stopped) socket.write(request)
+          }
+          return true
+        }
+      }
+    })
+    socket.setNoDelay(true)
+    socket.on('error', error => { tally.failed(error) })
+    socket.on('connect', () => { socket.write(request) })
+    return socket
+  })
+  return {
+    stop: () => {
+      stopped = true
+      for (const socket of sockets) socket.destroy()
+    }
+  }
+}
