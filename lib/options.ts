@@ -9,8 +9,8 @@ const instanceOf = (description: string, functions: string[] = []): TSchema => T
 
 // Runtime values that JSON Schema has no word for. The registry is TypeBox's own and keyed by name: setting it twice is harmless.
 TypeRegistry.Set('RoomsFunction', (_schema, value) => typeof value === 'function')
-TypeRegistry.Set('RoomsObject', (schema: { functions?: string[] }, value) => typeof value === 'object' && value !== null && !Array.isArray(value) &&
-  (schema.functions ?? []).every(name => typeof (value as Record<string, unknown>)[name] === 'function'))
+TypeRegistry.Set('RoomsObject', (schema: { functions: string[] }, value) => typeof value === 'object' && value !== null && !Array.isArray(value) &&
+  schema.functions.every(name => typeof (value as Record<string, unknown>)[name] === 'function'))
 TypeRegistry.Set('RoomsRegExp', (_schema, value) => value instanceof RegExp)
 
 const group = <P extends TProperties>(properties: P, description: string) => Type.Object(properties, { additionalProperties: false, default: {}, description })

@@ -7,7 +7,7 @@ interface SchemaError { instancePath: string, message?: string, params: Record<s
 /** A compiled schema as Ajv and Fastify know it. */
 export interface Validate {
   (payload: unknown): boolean | Promise<unknown> | { error: unknown }
-  errors?: SchemaError[] | null
+  errors?: SchemaError[] | null | undefined
 }
 
 /** Compiles one schema of a topic. */
@@ -34,7 +34,7 @@ export class PayloadType {
       } catch (error) {
         return { error } // what a validator throws would be a 500
       } finally {
-        forRoute.errors = validate.errors ?? null
+        forRoute.errors = validate.errors
       }
     }
     return forRoute

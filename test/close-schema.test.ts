@@ -102,6 +102,7 @@ t.test('conditions and dependencies may declare members, too', async t => {
     refuses: [{ a: '1', x: 1 }, { c: 1 }]
   })
   t.match(closeSchema(object({ a: string }, { dependentSchemas: { a: { properties: { b: string } } } })), { properties: { a: string, b: {} }, additionalProperties: false })
+  t.match(closeSchema(object({ a: string }, { dependentSchemas: { a: false, b: { properties: { c: string } } } })), { dependentSchemas: { a: false, b: { properties: { c: string } } }, additionalProperties: false })
   t.match(closeSchema(object({ a: string }, { dependentSchemas: false, else: { properties: { b: string } } })), { properties: { a: string, b: {} }, additionalProperties: false })
 })
 
