@@ -30,11 +30,11 @@ export class PayloadType {
     if (validate === null) return null
     const forRoute: Validate = payload => {
       try {
-        return isTaken(validate, payload)
+        const taken = isTaken(validate, payload)
+        forRoute.errors = validate.errors
+        return taken
       } catch (error) {
         return { error } // what a validator throws would be a 500
-      } finally {
-        forRoute.errors = validate.errors
       }
     }
     return forRoute
