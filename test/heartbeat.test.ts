@@ -98,3 +98,14 @@ t.test('a raw member is watched like any other', async t => {
   t.equal(await rooms.count('news'), 1)
   t.equal(raw.socket.readyState, raw.socket.OPEN)
 })
+
+t.test('a peer that says goodbye and holds on to its connection is out of its room, though the connection stands', async t => {
+  const { rooms, url, left } = await serve(t)
+  const peer = await joinMute(t, `${url}/rooms/news`)
+  await until(async () => await rooms.count('news') === 1)
+  peer.socket.allowHalfOpen = true // the end of the other side is not answered by its own
+  peer.send(8, Buffer.from([0x03, 0xe8]))
+  await until(async () => await rooms.count('news') === 0)
+  t.match(left, [{ code: 1006, reason: '' }])
+  t.match(rooms.stats(), { silent: 0, connections: 1 })
+})
