@@ -170,3 +170,22 @@ t.test('a direct is by the schema of what members may send', async t => {
   t.match(await ann.ask({ type: 'direct', to: 'user:ann', data: { text: 1 } }), { ok: false, error: { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '/text' }] } })
   t.match(await ann.ask({ type: 'direct', to: 'user:ann', data: { text: 'x' } }), { ok: true })
 })
+
+t.test('a receiver that goes while a direct waits for it is no unhandled rejection', async t => {
+  const app = await createRooms(t, { slow: { bytes: 1_000_000_000 } })
+  const url = await listen(app)
+  const [sender, receiver] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
+  receiver.socket.pause()
+  // The kernel takes some megabytes at once; what is above waits.
+  await until(async () => {
+    app.rooms.send(receiver.hello.session, 'x'.repeat(1_000_000)).catch(() => {})
+    await new Promise(resolve => setImmediate(resolve))
+    return app.rooms.stats().queuedBytes > 65_536
+  }, 10_000)
+  t.match(await sender.ask({ type: 'direct', to: receiver.hello.session, data: 1 }), { ok: true, data: { local: 1 } })
+  receiver.socket.terminate()
+  await until(() => app.rooms.stats().connections === 1, 10_000)
+  // tap fails the test for a rejection that nobody handles.
+  for (let n = 0; n < 5; n++) await new Promise(resolve => setImmediate(resolve))
+  t.equal(await app.rooms.count('news'), 1)
+})

@@ -100,6 +100,24 @@ t.test('send waits while the bytes wait, and goes on when the peer reads again',
   await until(() => client.received.at(-1) === '{"type":"direct","data":"after"}', 10_000)
 })
 
+t.test('send waits as well where the room has sent something in the same turn', async t => {
+  const { app, sessions, url } = await create(t)
+  const client = await join(t, `${url}/rooms/news`)
+  client.socket.pause()
+  const all = 100_000
+  let sent = 0
+  const send = async (): Promise<void> => {
+    await app.rooms.broadcast('news', 'first')
+    while (sent < all) {
+      await sessions[0]!.send('x'.repeat(1_000))
+      sent++
+    }
+  }
+  send().catch(() => {})
+  await new Promise(resolve => setImmediate(resolve))
+  t.ok(sent < all, 'who awaits each send does not keep the turn from ending')
+})
+
 t.test('a send that waits is rejected when the peer goes', async t => {
   const { sessions, url } = await create(t, { slow: { bytes: 1_000_000_000 } })
   const client = await join(t, `${url}/rooms/news`)

@@ -1,11 +1,17 @@
+import { Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import type { Connection as PublicConnection, Mode } from '../../types/index.ts'
+import type { Batch, View } from './batch.ts'
+import { payloadOf } from './text-frame.ts'
 
 /** What is used of a `ws` WebSocket. */
 export interface WebSocketLike {
   readonly readyState: number
   readonly bufferedAmount: number
   readonly isPaused: boolean
-  send (data: Buffer | string, options: { binary: false }, done?: (error?: Error | null) => void): void
+  /** The negotiated extensions, as a header. */
+  readonly extensions: string
+  send (data: Buffer | string, options: { binary: false }): void
   ping (data?: Buffer): void
   close (code: number, reason: string): void
   terminate (): void
@@ -16,8 +22,8 @@ export interface WebSocketLike {
   on (event: 'error', listener: (error: Error) => void): unknown
 }
 
-/** The bytes that a peer has sent are counted by its TCP socket; other streams have no such number. */
-export interface ByteCounter { readonly bytesRead?: number }
+/** The stream below a WebSocket: a TCP or TLS socket, or for an injected client a stream inside the process, which counts no bytes. */
+export interface Transport { readonly bytesRead?: number }
 
 /** RFC 6455: the state in which frames may be sent; the same number in every implementation of the WebSocket API. */
 const OPEN = 1
@@ -25,12 +31,33 @@ const OPEN = 1
 const TEXT = { binary: false } as const
 const NO_BYTES = Buffer.alloc(0)
 
+/** Milliseconds between two looks at what an extension holds back. */
+const pollEvery = 10
+
+function nextDrain (socket: Socket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const drain = (): void => {
+      socket.removeListener('close', close)
+      resolve()
+    }
+    const close = (): void => {
+      socket.removeListener('drain', drain)
+      reject(new Error('the connection has closed'))
+    }
+    socket.once('drain', drain)
+    socket.once('close', close)
+  })
+}
+
 /** One WebSocket. Every frame of the server leaves through here, in the order of the calls. */
 export class Connection implements PublicConnection {
   readonly mode: Mode
   readonly address: string
   readonly #socket: WebSocketLike
-  readonly #transport: ByteCounter
+  readonly #transport: Transport | undefined
+  /** Where whole batches go, past ws; `undefined`: frame by frame through ws. */
+  readonly #direct: Socket | undefined
+  #drained: Promise<void> | undefined
   /** Kept by the heartbeat: `bytesRead` when it last looked, and when that changed. */
   seenBytes = 0
   seenAt: number
@@ -43,9 +70,12 @@ export class Connection implements PublicConnection {
   condemned = false
   readonly openedAt: number
 
-  constructor (socket: WebSocketLike, transport: ByteCounter, mode: Mode, address: string) {
+  constructor (socket: WebSocketLike, transport: Transport | undefined, mode: Mode, address: string) {
     this.#socket = socket
     this.#transport = transport
+    // An extension changes frames, and only ws knows how. Without one its sender holds nothing back, so that what is written past
+    // it keeps its place among the pings, pongs and the close frame that ws itself writes.
+    if (transport instanceof Socket && socket.extensions === '') this.#direct = transport
     this.mode = mode
     this.address = address
     this.seenAt = this.openedAt = performance.now()
@@ -55,16 +85,50 @@ export class Connection implements PublicConnection {
   get isOpen (): boolean { return this.#socket.readyState === OPEN }
   get isPaused (): boolean { return this.#socket.isPaused }
   /** Bytes received so far; `undefined` for a stream inside the process, which cannot go silent. */
-  get bytesRead (): number | undefined { return this.#transport.bytesRead }
+  get bytesRead (): number | undefined { return this.#transport?.bytesRead }
 
-  /** A text frame. After the close frame nothing leaves any more. */
-  send (frame: Buffer | string): void {
-    if (this.isOpen && !this.condemned) this.#socket.send(frame, TEXT)
+  /** One frame. After the close frame, and after the verdict to close it as slow, nothing leaves any more. */
+  send (frame: Buffer): void {
+    if (!this.isOpen || this.condemned) return
+    if (this.#direct !== undefined) this.#direct.write(frame)
+    else this.#socket.send(payloadOf(frame), TEXT)
   }
 
-  /** A text frame; `done` is called when the operating system has it, or when it never will. */
-  sendAnd (frame: Buffer | string, done: (error?: Error | null) => void): void {
-    this.#socket.send(frame, TEXT, done)
+  /** What everybody in a room gets, in one write. */
+  sendBatch (batch: Batch): void {
+    if (!this.isOpen || this.condemned) return
+    if (this.#direct !== undefined) this.#direct.write(batch.whole)
+    else this.#sendEach(batch.frames)
+  }
+
+  /** What only this member gets, in one write. */
+  sendView (view: View): void {
+    if (!this.isOpen || this.condemned) return
+    if (this.#direct === undefined) {
+      this.#sendEach(view.frames())
+      return
+    }
+    const bytes = view.bytes()
+    if (bytes !== undefined) this.#direct.write(bytes)
+  }
+
+  /** Settles when the operating system has taken what waits; rejects when the connection closes first. */
+  drained (): Promise<void> {
+    this.#drained ??= (this.#direct === undefined ? this.#pollDrained() : nextDrain(this.#direct)).finally(() => { this.#drained = undefined })
+    return this.#drained
+  }
+
+  /** An extension holds bytes back above the stream, and no event says when it has none. */
+  async #pollDrained (): Promise<void> {
+    while (this.bufferedBytes > 0) {
+      await setTimeout(pollEvery, undefined, { ref: false })
+      // Nothing waits in a stream that was destroyed, and yet it has not left.
+      if (!this.isOpen) throw new Error('the connection has closed')
+    }
+  }
+
+  #sendEach (frames: Buffer[]): void {
+    for (const frame of frames) this.#socket.send(payloadOf(frame), TEXT)
   }
 
   ping (now: number): void {

@@ -1,6 +1,7 @@
 import type { Mode, Position, Publication } from '../../types/index.ts'
 import { messageHead, tailEnd, tailStart } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
+import { textFrame } from './text-frame.ts'
 
 const quote = 0x22
 
@@ -34,7 +35,7 @@ export class Outgoing implements Publication {
   }
 }
 
-/** One publication on its way to the members of this node: its encodings, each made once, when first asked for. */
+/** One publication on its way to the members of this node: its frames, each made once, when first asked for. */
 export class Delivery {
   readonly publication: Publication
   readonly id: string | undefined
@@ -54,12 +55,13 @@ export class Delivery {
     return tail.subarray(tailStart.length, tailStart.length + payloadLength)
   }
 
-  bytes (mode: Mode): Buffer {
+  /** The complete WebSocket frame, header included. */
+  frame (mode: Mode): Buffer {
     if (mode === 'rooms.raw') {
-      this.#raw ??= rawPayload(this.json, this.#untyped)
+      this.#raw ??= textFrame('', rawPayload(this.json, this.#untyped))
       return this.#raw
     }
-    this.#v1 ??= Buffer.concat([Buffer.from(messageHead(this.id)), this.publication.tail])
+    this.#v1 ??= textFrame(messageHead(this.id), this.publication.tail)
     return this.#v1
   }
 }

@@ -17,7 +17,7 @@ export function sayGoodbye (session: MemberSession, code: number, reason: string
   if (connection.mode === 'rooms.raw' || code === 4201 || code === 4203) return
   const when = retry[closeBehaviour(code)]
   const position = state === 'open' ? room?.position : undefined
-  connection.send(bye({
+  session.queue(bye({
     code,
     reason,
     ...(when === undefined ? {} : { retry: when }),

@@ -4,7 +4,7 @@ import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Backlog } from './backlog.ts'
-import { Connection, type ByteCounter, type WebSocketLike } from './connection.ts'
+import { Connection, type Transport, type WebSocketLike } from './connection.ts'
 import type { Ending, Hooks, HubContext, Log, Origin, Settings } from './context.ts'
 import { createCounters, type Counters } from './counters.ts'
 import { Delivery, Outgoing } from './delivery.ts'
@@ -18,6 +18,7 @@ import { PresenceClock } from './presence.ts'
 import { Room } from './room.ts'
 import { MemberSession } from './session.ts'
 import { Subscription } from './subscription.ts'
+import { Turn } from './turn.ts'
 
 /** Milliseconds that a publisher waits for a broker that is down. */
 const publishTimeout = 5_000
@@ -32,7 +33,8 @@ const violationCodes: Record<string, number> = {
 /** A socket that was upgraded, and who is behind it. */
 export interface Arrival extends JoinRequest {
   socket: WebSocketLike
-  transport: ByteCounter
+  /** `undefined` where ws does not tell: then frames go one by one, and silence is not watched. */
+  transport: Transport | undefined
   mode: Mode
   address: string
   definition: TopicDefinition
@@ -61,6 +63,7 @@ export class Hub implements HubContext {
   readonly #presence: PresenceClock
   readonly #drain: Drain
   readonly #backlog: Backlog
+  readonly #turn: Turn
   readonly #failures: Failures
   #publications = 0
 
@@ -86,8 +89,9 @@ export class Hub implements HubContext {
       this.end(session, serverEnding(4201))
     })
     this.#presence = new PresenceClock((presence, frame) => {
-      this.#backlog.fanOut(() => { presence.room.announce(frame, this.#backlog.sent) })
+      this.#queue(presence.room, () => { presence.room.announce(frame) })
     })
+    this.#turn = new Turn(room => { this.#backlog.fanOut(() => { room.flush(this.#backlog.sent) }) })
     this.#drain = new Drain(this.links, settings.drainTimeout)
   }
 
@@ -159,6 +163,7 @@ export class Hub implements HubContext {
       session.dismissed = true
       if (!wasOpen) this.counters.refused++
       sayGoodbye(session, code, reason)
+      if (wasOpen) room!.flushMember(session)
     }
     session.state = 'closed'
     session.ending = { code, reason }
@@ -293,12 +298,22 @@ export class Hub implements HubContext {
     if (onLeave !== undefined) this.#failures.guard(() => onLeave(session, session.ending), session)
   }
 
+  /** Lets a room queue something; it leaves when the turn ends, or at once where that is much. */
+  #queue<T> (room: Room, queue: () => T): T {
+    const wasDirty = room.isDirty
+    const result = queue()
+    if (room.isFull) this.#backlog.fanOut(() => { room.flush(this.#backlog.sent) })
+    else if (!wasDirty && room.isDirty) this.#turn.add(room)
+    return result
+  }
+
   #deliver (topic: string, publication: Publication, position: Position | undefined): void {
     const room = this.roomByTopic.get(topic)
     if (room === undefined) return
     if (position !== undefined) room.position = position
     const delivery = new Delivery(publication, position, room.definition.message.schema === null)
-    const count = this.#backlog.fanOut(() => room.deliver(delivery, this.#backlog.sent))
+    const excepted = publication.except === undefined ? undefined : this.sessions.get(publication.except)
+    const count = this.#queue(room, () => room.deliver(delivery, excepted?.room === room && excepted.state === 'open' ? excepted : undefined))
     this.counters.deliveries += count
     if (publication instanceof Outgoing) publication.local = count
   }

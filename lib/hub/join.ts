@@ -65,7 +65,7 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
   room.add(session)
   if (connection.mode === 'rooms.v1') {
     const { heartbeat } = hub.settings
-    connection.send(frames.hello({
+    session.deliver(frames.hello({
       ...(room.position === undefined ? {} : { id: formatPosition(room.position) }),
       v: 1,
       session: session.id,
@@ -76,9 +76,8 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
       ...(since === undefined ? {} : { replayed: 0 })
     }))
   }
-  for (const frame of session.release()) connection.send(frame)
-  if (presence && connection.mode === 'rooms.v1' && room.presence !== undefined) connection.send(room.presence.snapshot())
-  hub.sent(session)
+  for (const frame of session.release()) session.deliver(frame)
+  if (presence && connection.mode === 'rooms.v1' && room.presence !== undefined) session.deliver(room.presence.snapshot())
   hub.presenceChanged(session)
   hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')
   receiveHeld(hub, session)

@@ -1,4 +1,5 @@
 import { Readable, Writable } from 'node:stream'
+import { setImmediate as turnEnd } from 'node:timers/promises'
 import type { ClientFrame, LeaveReason, Ref, Session, SessionState } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_CLOSE, FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_CLOSED, asError } from '../errors.ts'
 import { closeName, isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
@@ -6,10 +7,12 @@ import { direct } from '../protocol/frames.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Asks } from './asks.ts'
 import { Claim } from './claim.ts'
+import type { View } from './batch.ts'
 import type { Connection } from './connection.ts'
 import type { HubContext } from './context.ts'
 import { rawPayload } from './delivery.ts'
 import { Inbox } from './inbox.ts'
+import { textFrame } from './text-frame.ts'
 import type { Room } from './room.ts'
 
 /** Bytes waiting for a member above which `send` waits: Node's own stream bound on a socket is 64 KiB from version 22. */
@@ -45,6 +48,8 @@ export class MemberSession implements Session<string, any> {
   room: Room | undefined
   /** Its place in the room's array. */
   index = -1
+  /** What it gets in this turn, where that is not what everybody in its room gets. */
+  view: View | undefined
   /** A presence frame has named it. */
   announced = false
   /** Refused frames since the last good one. */
@@ -120,19 +125,31 @@ export class MemberSession implements Session<string, any> {
     this.#early.push(frame)
   }
 
-  /** Queues a frame that only this member gets; a promise where its bytes wait above the high-water mark. */
+  /** Queues a frame that only this member gets, in its place among those of the room. */
+  queue (frame: string): void {
+    const bytes = textFrame('', Buffer.from(frame))
+    if (this.state === 'open') this.room!.sendTo(this, bytes)
+    else this.connection.send(bytes)
+  }
+
+  /** The same, and sees that it is read: a promise where more than the high-water mark waits already. */
   deliver (frame: string): void | Promise<void> {
-    if (this.connection.bufferedBytes <= highWaterMark) {
-      this.connection.send(frame)
-      this.#context.sent(this)
-      return
-    }
-    const drained = new Promise<void>((resolve, reject) => {
-      this.connection.sendAnd(frame, error => { error == null ? resolve() : reject(new FST_ROOMS_SESSION_CLOSED(this.id)) })
-    })
+    const waits = this.connection.bufferedBytes + (this.view?.ownBytes ?? 0) > highWaterMark
+    this.queue(frame)
     this.#context.sent(this)
+    if (!waits) return
+    const drained = this.#drained()
     drained.catch(() => {})
     return drained
+  }
+
+  async #drained (): Promise<void> {
+    if (this.view !== undefined) await turnEnd() // then its room has sent it
+    try {
+      if (this.connection.bufferedBytes > highWaterMark) await this.connection.drained()
+    } catch {
+      throw new FST_ROOMS_SESSION_CLOSED(this.id)
+    }
   }
 
   /** Hands over what waited for hello. */

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { WebSocketLike } from '../hub/connection.ts'
+import type { Transport, WebSocketLike } from '../hub/connection.ts'
 import type { MemberSession } from '../hub/session.ts'
 import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
 import { paramsSchema, querySchema } from '../schemas.ts'
@@ -11,7 +11,7 @@ import { addRoute, list, type Compilers } from './add-route.ts'
 import { topicPaths } from './paths.ts'
 import type { UpgradeGuard } from './upgrade-guard.ts'
 
-interface Stream { _httpMessage?: { detachSocket (socket: Stream): void } | null }
+interface Stream extends Transport { _httpMessage?: { detachSocket (socket: Stream): void } | null }
 type Socket = WebSocketLike & { _socket?: Stream, listeners (event: 'error'): ((error: Error) => void)[], removeListener (event: 'error', listener: (error: Error) => void): unknown }
 
 async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): Promise<never> {
@@ -44,7 +44,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     (request.raw as { [kInjected]?: (socket: Socket) => void })[kInjected]?.(socket)
     hub.arrive({
       socket,
-      transport: request.raw.socket,
+      transport: socket._socket,
       mode,
       address: request.ip,
       definition,

@@ -1,4 +1,5 @@
-import { Connection, type WebSocketLike } from '../../lib/hub/connection.ts'
+import { Socket } from 'node:net'
+import { Connection, type Transport, type WebSocketLike } from '../../lib/hub/connection.ts'
 import { Room } from '../../lib/hub/room.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import { anyPayload } from '../../lib/payload.ts'
@@ -12,15 +13,11 @@ export class FakeSocket implements WebSocketLike {
   isPaused = false
   pings = 0
   terminations = 0
+  extensions = ''
   readonly sent: string[] = []
-  readonly buffers: (Buffer | string)[] = []
   readonly closes: { code: number, reason: string }[] = []
 
-  send (data: Buffer | string, _options: { binary: false }, done?: (error?: Error | null) => void): void {
-    this.buffers.push(data)
-    this.sent.push(data.toString())
-    done?.()
-  }
+  send (data: Buffer | string): void { this.sent.push(data.toString()) }
 
   ping (): void { this.pings++ }
   close (code: number, reason: string): void {
@@ -38,17 +35,26 @@ export class FakeSocket implements WebSocketLike {
   on (): void {}
 }
 
-export interface FakeMember {
+/** A TCP socket that keeps what is written to it: whole batches go here, past ws. */
+export class FakeTransport extends Socket {
+  readonly written: Buffer[] = []
+  override write (bytes: any): boolean {
+    this.written.push(bytes)
+    return true
+  }
+}
+
+export interface FakeMember<T extends Transport = { bytesRead?: number }> {
   session: MemberSession
   socket: FakeSocket
-  transport: { bytesRead?: number }
+  transport: T
 }
 
 /** A member without a hub: as much of a session as rooms and clocks look at. */
-export function fakeMember (id: string, mode: Mode = 'rooms.v1', transport: { bytesRead?: number } = { bytesRead: 0 }): FakeMember {
+export function fakeMember<T extends Transport = { bytesRead?: number }> (id: string, mode: Mode = 'rooms.v1', transport: T = { bytesRead: 0 } as Transport as T): FakeMember<T> {
   const socket = new FakeSocket()
   const connection = new Connection(socket, transport, mode, '127.0.0.1')
-  const session = { id, connection, user: undefined, info: undefined, state: 'open', index: -1, announced: false, room: undefined } as unknown as MemberSession
+  const session = { id, connection, user: undefined, info: undefined, state: 'open', index: -1, view: undefined, announced: false, room: undefined } as unknown as MemberSession
   return { session, socket, transport }
 }
 

@@ -103,6 +103,7 @@ t.test('frames before hello wait, at the bound reading pauses, and goes on after
   open(true)
   await turn()
   t.notOk(socket.isPaused)
+  await turn()
   const frames = socket.sent.map(text => JSON.parse(text))
   t.equal(frames[0].type, 'hello')
   t.same(frames.filter(({ type }) => type === 'message').map(({ data }) => data), [0, 1, 2, 3, 4, 5])

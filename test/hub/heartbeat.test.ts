@@ -2,6 +2,7 @@ import t from 'tap'
 import { Connection } from '../../lib/hub/connection.ts'
 import { Heartbeat, type HeartbeatSettings } from '../../lib/hub/heartbeat.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
+import { textFrame } from '../../lib/hub/text-frame.ts'
 import { FakeSocket, at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
 
 /** A heartbeat whose clock is moved by hand: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
@@ -195,13 +196,14 @@ t.test('a connection closes once, and reads on for the answer', async t => {
   const socket = new FakeSocket()
   const connection = new Connection(socket, { bytesRead: 3 }, 'rooms.v1', '10.0.0.1')
   t.match(connection, { mode: 'rooms.v1', address: '10.0.0.1', bytesRead: 3, bufferedBytes: 0, isOpen: true, isPaused: false })
+  t.equal(new Connection(socket, undefined, 'rooms.v1', '10.0.0.1').bytesRead, undefined, 'nor where ws does not tell what it stands on')
   connection.pause()
   t.ok(connection.isPaused)
   connection.close(4005, 'kicked')
   connection.close(1000, 'normal')
   t.same(socket.closes, [{ code: 4005, reason: 'kicked' }])
   t.notOk(connection.isPaused)
-  connection.send('late')
+  connection.send(textFrame('', Buffer.from('late')))
   t.same(socket.sent, [], 'after the close frame nothing leaves')
   connection.terminate()
   t.equal(socket.terminations, 1)
@@ -209,15 +211,9 @@ t.test('a connection closes once, and reads on for the answer', async t => {
 
 t.test('to a connection that is to be closed for not reading nothing more is queued', async t => {
   const { session, socket } = fakeMember('a') as { session: MemberSession, socket: FakeSocket }
-  session.connection.send('1')
+  session.connection.send(textFrame('', Buffer.from('1')))
   session.connection.condemned = true
-  session.connection.send('2')
-  t.same(socket.sent, ['1'])
-})
-
-t.test('sendAnd tells when the bytes have left', async t => {
-  const { session, socket } = fakeMember('a')
-  await new Promise<void>(resolve => { session.connection.sendAnd('1', () => { resolve() }) })
+  session.connection.send(textFrame('', Buffer.from('2')))
   t.same(socket.sent, ['1'])
 })
 

@@ -356,8 +356,9 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
       readyState: 1,
       bufferedAmount: 0,
       isPaused: false,
+      extensions: '',
       terminated: false,
-      send: (data: Buffer | string, _options: object, done?: () => void) => { frames.push(JSON.parse(data.toString())); done?.() },
+      send: (data: Buffer | string) => { frames.push(JSON.parse(data.toString())) },
       ping: () => {},
       close: (code: number, reason: string) => {
         socket.readyState = 2
@@ -379,8 +380,29 @@ t.test('the hub knows no Fastify: any socket can join', async t => {
   await until(() => frames.length > 0)
   t.match(frames[0], { type: 'hello', topic: 'news', heartbeat: 0, maxPayload: 1_000 })
   socket.emit('message', Buffer.from('{"type":"message","data":1,"ref":1}'), false)
-  t.match(frames.slice(-2), [{ type: 'message', data: 1 }, { type: 'ack', ref: 1 }], 'with a broker that answers at once everything happens in the call')
+  t.match(hub.counters, { broadcasts: 1, deliveries: 1 }, 'with a broker that answers at once everything is queued in the call')
+  t.equal(frames.length, 2, 'and waits for the end of the turn')
+  await new Promise(resolve => setImmediate(resolve))
+  t.match(frames.slice(2), [{ type: 'message', data: 1 }, { type: 'ack', ref: 1 }])
   t.equal((await hub.rooms.broadcast('news', 2)).local, 1)
+})
+
+t.test('a batch that is full leaves before the turn ends, and what comes after it leaves with the turn', async t => {
+  const { hub, arrive } = await createHub(t)
+  const { frames } = arrive('news')
+  await until(() => frames.length > 0)
+  const messages = () => frames.filter(({ type }) => type === 'message').map(({ data }) => data)
+  const numbers = (count: number) => Array.from({ length: count }, (_, index) => index)
+  for (const n of numbers(255)) hub.rooms.broadcast('news', n)
+  t.same(messages(), [])
+  hub.rooms.broadcast('news', 255)
+  t.same(messages(), numbers(256))
+  hub.rooms.broadcast('news', 256)
+  t.equal(messages().length, 256)
+  await new Promise(resolve => setImmediate(resolve))
+  t.same(messages(), numbers(257))
+  hub.rooms.broadcast('news', 'x'.repeat(262_144))
+  t.equal(messages().length, 258)
 })
 
 t.test('errors of a connection are logged quietly, and counted where the peer broke the protocol', async t => {

@@ -4,13 +4,14 @@ import { Delivery, Outgoing, rawPayload } from '../../lib/hub/delivery.ts'
 import { Room } from '../../lib/hub/room.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import type { Subscription } from '../../lib/hub/subscription.ts'
-import { fakeDefinition, fakeMember, fakeRoom } from '../helpers/fakes.ts'
+import { payloadOf, textFrame } from '../../lib/hub/text-frame.ts'
+import { FakeTransport, fakeDefinition, fakeMember, fakeRoom, type FakeMember } from '../helpers/fakes.ts'
 
 const origin = { uid: 'u1', node: 'n1', topic: 'news', deadline: 0 }
 const nobody = (): void => {}
 
-function delivery (json: string, except?: string): Delivery {
-  return new Delivery(new Outgoing({ ...origin, except }, json), { epoch: 'e', offset: 1 }, true)
+function delivery (json: string): Delivery {
+  return new Delivery(new Outgoing(origin, json), { epoch: 'e', offset: 1 }, true)
 }
 
 t.test('members are kept dense, whoever leaves', async t => {
@@ -41,10 +42,30 @@ t.test('a join under way and a subscriber keep a room', async t => {
   t.notOk(room.isEmpty)
 })
 
+/** The payloads of the messages a member has got. */
+const got = ({ socket }: FakeMember): unknown[] => socket.sent.map(text => JSON.parse(text).data)
+
+t.test('what is delivered waits, and leaves with a flush', async t => {
+  const { room, members } = fakeRoom(['a', 'b'])
+  t.notOk(room.isDirty)
+  t.equal(room.deliver(delivery('1')), 2)
+  t.equal(room.deliver(delivery('2')), 2)
+  t.ok(room.isDirty)
+  t.same(members.map(got), [[], []])
+  const sent: string[] = []
+  room.flush(session => { sent.push(session.id) })
+  t.same(members.map(got), [[1, 2], [1, 2]])
+  t.same(sent, ['a', 'b'], 'once for each member')
+  t.notOk(room.isDirty)
+  room.flush(session => { sent.push(session.id) })
+  t.equal(sent.length, 2, 'nothing is left')
+})
+
 t.test('who leaves during a fan-out is taken out after it, and nobody is skipped or told twice', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
   const sizes: number[] = []
-  const told = room.deliver(delivery('1'), session => {
+  room.deliver(delivery('1'))
+  room.flush(session => {
     if (session.id !== 'a') return
     for (const { session: leaver } of [members[0]!, members[3]!, members[1]!]) {
       leaver.state = 'closed'
@@ -52,52 +73,199 @@ t.test('who leaves during a fan-out is taken out after it, and nobody is skipped
     }
     sizes.push(room.size, room.members.length)
   })
-  t.equal(told, 2, 'the first, and the one that stayed')
   t.same(sizes, [1, 4], 'they are not counted any more, but still in place')
   t.same(room.members.map(({ id, index }) => [id, index]), [['c', 0]])
-  t.same(members.map(({ socket }) => socket.sent.length), [1, 0, 1, 0])
+  t.same(members.map(got), [[1], [], [1], []])
+})
+
+t.test('what is delivered during a fan-out is for the next one', async t => {
+  const { room, members } = fakeRoom(['a', 'b', 'c'])
+  room.deliver(delivery('1'))
+  room.flush(session => {
+    if (session.id === 'a') room.deliver(delivery('2'))
+  })
+  t.same(members.map(got), [[1], [1], [1]])
+  t.ok(room.isDirty)
+  room.flush(nobody)
+  t.same(members.map(got), [[1, 2], [1, 2], [1, 2]])
 })
 
 t.test('a fan-out within a fan-out leaves the places alone until the outer one is over', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c'])
-  let inner = false
-  room.deliver(delivery('1'), session => {
-    if (inner || session.id !== 'a') return
-    inner = true
+  room.deliver(delivery('1'))
+  room.flush(session => {
+    if (session.id !== 'c') return
     session.state = 'closed'
     room.remove(session)
-    room.deliver(delivery('2'), nobody)
+    room.deliver(delivery('2'))
+    room.flush(nobody)
     t.equal(room.members.length, 3)
   })
   t.equal(room.members.length, 2)
-  t.same(members.map(({ socket }) => socket.sent.map(text => JSON.parse(text).data)), [[1], [2, 1], [2, 1]])
+  t.same(members.map(got), [[1, 2], [1, 2], [1]])
 })
 
 t.test('who joins during a fan-out is not among those told', async t => {
   const { room } = fakeRoom(['a'])
   const late = fakeMember('late')
-  t.equal(room.deliver(delivery('1'), () => { room.add(late.session) }), 1)
-  t.equal(late.socket.sent.length, 0)
-  t.equal(room.deliver(delivery('2'), nobody), 2)
+  t.equal(room.deliver(delivery('1')), 1)
+  room.flush(() => { room.add(late.session) })
+  t.same(got(late), [])
+  t.equal(room.deliver(delivery('2')), 2)
+  room.flush(nobody)
+  t.same(got(late), [2])
+})
+
+t.test('who joins in a turn gets what comes after it, and nothing from before', async t => {
+  const { room, members } = fakeRoom(['a'])
+  room.deliver(delivery('1'))
+  const late = fakeMember('late')
+  room.add(late.session)
+  const later = fakeMember('later')
+  room.add(later.session)
+  room.deliver(delivery('2'))
+  room.flush(nobody)
+  t.same([members[0]!, late, later].map(got), [[1, 2], [2], [2]])
+
+  room.deliver(delivery('3'))
+  const last = fakeMember('last')
+  room.add(last.session)
+  room.flush(nobody)
+  t.same(got(last), [])
+  room.deliver(delivery('4'))
+  room.flush(nobody)
+  t.same([members[0]!, late, last].map(got), [[1, 2, 3, 4], [2, 3, 4], [4]], 'in the next turn it is one of all')
 })
 
 t.test('a fan-out leaves out the excepted, the ended and those to be closed for not reading', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
   members[1]!.session.state = 'closed'
   members[2]!.session.connection.condemned = true
-  t.equal(room.deliver(delivery('1', 'a'), nobody), 1)
-  t.same(members.map(({ socket }) => socket.sent.length), [0, 0, 0, 1])
+  t.equal(room.deliver(delivery('1'), members[0]!.session), 3, 'the excepted is not counted')
+  room.flush(nobody)
+  t.same(members.map(got), [[], [], [], [1]])
+})
+
+t.test('the excepted of one message gets those before and after it', async t => {
+  const { room, members } = fakeRoom(['a', 'b'])
+  const [a, b] = members.map(({ session }) => session) as [MemberSession, MemberSession]
+  room.deliver(delivery('1'))
+  room.deliver(delivery('2'), a)
+  room.deliver(delivery('3'))
+  room.deliver(delivery('4'), b)
+  room.deliver(delivery('5'), a)
+  room.flush(nobody)
+  t.same(members.map(got), [[1, 3, 4], [1, 2, 3, 5]])
+})
+
+t.test('a frame of a member\'s own leaves at once where nothing waits, and else in its place', async t => {
+  const { room, members } = fakeRoom(['a', 'b'])
+  const [a, b] = members.map(({ session }) => session) as [MemberSession, MemberSession]
+  const own = (data: unknown) => textFrame('', Buffer.from(JSON.stringify({ data })))
+  room.sendTo(a, own('first'))
+  t.same(members.map(got), [['first'], []])
+  room.deliver(delivery('1'))
+  room.sendTo(a, own('ack 1'))
+  room.sendTo(a, own('direct'))
+  room.deliver(delivery('2'), a)
+  room.sendTo(b, own('ack 2'))
+  room.deliver(delivery('3'))
+  t.same(members.map(got), [['first'], []])
+  room.flush(nobody)
+  t.same(members.map(got), [['first', 1, 'ack 1', 'direct', 3], [1, 2, 'ack 2', 3]])
+})
+
+t.test('frames of a member\'s own leave early where they are many, and in their place', async t => {
+  const { room, members } = fakeRoom(['a', 'b'])
+  const [a] = members.map(({ session }) => session) as [MemberSession]
+  const own = (data: string) => textFrame('', Buffer.from(JSON.stringify({ data })))
+  const long = 'x'.repeat(131_072)
+  room.deliver(delivery('1'))
+  room.sendTo(a, own(long))
+  t.same(got(members[0]!), [])
+  room.deliver(delivery('2'))
+  room.sendTo(a, own(long))
+  t.same(members.map(got), [[1, long, 2, long], []], 'and nobody else is touched by it')
+  room.deliver(delivery('3'))
+  room.sendTo(a, own('last'))
+  room.flush(nobody)
+  t.same(members.map(got), [[1, long, 2, long, 3, 'last'], [1, 2, 3]])
+})
+
+t.test('a member that is about to leave gets what waits for it, and the others theirs in time', async t => {
+  const { room, members } = fakeRoom(['a', 'b', 'c'])
+  const [a, b, c] = members.map(({ session }) => session) as [MemberSession, MemberSession, MemberSession]
+  room.flushMember(a)
+  t.same(got(members[0]!), [], 'nothing waits')
+  room.deliver(delivery('1'))
+  room.deliver(delivery('2'), b)
+  for (const session of [a, b]) {
+    room.flushMember(session)
+    session.state = 'closed'
+    room.remove(session)
+  }
+  t.same(members.map(got), [[1, 2], [1], []])
+  room.deliver(delivery('3'), c)
+  room.flush(nobody)
+  t.same(members.map(got), [[1, 2], [1], [1, 2]])
+})
+
+t.test('a batch is full at 256 frames, or at 256 KiB', async t => {
+  const { room } = fakeRoom(['a'])
+  for (let n = 0; n < 255; n++) room.deliver(delivery('1'))
+  t.notOk(room.isFull)
+  room.deliver(delivery('1'))
+  t.ok(room.isFull)
+  room.flush(nobody)
+  t.notOk(room.isFull)
+  const overhead = delivery('""').frame('rooms.v1').length + 8
+  room.deliver(delivery(`"${'x'.repeat(262_144 - overhead - 1)}"`))
+  t.notOk(room.isFull)
+  room.flush(nobody)
+  room.deliver(delivery(`"${'x'.repeat(262_144 - overhead)}"`))
+  t.ok(room.isFull)
+})
+
+t.test('where nobody speaks a mode, nothing waits in it', async t => {
+  const room = new Room('news', fakeDefinition())
+  const raw = fakeMember('a', 'rooms.raw')
+  room.announce('{}')
+  room.add(raw.session)
+  room.announce('{}')
+  t.notOk(room.isDirty)
+  const given = delivery('1')
+  given.frame = mode => {
+    if (mode === 'rooms.v1') throw new Error('nobody asked for it')
+    return textFrame('', Buffer.from('1'))
+  }
+  t.equal(room.deliver(given), 1)
+  room.remove(raw.session)
+  t.equal(room.deliver(given), 0)
 })
 
 t.test('all members of a mode get the same bytes, which are made once', async t => {
   const room = new Room('news', fakeDefinition())
-  const members = [fakeMember('a'), fakeMember('b', 'rooms.raw'), fakeMember('c'), fakeMember('d', 'rooms.raw')]
+  const transports = Array.from({ length: 4 }, () => new FakeTransport())
+  const members = transports.map((transport, index) => fakeMember(`s${index}`, index % 2 === 0 ? 'rooms.v1' : 'rooms.raw', transport))
   for (const { session } of members) room.add(session)
-  room.deliver(delivery('"hi"'), nobody)
-  t.equal(members[0]!.socket.buffers[0], members[2]!.socket.buffers[0], 'the same buffer')
-  t.equal(members[1]!.socket.buffers[0], members[3]!.socket.buffers[0], 'the same buffer')
-  t.equal(members[0]!.socket.sent[0], '{"type":"message","id":"e-1","data":"hi"}')
-  t.equal(members[1]!.socket.sent[0], 'hi')
+  const write = (): Buffer[] => {
+    room.flush(nobody)
+    for (const { written } of transports) t.equal(written.length, 1, 'one write')
+    return transports.map(({ written }) => written.splice(0)[0]!)
+  }
+  room.deliver(delivery('"hi"'))
+  const single = write()
+  t.equal(single[0], single[2], 'the same buffer')
+  t.equal(single[1], single[3], 'the same buffer')
+  t.equal(payloadOf(single[0]!).toString(), '{"type":"message","id":"e-1","data":"hi"}')
+  t.equal(payloadOf(single[1]!).toString(), 'hi')
+  room.deliver(delivery('"hi"'))
+  room.deliver(delivery('"ho"'))
+  const double = write()
+  t.equal(double[0], double[2], 'the same buffer')
+  t.equal(double[1], double[3], 'the same buffer')
+  t.equal(double[1]!.toString('latin1'), '\x81\x02hi\x81\x02ho')
+  for (const { socket } of members) t.same(socket.sent, [], 'nothing through ws')
 })
 
 t.test('an announcement reaches those who speak rooms.v1', async t => {
@@ -105,7 +273,8 @@ t.test('an announcement reaches those who speak rooms.v1', async t => {
   const members = [fakeMember('a'), fakeMember('b', 'rooms.raw')]
   for (const { session } of members) room.add(session)
   const sent: string[] = []
-  room.announce('{}', session => { sent.push(session.id) })
+  room.announce('{}')
+  room.flush(session => { sent.push(session.id) })
   t.same(sent, ['a'])
   t.same(members.map(({ socket }) => socket.sent), [['{}'], []])
 })
@@ -118,8 +287,8 @@ t.test('a publication knows where its payload stands, in bytes', async t => {
   const without = new Delivery(publication, undefined, false)
   t.equal(without.id, undefined)
   t.equal(without.json.toString(), '"ü"')
-  t.equal(without.bytes('rooms.v1').toString(), '{"type":"message","data":"ü","from":"s1","user":"Jö"}')
-  t.equal(without.bytes('rooms.raw').toString(), '"ü"', 'typed: with quotes')
+  t.equal(payloadOf(without.frame('rooms.v1')).toString(), '{"type":"message","data":"ü","from":"s1","user":"Jö"}')
+  t.equal(payloadOf(without.frame('rooms.raw')).toString(), '"ü"', 'typed: with quotes')
 })
 
 t.test('raw mode gives a string of an untyped topic as its text, and other JSON as it is', async t => {
@@ -179,33 +348,38 @@ t.test('the turn is counted once, however many are over the bound in it', async 
 t.test('the verdict on slow members is carried out after the fan-out, once each, and nothing more is queued to them', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c'])
   const ended: string[] = []
+  const flush = (): void => { backlog.fanOut(() => { room.flush(backlog.sent) }) }
   const backlog: Backlog = new Backlog(100, session => {
     ended.push(session.id)
     session.state = 'closed'
     room.remove(session)
-    // As an onLeave does that tells the others.
-    backlog.fanOut(() => room.deliver(delivery('"left"'), backlog.sent))
+    // As an onLeave does that tells the others, and a full batch that leaves at once.
+    room.deliver(delivery('"left"'))
+    flush()
   })
-  const fan = (json: string) => backlog.fanOut(() => {
-    const result = room.deliver(delivery(json), backlog.sent)
-    t.same(ended, [], 'not in the midst of it')
-    return result
-  })
+  const fan = (json: string): void => {
+    backlog.fanOut(() => {
+      room.deliver(delivery(json))
+      room.flush(backlog.sent)
+      t.same(ended, [], 'not in the midst of it')
+    })
+  }
   for (const { socket } of members.slice(0, 2)) socket.bufferedAmount = 101
-  t.equal(fan('1'), 3)
+  fan('1')
   await new Promise(resolve => setImmediate(resolve))
-  t.equal(fan('2'), 3)
+  fan('2')
   t.same(ended, ['a', 'b'])
-  t.same(members.map(({ socket }) => socket.sent.map(text => JSON.parse(text).data)), [[1, 2], [1, 2], [1, 2, 'left', 'left']])
+  t.same(members.map(got), [[1, 2], [1, 2], [1, 2, 'left', 'left']])
 })
 
-t.test('subscribers are handed what members are, and are not counted', async t => {
+t.test('subscribers are handed what members are, at once, and are not counted', async t => {
   const { room } = fakeRoom(['a'])
   const pushed: Delivery[] = []
   room.subscriptions.add({ push (given: Delivery) { pushed.push(given) } } as unknown as Subscription)
   const given = delivery('1')
-  t.equal(room.deliver(given, nobody), 1)
+  t.equal(room.deliver(given), 1)
   t.same(pushed, [given])
-  room.announce('{}', nobody)
+  room.announce('{}')
+  room.flush(nobody)
   t.equal(pushed.length, 1, 'presence is not for them')
 })

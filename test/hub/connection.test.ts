@@ -1,0 +1,150 @@
+import { once } from 'node:events'
+import { Socket, type AddressInfo } from 'node:net'
+import { createServer as createHttp } from 'node:http'
+import { PassThrough } from 'node:stream'
+import t, { type Test } from 'tap'
+import { WebSocket, WebSocketServer, type PerMessageDeflateOptions } from 'ws'
+import { Batch, View } from '../../lib/hub/batch.ts'
+import { Connection } from '../../lib/hub/connection.ts'
+import { textFrame } from '../../lib/hub/text-frame.ts'
+import { FakeSocket, FakeTransport } from '../helpers/fakes.ts'
+import { until } from '../helpers/app.ts'
+
+const frame = (text: string): Buffer => textFrame('', Buffer.from(text))
+
+/** A connection as the server has it, and its client. */
+async function create (t: Test, perMessageDeflate: boolean | PerMessageDeflateOptions = false) {
+  const http = createHttp()
+  const server = new WebSocketServer({ server: http, perMessageDeflate })
+  http.listen(0, '127.0.0.1')
+  await once(http, 'listening')
+  const client = new WebSocket(`ws://127.0.0.1:${(http.address() as AddressInfo).port}`)
+  t.teardown(async () => {
+    client.terminate()
+    for (const socket of server.clients) socket.terminate()
+    await new Promise(resolve => { http.close(resolve) })
+  })
+  const received: string[] = []
+  client.on('message', data => { received.push(data.toString()) })
+  const [[socket]] = await Promise.all([once(server, 'connection'), once(client, 'open')]) as [[WebSocket & { _socket: Socket }], unknown]
+  return { connection: new Connection(socket, socket._socket, 'rooms.v1', ''), client, received, socket }
+}
+
+const deflate = { threshold: 0 }
+
+for (const [way, options] of [['straight', false], ['through ws, where an extension was negotiated', deflate]] as const) {
+  t.test(`frames, batches and views arrive in order: ${way}`, async t => {
+    const { connection, client, received, socket } = await create(t, options)
+    t.equal(socket.extensions === '', options === false)
+    const batch = new Batch()
+    for (const text of ['b1', 'ü'.repeat(100), 'x'.repeat(70_000)]) batch.push(frame(text))
+    const view = new View(batch, 1)
+    view.add(frame('own'))
+    batch.push(frame('last'))
+    view.catchUp()
+    const whole = ['b1', 'ü'.repeat(100), 'x'.repeat(70_000), 'last']
+    connection.send(frame('first'))
+    connection.sendBatch(batch)
+    connection.ping(1)
+    connection.sendView(view)
+    connection.sendView(new View(batch, batch.length))
+    connection.send(frame(''))
+    const closed = once(client, 'close')
+    connection.close(4005, 'kicked')
+    for (const late of [() => { connection.send(frame('late')) }, () => { connection.sendBatch(batch) }, () => { connection.sendView(view) }]) late()
+    const [code, reason] = await closed
+    t.same(received, ['first', ...whole, ...whole.slice(1, 3), 'own', 'last', ''])
+    t.same([code, reason.toString()], [4005, 'kicked'])
+  })
+
+  t.test(`drained settles when the peer has read: ${way}`, async t => {
+    const { connection, client, received } = await create(t, options)
+    client.pause()
+    let sent = 0
+    while (connection.bufferedBytes === 0 || sent < 200) {
+      connection.send(frame(noise()))
+      sent++
+    }
+    let settled = false
+    const [one, two] = [connection.drained(), connection.drained()]
+    t.equal(one, two, 'one wait for all who ask')
+    one.then(() => { settled = true })
+    await new Promise(resolve => setTimeout(resolve, 50))
+    t.notOk(settled)
+    client.resume()
+    await one
+    t.equal(connection.bufferedBytes, 0)
+    await until(() => received.length === sent, 10_000)
+  })
+
+  t.test(`drained rejects where the connection closes first: ${way}`, async t => {
+    const { connection, client, socket } = await create(t, options)
+    client.pause()
+    for (let n = 0; n < 200; n++) connection.send(frame(noise()))
+    t.ok(connection.bufferedBytes > 0)
+    const drained = connection.drained()
+    const gone = once(socket, 'close')
+    connection.terminate()
+    await t.rejects(drained, { message: 'the connection has closed' })
+    await gone
+  })
+}
+
+/** 64 KiB that compress badly. */
+function noise (): string {
+  let text = ''
+  while (text.length < 65_536) text += Math.random().toString(36).slice(2)
+  return text
+}
+
+t.test('a wait that is over is followed by another', async t => {
+  const transport = new FakeTransport()
+  const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
+  const first = connection.drained()
+  transport.emit('drain')
+  await first
+  const second = connection.drained()
+  t.not(second, first)
+  transport.emit('close')
+  await t.rejects(second, { message: 'the connection has closed' })
+  t.same([transport.listenerCount('drain'), transport.listenerCount('close')], [new Socket().listenerCount('drain'), new Socket().listenerCount('close')], 'it leaves no listeners')
+})
+
+t.test('one write goes straight to TCP, and through ws only where it must', async t => {
+  const batch = new Batch()
+  batch.push(frame('1'))
+  batch.push(frame('2'))
+  const view = new View(batch, 0)
+  view.add(frame('own'))
+  const say = (connection: Connection): void => {
+    connection.send(frame('0'))
+    connection.sendBatch(batch)
+    connection.sendView(view)
+  }
+  const straight = { socket: new FakeSocket(), transport: new FakeTransport() }
+  say(new Connection(straight.socket, straight.transport, 'rooms.v1', ''))
+  t.same(straight.socket.sent, [])
+  t.equal(straight.transport.written.length, 3)
+  t.equal(straight.transport.written[1], batch.whole, 'the bytes that everybody gets')
+
+  const extended = { socket: Object.assign(new FakeSocket(), { extensions: 'permessage-deflate' }), transport: new FakeTransport() }
+  say(new Connection(extended.socket, extended.transport, 'rooms.v1', ''))
+  t.same(extended.socket.sent, ['0', '1', '2', '1', '2', 'own'])
+  t.same(extended.transport.written, [])
+
+  const stream = { socket: new FakeSocket(), transport: new PassThrough() }
+  say(new Connection(stream.socket, stream.transport as never, 'rooms.v1', ''))
+  t.same(stream.socket.sent, extended.socket.sent)
+  t.equal(stream.transport.readableLength, 0)
+})
+
+t.test('drained rejects where a connection has closed between two looks, though nothing waits any more', async t => {
+  const socket = Object.assign(new FakeSocket(), { extensions: 'permessage-deflate', bufferedAmount: 1 })
+  const drained = new Connection(socket, {}, 'rooms.v1', '').drained()
+  socket.terminate()
+  socket.bufferedAmount = 0
+  // Looking keeps no process alive.
+  const alive = setTimeout(() => {}, 10_000)
+  t.teardown(() => { clearTimeout(alive) })
+  await t.rejects(drained, { message: 'the connection has closed' })
+})
