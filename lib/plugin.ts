@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import { memoryBroker } from './brokers/memory.ts'
 import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED } from './errors.ts'
 import type { Hooks } from './hub/context.ts'
+import type { DeflateOptions } from './hub/deflate.ts'
 import { Hub } from './hub/hub.ts'
 import { resolveOptions, type ResolvedOptions } from './options.ts'
 import { payloadCompiler, schemaCompiler } from './payload.ts'
@@ -41,6 +42,12 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
   }
 }
 
+/** `perMessageDeflate` as ws takes it; `undefined` where it is off. */
+function deflateOptions (given: unknown): DeflateOptions | undefined {
+  if (given === true) return {}
+  return typeof given === 'object' && given !== null ? given : undefined
+}
+
 function hooksOf (options: ResolvedOptions): Hooks {
   return {
     authorize: options.authorize as Hooks['authorize'],
@@ -54,8 +61,10 @@ function hooksOf (options: ResolvedOptions): Hooks {
 /** Where the host has none, @fastify/websocket stands in our own scope and takes upgrades from `upgrades`, so that a host may still register it. */
 async function registerWebSocket (scope: FastifyInstance, options: ResolvedOptions, registry: TopicRegistry, upgrades: EventEmitter): Promise<void> {
   const largest = Math.max(...registry.definitions.map(({ maxPayload }) => maxPayload))
+  const { perMessageDeflate, ...others } = options.websocket.options ?? {}
+  const deflate = deflateOptions(perMessageDeflate)
   await scope.register(fastifyWebsocket, {
-    options: { maxPayload: largest * maxPayloadFactor, ...options.websocket.options, server: upgrades as never },
+    options: { maxPayload: largest * maxPayloadFactor, ...others, perMessageDeflate: deflate === undefined ? false : { serverNoContextTakeover: true, ...deflate }, server: upgrades as never },
     // Sessions are let go by the hub, before this.
     preClose (done) {
       scope.websocketServer.close()
@@ -80,7 +89,8 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     heartbeat: options.heartbeat,
     limits: options.limits,
     slowBytes: options.slow.bytes,
-    drainTimeout: options.drain.timeout
+    drainTimeout: options.drain.timeout,
+    deflate: deflateOptions((hosted ? app.websocketServer.options : options.websocket.options)?.perMessageDeflate)
   }, app.log)
   let routes: FastifyInstance = app
   hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, path, injectOptions))

@@ -2,8 +2,10 @@ import { accessSync, constants } from 'node:fs'
 import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
+import { createRooms, listen as serve, until } from './helpers/app.ts'
 import { startExample } from './helpers/process.ts'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
@@ -221,6 +223,29 @@ else {
     await refused.locator('#chat-status[data-state=open]').waitFor({ timeout: patience })
     await reads(page, 'Ruby Heron joined')
     t.pass('a name that is taken lets it in')
+  })
+
+  t.test('compressed messages are what they were, between plain and private ones', async t => {
+    const app = await createRooms(t, { origin: 'any', websocket: { options: { perMessageDeflate: true } } })
+    const url = await serve(app)
+    const page = await browser.newPage()
+    await page.evaluate(`{
+      window.socket = new WebSocket('ws://${url}/rooms/news')
+      window.frames_ = []
+      socket.onmessage = ({ data }) => { frames_.push(JSON.parse(data)) }
+      new Promise((resolve, reject) => { socket.onopen = resolve; socket.onerror = () => reject(new Error('refused')) })
+    }`)
+    await until(async () => await app.rooms.count('news') === 1, patience)
+    const [{ session }] = await app.rooms.members('news') as [{ session: string }]
+    const texts = Array.from({ length: 60 }, (_, n) => `${n} ${'äbc '.repeat([0, 500, 20_000][n % 3]!)}`)
+    for (const text of texts) {
+      if (text.startsWith('7')) app.rooms.send(session, text)
+      else app.rooms.broadcast('news', text)
+    }
+    await page.waitForFunction(`frames_.filter(({ data }) => data).length === ${texts.length}`, undefined, { timeout: patience })
+    t.equal(await page.evaluate('socket.extensions'), 'permessage-deflate; server_no_context_takeover')
+    t.ok(isDeepStrictEqual(await page.evaluate('frames_.map(frame => frame.data).filter(Boolean)'), texts))
+    await page.close()
   })
 
   t.test('the page fits a desktop and a phone, in light and dark', async t => {

@@ -2,6 +2,7 @@ import { Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import type { Connection as PublicConnection, Mode } from '../../types/index.ts'
 import type { Batch, View } from './batch.ts'
+import { encodingOf, type Encoding } from './encoding.ts'
 import { payloadOf } from './text-frame.ts'
 
 /** What is used of a `ws` WebSocket. */
@@ -9,9 +10,11 @@ export interface WebSocketLike {
   readonly readyState: number
   readonly bufferedAmount: number
   readonly isPaused: boolean
-  /** The negotiated extensions, as a header. */
+  /** The names of the negotiated extensions. */
   readonly extensions: string
-  send (data: Buffer | string, options: { binary: false }): void
+  /** What was negotiated. Not public: where it is not there, nothing is compressed. */
+  readonly _extensions?: { 'permessage-deflate'?: { params?: DeflateParameters | null } }
+  send (data: Buffer, options: { binary: false, compress: false }): void
   ping (data?: Buffer): void
   close (code: number, reason: string): void
   terminate (): void
@@ -22,17 +25,27 @@ export interface WebSocketLike {
   on (event: 'error', listener: (error: Error) => void): unknown
 }
 
+/** RFC 7692 7.1; no bits are the full window of 15. */
+interface DeflateParameters { server_no_context_takeover?: boolean, server_max_window_bits?: number }
+
 /** The stream below a WebSocket: a TCP or TLS socket, or for an injected client a stream inside the process, which counts no bytes. */
 export interface Transport { readonly bytesRead?: number }
 
 /** RFC 6455: the state in which frames may be sent; the same number in every implementation of the WebSocket API. */
 const OPEN = 1
 
-const TEXT = { binary: false } as const
+// Compressing is asynchronous in ws: it would be overtaken by pings and by the close frame.
+const TEXT = { binary: false, compress: false } as const
 const NO_BYTES = Buffer.alloc(0)
 
 /** Milliseconds between two looks at what an extension holds back. */
 const pollEvery = 10
+
+/** Whether it takes messages that were compressed without regard to what it was sent before. */
+function takesDeflated (socket: WebSocketLike): boolean {
+  const { server_no_context_takeover: alone, server_max_window_bits: bits = 15 } = socket._extensions?.['permessage-deflate']?.params ?? {}
+  return alone === true && bits === 15
+}
 
 function nextDrain (socket: Socket): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -53,6 +66,8 @@ function nextDrain (socket: Socket): Promise<void> {
 export class Connection implements PublicConnection {
   readonly mode: Mode
   readonly address: string
+  /** Of the messages that it gets. Frames of its own are not compressed. */
+  readonly encoding: Encoding
   readonly #socket: WebSocketLike
   readonly #transport: Transport | undefined
   /** Where whole batches go, past ws; `undefined`: frame by frame through ws. */
@@ -73,9 +88,10 @@ export class Connection implements PublicConnection {
   constructor (socket: WebSocketLike, transport: Transport | undefined, mode: Mode, address: string) {
     this.#socket = socket
     this.#transport = transport
-    // An extension changes frames, and only ws knows how. Without one its sender holds nothing back, so that what is written past
-    // it keeps its place among the pings, pongs and the close frame that ws itself writes.
-    if (transport instanceof Socket && socket.extensions === '') this.#direct = transport
+    // What ws itself writes here (pings, pongs, the close frame) it writes at once, and so all keeps its place. An extension may
+    // change frames; permessage-deflate takes those that are not compressed as they are.
+    if (transport instanceof Socket && (socket.extensions === '' || socket.extensions === 'permessage-deflate')) this.#direct = transport
+    this.encoding = encodingOf(mode, this.#direct !== undefined && takesDeflated(socket))
     this.mode = mode
     this.address = address
     this.seenAt = this.openedAt = performance.now()

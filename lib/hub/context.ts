@@ -1,6 +1,7 @@
 import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Rooms } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
 import type { Counters } from './counters.ts'
+import type { DeflateOptions } from './deflate.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
 
@@ -26,6 +27,8 @@ export interface Settings {
   limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
   slowBytes: number
   drainTimeout: number
+  /** `perMessageDeflate` of ws, where it is on. */
+  deflate: DeflateOptions | undefined
 }
 
 /** Why a session ends: the peer went away, or the server decided so. */

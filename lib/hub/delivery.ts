@@ -1,6 +1,8 @@
-import type { Mode, Position, Publication } from '../../types/index.ts'
+import type { Position, Publication } from '../../types/index.ts'
 import { messageHead, tailEnd, tailStart } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
+import type { Deflate } from './deflate.ts'
+import { encodingOf, encodings, type Encoding } from './encoding.ts'
 import { textFrame } from './text-frame.ts'
 
 const quote = 0x22
@@ -40,13 +42,14 @@ export class Delivery {
   readonly publication: Publication
   readonly id: string | undefined
   readonly #untyped: boolean
-  #v1: Buffer | undefined
-  #raw: Buffer | undefined
+  readonly #deflate: Deflate | undefined
+  readonly #frames: (Buffer | undefined)[] = [undefined, undefined, undefined, undefined]
 
-  constructor (publication: Publication, position: Position | undefined, untyped: boolean) {
+  constructor (publication: Publication, position: Position | undefined, untyped: boolean, deflate?: Deflate) {
     this.publication = publication
     this.id = position === undefined ? undefined : formatPosition(position)
     this.#untyped = untyped
+    this.#deflate = deflate
   }
 
   /** The serialised payload. No copy. */
@@ -56,12 +59,17 @@ export class Delivery {
   }
 
   /** The complete WebSocket frame, header included. */
-  frame (mode: Mode): Buffer {
-    if (mode === 'rooms.raw') {
-      this.#raw ??= textFrame('', rawPayload(this.json, this.#untyped))
-      return this.#raw
+  frame (encoding: Encoding): Buffer {
+    this.#frames[encoding] ??= this.#make(encoding)
+    return this.#frames[encoding]
+  }
+
+  #make (encoding: Encoding): Buffer {
+    const { mode, deflated } = encodings[encoding]
+    if (deflated) {
+      const plain = this.frame(encodingOf(mode, false))
+      return this.#deflate === undefined ? plain : this.#deflate.compress(plain)
     }
-    this.#v1 ??= textFrame(messageHead(this.id), this.publication.tail)
-    return this.#v1
+    return mode === 'rooms.raw' ? textFrame('', rawPayload(this.json, this.#untyped)) : textFrame(messageHead(this.id), this.publication.tail)
   }
 }

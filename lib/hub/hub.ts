@@ -7,6 +7,7 @@ import { Backlog } from './backlog.ts'
 import { Connection, type Transport, type WebSocketLike } from './connection.ts'
 import type { Ending, Hooks, HubContext, Log, Origin, Settings } from './context.ts'
 import { createCounters, type Counters } from './counters.ts'
+import { Deflate } from './deflate.ts'
 import { Delivery, Outgoing } from './delivery.ts'
 import { Drain } from './drain.ts'
 import { Failures } from './failures.ts'
@@ -65,6 +66,7 @@ export class Hub implements HubContext {
   readonly #backlog: Backlog
   readonly #turn: Turn
   readonly #failures: Failures
+  readonly #deflate: Deflate | undefined
   #publications = 0
 
   constructor (broker: Broker, hooks: Hooks, settings: Settings, log: Log) {
@@ -72,6 +74,7 @@ export class Hub implements HubContext {
     this.hooks = hooks
     this.settings = settings
     this.log = log
+    if (settings.deflate !== undefined) this.#deflate = new Deflate(settings.deflate)
     this.#failures = new Failures(hooks.onError, this.counters, log)
     this.#heartbeat = new Heartbeat(this.links, {
       heartbeat: settings.heartbeat,
@@ -311,7 +314,7 @@ export class Hub implements HubContext {
     const room = this.roomByTopic.get(topic)
     if (room === undefined) return
     if (position !== undefined) room.position = position
-    const delivery = new Delivery(publication, position, room.definition.message.schema === null)
+    const delivery = new Delivery(publication, position, room.definition.message.schema === null, this.#deflate)
     const excepted = publication.except === undefined ? undefined : this.sessions.get(publication.except)
     const count = this.#queue(room, () => room.deliver(delivery, excepted?.room === room && excepted.state === 'open' ? excepted : undefined))
     this.counters.deliveries += count

@@ -1,17 +1,20 @@
-import type { Mode, Position } from '../../types/index.ts'
+import type { Position } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Batch, View } from './batch.ts'
 import type { Delivery } from './delivery.ts'
+import { encodings, type Encoding } from './encoding.ts'
 import { RoomPresence } from './presence.ts'
 import type { MemberSession } from './session.ts'
 import type { Subscription } from './subscription.ts'
-import { textFrame } from './text-frame.ts'
+import { textFrameOf } from './text-frame.ts'
 
 /** A batch that has grown so far leaves before the turn ends: frames, and bytes. */
 const fullFrames = 256
 const fullBytes = 262_144
 
-const modes = ['rooms.v1', 'rooms.raw'] as const
+/** All encodings, and those that know frames other than messages. */
+const all = [0, 1, 2, 3] as const satisfies Encoding[]
+const v1 = all.filter(encoding => encodings[encoding].mode === 'rooms.v1')
 
 /** The members of one topic on this node. It appears with its first member, or subscriber, and goes with its last. */
 export class Room {
@@ -27,9 +30,14 @@ export class Room {
   attached: Promise<void> = Promise.resolve()
   /** The last position delivered here; `undefined` where the broker has none. */
   position: Position | undefined
-  /** What this turn's members are to get, by mode; one flush empties both. */
-  #batches: Record<Mode, Batch> = { 'rooms.v1': new Batch(), 'rooms.raw': new Batch() }
-  readonly #counts: Record<Mode, number> = { 'rooms.v1': 0, 'rooms.raw': 0 }
+  /** Something waits for the end of the turn, */
+  isDirty = false
+  /** or so much that it should not wait. */
+  isFull = false
+  /** What this turn's members are to get, by encoding; one flush empties all. */
+  #batches: (Batch | undefined)[] = [undefined, undefined, undefined, undefined]
+  /** Members, by encoding. */
+  readonly #counts = [0, 0, 0, 0]
   /** Fan-outs under way: until they are over nobody is moved in the array. */
   #flushing = 0
   #departed: MemberSession[] = []
@@ -42,30 +50,27 @@ export class Room {
 
   get size (): number { return this.members.length - this.#departed.length }
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.subscriptions.size === 0 }
-  /** Something waits for the end of the turn. */
-  get isDirty (): boolean { return modes.some(mode => this.#batches[mode].length > 0) }
-  /** So much waits that it should not wait for the end of the turn. */
-  get isFull (): boolean { return modes.some(mode => this.#batches[mode].length >= fullFrames || this.#batches[mode].bytes >= fullBytes) }
 
   add (session: MemberSession): void {
+    const { encoding } = session.connection
     session.index = this.members.push(session) - 1
-    this.#counts[session.connection.mode]++
+    this.#counts[encoding]!++
     // What was sent before it came is not for it.
-    const batch = this.#batches[session.connection.mode]
-    if (batch.length > 0) session.view = new View(batch, batch.length)
+    const batch = this.#batches[encoding]
+    if (batch !== undefined) session.view = new View(batch, batch.length)
     this.presence?.outdate()
   }
 
   remove (session: MemberSession): void {
-    this.#counts[session.connection.mode]--
+    this.#counts[session.connection.encoding]!--
     if (this.#flushing > 0) this.#departed.push(session)
     else this.#take(session)
   }
 
   /** Queues one publication to everybody but one; returns to how many members. */
   deliver (delivery: Delivery, excepted?: MemberSession): number {
-    for (const mode of modes) {
-      if (this.#counts[mode] > 0) this.#batches[mode].push(delivery.frame(mode))
+    for (const encoding of all) {
+      if (this.#counts[encoding]! > 0) this.#push(encoding, delivery.frame(encoding))
     }
     if (excepted !== undefined) this.#view(excepted).skipLast()
     for (const subscription of this.subscriptions) subscription.push(delivery)
@@ -73,15 +78,18 @@ export class Room {
   }
 
   /** Queues one frame to all who speak `rooms.v1`. */
-  announce (frame: string): void {
-    if (this.#counts['rooms.v1'] > 0) this.#batches['rooms.v1'].push(textFrame('', Buffer.from(frame)))
+  announce (text: string): void {
+    const frame = textFrameOf(text)
+    for (const encoding of v1) {
+      if (this.#counts[encoding]! > 0) this.#push(encoding, frame)
+    }
   }
 
   /** Sends one member a frame of its own, after what the room has sent so far: at once where nothing waits. */
   sendTo (session: MemberSession, frame: Buffer): void {
     const { connection } = session
-    const batch = this.#batches[connection.mode]
-    if (session.view === undefined && batch.length === 0) {
+    const batch = this.#batches[connection.encoding]
+    if (batch === undefined) {
       connection.send(frame)
       return
     }
@@ -97,18 +105,20 @@ export class Room {
   flush (sent: (session: MemberSession) => void): void {
     const { members } = this
     const batches = this.#batches
-    this.#batches = { 'rooms.v1': new Batch(), 'rooms.raw': new Batch() }
+    this.#batches = [undefined, undefined, undefined, undefined]
+    this.isDirty = false
+    this.isFull = false
     this.#flushing++
     try {
       for (let i = 0, length = members.length; i < length; i++) {
         const session = members[i]!
         const { connection, view } = session
-        const batch = batches[connection.mode]
+        const batch = batches[connection.encoding]
         if (view !== undefined) {
           view.catchUp()
           session.view = undefined
           connection.sendView(view)
-        } else if (batch.length > 0 && session.state === 'open') connection.sendBatch(batch)
+        } else if (batch !== undefined && session.state === 'open') connection.sendBatch(batch)
         else continue
         sent(session)
       }
@@ -121,15 +131,22 @@ export class Room {
 
   /** Sends one member, who is about to leave, what waits for it. */
   flushMember (session: MemberSession): void {
-    if (session.view === undefined && this.#batches[session.connection.mode].length === 0) return
+    if (this.#batches[session.connection.encoding] === undefined) return
     const view = this.#view(session)
     view.catchUp()
     session.connection.sendView(view)
     session.view = undefined
   }
 
+  #push (encoding: Encoding, frame: Buffer): void {
+    const batch = this.#batches[encoding] ??= new Batch()
+    batch.push(frame)
+    this.isDirty = true
+    if (batch.length >= fullFrames || batch.bytes >= fullBytes) this.isFull = true
+  }
+
   #view (session: MemberSession): View {
-    session.view ??= new View(this.#batches[session.connection.mode], 0)
+    session.view ??= new View(this.#batches[session.connection.encoding]!, 0)
     return session.view
   }
 

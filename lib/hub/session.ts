@@ -12,7 +12,7 @@ import type { Connection } from './connection.ts'
 import type { HubContext } from './context.ts'
 import { rawPayload } from './delivery.ts'
 import { Inbox } from './inbox.ts'
-import { textFrame } from './text-frame.ts'
+import { textFrameOf } from './text-frame.ts'
 import type { Room } from './room.ts'
 
 /** Bytes waiting for a member above which `send` waits: Node's own stream bound on a socket is 64 KiB from version 22. */
@@ -127,7 +127,7 @@ export class MemberSession implements Session<string, any> {
 
   /** Queues a frame that only this member gets, in its place among those of the room. */
   queue (frame: string): void {
-    const bytes = textFrame('', Buffer.from(frame))
+    const bytes = textFrameOf(frame)
     if (this.state === 'open') this.room!.sendTo(this, bytes)
     else this.connection.send(bytes)
   }

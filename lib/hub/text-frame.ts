@@ -1,15 +1,15 @@
-/** RFC 6455 5.2: FIN and opcode 1, an unfragmented text message. */
-const finText = 0x81
+/** RFC 6455 5.2: FIN and opcode 1, an unfragmented text message; RFC 7692 6: RSV1, a compressed one. */
+const text = 0x81
+const rsv1 = 0x40
 /** Payload lengths up to here stand in the second byte, longer ones in the two or eight bytes after it. */
 const shortest = 125
 const longest16 = 0xffff
 
-/** A complete WebSocket frame of a server (unmasked): an ASCII head, and the bytes that follow it. */
-export function textFrame (head: string, rest: Buffer): Buffer {
-  const length = head.length + rest.length
+/** A frame of a server (unmasked) whose payload, the last `length` bytes, is still to be written. */
+function allocate (first: number, length: number): Buffer {
   const start = length <= shortest ? 2 : length <= longest16 ? 4 : 10
   const frame = Buffer.allocUnsafe(start + length)
-  frame[0] = finText
+  frame[0] = first
   if (start === 2) frame[1] = length
   else if (start === 4) {
     frame[1] = 126
@@ -19,12 +19,35 @@ export function textFrame (head: string, rest: Buffer): Buffer {
     frame.writeUInt32BE(Math.floor(length / 2 ** 32), 2)
     frame.writeUInt32BE(length >>> 0, 6)
   }
+  return frame
+}
+
+/** A complete WebSocket frame: an ASCII head, and the bytes that follow it. */
+export function textFrame (head: string, rest: Buffer): Buffer {
+  const length = head.length + rest.length
+  const frame = allocate(text, length)
+  const start = frame.length - length
   frame.write(head, start, 'latin1')
   rest.copy(frame, start + head.length)
   return frame
 }
 
-/** The payload in a frame of `textFrame`. No copy. */
+/** The same of a text. */
+export function textFrameOf (payload: string): Buffer {
+  const length = Buffer.byteLength(payload)
+  const frame = allocate(text, length)
+  frame.write(payload, frame.length - length)
+  return frame
+}
+
+/** A complete WebSocket frame of text that is compressed. */
+export function compressedFrame (payload: Buffer): Buffer {
+  const frame = allocate(text | rsv1, payload.length)
+  payload.copy(frame, frame.length - payload.length)
+  return frame
+}
+
+/** The payload in a frame. No copy. */
 export function payloadOf (frame: Buffer): Buffer {
   const length = frame[1]!
   return frame.subarray(length <= shortest ? 2 : length === 126 ? 4 : 10)

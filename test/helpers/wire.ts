@@ -14,6 +14,8 @@ export function clientFrame (opcode: number, payload: Buffer | string): Buffer {
 /** A peer that has done the handshake by hand, and does nothing by itself: it answers no ping and no close. */
 export interface MutePeer {
   socket: Socket
+  /** The head of the response, 101. */
+  handshake (): string
   /** All bytes since the 101, as latin1. */
   text (): string
   send (opcode: number, payload: Buffer | string): void
@@ -34,6 +36,7 @@ export async function joinMute (t: Test, url: string, headers = ''): Promise<Mut
   if (!received.startsWith('HTTP/1.1 101')) throw new Error(received)
   return {
     socket,
+    handshake: () => received.slice(0, received.indexOf('\r\n\r\n') + 2),
     text: () => received.slice(received.indexOf('\r\n\r\n') + 4),
     send: (opcode, payload) => { socket.write(clientFrame(opcode, payload)) }
   }

@@ -23,7 +23,8 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
     heartbeat: false,
     limits: { connections: 100, topics: 100, info: 100, pending: 4, badFrames: 10, handshake: 10_000 },
     slowBytes: 1_000,
-    drainTimeout: 0
+    drainTimeout: 0,
+    deflate: undefined
   }, silent)
   await hub.start()
   t.teardown(() => hub.close())

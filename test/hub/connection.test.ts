@@ -13,7 +13,7 @@ import { until } from '../helpers/app.ts'
 const frame = (text: string): Buffer => textFrame('', Buffer.from(text))
 
 /** A connection as the server has it, and its client. */
-async function create (t: Test, perMessageDeflate: boolean | PerMessageDeflateOptions = false) {
+async function create (t: Test, perMessageDeflate: boolean | PerMessageDeflateOptions, through: 'tcp' | 'ws') {
   const http = createHttp()
   const server = new WebSocketServer({ server: http, perMessageDeflate })
   http.listen(0, '127.0.0.1')
@@ -27,14 +27,19 @@ async function create (t: Test, perMessageDeflate: boolean | PerMessageDeflateOp
   const received: string[] = []
   client.on('message', data => { received.push(data.toString()) })
   const [[socket]] = await Promise.all([once(server, 'connection'), once(client, 'open')]) as [[WebSocket & { _socket: Socket }], unknown]
-  return { connection: new Connection(socket, socket._socket, 'rooms.v1', ''), client, received, socket }
+  return { connection: new Connection(socket, through === 'tcp' ? socket._socket : undefined, 'rooms.v1', ''), client, received, socket }
 }
 
 const deflate = { threshold: 0 }
 
-for (const [way, options] of [['straight', false], ['through ws, where an extension was negotiated', deflate]] as const) {
+for (const [way, options, through] of [
+  ['straight', false, 'tcp'],
+  ['straight, where compression was negotiated', deflate, 'tcp'],
+  ['through ws', false, 'ws'],
+  ['through ws, where compression was negotiated', deflate, 'ws']
+] as const) {
   t.test(`frames, batches and views arrive in order: ${way}`, async t => {
-    const { connection, client, received, socket } = await create(t, options)
+    const { connection, client, received, socket } = await create(t, options, through)
     t.equal(socket.extensions === '', options === false)
     const batch = new Batch()
     for (const text of ['b1', 'ü'.repeat(100), 'x'.repeat(70_000)]) batch.push(frame(text))
@@ -58,7 +63,7 @@ for (const [way, options] of [['straight', false], ['through ws, where an extens
   })
 
   t.test(`drained settles when the peer has read: ${way}`, async t => {
-    const { connection, client, received } = await create(t, options)
+    const { connection, client, received } = await create(t, options, through)
     client.pause()
     let sent = 0
     while (connection.bufferedBytes === 0 || sent < 200) {
@@ -78,7 +83,7 @@ for (const [way, options] of [['straight', false], ['through ws, where an extens
   })
 
   t.test(`drained rejects where the connection closes first: ${way}`, async t => {
-    const { connection, client, socket } = await create(t, options)
+    const { connection, client, socket } = await create(t, options, through)
     client.pause()
     for (let n = 0; n < 200; n++) connection.send(frame(noise()))
     t.ok(connection.bufferedBytes > 0)
@@ -127,7 +132,12 @@ t.test('one write goes straight to TCP, and through ws only where it must', asyn
   t.equal(straight.transport.written.length, 3)
   t.equal(straight.transport.written[1], batch.whole, 'the bytes that everybody gets')
 
-  const extended = { socket: Object.assign(new FakeSocket(), { extensions: 'permessage-deflate' }), transport: new FakeTransport() }
+  const deflated = { socket: Object.assign(new FakeSocket(), { extensions: 'permessage-deflate' }), transport: new FakeTransport() }
+  say(new Connection(deflated.socket, deflated.transport, 'rooms.v1', ''))
+  t.same(deflated.socket.sent, [])
+  t.equal(deflated.transport.written.length, 3)
+
+  const extended = { socket: Object.assign(new FakeSocket(), { extensions: 'permessage-deflate, x-webkit' }), transport: new FakeTransport() }
   say(new Connection(extended.socket, extended.transport, 'rooms.v1', ''))
   t.same(extended.socket.sent, ['0', '1', '2', '1', '2', 'own'])
   t.same(extended.transport.written, [])

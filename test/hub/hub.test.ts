@@ -345,7 +345,8 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
     heartbeat: false,
     limits: { connections: 10, topics: 10, info: 100, pending: 16, badFrames: 10, handshake: 10_000 },
     slowBytes: 1_000_000,
-    drainTimeout: 20
+    drainTimeout: 20,
+    deflate: undefined
   }, log)
   hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))
   await hub.start()

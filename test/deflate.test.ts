@@ -1,0 +1,108 @@
+import fastifyWebsocket from '@fastify/websocket'
+import { Type } from '@sinclair/typebox'
+import t, { type Test } from 'tap'
+import type { PerMessageDeflateOptions } from 'ws'
+import fastifyRooms from '../lib/index.ts'
+import { connect, createApp, createRooms, join, listen, until } from './helpers/app.ts'
+import { joinMute } from './helpers/wire.ts'
+
+const large = { text: 'the same again and '.repeat(100) }
+const offer = 'sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n'
+
+async function serve (t: Test, perMessageDeflate: boolean | PerMessageDeflateOptions = true, more: object = {}) {
+  const app = await createRooms(t, { topics: { news: { message: Type.Object({ text: Type.String() }), publish: true } }, heartbeat: false, websocket: { options: { perMessageDeflate } }, ...more })
+  return { app, url: await listen(app) }
+}
+
+/** What a hand-made client with this offer is answered, and the first byte of each frame that follows hello. */
+async function member (t: Test, url: string, extensions: string) {
+  const peer = await joinMute(t, `${url}/rooms/news`, extensions)
+  await until(() => peer.text().includes('"hello"'))
+  const start = peer.text().length
+  return { ...peer, extensions: /^sec-websocket-extensions: (.*)$/im.exec(peer.handshake())?.[1], after: () => peer.text().slice(start) }
+}
+
+t.test('one frame for all that were promised no memory, the plain one for the others, each what it negotiated', async t => {
+  const { app, url } = await serve(t)
+  const [usual, twin, small, none] = [await member(t, url, offer), await member(t, url, offer), await member(t, url, 'sec-websocket-extensions: permessage-deflate; server_max_window_bits=10\r\n'), await member(t, url, '')]
+  t.equal(usual.extensions, 'permessage-deflate; server_no_context_takeover')
+  t.match(small.extensions, /server_max_window_bits=10/)
+  t.equal(none.extensions, undefined)
+  await app.rooms.broadcast('news', large)
+  await until(() => [usual, twin, small, none].every(({ after }) => after() !== ''))
+  t.equal(usual.after().charCodeAt(0), 0xc1)
+  t.equal(usual.after(), twin.after())
+  t.ok(usual.after().length < 200)
+  t.equal(small.after().charCodeAt(0), 0x81)
+  t.ok(small.after().includes(large.text))
+  t.equal(small.after(), none.after())
+})
+
+t.test('what is short, and what only one member gets, is not compressed', async t => {
+  const { app, url } = await serve(t)
+  const peer = await member(t, url, offer)
+  await app.rooms.broadcast('news', { text: 'short' })
+  await until(() => peer.after().includes('short'))
+  const [{ session }] = await app.rooms.members('news') as [{ session: string }]
+  await app.rooms.send(session, large)
+  await until(() => peer.after().includes(large.text))
+  t.equal(peer.after().charCodeAt(0), 0x81)
+})
+
+t.test('in one turn compressed messages, plain ones and private ones keep their order', async t => {
+  for (const mode of ['rooms.v1', 'rooms.raw'] as const) {
+    const { app, url } = await serve(t)
+    const clients = [
+      await connect(t, `${url}/rooms/news`, mode),
+      await connect(t, `${url}/rooms/news`, mode, { perMessageDeflate: { serverMaxWindowBits: 10 } }),
+      await connect(t, `${url}/rooms/news`, mode, { perMessageDeflate: false })
+    ]
+    t.same(clients.map(({ socket }) => socket.extensions), ['permessage-deflate', 'permessage-deflate', ''])
+    await until(async () => await app.rooms.count('news') === 3)
+    const members = await app.rooms.members('news')
+    const texts: string[] = []
+    const say = (text: string): void => {
+      texts.push(text)
+      app.rooms.broadcast('news', { text })
+    }
+    for (let n = 0; n < 40; n++) {
+      say(`${n}${'x'.repeat([0, 2_000, 66_000][n % 3]!)}`)
+      if (n % 7 > 0) continue
+      const text = `private ${n} ${'y'.repeat(n * 100)}`
+      texts.push(text)
+      for (const { session } of members) app.rooms.send(session, { text })
+    }
+    const textOf = (frame: string): string | undefined => mode === 'rooms.raw' ? JSON.parse(frame).text : JSON.parse(frame).data?.text
+    await until(() => clients.every(({ received }) => received.map(textOf).filter(Boolean).length === texts.length), 10_000)
+    for (const { received } of clients) t.same(received.map(textOf).filter(Boolean), texts)
+  }
+})
+
+t.test('what members send compressed is read, and their own close comes after it', async t => {
+  const { url } = await serve(t, { threshold: 0 })
+  const [sender, other] = [await join(t, `${url}/rooms/news`, { perMessageDeflate: { threshold: 0 } }), await join(t, `${url}/rooms/news`)]
+  for (let n = 0; n < 20; n++) sender.send({ type: 'message', data: { text: `${n} ${large.text}` } })
+  sender.socket.close(4444)
+  await sender.closed
+  await until(() => other.received.filter(text => text.includes('"message"')).length === 20)
+  t.same(other.received.filter(text => text.includes('"message"')).map(text => JSON.parse(text).data.text), Array.from({ length: 20 }, (_, n) => `${n} ${large.text}`))
+})
+
+t.test('a host that wants the memory kept gets plain frames, and so does one that did not say so to its own @fastify/websocket', async t => {
+  const kept = await serve(t, { serverNoContextTakeover: false })
+  const peer = await member(t, kept.url, offer)
+  t.equal(peer.extensions, 'permessage-deflate')
+  await kept.app.rooms.broadcast('news', large)
+  await until(() => peer.after().includes(large.text))
+
+  for (const [perMessageDeflate, first] of [[true, 0x81], [{ serverNoContextTakeover: true }, 0xc1], [false, 0x81]] as const) {
+    const app = createApp(t)
+    await app.register(fastifyWebsocket, { options: { perMessageDeflate } })
+    await app.register(fastifyRooms, { prefix: '/rooms', heartbeat: false })
+    const peer = await member(t, await listen(app), offer)
+    t.equal(peer.extensions?.startsWith('permessage-deflate') ?? false, perMessageDeflate !== false)
+    await app.rooms.broadcast('news', large)
+    await until(() => peer.after() !== '')
+    t.equal(peer.after().charCodeAt(0), first)
+  }
+})
