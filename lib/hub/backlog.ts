@@ -6,7 +6,7 @@ import type { MemberSession } from './session.ts'
  * what the end of a membership sets off comes after the message and not in the midst of it.
  */
 export class Backlog {
-  readonly #bytes: number
+  readonly bytes: number
   readonly #end: (session: MemberSession) => void
   #slow: MemberSession[] = []
   #fanOuts = 0
@@ -15,7 +15,7 @@ export class Backlog {
 
   /** @param bytes - the bound; @param end - carries out the verdict. */
   constructor (bytes: number, end: (session: MemberSession) => void) {
-    this.#bytes = bytes
+    this.bytes = bytes
     this.#end = end
   }
 
@@ -23,7 +23,7 @@ export class Backlog {
   readonly sent = (session: MemberSession): void => {
     const { connection } = session
     if (connection.condemned) return
-    if (connection.bufferedBytes <= this.#bytes) {
+    if (connection.bufferedBytes <= this.bytes) {
       connection.overTurn = 0
     } else if (connection.overTurn === 0) {
       connection.overTurn = this.#turn

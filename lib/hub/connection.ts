@@ -64,14 +64,21 @@ function nextDrain (socket: Socket): Promise<void> {
 
 /** One WebSocket. Every frame of the server leaves through here, in the order of the calls. */
 export class Connection implements PublicConnection {
-  readonly mode: Mode
-  readonly address: string
-  /** Of the messages that it gets. Frames of its own are not compressed. */
-  readonly encoding: Encoding
+  // What a fan-out looks at comes first, to be found together in memory.
+  /** What it gets in this turn, where that is not what everybody in its room gets. */
+  view: View | undefined = undefined
   readonly #socket: WebSocketLike
-  readonly #transport: Transport | undefined
   /** Where whole batches go, past ws; `undefined`: frame by frame through ws. */
   readonly #direct: Socket | undefined
+  /** Of the messages that it gets. Frames of its own are not compressed. */
+  readonly encoding: Encoding
+  /** The turn in which more than the bound waited for it; 0 where less does. */
+  overTurn = 0
+  /** It is to be closed for not reading: rule 6, nothing more is queued to it. */
+  condemned = false
+  readonly mode: Mode
+  readonly address: string
+  readonly #transport: Transport | undefined
   #drained: Promise<void> | undefined
   /** Kept by the heartbeat: `bytesRead` when it last looked, and when that changed. */
   seenBytes = 0
@@ -79,10 +86,6 @@ export class Connection implements PublicConnection {
   pingedAt = 0
   /** When the close frame was handed over; 0 before. */
   closingAt = 0
-  /** The turn in which more than the bound waited for it; 0 where less does. */
-  overTurn = 0
-  /** It is to be closed for not reading: rule 6, nothing more is queued to it. */
-  condemned = false
   readonly openedAt: number
 
   constructor (socket: WebSocketLike, transport: Transport | undefined, mode: Mode, address: string) {
@@ -97,7 +100,7 @@ export class Connection implements PublicConnection {
     this.seenAt = this.openedAt = performance.now()
   }
 
-  get bufferedBytes (): number { return this.#socket.bufferedAmount }
+  get bufferedBytes (): number { return this.#direct === undefined ? this.#socket.bufferedAmount : this.#direct.writableLength }
   get isOpen (): boolean { return this.#socket.readyState === OPEN }
   get isPaused (): boolean { return this.#socket.isPaused }
   /** Bytes received so far; `undefined` for a stream inside the process, which cannot go silent. */

@@ -94,7 +94,7 @@ export class Hub implements HubContext {
     this.#presence = new PresenceClock((presence, frame) => {
       this.#queue(presence.room, () => { presence.room.announce(frame) })
     })
-    this.#turn = new Turn(room => { this.#backlog.fanOut(() => { room.flush(this.#backlog.sent) }) })
+    this.#turn = new Turn(room => { this.#backlog.fanOut(() => { room.flush(this.#backlog) }) })
     this.#drain = new Drain(this.links, settings.drainTimeout)
   }
 
@@ -305,7 +305,7 @@ export class Hub implements HubContext {
   #queue<T> (room: Room, queue: () => T): T {
     const wasDirty = room.isDirty
     const result = queue()
-    if (room.isFull) this.#backlog.fanOut(() => { room.flush(this.#backlog.sent) })
+    if (room.isFull) this.#backlog.fanOut(() => { room.flush(this.#backlog) })
     else if (!wasDirty && room.isDirty) this.#turn.add(room)
     return result
   }

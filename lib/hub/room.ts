@@ -1,6 +1,7 @@
 import type { Position } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Batch, View } from './batch.ts'
+import type { Connection } from './connection.ts'
 import type { Delivery } from './delivery.ts'
 import { encodings, type Encoding } from './encoding.ts'
 import { RoomPresence } from './presence.ts'
@@ -16,12 +17,29 @@ const fullBytes = 262_144
 const all = [0, 1, 2, 3] as const satisfies Encoding[]
 const v1 = all.filter(encoding => encodings[encoding].mode === 'rooms.v1')
 
+/** Who watches over members that do not read. */
+export interface Watch {
+  /** The bound of what may wait for a member. */
+  readonly bytes: number
+  /** More waits for this one, or did the last time. It must not end anybody. */
+  readonly sent: (session: MemberSession) => void
+}
+
+/** Sends a member all that it is to get until here. */
+function sendView (connection: Connection, view: View): void {
+  view.catchUp()
+  connection.view = undefined
+  connection.sendView(view)
+}
+
 /** The members of one topic on this node. It appears with its first member, or subscriber, and goes with its last. */
 export class Room {
   readonly topic: string
   readonly definition: TopicDefinition
   /** Dense, in no order. */
   readonly members: MemberSession[] = []
+  /** The same, as the fan-out goes through them: in a large room each object that it looks at costs it as much as the rest. */
+  readonly #connections: Connection[] = []
   readonly subscriptions = new Set<Subscription>()
   readonly presence: RoomPresence | undefined
   /** Joins under way. */
@@ -52,12 +70,14 @@ export class Room {
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.subscriptions.size === 0 }
 
   add (session: MemberSession): void {
-    const { encoding } = session.connection
+    const { connection } = session
+    const { encoding } = connection
     session.index = this.members.push(session) - 1
+    this.#connections.push(connection)
     this.#counts[encoding]!++
     // What was sent before it came is not for it.
     const batch = this.#batches[encoding]
-    if (batch !== undefined) session.view = new View(batch, batch.length)
+    if (batch !== undefined) connection.view = new View(batch, batch.length)
     this.presence?.outdate()
   }
 
@@ -72,7 +92,7 @@ export class Room {
     for (const encoding of all) {
       if (this.#counts[encoding]! > 0) this.#push(encoding, delivery.frame(encoding))
     }
-    if (excepted !== undefined) this.#view(excepted).skipLast()
+    if (excepted !== undefined) this.#view(excepted.connection).skipLast()
     for (const subscription of this.subscriptions) subscription.push(delivery)
     return excepted === undefined ? this.size : this.size - 1
   }
@@ -93,34 +113,30 @@ export class Room {
       connection.send(frame)
       return
     }
-    const view = this.#view(session)
+    const view = this.#view(connection)
     view.add(frame)
     if (view.ownBytes < fullBytes) return
     // Whoever awaits each send would never let the turn end, and what waits here counts nowhere as buffered.
     connection.sendView(view)
-    session.view = new View(batch, batch.length)
+    connection.view = new View(batch, batch.length)
   }
 
-  /** Sends everybody what waits. @param sent - called for each member after its write; it must not end anybody */
-  flush (sent: (session: MemberSession) => void): void {
-    const { members } = this
+  /** Sends everybody what waits. */
+  flush (watch: Watch): void {
+    const connections = this.#connections
     const batches = this.#batches
     this.#batches = [undefined, undefined, undefined, undefined]
     this.isDirty = false
     this.isFull = false
     this.#flushing++
     try {
-      for (let i = 0, length = members.length; i < length; i++) {
-        const session = members[i]!
-        const { connection, view } = session
+      for (let i = 0, length = connections.length; i < length; i++) {
+        const connection = connections[i]!
         const batch = batches[connection.encoding]
-        if (view !== undefined) {
-          view.catchUp()
-          session.view = undefined
-          connection.sendView(view)
-        } else if (batch !== undefined && session.state === 'open') connection.sendBatch(batch)
+        if (connection.view !== undefined) sendView(connection, connection.view)
+        else if (batch !== undefined) connection.sendBatch(batch)
         else continue
-        sent(session)
+        if (connection.overTurn !== 0 || connection.bufferedBytes > watch.bytes) watch.sent(this.members[i]!)
       }
     } finally {
       if (--this.#flushing === 0 && this.#departed.length > 0) {
@@ -130,12 +146,8 @@ export class Room {
   }
 
   /** Sends one member, who is about to leave, what waits for it. */
-  flushMember (session: MemberSession): void {
-    if (this.#batches[session.connection.encoding] === undefined) return
-    const view = this.#view(session)
-    view.catchUp()
-    session.connection.sendView(view)
-    session.view = undefined
+  flushMember ({ connection }: MemberSession): void {
+    if (this.#batches[connection.encoding] !== undefined) sendView(connection, this.#view(connection))
   }
 
   #push (encoding: Encoding, frame: Buffer): void {
@@ -145,15 +157,17 @@ export class Room {
     if (batch.length >= fullFrames || batch.bytes >= fullBytes) this.isFull = true
   }
 
-  #view (session: MemberSession): View {
-    session.view ??= new View(this.#batches[session.connection.encoding]!, 0)
-    return session.view
+  #view (connection: Connection): View {
+    connection.view ??= new View(this.#batches[connection.encoding]!, 0)
+    return connection.view
   }
 
   #take (session: MemberSession): void {
     const last = this.members.pop()!
+    this.#connections.pop()
     if (last === session) return
     this.members[session.index] = last
+    this.#connections[session.index] = last.connection
     last.index = session.index
   }
 }

@@ -7,7 +7,6 @@ import { direct } from '../protocol/frames.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Asks } from './asks.ts'
 import { Claim } from './claim.ts'
-import type { View } from './batch.ts'
 import type { Connection } from './connection.ts'
 import type { HubContext } from './context.ts'
 import { rawPayload } from './delivery.ts'
@@ -48,8 +47,6 @@ export class MemberSession implements Session<string, any> {
   room: Room | undefined
   /** Its place in the room's array. */
   index = -1
-  /** What it gets in this turn, where that is not what everybody in its room gets. */
-  view: View | undefined
   /** A presence frame has named it. */
   announced = false
   /** Refused frames since the last good one. */
@@ -134,7 +131,7 @@ export class MemberSession implements Session<string, any> {
 
   /** The same, and sees that it is read: a promise where more than the high-water mark waits already. */
   deliver (frame: string): void | Promise<void> {
-    const waits = this.connection.bufferedBytes + (this.view?.ownBytes ?? 0) > highWaterMark
+    const waits = this.connection.bufferedBytes + (this.connection.view?.ownBytes ?? 0) > highWaterMark
     this.queue(frame)
     this.#context.sent(this)
     if (!waits) return
@@ -144,7 +141,7 @@ export class MemberSession implements Session<string, any> {
   }
 
   async #drained (): Promise<void> {
-    if (this.view !== undefined) await turnEnd() // then its room has sent it
+    if (this.connection.view !== undefined) await turnEnd() // then its room has sent it
     try {
       if (this.connection.bufferedBytes > highWaterMark) await this.connection.drained()
     } catch {

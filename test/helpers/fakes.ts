@@ -54,7 +54,7 @@ export interface FakeMember<T extends Transport = { bytesRead?: number }> {
 export function fakeMember<T extends Transport = { bytesRead?: number }> (id: string, mode: Mode = 'rooms.v1', transport: T = { bytesRead: 0 } as Transport as T): FakeMember<T> {
   const socket = new FakeSocket()
   const connection = new Connection(socket, transport, mode, '127.0.0.1')
-  const session = { id, connection, user: undefined, info: undefined, state: 'open', index: -1, view: undefined, announced: false, room: undefined } as unknown as MemberSession
+  const session = { id, connection, user: undefined, info: undefined, state: 'open', index: -1, announced: false, room: undefined } as unknown as MemberSession
   return { session, socket, transport }
 }
 

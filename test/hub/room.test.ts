@@ -1,14 +1,16 @@
 import t from 'tap'
 import { Backlog } from '../../lib/hub/backlog.ts'
 import { Delivery, Outgoing, rawPayload } from '../../lib/hub/delivery.ts'
-import { Room } from '../../lib/hub/room.ts'
+import { Room, type Watch } from '../../lib/hub/room.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import type { Subscription } from '../../lib/hub/subscription.ts'
 import { payloadOf, textFrame } from '../../lib/hub/text-frame.ts'
 import { FakeTransport, fakeDefinition, fakeMember, fakeRoom, type FakeMember } from '../helpers/fakes.ts'
 
 const origin = { uid: 'u1', node: 'n1', topic: 'news', deadline: 0 }
-const nobody = (): void => {}
+const nobody: Watch = { bytes: Infinity, sent () {} }
+/** Watches everybody, however little waits. */
+const each = (sent: Watch['sent']): Watch => ({ bytes: -1, sent })
 
 function delivery (json: string): Delivery {
   return new Delivery(new Outgoing(origin, json), { epoch: 'e', offset: 1 }, true)
@@ -53,11 +55,11 @@ t.test('what is delivered waits, and leaves with a flush', async t => {
   t.ok(room.isDirty)
   t.same(members.map(got), [[], []])
   const sent: string[] = []
-  room.flush(session => { sent.push(session.id) })
+  room.flush(each(session => { sent.push(session.id) }))
   t.same(members.map(got), [[1, 2], [1, 2]])
   t.same(sent, ['a', 'b'], 'once for each member')
   t.notOk(room.isDirty)
-  room.flush(session => { sent.push(session.id) })
+  room.flush(each(session => { sent.push(session.id) }))
   t.equal(sent.length, 2, 'nothing is left')
 })
 
@@ -65,14 +67,14 @@ t.test('who leaves during a fan-out is taken out after it, and nobody is skipped
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
   const sizes: number[] = []
   room.deliver(delivery('1'))
-  room.flush(session => {
+  room.flush(each(session => {
     if (session.id !== 'a') return
-    for (const { session: leaver } of [members[0]!, members[3]!, members[1]!]) {
-      leaver.state = 'closed'
-      room.remove(leaver)
+    for (const leaver of [members[0]!, members[3]!, members[1]!]) {
+      leaver.socket.close(1000, '')
+      room.remove(leaver.session)
     }
     sizes.push(room.size, room.members.length)
-  })
+  }))
   t.same(sizes, [1, 4], 'they are not counted any more, but still in place')
   t.same(room.members.map(({ id, index }) => [id, index]), [['c', 0]])
   t.same(members.map(got), [[1], [], [1], []])
@@ -81,9 +83,9 @@ t.test('who leaves during a fan-out is taken out after it, and nobody is skipped
 t.test('what is delivered during a fan-out is for the next one', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c'])
   room.deliver(delivery('1'))
-  room.flush(session => {
+  room.flush(each(session => {
     if (session.id === 'a') room.deliver(delivery('2'))
-  })
+  }))
   t.same(members.map(got), [[1], [1], [1]])
   t.ok(room.isDirty)
   room.flush(nobody)
@@ -93,14 +95,14 @@ t.test('what is delivered during a fan-out is for the next one', async t => {
 t.test('a fan-out within a fan-out leaves the places alone until the outer one is over', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c'])
   room.deliver(delivery('1'))
-  room.flush(session => {
+  room.flush(each(session => {
     if (session.id !== 'c') return
-    session.state = 'closed'
+    members[2]!.socket.close(1000, '')
     room.remove(session)
     room.deliver(delivery('2'))
     room.flush(nobody)
     t.equal(room.members.length, 3)
-  })
+  }))
   t.equal(room.members.length, 2)
   t.same(members.map(got), [[1, 2], [1, 2], [1]])
 })
@@ -109,7 +111,7 @@ t.test('who joins during a fan-out is not among those told', async t => {
   const { room } = fakeRoom(['a'])
   const late = fakeMember('late')
   t.equal(room.deliver(delivery('1')), 1)
-  room.flush(() => { room.add(late.session) })
+  room.flush(each(() => { room.add(late.session) }))
   t.same(got(late), [])
   t.equal(room.deliver(delivery('2')), 2)
   room.flush(nobody)
@@ -139,7 +141,7 @@ t.test('who joins in a turn gets what comes after it, and nothing from before', 
 
 t.test('a fan-out leaves out the excepted, the ended and those to be closed for not reading', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
-  members[1]!.session.state = 'closed'
+  members[1]!.socket.close(1000, '')
   members[2]!.session.connection.condemned = true
   t.equal(room.deliver(delivery('1'), members[0]!.session), 3, 'the excepted is not counted')
   room.flush(nobody)
@@ -274,7 +276,7 @@ t.test('an announcement reaches those who speak rooms.v1', async t => {
   for (const { session } of members) room.add(session)
   const sent: string[] = []
   room.announce('{}')
-  room.flush(session => { sent.push(session.id) })
+  room.flush(each(session => { sent.push(session.id) }))
   t.same(sent, ['a'])
   t.same(members.map(({ socket }) => socket.sent), [['{}'], []])
 })
@@ -348,7 +350,7 @@ t.test('the turn is counted once, however many are over the bound in it', async 
 t.test('the verdict on slow members is carried out after the fan-out, once each, and nothing more is queued to them', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c'])
   const ended: string[] = []
-  const flush = (): void => { backlog.fanOut(() => { room.flush(backlog.sent) }) }
+  const flush = (): void => { backlog.fanOut(() => { room.flush(backlog) }) }
   const backlog: Backlog = new Backlog(100, session => {
     ended.push(session.id)
     session.state = 'closed'
@@ -360,7 +362,7 @@ t.test('the verdict on slow members is carried out after the fan-out, once each,
   const fan = (json: string): void => {
     backlog.fanOut(() => {
       room.deliver(delivery(json))
-      room.flush(backlog.sent)
+      room.flush(backlog)
       t.same(ended, [], 'not in the midst of it')
     })
   }
