@@ -3,6 +3,11 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { kUpgradeGuard } from '../symbols.ts'
 
+/** What stands as the time-out of a socket that is watched; no timer goes with it. */
+const unset = -1
+/** Looks within the time that an upgrade may take. */
+const sweeps = 8
+
 type Upgrade = (request: IncomingMessage, socket: Socket, head: Buffer) => void
 type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 
@@ -15,8 +20,9 @@ type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 export class UpgradeGuard {
   readonly #server: Guarded
   readonly #timeout: number
-  /** Sockets that asked for an upgrade and have not got it. */
-  readonly #pending = new Map<Socket, () => void>()
+  /** Sockets that asked for an upgrade and have not got it, the oldest first, and until when. */
+  readonly #pending = new Map<Socket, number>()
+  #timer: NodeJS.Timeout | undefined
   #hubs = 0
   #route: EventEmitter | undefined
 
@@ -46,7 +52,7 @@ export class UpgradeGuard {
 
   /** The socket has become a WebSocket, and is watched over by the heartbeat. */
   release (socket: Socket): void {
-    this.#pending.get(socket)?.()
+    this.#pending.delete(socket)
   }
 
   /** A hub has closed; with the last one nothing is left behind. */
@@ -54,34 +60,29 @@ export class UpgradeGuard {
     if (--this.#hubs > 0) return
     this.#server.removeListener('upgrade', this.#watch)
     this.#server.removeListener('upgrade', this.#forward)
-    for (const [socket, forget] of this.#pending) {
-      this.#cut(socket)
-      forget()
-    }
+    this.#cutBefore(Infinity)
+    clearInterval(this.#timer)
     delete this.#server[kUpgradeGuard]
   }
 
   readonly #watch: Upgrade = (request, socket) => {
     // Other protocols are not ours to time; a stream inside the process has no clock.
     if (request.headers.upgrade?.toLowerCase() !== 'websocket' || typeof socket.setTimeout !== 'function') return
-    const forget = (): void => {
-      this.#pending.delete(socket)
-      clearTimeout(deadline)
-      socket.removeListener('close', forget)
-    }
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
-    const deadline = setTimeout(() => {
-      this.#cut(socket)
-      forget()
-    }, this.#timeout).unref()
-    this.#pending.set(socket, forget)
-    socket.setTimeout(this.#timeout)
-    socket.on('close', forget)
+    this.#pending.set(socket, performance.now() + this.#timeout * (1 - 1 / sweeps)) // seen up to one look late
+    Object.assign(socket, { timeout: unset })
+    this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.#timeout / sweeps).unref()
   }
 
-  /** A socket that is not a WebSocket yet. ws sets the socket's own timer to 0 where it makes one, for a route of the host, say. */
-  #cut (socket: Socket): void {
-    if (socket.timeout !== 0) socket.destroy()
+  #cutBefore (now: number): void {
+    for (const [socket, deadline] of this.#pending) {
+      if (deadline > now) return
+      this.#pending.delete(socket)
+      // ws sets the socket's own time-out to 0 where it makes a WebSocket of it, for a route of the host, say.
+      if (socket.timeout === unset) socket.destroy()
+    }
+    clearInterval(this.#timer)
+    this.#timer = undefined
   }
 
   readonly #forward: Upgrade = (request, socket, head) => {
