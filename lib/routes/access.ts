@@ -1,8 +1,9 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyRequest, preHandlerHookHandler } from 'fastify'
 import type { Identity, Mode } from '../../types/index.ts'
-import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_FORBIDDEN, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_ORIGIN_REFUSED } from '../errors.ts'
+import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_ORIGIN_REFUSED } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import { readInfo } from '../hub/infos.ts'
+import { ifPermitted, proceed } from '../hub/permission.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { maxTopicLength } from '../protocol/topic-name.ts'
 import { modes, negotiate } from '../protocol/modes.ts'
@@ -34,14 +35,18 @@ function topicOf (registry: TopicRegistry, definition: TopicDefinition, request:
   return topic
 }
 
-async function checkOrigin ({ origin: rule }: ResolvedOptions, request: FastifyRequest): Promise<void> {
+/** Goes on where the page may be here. @throws FST_ROOMS_ORIGIN_REFUSED */
+function ifAllowed ({ origin: rule }: ResolvedOptions, request: FastifyRequest, next: () => void | Promise<void>): void | Promise<void> {
   const { origin } = request.headers
-  if (origin === undefined || rule === 'any') return
+  if (origin === undefined || rule === 'any') return next()
   let allowed: unknown
   if (rule === 'same') allowed = isSameOrigin(origin, request)
-  else if (typeof rule === 'function') allowed = await rule(origin, request)
+  else if (typeof rule === 'function') allowed = rule(origin, request)
   else allowed = rule.some(entry => typeof entry === 'string' ? entry === origin : new RegExp(entry).test(origin))
-  if (allowed !== true) throw new FST_ROOMS_ORIGIN_REFUSED()
+  return proceed(allowed, allowed => {
+    if (allowed !== true) throw new FST_ROOMS_ORIGIN_REFUSED()
+    return next()
+  })
 }
 
 /**
@@ -79,35 +84,45 @@ function withInfo ({ presence }: TopicDefinition, identity: Identity | null, lim
   }
 }
 
-async function permit ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest): Promise<Identity | null> {
-  const identity = options.identify === undefined ? null : checkIdentity(await options.identify(request))
-  const { authorize } = hub.hooks
-  if (authorize !== undefined && await authorize({ action, topic, request, identity }) !== true) throw new FST_ROOMS_FORBIDDEN(action)
-  return identity
+/** Goes on with who it is, where that one may. @throws what the host throws */
+function identified ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest, next: (identity: Identity | null) => void): void | Promise<void> {
+  return proceed(options.identify === undefined ? null : options.identify(request), value => {
+    const identity = checkIdentity(value)
+    return ifPermitted(hub, { action, topic, request, identity }, () => { next(identity) })
+  })
 }
 
-/** The last hook before a broadcast. */
-export function broadcastAccess (context: AccessContext, definition: TopicDefinition) {
-  return async (request: FastifyRequest): Promise<void> => {
-    const topic = topicOf(context.registry, definition, request)
-    await checkOrigin(context.options, request)
-    const identity = await permit(context, 'broadcast', topic, request);
-    (request as AccessRequest)[kAccess] = { topic, identity, mode: 'rooms.v1' }
+/** A hook that calls `done` at once, and costs the request no promise, where all that the host has to say is said at once. */
+function hook (check: (request: AccessRequest) => void | Promise<void>): preHandlerHookHandler {
+  return (request, _reply, done) => {
+    const pending = check(request as AccessRequest)
+    if (pending === undefined) done()
+    else return pending as never // Fastify waits for it
   }
 }
 
+/** The last hook before a broadcast. */
+export function broadcastAccess (context: AccessContext, definition: TopicDefinition): preHandlerHookHandler {
+  return hook(request => {
+    const topic = topicOf(context.registry, definition, request)
+    return ifAllowed(context.options, request, () => identified(context, 'broadcast', topic, request, identity => {
+      request[kAccess] = { topic, identity, mode: 'rooms.v1' }
+    }))
+  })
+}
+
 /** The last hook before the upgrade. A plain GET runs it, too, so that a page can ask why it was refused. */
-export function joinAccess (context: AccessContext, definition: TopicDefinition) {
-  return async (request: FastifyRequest): Promise<void> => {
+export function joinAccess (context: AccessContext, definition: TopicDefinition): preHandlerHookHandler {
+  return hook(request => {
     const topic = topicOf(context.registry, definition, request)
     const { headers } = request.raw
     const mode = negotiate(headers['sec-websocket-protocol'])
     if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(', '))
     if (context.hub.state !== 'open') throw new FST_ROOMS_DRAINING()
-    await checkOrigin(context.options, request)
-    const identity = withInfo(definition, await permit(context, 'join', topic, request), context.options.limits.info)
-    // ws answers with the first name of the offer, whoever registered it and however: so only ours is left.
-    if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode;
-    (request as AccessRequest)[kAccess] = { topic, identity, mode }
-  }
+    return ifAllowed(context.options, request, () => identified(context, 'join', topic, request, identity => {
+      // ws answers with the first name of the offer, whoever registered it and however: so only ours is left.
+      if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode
+      request[kAccess] = { topic, identity: withInfo(definition, identity, context.options.limits.info), mode }
+    }))
+  })
 }

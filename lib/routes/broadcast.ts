@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyRequest, FastifySchema } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
 import { toJson } from '../payload.ts'
 import { kAccess } from '../symbols.ts'
@@ -8,9 +8,9 @@ import { broadcastAccess, type AccessContext, type AccessRequest } from './acces
 import { addRoute, list, type Compilers } from './add-route.ts'
 import { topicPaths } from './paths.ts'
 
-async function demandBody (request: FastifyRequest): Promise<void> {
+function demandBody (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void {
   // No body and no content type: nothing was parsed, and a schema that takes null would let it pass.
-  if (request.body === undefined) throw new FST_ROOMS_BODY_MISSING()
+  done(request.body === undefined ? new FST_ROOMS_BODY_MISSING() : undefined)
 }
 
 /** `POST` to a topic: a body that its schema takes goes to all its members. */
@@ -18,7 +18,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
   const { hub, registry, options } = context
   const { preValidation, preHandler, ...hooks } = options.routes.broadcast
 
-  const handler = async (request: FastifyRequest) => {
+  const handler = (request: FastifyRequest) => {
     const { topic } = (request as AccessRequest)[kAccess]
     // The body was checked by the route, with the validator that code and members' frames go through.
     return hub.publish(definition, topic, toJson(request.body), {})
