@@ -3,10 +3,16 @@ type Piece = Buffer | { from: number, to: number }
 
 /** The frames that a room has for its members in one turn of the loop: one Buffer, made once, and where its frames begin. */
 export class Batch {
-  readonly frames: Buffer[] = []
-  readonly #starts: number[] = []
-  #bytes = 0
+  readonly frames: Buffer[]
+  readonly #starts = [0]
+  #bytes: number
   #whole: Buffer | undefined
+
+  constructor (first: Buffer) {
+    this.frames = [first]
+    this.#bytes = first.length
+    this.#whole = first
+  }
 
   get length (): number { return this.frames.length }
   get bytes (): number { return this.#bytes }
@@ -20,7 +26,7 @@ export class Batch {
 
   /** All frames as they go onto the wire. */
   get whole (): Buffer {
-    this.#whole ??= this.frames.length === 1 ? this.frames[0]! : Buffer.concat(this.frames, this.#bytes)
+    this.#whole ??= Buffer.concat(this.frames, this.#bytes)
     return this.#whole
   }
 

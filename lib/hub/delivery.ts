@@ -3,13 +3,11 @@ import { messageHead, tailEnd, tailStart } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { Deflate } from './deflate.ts'
 import { encodingOf, encodings, type Encoding } from './encoding.ts'
-import { textFrame } from './text-frame.ts'
-
-const quote = 0x22
+import { textFrame, textFrameOf } from './text-frame.ts'
 
 /** A private or public payload in raw mode: its JSON, or on a topic without a schema a string as its text. */
-export function rawPayload (json: Buffer, untyped: boolean): Buffer {
-  return untyped && json[0] === quote ? Buffer.from(JSON.parse(json.toString()) as string) : json
+export function rawText (json: string, untyped: boolean): string {
+  return untyped && json.startsWith('"') ? JSON.parse(json) as string : json
 }
 
 /** A publication of this node, on its way out; the memory broker brings the same object back. */
@@ -18,23 +16,33 @@ export class Outgoing implements Publication {
   readonly uid: string
   readonly node: string
   readonly topic: string
-  readonly tail: Buffer
-  readonly payloadLength: number
   readonly except?: string
   readonly deadline: number
+  readonly json: string
+  /** What the frame of a message is from `"data":` on. */
+  readonly text: string
   /** Members of this node that it was queued to. */
   local = 0
+  #tail: Buffer | undefined
 
-  constructor (origin: { uid: string, node: string, topic: string, deadline: number, except?: string | undefined }, json: string, from?: string, user?: string) {
-    const end = tailEnd(from, user)
+  /** @param end - of the frame, after the payload: see tailEnd */
+  constructor (origin: { uid: string, node: string, topic: string, deadline: number, except?: string | undefined }, json: string, end: string = tailEnd()) {
     this.uid = origin.uid
     this.node = origin.node
     this.topic = origin.topic
     this.deadline = origin.deadline
     if (origin.except !== undefined) this.except = origin.except
-    this.tail = Buffer.from(`${tailStart}${json}${end}`)
-    this.payloadLength = this.tail.length - tailStart.length - Buffer.byteLength(end)
+    this.json = json
+    this.text = tailStart + json + end
   }
+
+  // Bytes are for other nodes: within the process nobody asks for them.
+  get tail (): Buffer {
+    this.#tail ??= Buffer.from(this.text)
+    return this.#tail
+  }
+
+  get payloadLength (): number { return Buffer.byteLength(this.json) }
 }
 
 /** One publication on its way to the members of this node: its frames, each made once, when first asked for. */
@@ -52,10 +60,12 @@ export class Delivery {
     this.#deflate = deflate
   }
 
-  /** The serialised payload. No copy. */
-  get json (): Buffer {
-    const { tail, payloadLength } = this.publication
-    return tail.subarray(tailStart.length, tailStart.length + payloadLength)
+  /** The serialised payload. */
+  get json (): string {
+    const { publication } = this
+    if (publication instanceof Outgoing) return publication.json
+    const { tail, payloadLength } = publication
+    return tail.toString('utf8', tailStart.length, tailStart.length + payloadLength)
   }
 
   /** The complete WebSocket frame, header included. */
@@ -70,6 +80,9 @@ export class Delivery {
       const plain = this.frame(encodingOf(mode, false))
       return this.#deflate === undefined ? plain : this.#deflate.compress(plain)
     }
-    return mode === 'rooms.raw' ? textFrame('', rawPayload(this.json, this.#untyped)) : textFrame(messageHead(this.id), this.publication.tail)
+    if (mode === 'rooms.raw') return textFrameOf(rawText(this.json, this.#untyped))
+    const { publication } = this
+    const head = messageHead(this.id)
+    return publication instanceof Outgoing ? textFrameOf(head + publication.text) : textFrame(head, publication.tail)
   }
 }

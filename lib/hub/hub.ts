@@ -66,6 +66,7 @@ export class Hub implements HubContext {
   readonly #backlog: Backlog
   readonly #turn: Turn
   readonly #failures: Failures
+  readonly #flush = (room: Room): void => { this.#backlog.fanOut(() => { room.flush(this.#backlog) }) }
   readonly #deflate: Deflate | undefined
   #publications = 0
 
@@ -92,9 +93,12 @@ export class Hub implements HubContext {
       this.end(session, serverEnding(4201))
     })
     this.#presence = new PresenceClock((presence, frame) => {
-      this.#queue(presence.room, () => { presence.room.announce(frame) })
+      const { room } = presence
+      const { isDirty } = room
+      room.announce(frame)
+      this.#queued(room, isDirty)
     })
-    this.#turn = new Turn(room => { this.#backlog.fanOut(() => { room.flush(this.#backlog) }) })
+    this.#turn = new Turn(this.#flush)
     this.#drain = new Drain(this.links, settings.drainTimeout)
   }
 
@@ -190,7 +194,7 @@ export class Hub implements HubContext {
     else finish()
   }
 
-  publish (definition: TopicDefinition, topic: string, json: string, { from, user, except }: Origin): BroadcastResult | Promise<BroadcastResult> {
+  publish (definition: TopicDefinition, topic: string, json: string, { signature, except }: Origin): BroadcastResult | Promise<BroadcastResult> {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const publication = new Outgoing({
       uid: `${this.#node}-${++this.#publications}`,
@@ -198,7 +202,7 @@ export class Hub implements HubContext {
       topic,
       deadline: Date.now() + publishTimeout,
       except
-    }, json, from, user)
+    }, json, signature)
     this.counters.broadcasts++
     const outcomes = this.#broker.publish([publication])
     return Array.isArray(outcomes) ? this.#result(publication, outcomes[0]) : outcomes.then(([outcome]) => this.#result(publication, outcome))
@@ -301,13 +305,10 @@ export class Hub implements HubContext {
     if (onLeave !== undefined) this.#failures.guard(() => onLeave(session, session.ending), session)
   }
 
-  /** Lets a room queue something; it leaves when the turn ends, or at once where that is much. */
-  #queue<T> (room: Room, queue: () => T): T {
-    const wasDirty = room.isDirty
-    const result = queue()
-    if (room.isFull) this.#backlog.fanOut(() => { room.flush(this.#backlog) })
+  /** A room has something more to say; it leaves when the turn ends, or at once where that is much. */
+  #queued (room: Room, wasDirty: boolean): void {
+    if (room.isFull) this.#flush(room)
     else if (!wasDirty && room.isDirty) this.#turn.add(room)
-    return result
   }
 
   #deliver (topic: string, publication: Publication, position: Position | undefined): void {
@@ -316,18 +317,16 @@ export class Hub implements HubContext {
     if (position !== undefined) room.position = position
     const delivery = new Delivery(publication, position, room.definition.message.schema === null, this.#deflate)
     const excepted = publication.except === undefined ? undefined : this.sessions.get(publication.except)
-    const count = this.#queue(room, () => room.deliver(delivery, excepted?.room === room && excepted.state === 'open' ? excepted : undefined))
+    const { isDirty } = room
+    const count = room.deliver(delivery, excepted?.room === room && excepted.state === 'open' ? excepted : undefined)
+    this.#queued(room, isDirty)
     this.counters.deliveries += count
     if (publication instanceof Outgoing) publication.local = count
   }
 
   #result ({ topic, local }: Outgoing, outcome: Outcome | undefined): BroadcastResult {
     const { state, position } = outcome ?? { state: 'unknown' as const }
-    return {
-      topic,
-      ...(position === undefined ? {} : { id: formatPosition(position) }),
-      local,
-      published: state === 'ok' || state === 'duplicate'
-    }
+    const published = state === 'ok' || state === 'duplicate'
+    return position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
   }
 }

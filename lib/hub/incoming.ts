@@ -98,6 +98,7 @@ function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'messa
   const { definition, topic } = session
   if (definition.publish === null) throw new FST_ROOMS_FORBIDDEN('members may not publish here')
   if (!isValid(hub, session, definition.publish, frame.data, frame.ref)) return
+  if (hub.hooks.authorize === undefined) return take(hub, session, frame)
   return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data }, () => take(hub, session, frame))
 }
 
@@ -109,10 +110,9 @@ function take (hub: HubContext, session: MemberSession, { data, ref }: FrameOf<'
   const handler = hub.hooks.onMessage.get(session.key)
   if (handler !== undefined) return proceed(handler(session, data), answer => { acknowledge(session, ref, undefined, answer) })
 
-  const { definition, topic, id, user } = session
   const json = jsonOf(hub, session, data, ref)
   if (json === undefined) return
-  return proceed(hub.publish(definition, topic, json, { from: id, user }), result => {
+  return proceed(hub.publish(session.definition, session.topic, json, session), result => {
     if (!result.published) throw new FST_ROOMS_BROKER_DOWN()
     acknowledge(session, ref, result.id)
   })

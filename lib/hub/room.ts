@@ -151,9 +151,14 @@ export class Room {
   }
 
   #push (encoding: Encoding, frame: Buffer): void {
-    const batch = this.#batches[encoding] ??= new Batch()
-    batch.push(frame)
+    const batch = this.#batches[encoding]
     this.isDirty = true
+    if (batch === undefined) {
+      this.#batches[encoding] = new Batch(frame)
+      this.isFull ||= frame.length >= fullBytes
+      return
+    }
+    batch.push(frame)
     if (batch.length >= fullFrames || batch.bytes >= fullBytes) this.isFull = true
   }
 

@@ -3,13 +3,13 @@ import { setImmediate as turnEnd } from 'node:timers/promises'
 import type { ClientFrame, LeaveReason, Ref, Session, SessionState } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_CLOSE, FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_CLOSED, asError } from '../errors.ts'
 import { closeName, isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
-import { direct } from '../protocol/frames.ts'
+import { direct, tailEnd } from '../protocol/frames.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Asks } from './asks.ts'
 import { Claim } from './claim.ts'
 import type { Connection } from './connection.ts'
 import type { HubContext } from './context.ts'
-import { rawPayload } from './delivery.ts'
+import { rawText } from './delivery.ts'
 import { Inbox } from './inbox.ts'
 import { textFrameOf } from './text-frame.ts'
 import type { Room } from './room.ts'
@@ -72,6 +72,7 @@ export class MemberSession implements Session<string, any> {
   #early: string[] | undefined = []
   #abort: AbortController | undefined
   #readable: Readable | undefined
+  #signature: string | undefined
   #writable: Writable | undefined
 
   constructor (context: HubContext, connection: Connection, joining: Joining, run: (session: MemberSession, frame: ClientFrame) => void | Promise<void>) {
@@ -84,6 +85,12 @@ export class MemberSession implements Session<string, any> {
     this.topic = joining.topic
     this.user = joining.user
     this.info = joining.info
+  }
+
+  /** What ends the frame of each message that it publishes. */
+  get signature (): string {
+    this.#signature ??= tailEnd(this.id, this.user)
+    return this.#signature
   }
 
   get rooms () { return this.#context.rooms }
@@ -111,7 +118,7 @@ export class MemberSession implements Session<string, any> {
   /** A private payload as this member's mode has it. */
   privateFrame (json: string, from?: string, user?: string, ref?: Ref): string {
     if (this.connection.mode === 'rooms.v1') return direct(json, from, user, ref)
-    return rawPayload(Buffer.from(json), this.definition.message.schema === null).toString()
+    return rawText(json, this.definition.message.schema === null)
   }
 
   /** Queues a private frame; a promise where its bytes wait above the high-water mark, and nobody has to wait for it. @throws FST_ROOMS_SESSION_CLOSED */

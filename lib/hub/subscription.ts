@@ -60,5 +60,5 @@ export class Subscription implements AsyncIterableIterator<unknown, void, undefi
 
 // Parsed once per reader, so that no reader changes what another gets.
 function read (delivery: Delivery): Result {
-  return { done: false, value: JSON.parse(delivery.json.toString()) }
+  return { done: false, value: JSON.parse(delivery.json) }
 }

@@ -18,10 +18,10 @@ export class Turn {
     this.#rooms.push(room)
     if (this.#scheduled) return
     this.#scheduled = true
-    setImmediate(() => { this.#end() })
+    setImmediate(this.#end)
   }
 
-  #end (): void {
+  readonly #end = (): void => {
     this.#scheduled = false
     const rooms = this.#rooms
     this.#rooms = []

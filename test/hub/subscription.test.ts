@@ -1,12 +1,13 @@
 import t from 'tap'
 import { Delivery, Outgoing } from '../../lib/hub/delivery.ts'
 import { Subscription } from '../../lib/hub/subscription.ts'
+import { tailEnd } from '../../lib/protocol/frames.ts'
 
 function create (bound = 3) {
   let detached = 0
   const subscription = new Subscription('news', bound, () => { detached++ })
   const push = (payload: unknown): void => {
-    const publication = new Outgoing({ uid: 'u', node: 'n', topic: 'news', deadline: 0 }, JSON.stringify(payload), 'session-1', 'anna')
+    const publication = new Outgoing({ uid: 'u', node: 'n', topic: 'news', deadline: 0 }, JSON.stringify(payload), tailEnd('session-1', 'anna'))
     subscription.push(new Delivery(publication, undefined, true))
   }
   return { subscription, push, detached: () => detached }
