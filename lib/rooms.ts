@@ -1,5 +1,6 @@
 import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, KickSelector, Member, Rooms, Stats, SubscribeOptions } from '../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from './errors.ts'
+import { Asks } from './hub/asks.ts'
 import type { Hub } from './hub/hub.ts'
 import { describe } from './hub/presence.ts'
 import { checkClose, type MemberSession } from './hub/session.ts'
@@ -55,6 +56,7 @@ export class HubRooms implements Rooms<any> {
   async ask (session: string, payload: unknown, options: AskOptions = {}): Promise<unknown> {
     const timeout = wholeNumber('timeout', options.timeout, defaultAskTimeout)
     const member = this.#session(session)
+    member.asks ??= new Asks()
     return member.asks.ask(member, payload, timeout, options.signal)
   }
 

@@ -119,7 +119,7 @@ export class Hub implements HubContext {
   arrive (arrival: Arrival): void {
     const { socket, definition, topic } = arrival
     const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
-    const session = new MemberSession(this, connection, { ...arrival, id: randomUUID() }, (member, frame) => work(this, member, frame))
+    const session = new MemberSession(this, connection, randomUUID(), arrival, (member, frame) => work(this, member, frame))
     socket.on('message', (data, isBinary) => { receive(this, session, data, isBinary) })
     socket.on('close', (code, reason) => {
       this.links.delete(session)
@@ -180,7 +180,7 @@ export class Hub implements HubContext {
     if (others?.size === 0) this.users.delete(user!)
     if (room !== undefined) this.#leave(session, room, wasOpen)
     session.abort()
-    session.asks.drop(session)
+    session.asks?.drop(session)
     if (by === 'server') {
       connection.close(code, reason)
       session.inbox.clear()
@@ -279,6 +279,7 @@ export class Hub implements HubContext {
     const [position] = await this.#broker.attach([room.topic])
     // What was delivered meanwhile is newer.
     room.position ??= position ?? undefined
+    room.isAttached = true
   }
 
   #release (room: Room): void {

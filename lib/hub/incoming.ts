@@ -59,7 +59,7 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
   const frame = readFrame(hub, session, data.toString())
   if (frame === undefined) return
   session.badFrames = 0
-  if (frame.type === 'ack') session.asks.answer(frame.ref, frame.data)
+  if (frame.type === 'ack') session.asks?.answer(frame.ref, frame.data)
   else if (frame.type === 'ping') acknowledge(session, frame.ref)
   else if (hub.state === 'open') session.inbox.push(frame)
 }

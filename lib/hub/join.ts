@@ -27,14 +27,17 @@ export function serverEnding (code: number): Ending {
  * that is a close, and nobody saw the member.
  */
 export async function join (hub: HubContext, session: MemberSession, room: Room, request: JoinRequest): Promise<void> {
-  try {
-    await room.attached
-  } catch (error) {
-    hub.fail(asError(error), session)
-    hub.end(session, serverEnding(4103))
-    return
+  // Whoever comes into a room that is there already, and is asked nothing, waits for nothing: hello leaves with the upgrade.
+  if (!room.isAttached) {
+    try {
+      await room.attached
+    } catch (error) {
+      hub.fail(asError(error), session)
+      hub.end(session, serverEnding(4103))
+      return
+    }
+    if (session.state === 'closed') return
   }
-  if (session.state === 'closed') return
   session.onAccept = () => { commit(hub, session, room, request) }
   try {
     if (request.onJoin !== undefined && await request.onJoin(session) === false) throw new FST_ROOMS_FORBIDDEN('join')
@@ -66,17 +69,17 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
   if (connection.mode === 'rooms.v1') {
     const { heartbeat } = hub.settings
     session.deliver(frames.hello({
-      ...(room.position === undefined ? {} : { id: formatPosition(room.position) }),
+      id: room.position === undefined ? undefined : formatPosition(room.position),
       v: 1,
       session: session.id,
       topic: session.topic,
       heartbeat: heartbeat === false ? 0 : heartbeat.interval,
       maxPayload: session.definition.maxPayload,
-      ...(known === null ? {} : { recovered }),
-      ...(since === undefined ? {} : { replayed: 0 })
+      recovered: known === null ? undefined : recovered,
+      replayed: since === undefined ? undefined : 0
     }))
   }
-  for (const frame of session.release()) session.deliver(frame)
+  session.release()
   if (presence && connection.mode === 'rooms.v1' && room.presence !== undefined) session.deliver(room.presence.snapshot())
   hub.presenceChanged(session)
   hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')

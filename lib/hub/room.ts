@@ -46,6 +46,7 @@ export class Room {
   joining = 0
   /** Settles when the broker delivers this topic here. */
   attached: Promise<void> = Promise.resolve()
+  isAttached = false
   /** The last position delivered here; `undefined` where the broker has none. */
   position: Position | undefined
   /** Something waits for the end of the turn, */

@@ -5,7 +5,7 @@ import { FST_ROOMS_INVALID_CLOSE, FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_C
 import { closeName, isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
 import { direct, tailEnd } from '../protocol/frames.ts'
 import type { TopicDefinition } from '../topics.ts'
-import { Asks } from './asks.ts'
+import type { Asks } from './asks.ts'
 import { Claim } from './claim.ts'
 import type { Connection } from './connection.ts'
 import type { HubContext } from './context.ts'
@@ -26,7 +26,6 @@ export function checkClose (code: number, reason: string = closeName(code)): { c
 
 /** Who joins, and where. */
 export interface Joining {
-  id: string
   definition: TopicDefinition
   topic: string
   user: string | undefined
@@ -54,7 +53,7 @@ export class MemberSession implements Session<string, any> {
   /** Its messages are read by the host, as an iterator or a stream. */
   claim: Claim | undefined
   /** What it was asked. */
-  readonly asks: Asks = new Asks()
+  asks: Asks | undefined
   /** Its frames, in order. */
   readonly inbox: Inbox<ClientFrame>
   /** What it sent before hello. */
@@ -75,11 +74,11 @@ export class MemberSession implements Session<string, any> {
   #signature: string | undefined
   #writable: Writable | undefined
 
-  constructor (context: HubContext, connection: Connection, joining: Joining, run: (session: MemberSession, frame: ClientFrame) => void | Promise<void>) {
+  constructor (context: HubContext, connection: Connection, id: string, joining: Joining, run: (session: MemberSession, frame: ClientFrame) => void | Promise<void>) {
     this.#context = context
     this.connection = connection
     this.inbox = new Inbox(frame => run(this, frame), context.settings.limits.pending, connection)
-    this.id = joining.id
+    this.id = id
     this.key = joining.definition.key
     this.definition = joining.definition
     this.topic = joining.topic
@@ -156,11 +155,11 @@ export class MemberSession implements Session<string, any> {
     }
   }
 
-  /** Hands over what waited for hello. */
-  release (): string[] {
-    const early = this.#early ?? []
+  /** Sends what waited for hello. */
+  release (): void {
+    const early = this.#early!
     this.#early = undefined
-    return early
+    for (const frame of early) this.deliver(frame)
   }
 
   close (code = 1000, reason?: string): void {

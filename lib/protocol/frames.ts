@@ -27,9 +27,16 @@ export function direct (json: string, from?: string, user?: string, ref?: Ref): 
   return `{"type":"direct",${tailStart}${json}${tailEnd(from, user, ref)}`
 }
 
-export function hello (frame: Omit<HelloFrame, 'type'>): string {
-  const { id, ...rest } = frame
-  return JSON.stringify({ type: 'hello', id, ...rest })
+type Given<T> = { [Name in keyof T]: T[Name] | undefined }
+
+/** Only a topic may need escaping. */
+export function hello ({ id, v, session, topic, heartbeat, maxPayload, recovered, replayed }: Given<Omit<HelloFrame, 'type'>>): string {
+  let text = '{"type":"hello"'
+  if (id !== undefined) text += `,"id":"${id}"`
+  text += `,"v":${v},"session":"${session}","topic":${JSON.stringify(topic)},"heartbeat":${heartbeat},"maxPayload":${maxPayload}`
+  if (recovered !== undefined) text += `,"recovered":${recovered}`
+  if (replayed !== undefined) text += `,"replayed":${replayed}`
+  return text + '}'
 }
 
 export function ackOk (ref: Ref, id?: string, data?: unknown): string {

@@ -8,6 +8,7 @@ import type { TopicDefinition } from '../topics.ts'
 import { forgetReply } from './request-rooms.ts'
 import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
+import { corkThisTurn } from './cork.ts'
 import { topicPaths } from './paths.ts'
 import type { UpgradeGuard } from './upgrade-guard.ts'
 
@@ -24,6 +25,11 @@ function letGo (socket: Socket, request: FastifyRequest): void {
   const stream = socket._socket
   stream?._httpMessage?.detachSocket(stream)
   forgetReply(request)
+}
+
+function answerWithHello (request: FastifyRequest, _reply: FastifyReply, done: () => void): void {
+  if (request.ws) corkThisTurn(request.raw.socket)
+  done()
 }
 
 /** `GET` of a topic: an upgrade joins it. */
@@ -69,7 +75,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
         ...(definition.family ? { params: paramsSchema(definition) } : {})
       },
       ...compilers,
-      preHandler: [...list(preHandler), joinAccess(context, definition)],
+      preHandler: [...list(preHandler), joinAccess(context, definition), answerWithHello],
       handler: upgradeRequired,
       wsHandler: wsHandler as never
     } as never)
