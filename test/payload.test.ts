@@ -166,3 +166,19 @@ t.test('a payload too deep for its recursive schema is refused, and not a fault 
   for (let depth = 0; depth < 100_000; depth++) payload = { next: payload }
   t.throws(() => type.check(payload), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: 'invalid payload: it is nested too deep' })
 })
+
+t.test('of a compiled schema, too, what is no plain JSON is checked as it is sent, and refused payloads say why', async t => {
+  const message = compilerWith()(Type.Object({ at: Type.String(), n: Type.Optional(Type.Number()) }))
+  t.equal(message.serialise({ n: 1, at: 'x' }), '{"at":"x","n":1}')
+  t.equal(message.serialise({ at: 'x', n: undefined }), '{"at":"x"}')
+  class Event { at = 'x' }
+  t.equal(message.serialise(new Event()), '{"at":"x"}')
+  t.equal(message.serialise({ toJSON: () => ({ at: 'y' }) }), '{"at":"y"}')
+  t.throws(() => message.serialise({ at: 'x', toJSON: () => ({ at: 1 }) }), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: /at must be string/ })
+  t.throws(() => message.serialise({ at: new Date(0) }), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
+  t.throws(() => message.serialise({ at: 'x', more: 1 }), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: /"more"/ })
+  t.throws(() => message.serialise({ at: 'x', n: NaN }), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
+  t.throws(() => message.serialise(undefined), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
+  t.equal(message.stringify({ at: 'x' }), '{"at":"x"}')
+  t.throws(() => message.stringify({ at: 'x', n: 'a hook did that' }), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: /a hook/ })
+})

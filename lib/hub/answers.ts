@@ -2,7 +2,7 @@ import type { Ref } from '../../types/index.ts'
 import { FST_ROOMS_BAD_FRAME, asError, isClientError, wireError } from '../errors.ts'
 import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/frames.ts'
-import { toJson, type PayloadType } from '../payload.ts'
+import type { PayloadType } from '../payload.ts'
 import type { HubContext } from './context.ts'
 import type { MemberSession } from './session.ts'
 
@@ -76,9 +76,9 @@ export function isValid (context: HubContext, session: MemberSession, type: Payl
 }
 
 /** A member's payload as JSON again; `undefined` where it is nested too deeply for that, which has been answered. */
-export function jsonOf (context: HubContext, session: MemberSession, payload: unknown, ref?: Ref): string | undefined {
+export function jsonOf (context: HubContext, session: MemberSession, type: PayloadType, payload: unknown, ref?: Ref): string | undefined {
   try {
-    return toJson(payload)
+    return type.stringify(payload)
   } catch (error) {
     invalid(context, session, error as Error & { code: string }, ref)
     return undefined

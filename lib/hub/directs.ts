@@ -60,7 +60,7 @@ function deliver (hub: HubContext, session: MemberSession, { to, data, ref }: Di
   if (session.dismissed) return
   const open = receivers.filter(receiver => receiver.state === 'open')
   if (open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
-  const json = jsonOf(hub, session, data, ref)
+  const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return
   for (const receiver of open) receiver.sendPrivate(receiver.privateFrame(json, session.id, session.user))
   acknowledge(session, ref, undefined, { local: open.length })

@@ -110,7 +110,7 @@ function take (hub: HubContext, session: MemberSession, { data, ref }: FrameOf<'
   const handler = hub.hooks.onMessage.get(session.key)
   if (handler !== undefined) return proceed(handler(session, data), answer => { acknowledge(session, ref, undefined, answer) })
 
-  const json = jsonOf(hub, session, data, ref)
+  const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return
   return proceed(hub.publish(session.definition, session.topic, json, session), result => {
     if (!result.published) throw new FST_ROOMS_BROKER_DOWN()

@@ -23,7 +23,7 @@ export function setInfo (hub: HubContext, session: MemberSession, { info, ref }:
     return waiting
   }
   if (!isValid(hub, session, definition.presence, info, ref)) return
-  const json = jsonOf(hub, session, info, ref)
+  const json = jsonOf(hub, session, definition.presence, info, ref)
   if (json === undefined) return
   const copy = readInfo(json, hub.settings.limits.info)
   return ifPermitted(hub, { action: 'presence', topic, session, payload: info }, () => {

@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
-import { toJson } from '../payload.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { broadcastResponseSchema, paramsSchema } from '../schemas.ts'
@@ -21,7 +20,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
   const handler = (request: FastifyRequest) => {
     const { topic } = (request as AccessRequest)[kAccess]
     // The body was checked by the route, with the validator that code and members' frames go through.
-    return hub.publish(definition, topic, toJson(request.body), {})
+    return hub.publish(definition, topic, definition.message.stringify(request.body), {})
   }
 
   const paths = typeof definition.post === 'string' ? [definition.post] : topicPaths(registry, definition)
