@@ -26,6 +26,7 @@ t.test('what is compiled is written as JSON.stringify writes it, but for the ord
     t.same([...text].sort(), [...usual].sort(), 'the same characters, whatever the order of members')
   }
   t.equal(compileSerialiser(Type.Array(Type.Number()))!([1, 2.5]), '[1,2.5]')
+  t.equal(compileSerialiser({ type: 'object', additionalProperties: false })!({}), '{}')
 })
 
 t.test('what says too little, or is faster without, is left to JSON.stringify', async t => {
