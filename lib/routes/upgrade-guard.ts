@@ -70,7 +70,8 @@ export class UpgradeGuard {
     if (request.headers.upgrade?.toLowerCase() !== 'websocket' || typeof socket.setTimeout !== 'function') return
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
     this.#pending.set(socket, performance.now() + this.#timeout * (1 - 1 / sweeps)) // seen up to one look late
-    Object.assign(socket, { timeout: unset })
+    const watched = socket as { timeout?: number }
+    watched.timeout = unset
     this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.#timeout / sweeps).unref()
   }
 
