@@ -8,3 +8,5 @@ export const kInjected: unique symbol = Symbol('fastify-rooms.injected')
 export const kPending: unique symbol = Symbol('fastify-rooms.pending')
 /** On a request: its reply. */
 export const kReply: unique symbol = Symbol('fastify-rooms.reply')
+/** On a WebSocket: whose it is. */
+export const kSession: unique symbol = Symbol('fastify-rooms.session')

@@ -436,3 +436,14 @@ t.test('an undeclared topic says so before anything is asked', async t => {
   for (const headers of [{}, { origin: 'http://evil.example' }, { 'sec-websocket-protocol': 'other' }]) t.equal((await app.inject({ url: '/rooms/chat:a%3Ab', headers })).statusCode, 404)
   t.equal(asked, 0)
 })
+
+t.test('a hook that throws nothing refuses all the same', async t => {
+  for (const nothing of [undefined, null]) {
+    for (const name of ['identify', 'authorize', 'origin'] as const) {
+      for (const hook of [() => { throw nothing }, async () => { throw nothing }]) {
+        const { join, get, post } = await answers(t, { origin: 'any', [name]: hook } as AnyOptions, { origin: 'http://else.where' })
+        t.same([join.status, get.status, post.status], [500, 500, 500], `${name} throws ${nothing}`)
+      }
+    }
+  }
+})

@@ -106,3 +106,8 @@ t.test('a host that wants the memory kept gets plain frames, and so does one tha
     t.equal(peer.after().charCodeAt(0), first)
   }
 })
+
+t.test('options that zlib does not take are refused at registration', async t => {
+  const app = createApp(t)
+  await t.rejects(async () => { await app.register(fastifyRooms, { websocket: { options: { perMessageDeflate: { zlibDeflateOptions: { level: 99 } } } } }) }, { code: 'ERR_OUT_OF_RANGE' })
+})

@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import type { Session } from '../types/index.ts'
 import fastifyRooms from '../lib/index.ts'
 import { connect, createApp, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
+import { clientFrame, joinMute } from './helpers/wire.ts'
 
 /** An app, and what reached the process that should not have. */
 async function serve (t: Test, options: AnyOptions = {}) {
@@ -233,4 +234,36 @@ t.test('once it has joined, a connection keeps no request', async t => {
   t.equal(held.length, 2)
   t.match(await client.ask({ type: 'ping' }), { ok: true })
   t.equal(await app.rooms.count('news'), 1)
+})
+
+t.test('what a peer\'s last messages caused still reaches it, though its close, or a violation, came in the same read', async t => {
+  const { url } = await serve(t)
+  for (const [last, code] of [[clientFrame(8, Buffer.of(0x03, 0xe8)), '\x03\xe8'], [Buffer.of(0x83, 0x80, 0, 0, 0, 0), '\x03\xea']] as const) {
+    const peer = await joinMute(t, `${url}/rooms/news`)
+    await until(() => peer.text().includes('"hello"'))
+    peer.socket.write(Buffer.concat([clientFrame(1, '{"type":"message","data":"mine","ref":1}'), last]))
+    await until(() => peer.text().includes(`\x88\x02${code}`))
+    const text = peer.text()
+    t.ok(text.indexOf('"mine"') > 0 && text.indexOf('"mine"') < text.indexOf('"ack"') && text.indexOf('"ack"') < text.indexOf('\x88\x02'), 'message, ack, close')
+  }
+})
+
+t.test('a send is awaited to its end, however much the host lets a socket hold', async t => {
+  const app = createApp(t, { http: { highWaterMark: 4_000_000 } } as object)
+  const sessions: Session[] = []
+  await app.register(fastifyRooms as any, { prefix: '/rooms', onJoin: (session: Session) => { sessions.push(session) } })
+  const client = await join(t, `${await listen(app)}/rooms/news`)
+  await until(() => sessions.length === 1)
+  client.socket.pause()
+  const [session] = sessions as [Session]
+  while (session.connection.bufferedBytes <= 65_536) await Promise.race([session.send('x'.repeat(50_000)), turns()])
+  const last = session.send('the last')
+  client.socket.resume()
+  await last
+  t.equal(session.connection.bufferedBytes, 0)
+})
+
+t.test('an upgrade has all of limits.handshake', async t => {
+  const { url } = await serve(t, { limits: { handshake: 400 }, authorize: () => new Promise<boolean>(resolve => setTimeout(() => { resolve(true) }, 370)) })
+  await join(t, `${url}/rooms/news`)
 })

@@ -79,6 +79,7 @@ export class Connection implements PublicConnection {
   readonly mode: Mode
   readonly address: string
   readonly #transport: Transport | undefined
+  readonly #close: WebSocketLike['close']
   #drained: Promise<void> | undefined
   /** Kept by the heartbeat: `bytesRead` when it last looked, and when that changed. */
   seenBytes = 0
@@ -91,6 +92,7 @@ export class Connection implements PublicConnection {
   constructor (socket: WebSocketLike, transport: Transport | undefined, mode: Mode, address: string) {
     this.#socket = socket
     this.#transport = transport
+    this.#close = socket.close
     // What ws itself writes here (pings, pongs, the close frame) it writes at once, and so all keeps its place. An extension may
     // change frames; permessage-deflate takes those that are not compressed as they are.
     if (transport instanceof Socket && (socket.extensions === '' || socket.extensions === 'permessage-deflate')) this.#direct = transport
@@ -133,11 +135,11 @@ export class Connection implements PublicConnection {
 
   /** Settles when the operating system has taken what waits; rejects when the connection closes first. */
   drained (): Promise<void> {
-    this.#drained ??= (this.#direct === undefined ? this.#pollDrained() : nextDrain(this.#direct)).finally(() => { this.#drained = undefined })
+    this.#drained ??= (this.#direct?.writableNeedDrain === true ? nextDrain(this.#direct) : this.#pollDrained()).finally(() => { this.#drained = undefined })
     return this.#drained
   }
 
-  /** An extension holds bytes back above the stream, and no event says when it has none. */
+  /** No event says when it has none: the stream takes more than waits, or something above it holds bytes back. */
   async #pollDrained (): Promise<void> {
     while (this.bufferedBytes > 0) {
       await setTimeout(pollEvery, undefined, { ref: false })
@@ -180,9 +182,14 @@ export class Connection implements PublicConnection {
   close (code: number, reason: string): void {
     if (this.closingAt !== 0) return
     this.closes()
-    this.#socket.close(code, reason)
+    this.closeSocket(code, reason)
     // The peer's answer has to be read, or closing would wait for its time-out.
     if (this.#socket.isPaused) this.#socket.resume()
+  }
+
+  /** The socket's own close, whoever calls it. */
+  closeSocket (code: number, reason: string): void {
+    this.#close.call(this.#socket, code, reason)
   }
 
   terminate (): void { this.#socket.terminate() }

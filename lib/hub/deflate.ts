@@ -22,11 +22,12 @@ export class Deflate {
   readonly #threshold: number
   readonly #options: ZlibOptions
 
-  /** The window is the full one in any case. */
+  /** The window is the full one in any case. @throws what zlib throws for options out of range */
   constructor ({ threshold = smallest, zlibDeflateOptions = {} }: DeflateOptions) {
     const { level, memLevel, strategy, chunkSize } = zlibDeflateOptions
     this.#threshold = threshold
     this.#options = { level, memLevel, strategy, chunkSize, windowBits: constants.Z_DEFAULT_WINDOWBITS, finishFlush: constants.Z_SYNC_FLUSH }
+    deflateRawSync('', this.#options) // what zlib does not take it says now
   }
 
   /** The same message in fewer bytes; the frame itself where that would not be worth it. */

@@ -18,12 +18,12 @@ export class Outgoing implements Publication {
   readonly topic: string
   readonly except?: string
   readonly deadline: number
-  readonly json: string
-  /** What the frame of a message is from `"data":` on. */
-  readonly text: string
+  readonly tail: Buffer
+  readonly payloadLength: number
   /** Members of this node that it was queued to. */
   local = 0
-  #tail: Buffer | undefined
+  readonly #json: string
+  readonly #text: string
 
   /** @param end - of the frame, after the payload: see tailEnd */
   constructor (origin: { uid: string, node: string, topic: string, deadline: number, except?: string | undefined }, json: string, end: string = tailEnd()) {
@@ -32,17 +32,15 @@ export class Outgoing implements Publication {
     this.topic = origin.topic
     this.deadline = origin.deadline
     if (origin.except !== undefined) this.except = origin.except
-    this.json = json
-    this.text = tailStart + json + end
+    this.#json = json
+    this.#text = tailStart + json + end
+    this.tail = Buffer.from(this.#text)
+    this.payloadLength = Buffer.byteLength(json)
   }
 
-  // Bytes are for other nodes: within the process nobody asks for them.
-  get tail (): Buffer {
-    this.#tail ??= Buffer.from(this.text)
-    return this.#tail
-  }
-
-  get payloadLength (): number { return Buffer.byteLength(this.json) }
+  // Where the same object comes back, nobody has to read its bytes.
+  get json (): string { return this.#json }
+  get text (): string { return this.#text }
 }
 
 /** One publication on its way to the members of this node: its frames, each made once, when first asked for. */

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Rooms } from '../../types/index.ts'
 import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
+import { kSession } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Backlog } from './backlog.ts'
 import { Connection, type Transport, type WebSocketLike } from './connection.ts'
@@ -33,7 +34,7 @@ const violationCodes: Record<string, number> = {
 
 /** A socket that was upgraded, and who is behind it. */
 export interface Arrival extends JoinRequest {
-  socket: WebSocketLike
+  socket: WebSocketLike & { [kSession]?: MemberSession }
   /** `undefined` where ws does not tell: then frames go one by one, and silence is not watched. */
   transport: Transport | undefined
   mode: Mode
@@ -42,6 +43,13 @@ export interface Arrival extends JoinRequest {
   topic: string
   user: string | undefined
   info: unknown
+}
+
+/** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
+function closeAfterBatch (this: WebSocketLike & { [kSession]?: MemberSession }, code: number, reason: string): void {
+  const session = this[kSession]!
+  if (session.state === 'open') session.room!.flushMember(session)
+  session.connection.closeSocket(code, reason)
 }
 
 /** The rooms of one node: who is in which, and the one road of every message to them. */
@@ -120,6 +128,8 @@ export class Hub implements HubContext {
     const { socket, definition, topic } = arrival
     const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
     const session = new MemberSession(this, connection, randomUUID(), arrival, (member, frame) => work(this, member, frame))
+    socket[kSession] = session
+    socket.close = closeAfterBatch
     socket.on('message', (data, isBinary) => { receive(this, session, data, isBinary) })
     socket.on('close', (code, reason) => {
       this.links.delete(session)
@@ -194,6 +204,12 @@ export class Hub implements HubContext {
     else finish()
   }
 
+  /** Ends many of one room: what waits in it leaves first, in one write each, and is not copied for every one of them. */
+  endAll (sessions: MemberSession[], room: Room | undefined, ending: Ending): void {
+    if (room !== undefined) this.#flush(room)
+    for (const session of sessions) this.end(session, ending)
+  }
+
   publish (definition: TopicDefinition, topic: string, json: string, { signature, except }: Origin): BroadcastResult | Promise<BroadcastResult> {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const publication = new Outgoing({
@@ -241,6 +257,7 @@ export class Hub implements HubContext {
     if (this.state === 'open') this.state = 'draining'
     this.#presence.stop()
     const deadline = await this.#drain.settle()
+    for (const room of this.roomByTopic.values()) this.#flush(room)
     for (const session of [...this.links]) this.end(session, serverEnding(1001))
     await this.#drain.wait(deadline)
   }

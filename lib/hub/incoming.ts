@@ -98,7 +98,6 @@ function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'messa
   const { definition, topic } = session
   if (definition.publish === null) throw new FST_ROOMS_FORBIDDEN('members may not publish here')
   if (!isValid(hub, session, definition.publish, frame.data, frame.ref)) return
-  if (hub.hooks.authorize === undefined) return take(hub, session, frame)
   return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data }, () => take(hub, session, frame))
 }
 

@@ -90,6 +90,10 @@ export class Room {
 
   /** Queues one publication to everybody but one; returns to how many members. */
   deliver (delivery: Delivery, excepted?: MemberSession): number {
+    // All are made before the first is queued: what fails, fails for everybody.
+    for (const encoding of all) {
+      if (this.#counts[encoding]! > 0) delivery.frame(encoding)
+    }
     for (const encoding of all) {
       if (this.#counts[encoding]! > 0) this.#push(encoding, delivery.frame(encoding))
     }
@@ -124,6 +128,7 @@ export class Room {
 
   /** Sends everybody what waits. */
   flush (watch: Watch): void {
+    if (!this.isDirty) return // it was full before the turn was over
     const connections = this.#connections
     const batches = this.#batches
     this.#batches = [undefined, undefined, undefined, undefined]
@@ -134,6 +139,8 @@ export class Room {
       for (let i = 0, length = connections.length; i < length; i++) {
         const connection = connections[i]!
         const batch = batches[connection.encoding]
+        // What was over the bound has left meanwhile: it may take this batch, however much that is.
+        if (connection.overTurn !== 0 && connection.bufferedBytes === 0) connection.overTurn = 0
         if (connection.view !== undefined) sendView(connection, connection.view)
         else if (batch !== undefined) connection.sendBatch(batch)
         else continue

@@ -25,6 +25,12 @@ export class Turn {
     this.#scheduled = false
     const rooms = this.#rooms
     this.#rooms = []
-    for (const room of rooms) this.#flush(room)
+    let next = 0
+    try {
+      while (next < rooms.length) this.#flush(rooms[next++]!)
+    } finally {
+      // One that fails is no reason for the others to wait for ever.
+      for (const room of rooms.slice(next)) this.add(room)
+    }
   }
 }

@@ -1,6 +1,6 @@
 import type { FastifyRequest, preHandlerHookHandler } from 'fastify'
 import type { Identity, Mode } from '../../types/index.ts'
-import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_ORIGIN_REFUSED } from '../errors.ts'
+import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_ORIGIN_REFUSED, asError } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import { readInfo } from '../hub/infos.ts'
 import { ifPermitted, proceed } from '../hub/permission.ts'
@@ -95,7 +95,14 @@ function identified ({ hub, options }: AccessContext, action: 'join' | 'broadcas
 /** A hook that calls `done` at once, and costs the request no promise, where all that the host has to say is said at once. */
 function hook (check: (request: AccessRequest) => void | Promise<void>): preHandlerHookHandler {
   return (request, _reply, done) => {
-    const pending = check(request as AccessRequest)
+    let pending: void | Promise<void>
+    try {
+      pending = check(request as AccessRequest)
+    } catch (error) {
+      // To Fastify a hook that throws nothing has not thrown.
+      done(asError(error))
+      return
+    }
     if (pending === undefined) done()
     else return pending as never // Fastify waits for it
   }

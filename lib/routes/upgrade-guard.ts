@@ -20,7 +20,7 @@ type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 export class UpgradeGuard {
   readonly #server: Guarded
   readonly #timeout: number
-  /** Sockets that asked for an upgrade and have not got it, the oldest first, and until when. */
+  /** Sockets that asked for an upgrade and have not got it, and until when they may. */
   readonly #pending = new Map<Socket, number>()
   #timer: NodeJS.Timeout | undefined
   #hubs = 0
@@ -61,7 +61,6 @@ export class UpgradeGuard {
     this.#server.removeListener('upgrade', this.#watch)
     this.#server.removeListener('upgrade', this.#forward)
     this.#cutBefore(Infinity)
-    clearInterval(this.#timer)
     delete this.#server[kUpgradeGuard]
   }
 
@@ -69,7 +68,7 @@ export class UpgradeGuard {
     // Other protocols are not ours to time; a stream inside the process has no clock.
     if (request.headers.upgrade?.toLowerCase() !== 'websocket' || typeof socket.setTimeout !== 'function') return
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
-    this.#pending.set(socket, performance.now() + this.#timeout * (1 - 1 / sweeps)) // seen up to one look late
+    this.#pending.set(socket, performance.now() + this.#timeout)
     const watched = socket as { timeout?: number }
     watched.timeout = unset
     this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.#timeout / sweeps).unref()
@@ -77,11 +76,11 @@ export class UpgradeGuard {
 
   #cutBefore (now: number): void {
     for (const [socket, deadline] of this.#pending) {
-      if (deadline > now) return
-      this.#pending.delete(socket)
       // ws sets the socket's own time-out to 0 where it makes a WebSocket of it, for a route of the host, say.
-      if (socket.timeout === unset) socket.destroy()
+      if (deadline <= now && socket.timeout === unset) socket.destroy()
+      if (deadline <= now || socket.destroyed) this.#pending.delete(socket)
     }
+    if (this.#pending.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }

@@ -38,6 +38,7 @@ export class FakeSocket implements WebSocketLike {
 /** A TCP socket that keeps what is written to it: whole batches go here, past ws. */
 export class FakeTransport extends Socket {
   readonly written: Buffer[] = []
+  override readonly writableNeedDrain: boolean = true
   override write (bytes: any): boolean {
     this.written.push(bytes)
     return true

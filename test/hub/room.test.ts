@@ -386,3 +386,50 @@ t.test('subscribers are handed what members are, at once, and are not counted', 
   room.flush(nobody)
   t.equal(pushed.length, 1, 'presence is not for them')
 })
+
+t.test('a message of which one encoding cannot be made is queued to nobody, and the room goes on', async t => {
+  const { room, members } = fakeRoom(['a'])
+  const raw = fakeMember('b', 'rooms.raw')
+  room.add(raw.session)
+  const broken = delivery('1')
+  const { frame } = broken
+  broken.frame = encoding => {
+    if (encoding === 1) throw new Error('no memory')
+    return frame.call(broken, encoding)
+  }
+  t.throws(() => room.deliver(broken), { message: 'no memory' })
+  t.notOk(room.isDirty)
+  t.equal(room.deliver(delivery('2')), 2)
+  t.ok(room.isDirty)
+  room.flush(nobody)
+  t.same(got(members[0]!), [2])
+})
+
+t.test('a member that has read everything in between may be given more than the bound in every turn', async t => {
+  const ended: string[] = []
+  const backlog = new Backlog(100, session => { ended.push(session.id) })
+  const { room, members } = fakeRoom(['a'])
+  const [{ socket }] = members as [FakeMember]
+  for (let turn = 0; turn < 4; turn++) {
+    room.deliver(delivery('1'))
+    socket.bufferedAmount = 0
+    const { send } = socket
+    socket.send = data => {
+      send.call(socket, data)
+      socket.bufferedAmount = 1_000
+    }
+    backlog.fanOut(() => { room.flush(backlog) })
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  t.same(ended, [])
+  room.deliver(delivery('1'))
+  backlog.fanOut(() => { room.flush(backlog) })
+  t.same(ended, ['a'], 'but not while the last is still there')
+})
+
+t.test('a copy of a publication has all that the original says', async t => {
+  const publication = new Outgoing({ ...origin, except: 's9' }, '"ü"', tailEnd('s1', 'Jö'))
+  const copy = { ...publication }
+  t.same(new Delivery(copy, undefined, false).frame(0), new Delivery(publication, undefined, false).frame(0))
+  t.equal(new Delivery(copy, undefined, false).json, '"ü"')
+})

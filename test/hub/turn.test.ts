@@ -50,3 +50,24 @@ t.test('a room that has something to say during the flush says it in the next tu
   await next()
   t.same(flushed, ['a', 'c', 'b'])
 })
+
+t.test('a flush that fails takes no other room with it', async t => {
+  const flushed: string[] = []
+  const failures: unknown[] = []
+  const turn = new Turn(({ topic }) => {
+    if (topic === 'b') throw new Error('b')
+    flushed.push(topic)
+  })
+  const hear = (error: unknown): void => { failures.push(error) }
+  const others = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException')
+  process.on('uncaughtException', hear)
+  t.teardown(() => {
+    process.removeListener('uncaughtException', hear)
+    for (const other of others) process.on('uncaughtException', other)
+  })
+  for (const name of ['a', 'b', 'c', 'd']) turn.add(room(name))
+  for (let n = 0; n < 4; n++) await next()
+  t.same(flushed, ['a', 'c', 'd'])
+  t.match(failures, [{ message: 'b' }])
+})
