@@ -51,6 +51,9 @@ class MemoryBroker implements Broker {
   }
 }
 
+/** Whether a broker brings back the very object that it was given. */
+export function isMemory (broker: Broker): boolean { return broker instanceof MemoryBroker }
+
 /**
  * The broker of a single process, and the reference for the others: publications go through it synchronously and are not
  * copied. A topic has positions from its first member to its last; after that it begins again, with a new epoch.

@@ -18,8 +18,6 @@ export class Outgoing implements Publication {
   readonly topic: string
   readonly except?: string
   readonly deadline: number
-  readonly tail: Buffer
-  readonly payloadLength: number
   /** Members of this node that it was queued to. */
   local = 0
   readonly #json: string
@@ -34,8 +32,16 @@ export class Outgoing implements Publication {
     if (origin.except !== undefined) this.except = origin.except
     this.#json = json
     this.#text = tailStart + json + end
-    this.tail = Buffer.from(this.#text)
-    this.payloadLength = Buffer.byteLength(json)
+  }
+
+  // In memory nobody asks for bytes.
+  get tail (): Buffer { return Buffer.from(this.#text) }
+  get payloadLength (): number { return Buffer.byteLength(this.#json) }
+
+  /** For a broker that may copy it, or hand it on to a network: members are its own, as of any plain object. */
+  settle (): this {
+    const { tail, payloadLength } = this
+    return Object.defineProperties(this, { tail: { value: tail, enumerable: true }, payloadLength: { value: payloadLength, enumerable: true } })
   }
 
   // Where the same object comes back, nobody has to read its bytes.

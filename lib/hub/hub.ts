@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Rooms } from '../../types/index.ts'
+import { isMemory } from '../brokers/memory.ts'
 import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { kSession } from '../symbols.ts'
@@ -68,6 +69,7 @@ export class Hub implements HubContext {
   brokerState: BrokerState = 'down'
   readonly #node = randomUUID()
   readonly #broker: Broker
+  readonly #inMemory: boolean
   readonly #heartbeat: Heartbeat
   readonly #presence: PresenceClock
   readonly #drain: Drain
@@ -80,6 +82,7 @@ export class Hub implements HubContext {
 
   constructor (broker: Broker, hooks: Hooks, settings: Settings, log: Log) {
     this.#broker = broker
+    this.#inMemory = isMemory(broker)
     this.hooks = hooks
     this.settings = settings
     this.log = log
@@ -220,7 +223,7 @@ export class Hub implements HubContext {
       except
     }, json, signature)
     this.counters.broadcasts++
-    const outcomes = this.#broker.publish([publication])
+    const outcomes = this.#broker.publish([this.#inMemory ? publication : publication.settle()])
     return Array.isArray(outcomes) ? this.#result(publication, outcomes[0]) : outcomes.then(([outcome]) => this.#result(publication, outcome))
   }
 

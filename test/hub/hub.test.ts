@@ -506,3 +506,14 @@ t.test('a member hears of a message that the broker did not take, and the host h
   t.match(await raw.closed, { code: 4103, reason: 'broker_down' })
   t.equal(app.rooms.stats().errors, 0)
 })
+
+t.test('a broker may copy what it is given', async t => {
+  const memory = memoryBroker()
+  const { start } = memory
+  memory.start = (node, handlers) => start.call(memory, node, { ...handlers, entry: (topic, publication, position) => { handlers.entry(topic, { ...publication, tail: Buffer.from(publication.tail) }, position) } })
+  const copying: Broker = { ...memory, capabilities: memory.capabilities, start: memory.start, attach: topics => memory.attach(topics), detach: topics => memory.detach(topics), publish: batch => memory.publish(batch.map(publication => ({ ...publication }))), control: async () => 'gone', close: () => memory.close() }
+  const app = await createRooms(t, { broker: copying })
+  const client = await join(t, `${await listen(app)}/rooms/news`)
+  t.match(await app.rooms.broadcast('news', { a: 'ü' }), { published: true })
+  t.same((await client.next('message')).data, { a: 'ü' })
+})

@@ -1,4 +1,5 @@
 import t from 'tap'
+import type { Publication } from '../../types/index.ts'
 import { Backlog } from '../../lib/hub/backlog.ts'
 import { Delivery, Outgoing, rawText } from '../../lib/hub/delivery.ts'
 import { Room, type Watch } from '../../lib/hub/room.ts'
@@ -428,8 +429,8 @@ t.test('a member that has read everything in between may be given more than the 
 })
 
 t.test('a copy of a publication has all that the original says', async t => {
-  const publication = new Outgoing({ ...origin, except: 's9' }, '"ü"', tailEnd('s1', 'Jö'))
-  const copy = { ...publication }
+  const publication = new Outgoing({ ...origin, except: 's9' }, '"ü"', tailEnd('s1', 'Jö')).settle()
+  const copy: Publication = { ...publication } as never
   t.same(new Delivery(copy, undefined, false).frame(0), new Delivery(publication, undefined, false).frame(0))
   t.equal(new Delivery(copy, undefined, false).json, '"ü"')
 })
