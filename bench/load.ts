@@ -85,7 +85,10 @@ async function rounds (job: Job): Promise<Figures> {
   if (joins === 0) {
     const result = figures(await repeat(job, () => deliveries, round))
     control.close()
-    return { ...result, compressed: tally.compressed / tally.received }
+    const compressed = tally.compressed / tally.received
+    // A scenario of compression in which nothing is compressed measures something else.
+    if (job.deflate === true && compressed < 0.9) throw new Error(`only ${Math.round(100 * compressed)} % of the frames came compressed`)
+    return { ...result, compressed }
   }
 
   // Connections made beforehand are upgraded along with the broadcasts of a round; they are gone after it.

@@ -28,8 +28,8 @@ export const schema = {
   }
 }
 
-/** About 1 KiB of JSON with `seq` and the rest around it, compressible as such data is. */
-const items = ['temperature', 'pressure', 'humidity', 'voltage', 'current', 'frequency', 'throughput', 'latency', 'utilisation', 'temperature-2', 'pressure-2', 'humidity-2', 'voltage-2', 'current-2', 'frequency-2', 'throughput-2', 'latency-2', 'load-2']
+/** A little more than 1 KiB of JSON, from where compression begins, with `seq` and the rest around it, compressible as such data is. */
+const items = ['temperature', 'pressure', 'humidity', 'voltage', 'current', 'frequency', 'throughput', 'latency', 'utilisation', 'temperature-2', 'pressure-2', 'humidity-2', 'voltage-2', 'current-2', 'frequency-2', 'throughput-2', 'latency-2', 'load-2', 'utilisation-2', 'packets', 'errors']
   .map((name, index) => ({ name, value: Math.round(1e6 * Math.abs(Math.sin(index + 1))) / 1e3, unit: ['K', 'hPa', '%', 'V', 'A', 'Hz'][index % 6] }))
 
 let seq = 0
