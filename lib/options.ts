@@ -1,6 +1,6 @@
 import { Kind, Type, TypeRegistry, type TProperties, type TSchema } from '@sinclair/typebox'
 import { Value, ValueErrorType } from '@sinclair/typebox/value'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyRequest, RouteShorthandOptions } from 'fastify'
 import type { Broker, TopicMap } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
 
@@ -96,8 +96,7 @@ export const optionsSchema = Type.Object({
   }, 'an object with "socket" and "broadcast"')
 }, { additionalProperties: false, description: 'an object' })
 
-type Hook = (...args: any[]) => any
-type Hooks = Record<string, unknown> & { onRequest?: Hook | Hook[], preParsing?: Hook | Hook[], preValidation?: Hook | Hook[], preHandler?: Hook | Hook[] }
+type Hooks = Record<string, unknown> & Pick<RouteShorthandOptions, 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'>
 
 /** Options after validation, all defaults in, frozen. */
 export interface ResolvedOptions {

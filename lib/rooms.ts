@@ -96,8 +96,8 @@ export class HubRooms implements Rooms<any> {
     const ending = { ...checkClose(options.code ?? 4005, options.reason), by: 'server' as const }
     const members = this.#select(session, user, topic).filter(member =>
       (session === undefined || member.id === session) && (user === undefined || member.user === user) && (topic === undefined || member.topic === topic))
-    const all = session === undefined && user === undefined
-    this.#hub.endAll(members, all ? this.#hub.roomByTopic.get(topic!) : undefined, ending)
+    if (session === undefined && user === undefined) this.#hub.flush(topic!)
+    for (const member of members) this.#hub.end(member, ending)
     return members.length
   }
 

@@ -108,23 +108,23 @@ export class Connection implements PublicConnection {
   /** Bytes received so far; `undefined` for a stream inside the process, which cannot go silent. */
   get bytesRead (): number | undefined { return this.#transport?.bytesRead }
 
-  /** One frame. After the close frame, and after the verdict to close it as slow, nothing leaves any more. */
+  /** One frame. */
   send (frame: Buffer): void {
-    if (!this.isOpen || this.condemned) return
+    if (!this.#takes()) return
     if (this.#direct !== undefined) this.#direct.write(frame)
     else this.#socket.send(payloadOf(frame), TEXT)
   }
 
   /** What everybody in a room gets, in one write. */
   sendBatch (batch: Batch): void {
-    if (!this.isOpen || this.condemned) return
+    if (!this.#takes()) return
     if (this.#direct !== undefined) this.#direct.write(batch.whole)
     else this.#sendEach(batch.frames)
   }
 
   /** What only this member gets, in one write. */
   sendView (view: View): void {
-    if (!this.isOpen || this.condemned) return
+    if (!this.#takes()) return
     if (this.#direct === undefined) {
       this.#sendEach(view.frames())
       return
@@ -146,6 +146,13 @@ export class Connection implements PublicConnection {
       // Nothing waits in a stream that was destroyed, and yet it has not left.
       if (!this.isOpen) throw new Error('the connection has closed')
     }
+  }
+
+  /** Before each write. After the close frame, and after the verdict to close it as slow, nothing leaves any more. */
+  #takes (): boolean {
+    // What was over the bound has left meanwhile: it may take what comes now, however much that is.
+    if (this.overTurn !== 0 && this.bufferedBytes === 0) this.overTurn = 0
+    return this.isOpen && !this.condemned
   }
 
   #sendEach (frames: Buffer[]): void {

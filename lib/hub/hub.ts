@@ -104,10 +104,8 @@ export class Hub implements HubContext {
       this.end(session, serverEnding(4201))
     })
     this.#presence = new PresenceClock((presence, frame) => {
-      const { room } = presence
-      const { isDirty } = room
-      room.announce(frame)
-      this.#queued(room, isDirty)
+      presence.room.announce(frame)
+      this.#queued(presence.room)
     })
     this.#turn = new Turn(this.#flush)
     this.#drain = new Drain(this.links, settings.drainTimeout)
@@ -207,10 +205,10 @@ export class Hub implements HubContext {
     else finish()
   }
 
-  /** Ends many of one room: what waits in it leaves first, in one write each, and is not copied for every one of them. */
-  endAll (sessions: MemberSession[], room: Room | undefined, ending: Ending): void {
+  /** Sends what waits in a room before everybody in it is let go: in one write each, and not copied for every one of them. */
+  flush (topic: string): void {
+    const room = this.roomByTopic.get(topic)
     if (room !== undefined) this.#flush(room)
-    for (const session of sessions) this.end(session, ending)
   }
 
   publish (definition: TopicDefinition, topic: string, json: string, { signature, except }: Origin): BroadcastResult | Promise<BroadcastResult> {
@@ -260,7 +258,7 @@ export class Hub implements HubContext {
     if (this.state === 'open') this.state = 'draining'
     this.#presence.stop()
     const deadline = await this.#drain.settle()
-    for (const room of this.roomByTopic.values()) this.#flush(room)
+    for (const topic of this.roomByTopic.keys()) this.flush(topic)
     for (const session of [...this.links]) this.end(session, serverEnding(1001))
     await this.#drain.wait(deadline)
   }
@@ -327,9 +325,9 @@ export class Hub implements HubContext {
   }
 
   /** A room has something more to say; it leaves when the turn ends, or at once where that is much. */
-  #queued (room: Room, wasDirty: boolean): void {
+  #queued (room: Room): void {
     if (room.isFull) this.#flush(room)
-    else if (!wasDirty && room.isDirty) this.#turn.add(room)
+    else if (room.isDirty) this.#turn.add(room)
   }
 
   #deliver (topic: string, publication: Publication, position: Position | undefined): void {
@@ -338,9 +336,8 @@ export class Hub implements HubContext {
     if (position !== undefined) room.position = position
     const delivery = new Delivery(publication, position, room.definition.message.schema === null, this.#deflate)
     const excepted = publication.except === undefined ? undefined : this.sessions.get(publication.except)
-    const { isDirty } = room
     const count = room.deliver(delivery, excepted?.room === room && excepted.state === 'open' ? excepted : undefined)
-    this.#queued(room, isDirty)
+    this.#queued(room)
     this.counters.deliveries += count
     if (publication instanceof Outgoing) publication.local = count
   }

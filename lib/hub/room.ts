@@ -139,8 +139,6 @@ export class Room {
       for (let i = 0, length = connections.length; i < length; i++) {
         const connection = connections[i]!
         const batch = batches[connection.encoding]
-        // What was over the bound has left meanwhile: it may take this batch, however much that is.
-        if (connection.overTurn !== 0 && connection.bufferedBytes === 0) connection.overTurn = 0
         if (connection.view !== undefined) sendView(connection, connection.view)
         else if (batch !== undefined) connection.sendBatch(batch)
         else continue

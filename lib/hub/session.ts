@@ -11,8 +11,8 @@ import type { Connection } from './connection.ts'
 import type { HubContext } from './context.ts'
 import { rawText } from './delivery.ts'
 import { Inbox } from './inbox.ts'
-import { textFrameOf } from './text-frame.ts'
 import type { Room } from './room.ts'
+import { textFrameOf } from './text-frame.ts'
 
 /** Bytes waiting for a member above which `send` waits: Node's own stream bound on a socket is 64 KiB from version 22. */
 const highWaterMark = 65_536

@@ -6,31 +6,29 @@ import type { Room } from './room.ts'
  */
 export class Turn {
   readonly #flush: (room: Room) => void
-  #rooms: Room[] = []
-  #scheduled = false
+  #rooms = new Set<Room>()
 
   constructor (flush: (room: Room) => void) {
     this.#flush = flush
   }
 
-  /** A room has something to say, for the first time in this turn. */
+  /** A room has something to say in this turn. */
   add (room: Room): void {
-    this.#rooms.push(room)
-    if (this.#scheduled) return
-    this.#scheduled = true
-    setImmediate(this.#end)
+    if (this.#rooms.size === 0) setImmediate(this.#end)
+    this.#rooms.add(room)
   }
 
   readonly #end = (): void => {
-    this.#scheduled = false
     const rooms = this.#rooms
-    this.#rooms = []
-    let next = 0
+    this.#rooms = new Set()
     try {
-      while (next < rooms.length) this.#flush(rooms[next++]!)
+      for (const room of rooms) {
+        rooms.delete(room)
+        this.#flush(room)
+      }
     } finally {
       // One that fails is no reason for the others to wait for ever.
-      for (const room of rooms.slice(next)) this.add(room)
+      for (const room of rooms) this.add(room)
     }
   }
 }

@@ -157,3 +157,21 @@ t.test('drained rejects where a connection has closed between two looks, though 
   t.teardown(() => { clearTimeout(alive) })
   await t.rejects(drained, { message: 'the connection has closed' })
 })
+
+t.test('what was over the bound and has left meanwhile counts no more, whatever is sent next', async t => {
+  for (const say of [
+    (connection: Connection): void => { connection.send(frame('1')) },
+    (connection: Connection): void => { connection.sendBatch(new Batch(frame('1'))) },
+    (connection: Connection): void => { connection.sendView(new View(new Batch(frame('1')), 0)) }
+  ]) {
+    const socket = new FakeSocket()
+    const connection = new Connection(socket, undefined, 'rooms.v1', '')
+    connection.overTurn = 3
+    socket.bufferedAmount = 1
+    say(connection)
+    t.equal(connection.overTurn, 3)
+    socket.bufferedAmount = 0
+    say(connection)
+    t.equal(connection.overTurn, 0)
+  }
+})
