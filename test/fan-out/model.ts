@@ -1,0 +1,115 @@
+import type { Member, Mode, ServerFrame, Session } from '../../types/index.ts'
+
+export const topicNames = ['chat', 'work'] as const
+export type Topic = typeof topicNames[number]
+
+/** A client, by what it was told. */
+export interface Peer {
+  readonly mode: Mode
+  readonly topic: Topic
+  /** Its own end is open, too. */
+  ready: boolean
+  /** What it sent that the server must have seen before the run is over. */
+  published: number
+  /** It went away by itself: what was on its way may be lost. */
+  gone: boolean
+  presence: boolean
+  readonly received: string[]
+  closed: { code: number, reason: string } | undefined
+  send (frame: unknown): void
+  leave (): void
+}
+
+/** A member as the server has it, and what its client must get. */
+export interface Entry {
+  readonly session: Session
+  readonly peer: number
+  readonly mode: Mode
+  readonly topic: Topic
+  state: 'joining' | 'open' | 'closed'
+  /** What was sent to it before hello. */
+  readonly early: unknown[]
+  readonly expected: string[]
+  /** Its messages that the server has seen. */
+  seen: number
+  /** How the server closes it. */
+  close: { code: number, reason: string } | undefined
+}
+
+/** A frame as far as it is predicted; `undefined` for presence. */
+export function essence (mode: Mode, text: string): string | undefined {
+  if (mode === 'rooms.raw') return text
+  const frame = JSON.parse(text) as ServerFrame
+  switch (frame.type) {
+    case 'presence': return undefined
+    case 'hello': return `hello ${frame.id} ${frame.session}`
+    case 'message': return `message ${frame.id} ${frame.from} ${JSON.stringify(frame.data)}`
+    case 'direct': return `direct ${frame.from} ${JSON.stringify(frame.data)}`
+    case 'ack': return frame.ok ? `ack ${frame.ref} ${frame.id} ${JSON.stringify(frame.data)}` : `ack ${frame.ref} ${frame.error.code}`
+    case 'error': return `error ${frame.error.code}`
+    case 'bye': return `bye ${frame.code} ${frame.reason} ${frame.id}`
+    default: return text
+  }
+}
+
+/** What every connection must get, from what happens on the server in the order in which it happens. */
+export class Model {
+  readonly entries = new Map<string, Entry>()
+  readonly published = new Map<Topic, string[]>(topicNames.map(topic => [topic, []]))
+  readonly epochs = new Map<Topic, string>()
+  readonly offsets = new Map<Topic, number>()
+
+  position (topic: Topic): string { return `${this.epochs.get(topic)}-${this.offsets.get(topic)}` }
+  members (topic: Topic): Entry[] { return [...this.entries.values()].filter(entry => entry.topic === topic && entry.state === 'open') }
+  get open (): Entry[] { return topicNames.flatMap(topic => this.members(topic)) }
+
+  /** A message to a topic; its position, and to how many members it goes. */
+  message (topic: Topic, data: unknown, from?: string, except?: string): { id: string, local: number } {
+    this.offsets.set(topic, this.offsets.get(topic)! + 1)
+    const id = this.position(topic)
+    const json = JSON.stringify(data)
+    this.published.get(topic)!.push(json)
+    const told = this.members(topic).filter(({ session }) => session.id !== except)
+    for (const { mode, expected } of told) expected.push(mode === 'rooms.raw' ? json : `message ${id} ${from} ${json}`)
+    return { id, local: told.length }
+  }
+
+  direct (entry: Entry, data: unknown, from?: string): void {
+    const json = JSON.stringify(data)
+    if (entry.state === 'joining') entry.early.push(data)
+    else if (entry.state === 'open') entry.expected.push(entry.mode === 'rooms.raw' ? json : `direct ${from} ${json}`)
+  }
+
+  /** An ack or an error, which only `rooms.v1` knows. */
+  answer (entry: Entry, text: string): void {
+    if (entry.state === 'open' && entry.mode === 'rooms.v1') entry.expected.push(text)
+  }
+
+  joined (entry: Entry): void {
+    entry.state = 'open'
+    if (entry.mode === 'rooms.v1') entry.expected.push(`hello ${this.position(entry.topic)} ${entry.session.id}`)
+    for (const data of entry.early) this.direct(entry, data)
+  }
+
+  /** The server lets a member go. */
+  end (entry: Entry, code: number, reason: string): void {
+    if (entry.state !== 'open') return
+    this.answer(entry, `bye ${code} ${reason} ${this.position(entry.topic)}`)
+    entry.state = 'closed'
+    entry.close = { code, reason }
+  }
+}
+
+/** The list of members that presence frames come to, in the order in which they came. */
+export function fold (received: string[], fault: (text: string) => void): Map<string, Member> {
+  let list = new Map<string, Member>()
+  for (const text of received) {
+    const frame = JSON.parse(text) as any
+    if (frame.type !== 'presence') continue
+    if (frame.state !== undefined) list = new Map(frame.state.map((member: Member) => [member.session, member]))
+    for (const member of frame.join ?? []) list.set(member.session, member)
+    for (const { session } of frame.leave ?? []) list.delete(session)
+    if (list.size !== frame.count) fault(`a list of ${list.size} is counted as ${frame.count}`)
+  }
+  return list
+}
