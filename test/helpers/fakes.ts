@@ -1,6 +1,7 @@
 import { Socket } from 'node:net'
 import { Connection, type Transport, type WebSocketLike } from '../../lib/hub/connection.ts'
-import { Room } from '../../lib/hub/room.ts'
+import { Delivery, Outgoing } from '../../lib/hub/delivery.ts'
+import { Room, type Watch } from '../../lib/hub/room.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import { anyPayload } from '../../lib/payload.ts'
 import type { TopicDefinition } from '../../lib/topics.ts'
@@ -70,6 +71,17 @@ export function fakeRoom (ids: string[], definition: TopicDefinition = fakeDefin
   for (const { session } of members) room.add(session)
   return { room, members }
 }
+
+/** Watches nobody. */
+export const nobody: Watch = { bytes: Infinity, sent () {} }
+
+/** A message of an untyped topic on its way to its members. */
+export function fakeDelivery (json: string): Delivery {
+  return new Delivery(new Outgoing({ uid: 'u1', node: 'n1', topic: 'news', deadline: 0 }, json), { epoch: 'e', offset: 1 }, true)
+}
+
+/** The payloads of the messages that a member has got. */
+export const got = ({ socket }: { socket: FakeSocket }): unknown[] => socket.sent.map(text => JSON.parse(text).data)
 
 /** Calls something with a clock that stands at `now`. */
 export function at<T> (now: number, call: () => T): T {
