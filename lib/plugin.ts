@@ -12,6 +12,7 @@ import { HubRooms } from './rooms.ts'
 import { compilersFor, list } from './routes/add-route.ts'
 import { broadcastRoute } from './routes/broadcast.ts'
 import { injectClient } from './routes/inject.ts'
+import { checkOrigins } from './routes/origin.ts'
 import { decorateRequests } from './routes/request-rooms.ts'
 import { socketRoute } from './routes/socket.ts'
 import { UpgradeGuard } from './routes/upgrade-guard.ts'
@@ -31,6 +32,7 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
   const { pluginTimeout = 10_000 } = app.initialConfig as { pluginTimeout?: number }
   if (pluginTimeout > 0 && options.drain.timeout >= pluginTimeout) throw new FST_ROOMS_DRAIN_TOO_LONG(options.drain.timeout, pluginTimeout)
 
+  checkOrigins(options.origin)
   for (const key of Object.keys(options.onMessage ?? {})) {
     const definition = registry.definitions.find(known => known.key === key)
     if (definition === undefined) throw new FST_ROOMS_INVALID_OPTION('onMessage', 'functions by topic key', JSON.stringify(key))

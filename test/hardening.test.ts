@@ -207,19 +207,6 @@ t.test('an error of session.writable that nobody listens for is told to onError,
   t.same(stray, [])
 })
 
-t.test('a page of http is none of a site that is https', async t => {
-  const app = createApp(t, { trustProxy: true })
-  await app.register(fastifyRooms, { prefix: '/rooms' })
-  const ask = async (protocol: string, origin: string): Promise<number> => {
-    const headers = { host: 'shop.example', origin, 'content-type': 'application/json', 'x-forwarded-proto': protocol }
-    return (await app.inject({ method: 'POST', url: '/rooms/news', headers, payload: '1' })).statusCode
-  }
-  t.equal(await ask('http', 'https://shop.example'), 200, 'a proxy may have ended TLS')
-  t.equal(await ask('http', 'http://shop.example'), 200)
-  t.equal(await ask('https', 'https://shop.example'), 200)
-  t.equal(await ask('https', 'http://shop.example'), 403)
-})
-
 t.test('once it has joined, a connection keeps no request', async t => {
   setFlagsFromString('--expose-gc')
   const gc = runInNewContext('gc') as () => void

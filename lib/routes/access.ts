@@ -1,6 +1,6 @@
 import type { FastifyRequest, preHandlerHookHandler } from 'fastify'
 import type { Identity, Mode } from '../../types/index.ts'
-import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_ORIGIN_REFUSED, asError } from '../errors.ts'
+import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, asError } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import { readInfo } from '../hub/infos.ts'
 import { ifPermitted, proceed } from '../hub/permission.ts'
@@ -9,6 +9,7 @@ import { maxTopicLength } from '../protocol/topic-name.ts'
 import { modes, negotiate } from '../protocol/modes.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics.ts'
+import { ifAllowed } from './origin.ts'
 
 /** What the hooks found out about a request, for its handler. */
 export interface Access {
@@ -33,34 +34,6 @@ function topicOf (registry: TopicRegistry, definition: TopicDefinition, request:
   // A name that is declared on its own can also be spelled so that the router takes it for a member of the family.
   if (registry.find(topic) !== definition) throw new FST_ROOMS_NO_SUCH_TOPIC(topic)
   return topic
-}
-
-/** Goes on where the page may be here. @throws FST_ROOMS_ORIGIN_REFUSED */
-function ifAllowed ({ origin: rule }: ResolvedOptions, request: FastifyRequest, next: () => void | Promise<void>): void | Promise<void> {
-  const { origin } = request.headers
-  if (origin === undefined || rule === 'any') return next()
-  let allowed: unknown
-  if (rule === 'same') allowed = isSameOrigin(origin, request)
-  else if (typeof rule === 'function') allowed = rule(origin, request)
-  else allowed = rule.some(entry => typeof entry === 'string' ? entry === origin : new RegExp(entry).test(origin))
-  return proceed(allowed, allowed => {
-    if (allowed !== true) throw new FST_ROOMS_ORIGIN_REFUSED()
-    return next()
-  })
-}
-
-/**
- * Host and port as a browser forms them: the default port of the scheme is left out, and so it may be in `Host`. A page of
- * https may be behind a proxy that we see http from, but one of http is none of a site that we know to be https.
- */
-function isSameOrigin (origin: string, { host, protocol: own }: FastifyRequest): boolean {
-  try {
-    const { protocol, host: originHost } = new URL(origin)
-    if (protocol === 'http:' && own === 'https') return false
-    return originHost !== '' && originHost === new URL(`${protocol}//${host}`).host
-  } catch {
-    return false // "null", the origin of sandboxed pages, among others
-  }
 }
 
 /** @throws FST_ROOMS_INVALID_IDENTITY */
