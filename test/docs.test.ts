@@ -169,6 +169,22 @@ t.test('docs/api.md has every member of app.rooms, request.rooms, sessions and t
   t.same(rows(section(page, '### `rooms.stats()`')).map(([name]) => name), await membersOf('types/rooms.ts', 'Stats'))
 })
 
+t.test('docs/observability.md has every channel with what it carries, and no other', async t => {
+  const page = 'docs/observability.md'
+  const about = await membersOf('types/events.ts', 'SessionEvent')
+  for (const member of ['rooms', ...about]) t.match(section(page, '## Channels'), `\`${member}\``)
+  const documented = rows(section(page, '## Channels')).map(([channel, , carries]) => [channel!, carries!] as const)
+  t.same(documented.map(([channel]) => `'${channel}'`), await membersOf('types/events.ts', 'RoomsEvents'))
+  const cells = section(page, '## Channels').split('\n').filter(line => line.startsWith('| `fastify-rooms:'))
+  for (const [index, [channel]] of documented.entries()) {
+    const name = channel.split(':')[1]!
+    const type = `${name[0]!.toUpperCase()}${name.slice(1)}Event`
+    const own = (await membersOf('types/events.ts', type)).filter(member => member !== 'rooms')
+    const named = [...cells[index]!.split(' | ')[2]!.matchAll(/`(\w+)`/g)].map(match => match[1]!).filter(member => member !== 'rooms')
+    t.same(named.sort(), own.sort(), channel)
+  }
+})
+
 t.test('docs/api.md has every export, and no other', async t => {
   t.same(rows(section('docs/api.md', '## Exports')).map(([name]) => name).sort(), Object.keys(entry).sort())
   const named = [...section('docs/api.md', '## Types').split('Exported types:')[1]!.split('Each has TSDoc')[0]!.matchAll(/`(\w+)`/g)].map(match => match[1]!)

@@ -1,4 +1,5 @@
 export * from './broker.ts'
+export * from './events.ts'
 export * from './options.ts'
 export * from './plugin.ts'
 export * from './protocol.ts'

@@ -78,6 +78,8 @@ export interface Stats {
   members: number
   /** Gauge: bytes accepted for sending that the operating system has not taken yet. */
   queuedBytes: number
+  /** Sessions that became members. */
+  joined: number
   /** Messages to rooms: from code, the broadcast route and members. */
   broadcasts: number
   /** Messages queued to members by broadcasts. */
@@ -86,6 +88,10 @@ export interface Stats {
   directs: number
   /** Frames taken from members. */
   received: number
+  /** Bytes of these frames: their payload as WebSocket knows it, decompressed. */
+  receivedBytes: number
+  /** Bytes of frames queued to members, header included and compressed where they are; no pings, no close frames, no TLS. */
+  sentBytes: number
   /** Frames and payloads from members that were refused. */
   invalid: number
   /** Joins refused after the upgrade. */

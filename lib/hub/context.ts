@@ -34,8 +34,8 @@ export interface Settings {
 /** Why a session ends: the peer went away, or the server decided so. */
 export interface Ending extends LeaveReason { by: 'peer' | 'server' }
 
-/** What a publication says besides its payload: who published it, if a member (its `signature`), and who is not to get it. */
-export interface Origin { signature?: string | undefined, except?: string | undefined }
+/** What a publication says besides its payload: who published it, if a member (its `signature` in frames, and its id), and who is not to get it. */
+export interface Origin { signature?: string | undefined, from?: string | undefined, except?: string | undefined }
 
 /** What sessions and their work use of the hub. */
 export interface HubContext {

@@ -1,19 +1,15 @@
 import { asError } from '../errors.ts'
-import type { Hooks, Log } from './context.ts'
-import type { Counters } from './counters.ts'
+import type { HubContext } from './context.ts'
+import * as events from './events.ts'
 import type { MemberSession } from './session.ts'
 
 /** Where errors of the host's hooks go: never up the stack, and each failure once. */
 export class Failures {
-  readonly #onError: Hooks['onError']
-  readonly #counters: Counters
-  readonly #log: Log
+  readonly #context: Pick<HubContext, 'hooks' | 'counters' | 'log' | 'rooms'>
   readonly #told = new WeakSet<Error>()
 
-  constructor (onError: Hooks['onError'], counters: Counters, log: Log) {
-    this.#onError = onError
-    this.#counters = counters
-    this.#log = log
+  constructor (context: Pick<HubContext, 'hooks' | 'counters' | 'log' | 'rooms'>) {
+    this.#context = context
   }
 
   /** Counts an error and tells onError of it; where there is none, or where it fails itself, the log. */
@@ -22,9 +18,10 @@ export class Failures {
     this.#told.add(error)
     // The same failure may come here twice in a turn; the same object thrown again later is another failure.
     setImmediate(() => { this.#told.delete(error) })
-    this.#counters.errors++
-    const log = (err: Error): void => { this.#log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed') }
-    const onError = this.#onError
+    const { hooks: { onError }, counters, log: logger, rooms } = this.#context
+    counters.errors++
+    events.failed(rooms, error, session)
+    const log = (err: Error): void => { logger.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed') }
     if (onError === undefined) log(error)
     else this.#run(() => onError(error, session), log)
   }

@@ -12,6 +12,7 @@ import { createCounters, type Counters } from './counters.ts'
 import { Deflate } from './deflate.ts'
 import { Delivery, Outgoing } from './delivery.ts'
 import { Drain } from './drain.ts'
+import * as events from './events.ts'
 import { Failures } from './failures.ts'
 import { sayGoodbye } from './goodbye.ts'
 import { Heartbeat } from './heartbeat.ts'
@@ -87,7 +88,7 @@ export class Hub implements HubContext {
     this.settings = settings
     this.log = log
     if (settings.deflate !== undefined) this.#deflate = new Deflate(settings.deflate)
-    this.#failures = new Failures(hooks.onError, this.counters, log)
+    this.#failures = new Failures(this)
     this.#heartbeat = new Heartbeat(this.links, {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
@@ -101,6 +102,7 @@ export class Hub implements HubContext {
     })
     this.#backlog = new Backlog(settings.slowBytes, session => {
       this.counters.slow++
+      events.fellBehind(session, 'close')
       this.end(session, serverEnding(4201))
     })
     this.#presence = new PresenceClock((presence, frame) => {
@@ -118,6 +120,7 @@ export class Hub implements HubContext {
       state: (state, cause) => {
         this.brokerState = state
         this.log.info({ state, err: cause }, 'broker state')
+        events.brokerChanged(this.rooms, state, cause)
       },
       lost: () => {}
     })
@@ -190,6 +193,7 @@ export class Hub implements HubContext {
     others?.delete(session)
     if (others?.size === 0) this.users.delete(user!)
     if (room !== undefined) this.#leave(session, room, wasOpen)
+    if (wasOpen) events.left(session, code, reason, by)
     session.abort()
     session.asks?.drop(session)
     if (by === 'server') {
@@ -211,7 +215,7 @@ export class Hub implements HubContext {
     if (room !== undefined) this.#flush(room)
   }
 
-  publish (definition: TopicDefinition, topic: string, json: string, { signature, except }: Origin): BroadcastResult | Promise<BroadcastResult> {
+  publish (definition: TopicDefinition, topic: string, json: string, { signature, from, except }: Origin): BroadcastResult | Promise<BroadcastResult> {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const publication = new Outgoing({
       uid: `${this.#node}-${++this.#publications}`,
@@ -222,7 +226,7 @@ export class Hub implements HubContext {
     }, json, signature)
     this.counters.broadcasts++
     const outcomes = this.#broker.publish([this.#inMemory ? publication : publication.settle()])
-    return Array.isArray(outcomes) ? this.#result(publication, outcomes[0]) : outcomes.then(([outcome]) => this.#result(publication, outcome))
+    return Array.isArray(outcomes) ? this.#result(publication, outcomes[0], definition, from) : outcomes.then(([outcome]) => this.#result(publication, outcome, definition, from))
   }
 
   subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription {
@@ -255,12 +259,17 @@ export class Hub implements HubContext {
 
   /** Lets everybody go, once what members have sent is worked off; settles when all are gone, at the latest after `drain.timeout`. */
   async drain (): Promise<void> {
-    if (this.state === 'open') this.state = 'draining'
+    const begins = this.state === 'open'
+    if (begins) {
+      this.state = 'draining'
+      events.drained(this.rooms, 'begin', this.links.size)
+    }
     this.#presence.stop()
     const deadline = await this.#drain.settle()
     for (const topic of this.roomByTopic.keys()) this.flush(topic)
     for (const session of [...this.links]) this.end(session, serverEnding(1001))
     await this.#drain.wait(deadline)
+    if (begins) events.drained(this.rooms, 'end', this.links.size)
   }
 
   async close (): Promise<void> {
@@ -326,6 +335,8 @@ export class Hub implements HubContext {
 
   /** A room has something more to say; it leaves when the turn ends, or at once where that is much. */
   #queued (room: Room): void {
+    this.counters.sentBytes += room.uncounted
+    room.uncounted = 0
     if (room.isFull) this.#flush(room)
     else if (room.isDirty) this.#turn.add(room)
   }
@@ -342,9 +353,12 @@ export class Hub implements HubContext {
     if (publication instanceof Outgoing) publication.local = count
   }
 
-  #result ({ topic, local }: Outgoing, outcome: Outcome | undefined): BroadcastResult {
+  #result (publication: Outgoing, outcome: Outcome | undefined, { key }: TopicDefinition, from: string | undefined): BroadcastResult {
+    const { topic, local } = publication
     const { state, position } = outcome ?? { state: 'unknown' as const }
     const published = state === 'ok' || state === 'duplicate'
-    return position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
+    const result = position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
+    events.published(this.rooms, key, publication, result, from)
+    return result
   }
 }

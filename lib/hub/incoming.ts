@@ -5,6 +5,7 @@ import { checkFrame } from '../protocol/parse.ts'
 import { acknowledge, badFrame, closeFor, invalid, isValid, jsonOf, refuse } from './answers.ts'
 import type { HubContext } from './context.ts'
 import { sendDirect } from './directs.ts'
+import * as events from './events.ts'
 import { setInfo } from './infos.ts'
 import { ifPermitted, proceed } from './permission.ts'
 import type { MemberSession } from './session.ts'
@@ -47,6 +48,8 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
     return
   }
   hub.counters.received++
+  hub.counters.receivedBytes += data.length
+  events.received(session, data.length)
   const { maxPayload } = session.definition
   if (data.length > maxPayload) {
     invalid(hub, session, new FST_ROOMS_FRAME_TOO_LARGE(data.length, maxPayload))
@@ -111,7 +114,7 @@ function take (hub: HubContext, session: MemberSession, { data, ref }: FrameOf<'
 
   const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return
-  return proceed(hub.publish(session.definition, session.topic, json, session), result => {
+  return proceed(hub.publish(session.definition, session.topic, json, { signature: session.signature, from: session.id }), result => {
     if (!result.published) throw new FST_ROOMS_BROKER_DOWN()
     acknowledge(session, ref, result.id)
   })

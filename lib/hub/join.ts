@@ -4,6 +4,7 @@ import * as frames from '../protocol/frames.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { closeCodeFor } from './answers.ts'
 import type { Ending, HubContext } from './context.ts'
+import * as events from './events.ts'
 import { receiveHeld } from './incoming.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
@@ -82,6 +83,8 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
   session.release()
   if (presence && connection.mode === 'rooms.v1' && room.presence !== undefined) session.deliver(room.presence.snapshot())
   hub.presenceChanged(session)
+  hub.counters.joined++
   hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')
+  events.joined(session)
   receiveHeld(hub, session)
 }

@@ -53,6 +53,8 @@ export class Room {
   isDirty = false
   /** or so much that it should not wait. */
   isFull = false
+  /** Bytes queued to members that nobody has counted yet: their own frames are not among them. */
+  uncounted = 0
   /** What this turn's members are to get, by encoding; one flush empties all. */
   #batches: (Batch | undefined)[] = [undefined, undefined, undefined, undefined]
   /** Members, by encoding. */
@@ -97,7 +99,10 @@ export class Room {
     for (const encoding of all) {
       if (this.#counts[encoding]! > 0) this.#push(encoding, delivery.frame(encoding))
     }
-    if (excepted !== undefined) this.#view(excepted.connection).skipLast()
+    if (excepted !== undefined) {
+      this.#view(excepted.connection).skipLast()
+      this.uncounted -= delivery.frame(excepted.connection.encoding).length
+    }
     for (const subscription of this.subscriptions) subscription.push(delivery)
     return excepted === undefined ? this.size : this.size - 1
   }
@@ -159,6 +164,7 @@ export class Room {
   #push (encoding: Encoding, frame: Buffer): void {
     const batch = this.#batches[encoding]
     this.isDirty = true
+    this.uncounted += frame.length * this.#counts[encoding]!
     if (batch === undefined) {
       this.#batches[encoding] = new Batch(frame)
       this.isFull ||= frame.length >= fullBytes

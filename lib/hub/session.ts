@@ -131,6 +131,7 @@ export class MemberSession implements Session<string, any> {
   /** Queues a frame that only this member gets, in its place among those of the room. */
   queue (frame: string): void {
     const bytes = textFrameOf(frame)
+    this.#context.counters.sentBytes += bytes.length
     if (this.state === 'open') this.room!.sendTo(this, bytes)
     else this.connection.send(bytes)
   }

@@ -1,0 +1,75 @@
+import { channel } from 'node:diagnostics_channel'
+import type { BroadcastResult, BrokerState, DrainEvent, LeaveEvent, Publication, Rooms, RoomsEvents, SessionEvent } from '../../types/index.ts'
+import type { MemberSession } from './session.ts'
+
+/**
+ * The channels of `node:diagnostics_channel`. Node.js keeps one of each name per process, for all hubs and all copies of this
+ * package; each message says whose it is. Nothing is made, and no clock is read, where nobody has subscribed.
+ */
+const channels = {
+  join: channel('fastify-rooms:join'),
+  leave: channel('fastify-rooms:leave'),
+  message: channel('fastify-rooms:message'),
+  broadcast: channel('fastify-rooms:broadcast'),
+  slow: channel('fastify-rooms:slow'),
+  error: channel('fastify-rooms:error'),
+  drain: channel('fastify-rooms:drain'),
+  broker: channel('fastify-rooms:broker')
+} as const
+
+type Name = keyof typeof channels
+type Event<N extends Name> = RoomsEvents[`fastify-rooms:${N}`]
+
+function publish<N extends Name> (name: N, event: Event<N>): void {
+  channels[name].publish(event)
+}
+
+function about ({ rooms, id, topic, key, user, connection }: MemberSession): SessionEvent {
+  return { rooms, session: id, topic, topicKey: key, user, address: connection.address, mode: connection.mode }
+}
+
+/** Milliseconds since the upgrade. */
+function age ({ connection }: MemberSession): number {
+  return performance.now() - connection.openedAt
+}
+
+/** A session has become a member. */
+export function joined (session: MemberSession): void {
+  if (channels.join.hasSubscribers) publish('join', { ...about(session), milliseconds: age(session) })
+}
+
+/** A member has left its room. */
+export function left (session: MemberSession, code: number, reason: string, by: LeaveEvent['by']): void {
+  if (channels.leave.hasSubscribers) publish('leave', { ...about(session), code, reason, by, milliseconds: age(session) })
+}
+
+/** A frame of a member has come. */
+export function received (session: MemberSession, bytes: number): void {
+  if (channels.message.hasSubscribers) publish('message', { ...about(session), bytes })
+}
+
+/** The broker has answered to a publication. @param from - the id of the member whose message it is */
+export function published (rooms: Rooms<any>, topicKey: string, publication: Publication, { topic, local, published, id }: BroadcastResult, from: string | undefined): void {
+  // The bytes of a payload are counted for it alone.
+  if (channels.broadcast.hasSubscribers) publish('broadcast', { rooms, topic, topicKey, from, bytes: publication.payloadLength, local, published, id })
+}
+
+/** A member does not read. */
+export function fellBehind (session: MemberSession, policy: string): void {
+  if (channels.slow.hasSubscribers) publish('slow', { ...about(session), policy, bytes: session.connection.bufferedBytes })
+}
+
+/** A hook has failed. */
+export function failed (rooms: Rooms<any>, error: Error, session: MemberSession | undefined): void {
+  if (channels.error.hasSubscribers) publish('error', { rooms, error, session: session?.id, topic: session?.topic })
+}
+
+/** Everybody is being let go, or has gone. */
+export function drained (rooms: Rooms<any>, phase: DrainEvent['phase'], connections: number): void {
+  if (channels.drain.hasSubscribers) publish('drain', { rooms, phase, connections })
+}
+
+/** The broker has come up or gone down. */
+export function brokerChanged (rooms: Rooms<any>, state: BrokerState, cause: Error | undefined): void {
+  if (channels.broker.hasSubscribers) publish('broker', { rooms, state, cause })
+}
