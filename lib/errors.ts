@@ -22,8 +22,9 @@ export const FST_ROOMS_UPGRADE_REQUIRED = createError('FST_ROOMS_UPGRADE_REQUIRE
 export const FST_ROOMS_BAD_SUBPROTOCOL = createError<[string]>('FST_ROOMS_BAD_SUBPROTOCOL', 'none of the subprotocols offered is known; known are %s', 400)
 export const FST_ROOMS_BODY_MISSING = createError('FST_ROOMS_BODY_MISSING', 'a JSON body is required', 400)
 export const FST_ROOMS_ORIGIN_REFUSED = createError('FST_ROOMS_ORIGIN_REFUSED', 'this origin may not use the rooms', 403)
+export const FST_ROOMS_TOKEN_EXPIRED = createError('FST_ROOMS_TOKEN_EXPIRED', 'these credentials have expired', 401)
 export const FST_ROOMS_DRAINING = createError('FST_ROOMS_DRAINING', 'the server is letting its members go', 503)
-export const FST_ROOMS_INVALID_IDENTITY = createError<[string]>('FST_ROOMS_INVALID_IDENTITY', 'identify returned %s', 500)
+export const FST_ROOMS_INVALID_IDENTITY = createError<[string, string]>('FST_ROOMS_INVALID_IDENTITY', '%s returned %s', 500)
 
 // Topics, payloads and permission: from code, over HTTP and in frames alike.
 export const FST_ROOMS_NO_SUCH_TOPIC = createError<[string]>('FST_ROOMS_NO_SUCH_TOPIC', 'there is no topic "%s"', 404)

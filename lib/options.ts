@@ -50,7 +50,7 @@ export const optionsSchema = Type.Object({
   logLevel: Type.Optional(Type.String({ description: 'a log level (Fastify passes it in)' })),
   logSerializers: Type.Optional(instanceOf('an object of serializers (Fastify passes it in)')),
   topics: Type.Optional(Type.Record(Type.String(), topicSchema, { description: 'what defineTopics returned' })),
-  identify: Type.Optional(functionOf('a function of the request that returns { user, info? } or null')),
+  identify: Type.Optional(functionOf('a function of the request that returns { user, info?, expires? } or null')),
   authorize: Type.Optional(functionOf('a function of { action, topic, … } that returns a boolean')),
   onJoin: Type.Optional(functionOf('a function of (session, request)')),
   onLeave: Type.Optional(functionOf('a function of (session, { code, reason })')),
@@ -70,6 +70,9 @@ export const optionsSchema = Type.Object({
       timeout: milliseconds(10, 10_000, 'milliseconds to wait for a byte after a ping, a whole number from 10')
     }, 'an object with "interval" and "timeout"')
   ], { default: {}, description: 'false, or an object with "interval" and "timeout" in milliseconds from 10' }),
+  expiry: group({
+    notice: milliseconds(0, 30_000, 'milliseconds before credentials end at which a member is told, a whole number from 0')
+  }, 'an object with "notice"'),
   limits: group({
     connections: count(100_000, 'open connections in all, a whole number from 1'),
     topics: count(100_000, 'rooms at a time, a whole number from 1'),
@@ -111,6 +114,7 @@ export interface ResolvedOptions {
   readonly onInvalid: 'answer' | 'ignore' | 'close' | ((session: never, fault: never) => unknown)
   readonly origin: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => unknown)
   readonly heartbeat: false | { readonly interval: number, readonly timeout: number }
+  readonly expiry: { readonly notice: number }
   readonly limits: { readonly connections: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
   readonly slow: { readonly policy: 'close', readonly bytes: number }
   readonly drain: { readonly timeout: number }

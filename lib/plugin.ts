@@ -89,6 +89,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
 
   const hub = new Hub(options.broker ?? memoryBroker(), hooksOf(options), {
     heartbeat: options.heartbeat,
+    notice: options.expiry.notice,
     limits: options.limits,
     slowBytes: options.slow.bytes,
     drainTimeout: options.drain.timeout,

@@ -10,6 +10,11 @@ export interface Identity {
   user: string
   /** Presence info. Validated by the topic's `presence` schema. */
   info?: unknown
+  /**
+   * When the credentials end, and with them the session (4300): a Date, milliseconds since the epoch, or seconds as in a JWT's `exp`
+   * (numbers below 100,000,000,000 are seconds). Absent: never. Already past: 401 `FST_ROOMS_TOKEN_EXPIRED`. `authorize` sees a Date.
+   */
+  expires?: Date | number | undefined
 }
 
 /** What `authorize` is asked. `broadcast` is the broadcast route; `history` is asked once there is history. */
@@ -70,6 +75,8 @@ export type RoomsOptions<T = Topics> = {
   origin?: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => boolean | Promise<boolean>)
   /** Pings find dead peers. Default `{ interval: 25_000, timeout: 10_000 }` (milliseconds). */
   heartbeat?: false | { interval?: number, timeout?: number }
+  /** A member whose credentials end is told so many milliseconds before (an `expiring` frame); 0: not at all. Default 30,000. */
+  expiry?: { notice?: number }
   limits?: {
     /** Open connections in all. Default 100,000. Over it: 4104. */
     connections?: number

@@ -75,6 +75,13 @@ export type AckFrame =
 
 export interface ErrorFrame { type: 'error', error: WireError }
 
+/** The member's credentials end soon, and the session with them (4300). */
+export interface ExpiringFrame {
+  type: 'expiring'
+  /** Milliseconds until then. */
+  in: number
+}
+
 export interface ByeFrame {
   type: 'bye'
   code: number
@@ -86,7 +93,7 @@ export interface ByeFrame {
 }
 
 /** Everything the server sends. A receiver ignores members and types that it does not know. */
-export type ServerFrame = HelloFrame | MessageFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ByeFrame
+export type ServerFrame = HelloFrame | MessageFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ExpiringFrame | ByeFrame
 
 /** Everything a client may send. A listener never has to send anything. */
 export type ClientFrame =

@@ -100,6 +100,8 @@ export interface Stats {
   slow: number
   /** Connections ended for silence (4203). */
   silent: number
+  /** Sessions ended because their credentials had (4300). */
+  expired: number
   /** Errors of hooks. */
   errors: number
 }

@@ -29,6 +29,8 @@ export interface Session<K extends string = string, T = Topics> {
   readonly info: Info<K, T> | undefined
   readonly state: SessionState
   readonly connectedAt: Date
+  /** When its credentials end, and it with them (4300); `undefined`: never. A new object each time. */
+  readonly expires: Date | undefined
   readonly rooms: Rooms<T>
   /** Aborted when the session ends; its reason is the error `FST_ROOMS_SESSION_CLOSED`. */
   readonly signal: AbortSignal

@@ -30,6 +30,7 @@ describe('a session', () => {
     expect(chat.info).type.toBe<{ name: string } | undefined>()
     expect(chat.state).type.toBe<'joining' | 'open' | 'closed'>()
     expect(chat.connectedAt).type.toBe<Date>()
+    expect(chat.expires).type.toBe<Date | undefined>()
     expect(chat.signal).type.toBe<AbortSignal>()
     expect(chat.connection.mode).type.toBe<'rooms.v1' | 'rooms.raw'>()
   })

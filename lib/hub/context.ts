@@ -2,6 +2,7 @@ import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, Le
 import type { TopicDefinition } from '../topics.ts'
 import type { Counters } from './counters.ts'
 import type { DeflateOptions } from './deflate.ts'
+import type { Expiry } from './expiry.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
 
@@ -24,6 +25,8 @@ export interface Hooks {
 /** Bounds, in milliseconds and bytes, of the options of the same names. */
 export interface Settings {
   heartbeat: false | { readonly interval: number, readonly timeout: number }
+  /** `expiry.notice` */
+  notice: number
   limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
   slowBytes: number
   drainTimeout: number
@@ -46,6 +49,8 @@ export interface HubContext {
   /** `app.rooms` */
   readonly rooms: Rooms<any>
   readonly brokerState: BrokerState
+  /** Of members' credentials. */
+  readonly expiry: Expiry
   /** While draining nothing new is taken from members. */
   readonly state: 'open' | 'draining' | 'closed'
   /** Sessions by id, those still joining included. */

@@ -4,5 +4,5 @@ import type { Stats } from '../../types/index.ts'
 export type Counters = Omit<Stats, 'connections' | 'topics' | 'members' | 'queuedBytes'>
 
 export function createCounters (): Counters {
-  return { joined: 0, broadcasts: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, sentBytes: 0, invalid: 0, refused: 0, slow: 0, silent: 0, errors: 0 }
+  return { joined: 0, broadcasts: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, sentBytes: 0, invalid: 0, refused: 0, slow: 0, silent: 0, expired: 0, errors: 0 }
 }

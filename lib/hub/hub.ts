@@ -13,6 +13,7 @@ import { Deflate } from './deflate.ts'
 import { Delivery, Outgoing } from './delivery.ts'
 import { Drain } from './drain.ts'
 import * as events from './events.ts'
+import { Expiry } from './expiry.ts'
 import { Failures } from './failures.ts'
 import { sayGoodbye } from './goodbye.ts'
 import { Heartbeat } from './heartbeat.ts'
@@ -45,6 +46,7 @@ export interface Arrival extends JoinRequest {
   topic: string
   user: string | undefined
   info: unknown
+  expiresAt?: number | undefined
 }
 
 /** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
@@ -68,6 +70,7 @@ export class Hub implements HubContext {
   rooms!: Rooms<any>
   state: 'open' | 'draining' | 'closed' = 'open'
   brokerState: BrokerState = 'down'
+  readonly expiry: Expiry
   readonly #node = randomUUID()
   readonly #broker: Broker
   readonly #inMemory: boolean
@@ -99,6 +102,10 @@ export class Hub implements HubContext {
         this.end(session, serverEnding(4203))
         session.connection.terminate()
       }
+    })
+    this.expiry = new Expiry(settings.notice, session => {
+      this.counters.expired++
+      this.end(session, serverEnding(4300))
     })
     this.#backlog = new Backlog(settings.slowBytes, session => {
       this.counters.slow++
@@ -156,6 +163,8 @@ export class Hub implements HubContext {
       this.end(session, serverEnding(refusal))
       return
     }
+    if (this.expiry.check(session)) return
+    this.expiry.watch(session)
     if (session.user !== undefined) {
       const others = this.users.get(session.user)
       if (others === undefined) this.users.set(session.user, new Set([session]))
@@ -189,6 +198,7 @@ export class Hub implements HubContext {
     session.state = 'closed'
     session.ending = { code, reason }
     this.sessions.delete(session.id)
+    this.expiry.forget(session)
     const others = user === undefined ? undefined : this.users.get(user)
     others?.delete(session)
     if (others?.size === 0) this.users.delete(user!)

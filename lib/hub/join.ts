@@ -56,6 +56,7 @@ export async function join (hub: HubContext, session: MemberSession, room: Room,
 }
 
 function commit (hub: HubContext, session: MemberSession, room: Room, { since, presence }: JoinRequest): void {
+  if (hub.expiry.check(session)) return
   const { connection } = session
   const known = since === undefined ? null : parsePosition(since)
   // Without history nothing can be replayed: a join resumes where nothing was published since.
@@ -80,6 +81,7 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
       replayed: since === undefined ? undefined : 0
     }))
   }
+  hub.expiry.opened(session)
   session.release()
   if (presence && connection.mode === 'rooms.v1' && room.presence !== undefined) session.deliver(room.presence.snapshot())
   hub.presenceChanged(session)

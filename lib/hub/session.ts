@@ -30,6 +30,8 @@ export interface Joining {
   topic: string
   user: string | undefined
   info: unknown
+  /** When its credentials end, in milliseconds since the epoch. */
+  expiresAt?: number | undefined
 }
 
 /** One connection in one topic: the public Session, and what the hub keeps of it. */
@@ -42,6 +44,9 @@ export class MemberSession implements Session<string, any> {
   readonly user: string | undefined
   readonly connectedAt: Date = new Date()
   info: unknown
+  expiresAt: number | undefined
+  /** Kept by the wheel of its alarm. */
+  slot = 0
   state: SessionState = 'joining'
   room: Room | undefined
   /** Its place in the room's array. */
@@ -84,6 +89,7 @@ export class MemberSession implements Session<string, any> {
     this.topic = joining.topic
     this.user = joining.user
     this.info = joining.info
+    this.expiresAt = joining.expiresAt
   }
 
   /** What ends the frame of each message that it publishes. */
@@ -91,6 +97,8 @@ export class MemberSession implements Session<string, any> {
     this.#signature ??= tailEnd(this.id, this.user)
     return this.#signature
   }
+
+  get expires (): Date | undefined { return this.expiresAt === undefined ? undefined : new Date(this.expiresAt) }
 
   get rooms () { return this.#context.rooms }
 

@@ -51,6 +51,10 @@ export function error (error: WireError): string {
   return JSON.stringify({ type: 'error', error })
 }
 
+export function expiring (milliseconds: number): string {
+  return JSON.stringify({ type: 'expiring', in: milliseconds })
+}
+
 export function bye (frame: Omit<ByeFrame, 'type'>): string {
   return JSON.stringify({ type: 'bye', ...frame })
 }

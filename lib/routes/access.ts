@@ -1,11 +1,10 @@
 import type { FastifyRequest, preHandlerHookHandler } from 'fastify'
-import type { Identity, Mode } from '../../types/index.ts'
-import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_NO_SUCH_TOPIC, asError } from '../errors.ts'
+import type { Mode } from '../../types/index.ts'
+import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_NO_SUCH_TOPIC, asError } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
-import { readInfo } from '../hub/infos.ts'
+import { checkIdentity, withInfo, type KnownIdentity } from '../hub/identity.ts'
 import { ifPermitted, proceed } from '../hub/permission.ts'
 import type { ResolvedOptions } from '../options.ts'
-import { maxTopicLength } from '../protocol/topic-name.ts'
 import { modes, negotiate } from '../protocol/modes.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics.ts'
@@ -14,7 +13,7 @@ import { ifAllowed } from './origin.ts'
 /** What the hooks found out about a request, for its handler. */
 export interface Access {
   topic: string
-  identity: Identity | null
+  identity: KnownIdentity | null
   mode: Mode
 }
 
@@ -36,31 +35,10 @@ function topicOf (registry: TopicRegistry, definition: TopicDefinition, request:
   return topic
 }
 
-/** @throws FST_ROOMS_INVALID_IDENTITY */
-function checkIdentity (identity: unknown): Identity | null {
-  if (identity === null) return null
-  if (typeof identity !== 'object') throw new FST_ROOMS_INVALID_IDENTITY(`${typeof identity}; it takes { user, info? } or null`)
-  const { user, info, ...others } = identity as Partial<Identity>
-  if (typeof user !== 'string' || user === '' || user.length > maxTopicLength) throw new FST_ROOMS_INVALID_IDENTITY('a "user" that is no string of 1 to 255 characters')
-  const [unknown] = Object.keys(others)
-  if (unknown !== undefined) throw new FST_ROOMS_INVALID_IDENTITY(`"${unknown}", which it does not take`)
-  return info === undefined ? { user } : { user, info }
-}
-
-/** Presence info is the host's own word: where it does not fit, the host must know. @throws FST_ROOMS_INVALID_IDENTITY */
-function withInfo ({ presence }: TopicDefinition, identity: Identity | null, limit: number): Identity | null {
-  if (presence === null || identity?.info === undefined) return identity
-  try {
-    return { user: identity.user, info: readInfo(presence.serialise(identity.info), limit) }
-  } catch (error) {
-    throw new FST_ROOMS_INVALID_IDENTITY(`an "info" that this topic does not take: ${(error as Error).message}`)
-  }
-}
-
 /** Goes on with who it is, where that one may. @throws what the host throws */
-function identified ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest, next: (identity: Identity | null) => void): void | Promise<void> {
+function identified ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest, next: (identity: KnownIdentity | null) => void): void | Promise<void> {
   return proceed(options.identify === undefined ? null : options.identify(request), value => {
-    const identity = checkIdentity(value)
+    const identity = checkIdentity(value, 'identify')
     return ifPermitted(hub, { action, topic, request, identity }, () => { next(identity) })
   })
 }
@@ -102,7 +80,7 @@ export function joinAccess (context: AccessContext, definition: TopicDefinition)
     return ifAllowed(context.options, request, () => identified(context, 'join', topic, request, identity => {
       // ws answers with the first name of the offer, whoever registered it and however: so only ours is left.
       if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode
-      request[kAccess] = { topic, identity: withInfo(definition, identity, context.options.limits.info), mode }
+      request[kAccess] = { topic, identity: withInfo(definition, identity, context.options.limits.info, 'identify'), mode }
     }))
   })
 }

@@ -57,6 +57,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
       topic,
       user: identity?.user,
       info: identity?.info,
+      expiresAt: identity?.expires?.getTime(),
       since,
       presence: presence === '1',
       onJoin: onJoin === undefined ? undefined : (session: MemberSession) => onJoin(session as never, request)

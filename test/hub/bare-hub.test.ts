@@ -14,6 +14,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), 1_000)
   const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onLeave: undefined, onError: undefined, onInvalid: 'answer' }, {
     heartbeat: false,
+    notice: 0,
     limits: { connections: 10, topics: 10, info: 100, pending: 16, badFrames: 10, handshake: 10_000 },
     slowBytes: 1_000_000,
     drainTimeout: 20,
