@@ -99,7 +99,7 @@ export const optionsSchema = Type.Object({
   }, 'an object with "socket" and "broadcast"')
 }, { additionalProperties: false, description: 'an object' })
 
-type Hooks = Record<string, unknown> & Pick<RouteShorthandOptions, 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'>
+type Hooks = Record<string, unknown> & Pick<RouteShorthandOptions, 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler' | 'onError' | 'onResponse'>
 
 /** Options after validation, all defaults in, frozen. */
 export interface ResolvedOptions {

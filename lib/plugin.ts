@@ -16,7 +16,7 @@ import { checkOrigins } from './routes/origin.ts'
 import { decorateRequests } from './routes/request-rooms.ts'
 import { socketRoute } from './routes/socket.ts'
 import { UpgradeGuard } from './routes/upgrade-guard.ts'
-import { kAccess } from './symbols.ts'
+import { kAccess, kRefusal } from './symbols.ts'
 import { TopicRegistry } from './topics.ts'
 
 /** Room for the envelope around a payload, and for frames over the limit that are still worth an answer. */
@@ -101,7 +101,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   decorateRequests(app, hub, registry)
   await hub.start()
 
-  const guard = UpgradeGuard.of(app.server, options.limits.handshake)
+  const guard = UpgradeGuard.of(app.server, options.limits.handshake, () => { hub.counters.refusals.handshake++ })
   // Before @fastify/websocket's own, which would close without a code.
   app.addHook('preClose', () => hub.drain())
   app.addHook('onClose', () => hub.close())
@@ -109,6 +109,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   await app.register(async scope => {
     routes = scope
     scope.decorateRequest(kAccess as never, null as never)
+    scope.decorateRequest(kRefusal as never, null as never)
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('application/json', { parseAs: 'string' }, scope.getDefaultJsonParser('error', 'error'))
     if (!hosted) {

@@ -107,7 +107,7 @@ export class HubRooms implements Rooms<any> {
     let queuedBytes = 0
     for (const room of roomByTopic.values()) members += room.size
     for (const { connection } of links) queuedBytes += connection.bufferedBytes
-    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, ...counters }
+    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, ...counters, refusals: { ...counters.refusals } }
   }
 
   health (): Health {

@@ -6,6 +6,8 @@ export const kAccess: unique symbol = Symbol('fastify-rooms.access')
 export const kInjected: unique symbol = Symbol('fastify-rooms.injected')
 /** On a request: its pending broadcasts. */
 export const kPending: unique symbol = Symbol('fastify-rooms.pending')
+/** On a request: why it was refused. */
+export const kRefusal: unique symbol = Symbol('fastify-rooms.refusal')
 /** On a request: its reply. */
 export const kReply: unique symbol = Symbol('fastify-rooms.reply')
 /** On a WebSocket: whose it is. */

@@ -4,6 +4,7 @@ import { dirname, join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import * as errors from '../lib/errors.ts'
 import * as entry from '../lib/index.ts'
+import { createRefusals } from '../lib/hub/refusals.ts'
 import { optionsSchema } from '../lib/options.ts'
 import { closeBehaviour, closeCodes } from '../lib/protocol/close-codes.ts'
 import { checkFrame } from '../lib/protocol/parse.ts'
@@ -183,6 +184,12 @@ t.test('docs/observability.md has every channel with what it carries, and no oth
     const named = [...cells[index]!.split(' | ')[2]!.matchAll(/`(\w+)`/g)].map(match => match[1]!).filter(member => member !== 'rooms')
     t.same(named.sort(), own.sort(), channel)
   }
+})
+
+t.test('docs/api.md has every reason of a refusal, and no other', async t => {
+  const reasons = rows(section('docs/api.md', '### Refusals')).map(([name]) => name)
+  t.same(reasons, Object.keys(createRefusals()))
+  t.same(reasons, await membersOf('types/rooms.ts', 'Refusals'))
 })
 
 t.test('docs/api.md has every export, and no other', async t => {

@@ -1,6 +1,7 @@
 import { getEventListeners } from 'node:events'
 import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
+import { createRefusals } from '../lib/hub/refusals.ts'
 import type { Session } from '../types/index.ts'
 import { connect, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
 
@@ -368,7 +369,7 @@ t.test('kick refuses a selector that selects nothing, and a close that cannot be
 
 t.test('stats count what happened, and what there is', async t => {
   const { rooms, as } = await create(t, { onMessage: { '*': (_session, payload) => { if (payload === 'fail') throw new Error('no') } }, onError: () => {} })
-  const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, joined: 0, broadcasts: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, sentBytes: 0, invalid: 0, refused: 0, slow: 0, silent: 0, expired: 0, errors: 0 }
+  const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, joined: 0, broadcasts: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, sentBytes: 0, invalid: 0, refused: 0, slow: 0, silent: 0, expired: 0, errors: 0, refusals: createRefusals() }
   t.same(rooms.stats(), zero)
   const [anna, ben] = [await as('anna'), await as('ben')]
   await as('cleo', 'sports')
@@ -381,7 +382,7 @@ t.test('stats count what happened, and what there is', async t => {
   await ben.ask({ type: 'ping' })
   await anna.next('error')
   await until(() => rooms.stats().queuedBytes === 0)
-  t.match(rooms.stats(), { ...zero, sentBytes: Number, receivedBytes: Number, connections: 3, topics: 2, members: 3, joined: 3, broadcasts: 2, deliveries: 2, directs: 1, received: 4, invalid: 1, errors: 1 })
+  t.match(rooms.stats(), { ...zero, sentBytes: Number, receivedBytes: Number, connections: 3, topics: 2, members: 3, joined: 3, broadcasts: 2, deliveries: 2, directs: 1, received: 4, invalid: 1, errors: 1, refusals: { ...zero.refusals, badFrames: 1, failed: 1 } })
 })
 
 t.test('health says whether joins are taken', async t => {

@@ -104,7 +104,59 @@ export interface Stats {
   expired: number
   /** Errors of hooks. */
   errors: number
+  /** What was refused, by reason. */
+  refusals: Refusals
 }
+
+/**
+ * What was refused since the start, by reason: joins, broadcasts over HTTP and frames of members, each once. The reasons are those
+ * below and no others, whatever hosts and clients send, so that they can be labels of a metric.
+ */
+export interface Refusals {
+  /** Joins over `limits.connections`. */
+  connections: number
+  /** Joins over `limits.topics`. */
+  topics: number
+  /** Joins over a topic's `limits.members`. */
+  members: number
+  /** Upgrades and joins that took longer than `limits.handshake`. */
+  handshake: number
+  /** Frames, and bodies of broadcasts, over `limits.payload`. */
+  payload: number
+  /** Presence info over `limits.info`. */
+  info: number
+  /** Frames that are none. `limits.badFrames` in a row end the connection. */
+  badFrames: number
+  /** Payloads that the topic's schema refused, of frames and of broadcasts over HTTP. */
+  invalid: number
+  /** Violations of RFC 6455. */
+  protocol: number
+  /** Requests from an origin that may not use the rooms. */
+  origin: number
+  /** Credentials that have expired before hello, and whatever a hook of the host answered with 401, over HTTP or in a frame. */
+  unauthorized: number
+  /** 403: `authorize` said no, `onJoin` refused, members may not publish here. */
+  forbidden: number
+  /** 404 on the plugin's routes, and private messages to nobody. */
+  notFound: number
+  /** Other answers of 400 to 499. */
+  badRequest: number
+  /** Whatever a hook of the host answered with 429. */
+  rateLimited: number
+  /** Joins while the members are being let go. */
+  draining: number
+  /** What the broker did not take. */
+  broker: number
+  /** Joins in raw mode whose `since` cannot be met. */
+  position: number
+  /** A hook failed, or the server did. */
+  failed: number
+  /** Joins that the host ended before hello: kicked, or closed in `onJoin`. */
+  other: number
+}
+
+/** Why something was refused. */
+export type Refusal = keyof Refusals
 
 export interface Health {
   /** `true` while joins are taken and the broker is up. */

@@ -4,6 +4,7 @@ import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/frames.ts'
 import type { PayloadType } from '../payload.ts'
 import type { HubContext } from './context.ts'
+import { refusalOf } from './refusals.ts'
 import type { MemberSession } from './session.ts'
 
 const closeCodeOf = new Map<unknown, number>([
@@ -30,7 +31,7 @@ export function reply (session: MemberSession, frame: string): void | Promise<vo
 /** Ends a session for an error. */
 export function closeFor (context: HubContext, session: MemberSession, error: Error): void {
   const code = closeCodeFor(error)
-  context.end(session, { code, reason: closeName(code), by: 'server' })
+  context.end(session, { code, reason: closeName(code), by: 'server', refusal: refusalOf(error) })
 }
 
 /** Tells a member that something of it was refused: where nothing can be answered, by the close. */
@@ -49,6 +50,7 @@ export function acknowledge (session: MemberSession, ref: Ref | undefined, id?: 
 /** A message that is no valid frame, or not by its schema: what happens is the host's to say (`onInvalid`). */
 export function invalid (context: HubContext, session: MemberSession, error: Error & { code: string }, ref?: Ref): void {
   context.counters.invalid++
+  context.counters.refusals[refusalOf(error)]++
   let reaction: unknown = context.hooks.onInvalid
   if (typeof reaction === 'function') {
     try {
@@ -93,6 +95,7 @@ export function badFrame (context: HubContext, session: MemberSession, fault: st
     return
   }
   context.counters.invalid++
+  context.counters.refusals.badFrames++
   refuse(context, session, error, ref)
   closeFor(context, session, error)
 }

@@ -1,4 +1,4 @@
-import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Rooms } from '../../types/index.ts'
+import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Refusal, Rooms } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
 import type { Counters } from './counters.ts'
 import type { DeflateOptions } from './deflate.ts'
@@ -34,8 +34,8 @@ export interface Settings {
   deflate: DeflateOptions | undefined
 }
 
-/** Why a session ends: the peer went away, or the server decided so. */
-export interface Ending extends LeaveReason { by: 'peer' | 'server' }
+/** Why a session ends: the peer went away, or the server decided so; of a join that is refused, for what reason. */
+export interface Ending extends LeaveReason { by: 'peer' | 'server', refusal?: Refusal }
 
 /** What a publication says besides its payload: who published it, if a member (its `signature` in frames, and its id), and who is not to get it. */
 export interface Origin { signature?: string | undefined, from?: string | undefined, except?: string | undefined }

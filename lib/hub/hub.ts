@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Rooms } from '../../types/index.ts'
+import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Refusal, Rooms } from '../../types/index.ts'
 import { isMemory } from '../brokers/memory.ts'
 import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
@@ -34,6 +34,10 @@ const violationCodes: Record<string, number> = {
   WS_ERR_TOO_MANY_BUFFERED_PARTS: 1008,
   WS_ERR_UNSUPPORTED_MESSAGE_LENGTH: 1009
 }
+
+/** What may stand in the way of a join once it was upgraded, and how that is said. */
+type Bound = Extract<Refusal, 'draining' | 'connections' | 'topics' | 'members'>
+const closeCodeOf: Readonly<Record<Bound, number>> = { draining: 1001, connections: 4104, topics: 4100, members: 4102 }
 
 /** A socket that was upgraded, and who is behind it. */
 export interface Arrival extends JoinRequest {
@@ -95,7 +99,7 @@ export class Hub implements HubContext {
     this.#heartbeat = new Heartbeat(this.links, {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
-      late: (session) => { this.end(session, serverEnding(4100)) },
+      late: (session) => { this.end(session, serverEnding(4100, 'handshake')) },
       gone: (session) => { this.end(session, { code: 1006, reason: '', by: 'peer' }) },
       silent: (session) => {
         this.counters.silent++
@@ -105,7 +109,7 @@ export class Hub implements HubContext {
     })
     this.expiry = new Expiry(settings.notice, session => {
       this.counters.expired++
-      this.end(session, serverEnding(4300))
+      this.end(session, serverEnding(4300, 'unauthorized'))
     })
     this.#backlog = new Backlog(settings.slowBytes, session => {
       this.counters.slow++
@@ -152,6 +156,7 @@ export class Hub implements HubContext {
       this.log.debug({ err: error, session: session.id }, 'connection error')
       if (error.code?.startsWith('WS_ERR_') !== true) return
       this.counters.invalid++
+      this.counters.refusals.protocol++
       connection.closes()
       this.end(session, { code: violationCodes[error.code] ?? 1002, reason: '', by: 'peer' })
     })
@@ -159,8 +164,8 @@ export class Hub implements HubContext {
     const refusal = this.#full(definition, topic)
     this.links.add(session)
     this.sessions.set(session.id, session)
-    if (refusal !== 0) {
-      this.end(session, serverEnding(refusal))
+    if (refusal !== undefined) {
+      this.end(session, serverEnding(closeCodeOf[refusal], refusal))
       return
     }
     if (this.expiry.check(session)) return
@@ -185,13 +190,16 @@ export class Hub implements HubContext {
     else this.#left(session)
   }
 
-  end (session: MemberSession, { code, reason, by }: Ending): void {
+  end (session: MemberSession, { code, reason, by, refusal }: Ending): void {
     if (session.state === 'closed') return
     const { connection, room, user } = session
     const wasOpen = session.state === 'open'
     if (by === 'server') {
       session.dismissed = true
-      if (!wasOpen) this.counters.refused++
+      if (!wasOpen) {
+        this.counters.refused++
+        this.counters.refusals[refusal ?? 'other']++
+      }
       sayGoodbye(session, code, reason)
       if (wasOpen) room!.flushMember(session)
     }
@@ -277,7 +285,7 @@ export class Hub implements HubContext {
     this.#presence.stop()
     const deadline = await this.#drain.settle()
     for (const topic of this.roomByTopic.keys()) this.flush(topic)
-    for (const session of [...this.links]) this.end(session, serverEnding(1001))
+    for (const session of [...this.links]) this.end(session, serverEnding(1001, 'draining'))
     await this.#drain.wait(deadline)
     if (begins) events.drained(this.rooms, 'end', this.links.size)
   }
@@ -292,14 +300,14 @@ export class Hub implements HubContext {
     await this.#broker.close()
   }
 
-  /** Why nobody more can join; 0 where somebody can. */
-  #full (definition: TopicDefinition, topic: string): number {
-    if (this.state !== 'open') return 1001
+  /** Why nobody more can join; `undefined` where somebody can. */
+  #full (definition: TopicDefinition, topic: string): Bound | undefined {
+    if (this.state !== 'open') return 'draining'
     const { limits } = this.settings
-    if (this.links.size >= limits.connections) return 4104
+    if (this.links.size >= limits.connections) return 'connections'
     const room = this.roomByTopic.get(topic)
-    if (room === undefined) return this.roomByTopic.size >= limits.topics ? 4100 : 0
-    return room.size + room.joining >= definition.maxMembers ? 4102 : 0
+    if (room === undefined) return this.roomByTopic.size >= limits.topics ? 'topics' : undefined
+    return room.size + room.joining >= definition.maxMembers ? 'members' : undefined
   }
 
   #enter (topic: string, definition: TopicDefinition): Room {

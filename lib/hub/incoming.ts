@@ -8,6 +8,7 @@ import { sendDirect } from './directs.ts'
 import * as events from './events.ts'
 import { setInfo } from './infos.ts'
 import { ifPermitted, proceed } from './permission.ts'
+import { refusalOf } from './refusals.ts'
 import type { MemberSession } from './session.ts'
 
 type FrameOf<T extends ClientFrame['type']> = ClientFrame & { type: T }
@@ -94,7 +95,9 @@ function dispatch (hub: HubContext, session: MemberSession, frame: ClientFrame):
 function failed (hub: HubContext, session: MemberSession, { ref }: ClientFrame, error: Error & { code?: string }): void {
   const own = error.code === 'FST_ROOMS_INVALID_PAYLOAD' || !isForPeer(error)
   if (own) hub.fail(error, session)
-  refuse(hub, session, own ? new FST_ROOMS_HANDLER_FAILED() : error, ref)
+  const shown = own ? new FST_ROOMS_HANDLER_FAILED() : error
+  hub.counters.refusals[refusalOf(shown)]++
+  refuse(hub, session, shown, ref)
 }
 
 function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'message'>): void | Promise<void> {

@@ -1,3 +1,4 @@
+import type { Refusal } from '../../types/index.ts'
 import { FST_ROOMS_FORBIDDEN, asError, isClientError } from '../errors.ts'
 import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/frames.ts'
@@ -6,6 +7,7 @@ import { closeCodeFor } from './answers.ts'
 import type { Ending, HubContext } from './context.ts'
 import * as events from './events.ts'
 import { receiveHeld } from './incoming.ts'
+import { refusalOf } from './refusals.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
 
@@ -19,8 +21,9 @@ export interface JoinRequest {
 }
 
 /** An ending of the catalogue, decided by the server. */
-export function serverEnding (code: number): Ending {
-  return { code, reason: closeName(code), by: 'server' }
+export function serverEnding (code: number, refusal?: Refusal): Ending {
+  const ending: Ending = { code, reason: closeName(code), by: 'server' }
+  return refusal === undefined ? ending : { ...ending, refusal }
 }
 
 /**
@@ -34,7 +37,7 @@ export async function join (hub: HubContext, session: MemberSession, room: Room,
       await room.attached
     } catch (error) {
       hub.fail(asError(error), session)
-      hub.end(session, serverEnding(4103))
+      hub.end(session, serverEnding(4103, 'broker'))
       return
     }
     if (session.state === 'closed') return
@@ -49,7 +52,7 @@ export async function join (hub: HubContext, session: MemberSession, room: Room,
     const refusal = isClientError(error) && (error as { code?: unknown }).code !== 'FST_ROOMS_INVALID_PAYLOAD'
     if (!refusal) hub.fail(error, session)
     // A plain throw refuses; of a member that is in already it ends the membership as a failure of ours.
-    hub.end(session, serverEnding(refusal ? closeCodeFor(error) : session.state === 'joining' ? 4003 : 1011))
+    hub.end(session, serverEnding(refusal ? closeCodeFor(error) : session.state === 'joining' ? 4003 : 1011, refusal ? refusalOf(error) : 'failed'))
   } finally {
     session.onAccept = undefined
   }
@@ -62,7 +65,7 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
   // Without history nothing can be replayed: a join resumes where nothing was published since.
   const recovered = known !== null && room.position !== undefined && formatPosition(room.position) === since
   if (connection.mode === 'rooms.raw' && known !== null && !recovered) {
-    hub.end(session, serverEnding(4202)) // raw mode has no other word for it
+    hub.end(session, serverEnding(4202, 'position')) // raw mode has no other word for it
     return
   }
   session.state = 'open'

@@ -6,6 +6,7 @@ import { broadcastResponseSchema, paramsSchema } from '../schemas.ts'
 import { broadcastAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
 import { topicPaths } from './paths.ts'
+import { countRefusals } from './refusals.ts'
 
 function demandBody (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void {
   // No body and no content type: nothing was parsed, and a schema that takes null would let it pass.
@@ -39,6 +40,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
         ...(definition.family ? { params: paramsSchema(definition) } : {})
       } as FastifySchema,
       ...compilers,
+      ...countRefusals(hub.counters.refusals, hooks),
       preValidation: [demandBody, ...list(preValidation)],
       preHandler: [...list(preHandler), broadcastAccess(context, definition)],
       handler

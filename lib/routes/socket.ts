@@ -10,6 +10,7 @@ import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
 import { corkThisTurn } from './cork.ts'
 import { topicPaths } from './paths.ts'
+import { countRefusals } from './refusals.ts'
 import type { UpgradeGuard } from './upgrade-guard.ts'
 
 interface Stream extends Transport { _httpMessage?: { detachSocket (socket: Stream): void } | null }
@@ -76,6 +77,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
         ...(definition.family ? { params: paramsSchema(definition) } : {})
       },
       ...compilers,
+      ...countRefusals(hub.counters.refusals, hooks),
       preHandler: [...list(preHandler), joinAccess(context, definition), answerWithHello],
       handler: upgradeRequired,
       wsHandler: wsHandler as never

@@ -20,23 +20,25 @@ type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 export class UpgradeGuard {
   readonly #server: Guarded
   readonly #timeout: number
+  readonly #cut: () => void
   /** Sockets that asked for an upgrade and have not got it, and until when they may. */
   readonly #pending = new Map<Socket, number>()
   #timer: NodeJS.Timeout | undefined
   #hubs = 0
   #route: EventEmitter | undefined
 
-  /** The guard of a server, shared by its hubs; the first sets the time. @param timeout - milliseconds */
-  static of (server: EventEmitter, timeout: number): UpgradeGuard {
+  /** The guard of a server, shared by its hubs; the first sets the time, and counts. @param timeout - milliseconds; cut - called for each that is cut */
+  static of (server: EventEmitter, timeout: number, cut: () => void): UpgradeGuard {
     const guarded = server as Guarded
-    guarded[kUpgradeGuard] ??= new UpgradeGuard(guarded, timeout)
+    guarded[kUpgradeGuard] ??= new UpgradeGuard(guarded, timeout, cut)
     guarded[kUpgradeGuard].#hubs++
     return guarded[kUpgradeGuard]
   }
 
-  private constructor (server: Guarded, timeout: number) {
+  private constructor (server: Guarded, timeout: number, cut: () => void) {
     this.#server = server
     this.#timeout = timeout
+    this.#cut = cut
     server.prependListener('upgrade', this.#watch)
   }
 
@@ -77,7 +79,10 @@ export class UpgradeGuard {
   #cutBefore (now: number): void {
     for (const [socket, deadline] of this.#pending) {
       // ws sets the socket's own time-out to 0 where it makes a WebSocket of it, for a route of the host, say.
-      if (deadline <= now && socket.timeout === unset) socket.destroy()
+      if (deadline <= now && socket.timeout === unset && !socket.destroyed) {
+        socket.destroy()
+        this.#cut()
+      }
       if (deadline <= now || socket.destroyed) this.#pending.delete(socket)
     }
     if (this.#pending.size > 0) return
