@@ -1,6 +1,6 @@
 import { Kind, Type, TypeRegistry, type TProperties, type TSchema } from '@sinclair/typebox'
 import { Value, ValueErrorType } from '@sinclair/typebox/value'
-import type { FastifyRequest, RouteShorthandOptions } from 'fastify'
+import type { FastifyRequest, LogLevel, RouteShorthandOptions } from 'fastify'
 import type { Broker, TopicMap } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
 
@@ -104,6 +104,8 @@ type Hooks = Record<string, unknown> & Pick<RouteShorthandOptions, 'onRequest' |
 /** Options after validation, all defaults in, frozen. */
 export interface ResolvedOptions {
   readonly prefix: string
+  readonly logLevel?: LogLevel
+  readonly logSerializers?: Record<string, (value: any) => string>
   readonly topics?: TopicMap
   readonly identify?: (request: FastifyRequest) => unknown
   readonly authorize?: (context: never) => unknown

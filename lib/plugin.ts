@@ -13,6 +13,7 @@ import { compilersFor, list } from './routes/add-route.ts'
 import { broadcastRoute } from './routes/broadcast.ts'
 import { injectClient } from './routes/inject.ts'
 import { checkOrigins } from './routes/origin.ts'
+import { redactLogs } from './routes/redact.ts'
 import { decorateRequests } from './routes/request-rooms.ts'
 import { socketRoute } from './routes/socket.ts'
 import { UpgradeGuard } from './routes/upgrade-guard.ts'
@@ -110,6 +111,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     routes = scope
     scope.decorateRequest(kAccess as never, null as never)
     scope.decorateRequest(kRefusal as never, null as never)
+    redactLogs(scope)
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('application/json', { parseAs: 'string' }, scope.getDefaultJsonParser('error', 'error'))
     if (!hosted) {
@@ -124,7 +126,12 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
       socketRoute(scope, { hub, registry, options }, definition, compilers, guard)
       if (definition.post !== false) broadcastRoute(scope, { hub, registry, options }, definition, compilers)
     }
-  }, { prefix: options.prefix?.replace(/\/$/, '') ?? '' })
+  }, {
+    prefix: options.prefix?.replace(/\/$/, '') ?? '',
+    // Fastify gives a plugin that breaks its encapsulation no logging of its own; our routes are what there is to log.
+    ...(options.logLevel === undefined ? {} : { logLevel: options.logLevel }),
+    ...(options.logSerializers === undefined ? {} : { logSerializers: options.logSerializers })
+  })
 
   if (registry.open && !(isGuarded(options, 'socket') && isGuarded(options, 'broadcast'))) {
     app.addHook('onReady', async () => {

@@ -19,12 +19,12 @@ export function paramsSchema ({ stem }: TopicDefinition): object {
   }
 }
 
-/** Query of a topic's URL. Other members are the host's (a token, say). */
-export const querySchema: object = {
+/** Query of a topic's URL. Other members are the host's (a token, say), and their values stay out of the logs. */
+export const querySchema: { type: 'object', properties: Record<string, { type: 'string', pattern: string }> } = {
   type: 'object',
   properties: {
     since: { type: 'string', pattern: sincePattern },
-    presence: { type: 'string', enum: ['0', '1'] }
+    presence: { type: 'string', pattern: '^[01]$' }
   }
 }
 
