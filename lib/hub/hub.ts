@@ -24,16 +24,10 @@ import { Room } from './room.ts'
 import { MemberSession } from './session.ts'
 import { Subscription } from './subscription.ts'
 import { Turn } from './turn.ts'
+import { violationCode } from './violations.ts'
 
 /** Milliseconds that a publisher waits for a broker that is down. */
 const publishTimeout = 5_000
-
-/** RFC 6455 7.4.1: the closes that are not 1002, by the error that ws answers with them. */
-const violationCodes: Record<string, number> = {
-  WS_ERR_INVALID_UTF8: 1007,
-  WS_ERR_TOO_MANY_BUFFERED_PARTS: 1008,
-  WS_ERR_UNSUPPORTED_MESSAGE_LENGTH: 1009
-}
 
 /** What may stand in the way of a join once it was upgraded, and how that is said. */
 type Bound = Extract<Refusal, 'draining' | 'connections' | 'topics' | 'members'>
@@ -151,14 +145,15 @@ export class Hub implements HubContext {
       this.end(session, { code, reason: reason.toString(), by: 'peer' })
       this.#drain.check()
     })
-    socket.on('error', (error: Error & { code?: string }) => {
+    socket.on('error', (error: Error) => {
       // Neither is our error: a violation of RFC 6455 is answered by ws itself, and a connection that broke closes.
       this.log.debug({ err: error, session: session.id }, 'connection error')
-      if (error.code?.startsWith('WS_ERR_') !== true) return
+      const code = violationCode(error)
+      if (code === undefined) return
       this.counters.invalid++
       this.counters.refusals.protocol++
       connection.closes()
-      this.end(session, { code: violationCodes[error.code] ?? 1002, reason: '', by: 'peer' })
+      this.end(session, { code, reason: '', by: 'peer' })
     })
 
     const refusal = this.#full(definition, topic)

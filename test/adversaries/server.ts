@@ -1,0 +1,76 @@
+import type { AddressInfo } from 'node:net'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { Type } from '@sinclair/typebox'
+import Fastify from 'fastify'
+import fastifyRooms from '../../lib/index.ts'
+import type { Stats } from '../../types/index.ts'
+
+/** What the process under attack says of itself. */
+export interface Condition {
+  lobby: Stats
+  typed: Stats
+  /** Errors that reached the process, and should not have. */
+  stray: string[]
+  /** Errors that reached `onError`: none of what an attacker sends is a failure of the host. */
+  errors: string[]
+  /** Lines of the log at level error or above. */
+  logged: string[]
+  megabytes: number
+  /** The longest time that the loop stood still since `begin`, in milliseconds. */
+  stall: number
+}
+
+/**
+ * The process under attack: an open lobby below `/lobby`, which deflates, and typed topics below `/typed`. It speaks over the channel to its parent: `{ port }`
+ * once it listens, its condition for each `condition`, and at `close` it closes the app and ends.
+ */
+const stray: string[] = []
+for (const event of ['unhandledRejection', 'uncaughtException'] as const) {
+  process.on(event, (error: unknown) => { stray.push(String((error as Error | undefined)?.stack ?? error)) })
+}
+const errors: string[] = []
+const logged: string[] = []
+const onError = (error: Error): void => { errors.push(String(error.stack)) }
+const app = Fastify({ logger: { level: 'error', stream: { write (line: string) { logged.push(line) } } } })
+const scopes: Record<'lobby' | 'typed', { stats (): Stats }> = {} as never
+const Tree = Type.Recursive(This => Type.Object({ kids: Type.Array(This), text: Type.Optional(Type.String({ maxLength: 20 })) }))
+await app.register(async scope => {
+  await scope.register(fastifyRooms as any, { prefix: '/lobby', onError, websocket: { options: { perMessageDeflate: true } } })
+  scopes.lobby = scope.rooms
+})
+await app.register(async scope => {
+  await scope.register(fastifyRooms as any, {
+    prefix: '/typed',
+    onError,
+    topics: {
+      tree: { message: Tree, publish: true, presence: Type.Object({ name: Type.String({ maxLength: 10 }) }), post: true },
+      'chat:*': { message: Type.Object({ text: Type.String() }), publish: true, limits: { payload: 1_000 } }
+    },
+    authorize: () => true
+  })
+  scopes.typed = scope.rooms
+})
+await app.listen({ host: '127.0.0.1', port: 0 })
+
+const delay = monitorEventLoopDelay({ resolution: 5 })
+delay.enable()
+process.on('message', async (message: string) => {
+  if (message === 'condition') {
+    const condition: Condition = {
+      lobby: scopes.lobby.stats(),
+      typed: scopes.typed.stats(),
+      stray,
+      errors,
+      logged,
+      megabytes: Math.round(process.memoryUsage().rss / 1_048_576),
+      stall: Math.round(delay.max / 1e6)
+    }
+    process.send!(condition)
+  } else if (message === 'begin') {
+    delay.reset()
+  } else {
+    await app.close()
+    process.disconnect()
+  }
+})
+process.send!({ port: (app.server.address() as AddressInfo).port })

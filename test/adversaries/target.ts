@@ -1,0 +1,88 @@
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Report } from './pairs.ts'
+import type { Condition } from './server.ts'
+
+/** Who cleans up after a test, or after a script. */
+export interface Teardown { teardown (clean: () => unknown): unknown }
+
+/** A server in a process of its own, to be attacked. */
+export interface Target {
+  port: number
+  /** Something begins: how long the loop stands still is measured from here. */
+  begin (): void
+  condition (): Promise<Condition>
+  /** Waits until its condition is what it has to be; fails with the last one where that takes too long. */
+  settles (holds: (condition: Condition) => boolean, what: string): Promise<Condition>
+  /** Closes the app. How the process ended: 0 where nothing held it. */
+  close (): Promise<number | NodeJS.Signals | null>
+}
+
+/** The runner's own loaders and coverage are not for it. */
+function environment (): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(?:NODE_|TAP|_TAPJS)/.test(name)))
+}
+
+/** A program of this folder in a process of its own, and what it says next. */
+function start (t: Teardown, name: string): { child: ChildProcess, ended: Promise<number | NodeJS.Signals | null>, answer (): Promise<any> } {
+  const child = fork(fileURLToPath(new URL(name, import.meta.url)), { execArgv: ['--import', 'tsx'], env: environment() })
+  const ended = once(child, 'exit').then(([code, signal]) => code ?? signal)
+  t.teardown(async () => {
+    child.kill('SIGKILL')
+    await ended
+  })
+  const answer = async (): Promise<any> => {
+    const [message] = await Promise.race([once(child, 'message'), ended.then(how => { throw new Error(`${name} ended with ${how}`) })])
+    return message
+  }
+  return { child, ended, answer }
+}
+
+export async function startTarget (t: Teardown): Promise<Target> {
+  const { child, ended, answer } = start(t, 'server.ts')
+  const { port } = await answer()
+  const condition = (): Promise<Condition> => {
+    child.send('condition')
+    return answer()
+  }
+  return {
+    port,
+    begin () { child.send('begin') },
+    condition,
+    async settles (holds, what) {
+      const deadline = Date.now() + 30_000
+      for (;;) {
+        const now = await condition()
+        if (holds(now)) return now
+        if (Date.now() > deadline) throw new Error(`never ${what}: ${JSON.stringify(now).slice(0, 2_000)}`)
+        await sleep(20)
+      }
+    },
+    async close () {
+      child.send('close')
+      return ended
+    }
+  }
+}
+
+/** Pairs of well-behaved members. */
+export interface Pairs {
+  start (urls: string[]): Promise<void>
+  stop (): Promise<Report[]>
+}
+
+export function startPairs (t: Teardown): Pairs {
+  const { child, answer } = start(t, 'pairs.ts')
+  return {
+    async start (urls) {
+      child.send(urls)
+      await answer()
+    },
+    async stop () {
+      child.send('stop')
+      return answer()
+    }
+  }
+}
