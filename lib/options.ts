@@ -51,6 +51,7 @@ export const optionsSchema = Type.Object({
   logSerializers: Type.Optional(instanceOf('an object of serializers (Fastify passes it in)')),
   topics: Type.Optional(Type.Record(Type.String(), topicSchema, { description: 'what defineTopics returned' })),
   identify: Type.Optional(functionOf('a function of the request that returns { user, info?, expires? } or null')),
+  onAuth: Type.Optional(functionOf('a function of (session, token) that returns { user, info?, expires? } or null')),
   authorize: Type.Optional(functionOf('a function of { action, topic, … } that returns a boolean')),
   onJoin: Type.Optional(functionOf('a function of (session, request)')),
   onLeave: Type.Optional(functionOf('a function of (session, { code, reason })')),
@@ -108,6 +109,7 @@ export interface ResolvedOptions {
   readonly logSerializers?: Record<string, (value: any) => string>
   readonly topics?: TopicMap
   readonly identify?: (request: FastifyRequest) => unknown
+  readonly onAuth?: (session: never, token: string) => unknown
   readonly authorize?: (context: never) => unknown
   readonly onJoin?: (session: never, request: FastifyRequest) => unknown
   readonly onLeave?: (session: never, reason: { code: number, reason: string }) => unknown

@@ -55,6 +55,7 @@ function hooksOf (options: ResolvedOptions): Hooks {
   return {
     authorize: options.authorize as Hooks['authorize'],
     onMessage: new Map(Object.entries(options.onMessage ?? {})) as unknown as Hooks['onMessage'],
+    onAuth: options.onAuth as Hooks['onAuth'],
     onLeave: options.onLeave as Hooks['onLeave'],
     onError: options.onError as Hooks['onError'],
     onInvalid: options.onInvalid as Hooks['onInvalid']

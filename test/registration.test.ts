@@ -110,6 +110,7 @@ t.test('defaults are as documented, and come where a group is given in part', as
     onInvalid: 'answer',
     origin: 'same',
     heartbeat: { interval: 25_000, timeout: 10_000 },
+    expiry: { notice: 30_000 },
     limits: { connections: 100_000, topics: 100_000, payload: 65_536, info: 1_024, pending: 16, badFrames: 10, handshake: 10_000 },
     slow: { policy: 'close', bytes: 1_048_576 },
     drain: { timeout: 5_000 },

@@ -61,6 +61,11 @@ export type RoomsOptions<T = Topics> = {
   prefix?: string
   /** Who a request is; `null`: anonymous. A throw refuses with the error's own status. Runs before the upgrade, after the host's hooks. */
   identify?: (request: FastifyRequest) => Identity | null | Promise<Identity | null>
+  /**
+   * New credentials of a member, in band (an `auth` frame): who they say it is, as `identify` would. Another user, or `null`, is refused with
+   * `FST_ROOMS_FORBIDDEN`; a throw as in `onMessage`; either way the session goes on until its old credentials end. Absent: `FST_ROOMS_NO_AUTH`.
+   */
+  onAuth?: (session: AnySession<T>, token: string) => Identity | null | Promise<Identity | null>
   /** `false` refuses (HTTP 403 before the upgrade, `FST_ROOMS_FORBIDDEN` after it); a throw refuses with the error's own status. */
   authorize?: (context: AuthorizeContext<T>) => boolean | Promise<boolean>
   /** Before hello: what it sends follows hello; a throw or `false` refuses (4003), and nobody saw the member. */

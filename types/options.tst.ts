@@ -142,6 +142,20 @@ describe('identify', () => {
   })
 })
 
+describe('onAuth', () => {
+  test('says who new credentials are of', () => {
+    acceptSame({
+      onAuth (session, token) {
+        expect(session).type.toBe<AnySession<typeof same>>()
+        expect(token).type.toBe<string>()
+        return null
+      }
+    })
+    expect(acceptSame).type.toBeCallableWith({ onAuth: async () => ({ user: 'u1', expires: 4_102_444_800 }) })
+    expect(acceptSame).type.not.toBeCallableWith({ onAuth: () => true })
+  })
+})
+
 describe('authorize', () => {
   type Context = AuthorizeContext<Converted>
 

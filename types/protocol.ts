@@ -101,4 +101,5 @@ export type ClientFrame =
   | { type: 'direct', to: string, data: unknown, ref?: Ref }
   | { type: 'ack', ref: Ref, data?: unknown }
   | { type: 'presence', info?: unknown, ref?: Ref }
+  | { type: 'auth', token: string, ref?: Ref }
   | { type: 'ping', ref?: Ref }

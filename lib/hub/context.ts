@@ -17,6 +17,7 @@ export interface Log {
 export interface Hooks {
   authorize: ((context: AuthorizeContext<any>) => unknown) | undefined
   onMessage: ReadonlyMap<string, (session: MemberSession, payload: unknown) => unknown>
+  onAuth: ((session: MemberSession, token: string) => unknown) | undefined
   onLeave: ((session: MemberSession, reason: LeaveReason) => unknown) | undefined
   onError: ((error: Error, session?: MemberSession) => unknown) | undefined
   onInvalid: 'answer' | 'ignore' | 'close' | ((session: MemberSession, fault: InvalidMessage) => unknown)

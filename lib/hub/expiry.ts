@@ -36,6 +36,20 @@ export class Expiry {
     else this.#tell(session, expiresAt - now)
   }
 
+  /**
+   * Its credentials are new; without an end it is watched no more. The notice comes again. Credentials that live shorter than it are
+   * told of halfway: at once would have a client that renews when it is told go round and round.
+   */
+  renew (session: MemberSession, expiresAt: number | undefined): void {
+    session.expiresAt = expiresAt
+    if (expiresAt === undefined) {
+      this.forget(session)
+      return
+    }
+    const left = expiresAt - Date.now()
+    this.#set(session, this.#notice === 0 ? expiresAt : expiresAt - (left > this.#notice ? this.#notice : left / 2))
+  }
+
   /** Ends it where its time is over already: whether that is so. */
   check (session: MemberSession): boolean {
     const { expiresAt } = session

@@ -3,6 +3,7 @@ import type { ClientFrame } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, asError, isForPeer } from '../errors.ts'
 import { checkFrame } from '../protocol/parse.ts'
 import { acknowledge, badFrame, closeFor, invalid, isValid, jsonOf, refuse } from './answers.ts'
+import { authenticate } from './auth.ts'
 import type { HubContext } from './context.ts'
 import { sendDirect } from './directs.ts'
 import * as events from './events.ts'
@@ -36,7 +37,7 @@ function readFrame (hub: HubContext, session: MemberSession, text: string): Clie
   return undefined
 }
 
-/** Bytes of a member. They wait for hello; answers and pings never wait behind unfinished messages. */
+/** Bytes of a member. They wait for hello; answers, pings and new credentials never wait behind unfinished messages. */
 export function receive (hub: HubContext, session: MemberSession, data: Buffer, isBinary: boolean): void {
   if (session.state === 'closed') return
   if (session.held !== undefined) {
@@ -65,6 +66,7 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
   session.badFrames = 0
   if (frame.type === 'ack') session.asks?.answer(frame.ref, frame.data)
   else if (frame.type === 'ping') acknowledge(session, frame.ref)
+  else if (frame.type === 'auth' && hub.state === 'open') work(hub, session, frame)
   else if (hub.state === 'open') session.inbox.push(frame)
 }
 
@@ -88,6 +90,7 @@ export function work (hub: HubContext, session: MemberSession, frame: ClientFram
 
 function dispatch (hub: HubContext, session: MemberSession, frame: ClientFrame): void | Promise<void> {
   if (frame.type === 'message') return publish(hub, session, frame)
+  if (frame.type === 'auth') return authenticate(hub, session, frame)
   return frame.type === 'direct' ? sendDirect(hub, session, frame) : setInfo(hub, session, frame as FrameOf<'presence'>)
 }
 

@@ -69,6 +69,8 @@ export class MemberSession implements Session<string, any> {
   accepted = false
   /** The server has ended it: what it had sent counts no more. */
   dismissed = false
+  /** The host looks at new credentials of it. */
+  authenticating = false
   /** How it ended, once it has. */
   ending: LeaveReason = { code: 1006, reason: '' }
   readonly #context: HubContext

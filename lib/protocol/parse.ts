@@ -4,6 +4,7 @@ import type { ClientFrame, Ref } from '../../types/index.ts'
 export interface FrameFault { fault: string, ref?: Ref }
 
 const maxRefLength = 64
+const maxTokenLength = 8_192
 
 function isRef (value: unknown): value is Ref {
   return typeof value === 'string' ? value.length >= 1 && value.length <= maxRefLength : Number.isSafeInteger(value)
@@ -12,7 +13,7 @@ function isRef (value: unknown): value is Ref {
 /** Checks a parsed frame of a client. Members that it does not know are ignored; a type that it does not know is a fault. */
 export function checkFrame (value: unknown): ClientFrame | FrameFault {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: 'a frame is a JSON object' }
-  const { type, ref, data, to } = value as Record<string, unknown>
+  const { type, ref, data, to, token } = value as Record<string, unknown>
   if (ref !== undefined && !isRef(ref)) return { fault: `"ref" is a string of 1 to ${maxRefLength} characters or a safe integer` }
   const fault = (text: string): FrameFault => ref === undefined ? { fault: text } : { fault: text, ref }
 
@@ -26,6 +27,9 @@ export function checkFrame (value: unknown): ClientFrame | FrameFault {
       break
     case 'ack':
       if (ref === undefined) return fault('"ref" is missing')
+      break
+    case 'auth':
+      if (typeof token !== 'string' || token === '' || token.length > maxTokenLength) return fault(`"token" is a string of 1 to ${maxTokenLength} characters`)
       break
     case 'presence':
     case 'ping':

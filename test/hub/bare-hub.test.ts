@@ -12,7 +12,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   const lines: [string, object][] = []
   const log = { debug: (object: object, message: string) => { lines.push([message, object]) }, info: () => {}, error: () => {} }
   const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), 1_000)
-  const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onLeave: undefined, onError: undefined, onInvalid: 'answer' }, {
+  const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer' }, {
     heartbeat: false,
     notice: 0,
     limits: { connections: 10, topics: 10, info: 100, pending: 16, badFrames: 10, handshake: 10_000 },

@@ -19,7 +19,7 @@ class LiveSocket extends FakeSocket {
 const silent = { debug () {}, info () {}, error () {} }
 
 async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
-  const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onLeave: undefined, onError: undefined, onInvalid: 'answer', ...hooks }, {
+  const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer', ...hooks }, {
     heartbeat: false,
     notice: 0,
     limits: { connections: 100, topics: 100, info: 100, pending: 4, badFrames: 10, handshake: 10_000 },

@@ -141,6 +141,29 @@ t.test('who was ended by a hook of another that ended in the same tick is left a
   t.same(log, ['ann ended at 1001000'])
 })
 
+t.test('new credentials set the end and the notice anew, or neither', async t => {
+  const { expiry, member, inside, pass, log, timers } = clock(5_000)
+  const ann = member('ann', 1_010_000)
+  inside(() => { expiry.watch(ann); expiry.opened(ann) })
+  pass(1_006_000)
+  inside(() => { expiry.renew(ann, 1_030_000) })
+  pass(1_026_000)
+  t.same(log.splice(0), ['ann told {"type":"expiring","in":5000} at 1005000', 'ann told {"type":"expiring","in":5000} at 1025000'])
+  inside(() => { expiry.renew(ann, 1_028_000) })
+  t.same(log, [], 'told halfway, not at once')
+  pass(1_027_000)
+  t.same(log.splice(0), ['ann told {"type":"expiring","in":1000} at 1027000'])
+  inside(() => { expiry.renew(ann, undefined) })
+  t.equal(timers.size, 0)
+  t.equal(ann.expiresAt, undefined)
+
+  const silent = clock(0)
+  const ben = silent.member('ben', undefined)
+  silent.inside(() => { silent.expiry.renew(ben, 1_001_000) })
+  silent.pass(1_002_000)
+  t.same(silent.log, ['ben ended at 1001000'])
+})
+
 t.test('a check ends who is over its time before the timer does', async t => {
   const { expiry, member, inside, log, timers } = clock(0)
   const [now, later, never] = [member('now', 1_000_000), member('later', 1_000_001), member('never', undefined)]
