@@ -4,6 +4,7 @@ import { Asks } from './hub/asks.ts'
 import type { Hub } from './hub/hub.ts'
 import { describe } from './hub/presence.ts'
 import { checkClose, type MemberSession } from './hub/session.ts'
+import { kInside } from './symbols.ts'
 import type { TopicRegistry } from './topics.ts'
 
 const defaultMembers = 1_000
@@ -34,6 +35,9 @@ export class HubRooms implements Rooms<any> {
     this.#registry = registry
     this.#inject = inject
   }
+
+  /** For what comes with this package and is not loaded with it. */
+  get [kInside] (): { hub: Hub, registry: TopicRegistry } { return { hub: this.#hub, registry: this.#registry } }
 
   async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
     const definition = this.#registry.get(topic)

@@ -2,6 +2,8 @@
 export const kUpgradeGuard: unique symbol = Symbol.for('fastify-rooms.upgrade-guard')
 /** On a request: what the access hooks found out, for the handler. */
 export const kAccess: unique symbol = Symbol('fastify-rooms.access')
+/** On `app.rooms`: the hub behind it, for the package's other entries. */
+export const kInside: unique symbol = Symbol('fastify-rooms.inside')
 /** On the upgrade request of an injected client: is told the server's end of its connection. */
 export const kInjected: unique symbol = Symbol('fastify-rooms.injected')
 /** On a request: its pending broadcasts. */

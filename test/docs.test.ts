@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import * as errors from '../lib/errors.ts'
 import * as entry from '../lib/index.ts'
 import { createRefusals } from '../lib/hub/refusals.ts'
+import { catalogue } from '../lib/metrics/catalogue.ts'
 import { optionsSchema } from '../lib/options.ts'
 import { closeBehaviour, closeCodes } from '../lib/protocol/close-codes.ts'
 import { checkFrame } from '../lib/protocol/parse.ts'
@@ -190,6 +191,12 @@ t.test('docs/api.md has every reason of a refusal, and no other', async t => {
   const reasons = rows(section('docs/api.md', '### Refusals')).map(([name]) => name)
   t.same(reasons, Object.keys(createRefusals()))
   t.same(reasons, await membersOf('types/rooms.ts', 'Refusals'))
+})
+
+t.test('docs/observability.md has every metric with its type and labels, every option of roomsMetrics, and no other', async t => {
+  const [options, metrics] = section('docs/observability.md', '## Metrics').split('| Metric |') as [string, string]
+  t.same(rows(`| Metric |${metrics}`), Object.entries(catalogue).map(([name, { type, labelNames }], index) => [`fastify_rooms_${name}`, type, labelNames[0] ?? '–', rows(`| Metric |${metrics}`)[index]![3]]))
+  t.same(rows(options).map(([name]) => name), await membersOf('types/metrics.ts', 'MetricsOptions'))
 })
 
 t.test('docs/api.md has every export, and no other', async t => {

@@ -19,6 +19,7 @@ import { sayGoodbye } from './goodbye.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { receive, work } from './incoming.ts'
 import { join, serverEnding, type JoinRequest } from './join.ts'
+import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
 import { Room } from './room.ts'
 import { MemberSession } from './session.ts'
@@ -64,6 +65,7 @@ export class Hub implements HubContext {
   readonly users = new Map<string, Set<MemberSession>>()
   readonly links = new Set<MemberSession>()
   readonly roomByTopic = new Map<string, Room>()
+  readonly meters = new Set<Meter>()
   /** `app.rooms`, set by whoever makes it. */
   rooms!: Rooms<any>
   state: 'open' | 'draining' | 'closed' = 'open'
@@ -78,7 +80,13 @@ export class Hub implements HubContext {
   readonly #backlog: Backlog
   readonly #turn: Turn
   readonly #failures: Failures
-  readonly #flush = (room: Room): void => { this.#backlog.fanOut(() => { room.flush(this.#backlog) }) }
+  readonly #flush = (room: Room): void => {
+    // No clock is read for nobody.
+    const from = this.meters.size > 0 && room.isDirty ? performance.now() : undefined
+    this.#backlog.fanOut(() => { room.flush(this.#backlog) })
+    if (from !== undefined) for (const meter of this.meters) meter.fannedOut(performance.now() - from)
+  }
+
   readonly #deflate: Deflate | undefined
   #publications = 0
 
@@ -238,6 +246,7 @@ export class Hub implements HubContext {
       except
     }, json, signature)
     this.counters.broadcasts++
+    if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
     const outcomes = this.#broker.publish([this.#inMemory ? publication : publication.settle()])
     return Array.isArray(outcomes) ? this.#result(publication, outcomes[0], definition, from) : outcomes.then(([outcome]) => this.#result(publication, outcome, definition, from))
   }

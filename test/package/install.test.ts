@@ -73,6 +73,37 @@ console.log(JSON.stringify({ same: fastifyRooms === named, names: Object.keys(ev
   }])
 })
 
+t.test('fastify-rooms/metrics can be required and imported, and is the same', async t => {
+  await write(folder, {
+    'metrics.cjs': `
+const fastify = require('fastify')
+const fastifyRooms = require('fastify-rooms')
+const { roomsMetrics } = require('fastify-rooms/metrics')
+
+async function main () {
+  const app = fastify()
+  await app.register(fastifyRooms, { prefix: '/rooms' })
+  const metrics = new Map()
+  const registry = {
+    registerMetric: metric => { metrics.set(metric.name, metric) },
+    getSingleMetric: name => metrics.get(name),
+    removeSingleMetric: name => { metrics.delete(name) }
+  }
+  const remove = roomsMetrics(app.rooms, { registry })
+  const [{ value }] = metrics.get('fastify_rooms_ready').get().values
+  remove()
+  await app.close()
+  console.log(JSON.stringify({ value, left: metrics.size, same: roomsMetrics === (await import('fastify-rooms/metrics')).roomsMetrics }))
+}
+main()
+`
+  })
+  const { code, stdout, stderr } = await node('metrics.cjs')
+  t.equal(stderr, '')
+  t.equal(code, 0)
+  t.same(JSON.parse(stdout), { value: 1, left: 0, same: true })
+})
+
 t.test('a path inside the package is no part of it', async t => {
   await write(folder, { 'inside.mjs': 'import \'fastify-rooms/dist/lib/plugin.js\'' })
   const { code, stderr } = await node('inside.mjs')
@@ -93,9 +124,12 @@ declare module 'fastify-rooms' { interface Register { topics: typeof topics } }
 `
 
 const app = `
-import Fastify, { type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import fastifyRooms, { closeCodes, errorCodes, fastifyRooms as named, memoryBroker, type RoomsOptions, type Session } from 'fastify-rooms'
+import { roomsMetrics, type MetricsRegistry } from 'fastify-rooms/metrics'
 import { topics } from './topics.js'
+
+export const remove = (app: FastifyInstance, registry: MetricsRegistry): () => void => roomsMetrics(app.rooms, { registry, topics: ['news', 'chat:*'] })
 
 const options: RoomsOptions = {
   topics,
@@ -124,13 +158,15 @@ main()
 const wrong = `
 import type { FastifyInstance } from 'fastify'
 import fastifyRooms from 'fastify-rooms'
+import { roomsMetrics, type MetricsRegistry } from 'fastify-rooms/metrics'
 
-export async function wrong (app: FastifyInstance): Promise<void> {
+export async function wrong (app: FastifyInstance, registry: MetricsRegistry): Promise<void> {
   await app.rooms.broadcast('news', { titel: 'misspelt' })
   await app.rooms.broadcast('news', { title: 1 })
   await app.rooms.broadcast('weather', {})
   await app.rooms.broadcast('chat:1', { title: 'of another topic' })
   await app.register(fastifyRooms, { onMessage: { news: () => {} } })
+  roomsMetrics(app.rooms, { registry, topics: ['chat:1'] })
 }
 `
 
@@ -158,11 +194,12 @@ for (const [type, module] of [['module', 'nodenext'], ['commonjs', 'node20']] as
     })
     const { stdout } = await tool('typescript/bin/tsc', ['--pretty', 'false', '-p', name], folder)
     t.same(stdout.split('\n').filter(line => /^\S/.test(line)).map(line => line.replace(/^.*?([\w.-]+)\((\d+),\d+\): error (TS\d+): .*$/, '$1:$2 $3')), [
-      'wrong.ts:6 TS2561',
-      'wrong.ts:7 TS2322',
-      'wrong.ts:8 TS2345',
-      'wrong.ts:9 TS2353',
-      'wrong.ts:10 TS2769'
+      'wrong.ts:7 TS2561',
+      'wrong.ts:8 TS2322',
+      'wrong.ts:9 TS2345',
+      'wrong.ts:10 TS2353',
+      'wrong.ts:11 TS2769',
+      'wrong.ts:12 TS2820'
     ])
 
     const { code, stdout: printed, stderr } = await node(join(name, 'out/app.js'))

@@ -5,7 +5,7 @@ import ts from 'typescript'
 import { root } from './tarball.ts'
 
 /** What the package exports. */
-const entries = ['lib/index.ts']
+const entries = ['lib/index.ts', 'lib/metrics/index.ts']
 
 const compilerOptions = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023, verbatimModuleSyntax: true, removeComments: true }
 

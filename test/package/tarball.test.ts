@@ -21,10 +21,10 @@ t.test('the types resolve for everybody who can load the package', async t => {
 
 t.test('the tarball holds the documents, what was compiled, and nothing else', async t => {
   const documents = ['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json']
-  t.same(paths.filter(path => !path.startsWith('dist/') && !/^docs\/([\w-]+\/)?[\w-]+\.md$/.test(path)).sort(), documents)
+  t.same(paths.filter(path => !path.startsWith('dist/') && !/^docs\/([\w-]+\/)?[\w-]+\.md$/.test(path)).sort(), [...documents, 'docs/grafana-dashboard.json'].sort())
   t.ok(paths.includes('docs/protocol.md'), 'what README links to')
   t.same(paths.filter(path => path.startsWith('dist/') && !/^dist\/(lib|types)\/([\w-]+\/)*[\w-]+(\.d\.ts|\.js)$/.test(path)), [])
-  for (const path of ['dist/lib/index.js', 'dist/lib/index.d.ts', 'dist/types/index.d.ts']) t.ok(paths.includes(path), path)
+  for (const path of ['dist/lib/index.js', 'dist/lib/index.d.ts', 'dist/types/index.d.ts', 'dist/lib/metrics/index.js', 'dist/lib/metrics/index.d.ts']) t.ok(paths.includes(path), path)
 })
 
 t.test('every file that the exports name is in the tarball', async t => {

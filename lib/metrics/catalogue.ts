@@ -1,0 +1,67 @@
+import type { Health, Stats } from '../../types/index.ts'
+import type { Histogram } from './histogram.ts'
+import type { Labels, MetricDescription, Sample } from './metric.ts'
+
+/** All numbers of one scrape. */
+export interface Reading extends Stats {
+  health: Health
+  fanOuts: Histogram
+  /** By key of the topic map, for those that were asked for. */
+  topicMembers: ReadonlyMap<string, number>
+  topicBroadcasts: ReadonlyMap<string, number>
+}
+
+export interface Entry extends MetricDescription {
+  read: (reading: Reading, name: string) => Sample[]
+  /** It is there only where the host named topics. */
+  perTopic?: true
+}
+
+const one = (value: number, labels: Labels = {}): Sample[] => [{ value, labels }]
+
+function gauge (help: string, read: (reading: Reading) => number): Entry {
+  return { type: 'gauge', help, aggregator: 'sum', labelNames: [], read: reading => one(read(reading)) }
+}
+
+/** 1 or 0; of several workers, 1 where it is so in all of them. */
+function flag (help: string, read: (reading: Reading) => boolean): Entry {
+  return { type: 'gauge', help, aggregator: 'min', labelNames: [], read: reading => one(read(reading) ? 1 : 0) }
+}
+
+function counter (help: string, read: (reading: Reading) => number): Entry {
+  return { type: 'counter', help, aggregator: 'sum', labelNames: [], read: reading => one(read(reading)) }
+}
+
+function byTopic (type: 'gauge' | 'counter', help: string, read: (reading: Reading) => ReadonlyMap<string, number>): Entry {
+  return { type, help, aggregator: 'sum', labelNames: ['topic'], perTopic: true, read: reading => [...read(reading)].flatMap(([topic, value]) => one(value, { topic })) }
+}
+
+/** Every metric by name, without the prefix. */
+export const catalogue: Readonly<Record<string, Entry>> = {
+  connections: gauge('Open connections, those still joining included', ({ connections }) => connections),
+  members: gauge('Members of all rooms', ({ members }) => members),
+  topics: gauge('Rooms with a member or a subscriber', ({ topics }) => topics),
+  queued_bytes: gauge('Bytes written to sockets that the operating system has not taken yet', ({ queuedBytes }) => queuedBytes),
+  ready: flag('Whether joins are taken and the broker is up', ({ health }) => health.ok),
+  broker_up: flag('Whether the broker is up', ({ health }) => health.broker === 'up'),
+  joins_total: counter('Sessions that became members', ({ joined }) => joined),
+  broadcasts_total: counter('Messages to rooms, from code, broadcast routes and members', ({ broadcasts }) => broadcasts),
+  deliveries_total: counter('Messages queued to members by broadcasts', ({ deliveries }) => deliveries),
+  directs_total: counter('Private messages queued to members', ({ directs }) => directs),
+  received_frames_total: counter('Frames from members', ({ received }) => received),
+  received_bytes_total: counter('Bytes of frames from members', ({ receivedBytes }) => receivedBytes),
+  sent_bytes_total: counter('Bytes of frames queued to members', ({ sentBytes }) => sentBytes),
+  invalid_frames_total: counter('Frames and payloads from members that were refused', ({ invalid }) => invalid),
+  refused_joins_total: counter('Joins refused after the upgrade', ({ refused }) => refused),
+  refusals_total: { type: 'counter', help: 'Joins, broadcasts over HTTP and frames of members that were refused, by reason', aggregator: 'sum', labelNames: ['reason'], read: ({ refusals }) => Object.entries(refusals).flatMap(([reason, value]) => one(value, { reason })) },
+  slow_closes_total: counter('Members closed for not reading', ({ slow }) => slow),
+  silent_closes_total: counter('Connections ended for silence', ({ silent }) => silent),
+  expired_closes_total: counter('Sessions ended because their credentials had expired', ({ expired }) => expired),
+  errors_total: counter('Errors of hooks', ({ errors }) => errors),
+  fan_out_seconds: { type: 'histogram', help: 'Time to write to all members what a room had for them in one turn of the event loop', aggregator: 'sum', labelNames: ['le'], read: ({ fanOuts }, name) => fanOuts.samples(name) },
+  topic_members: byTopic('gauge', 'Members of the topics under a key', ({ topicMembers }) => topicMembers),
+  topic_broadcasts_total: byTopic('counter', 'Messages to the topics under a key', ({ topicBroadcasts }) => topicBroadcasts)
+}
+
+/** Label names that are ours. */
+export const ownLabels: ReadonlySet<string> = new Set(Object.values(catalogue).flatMap(({ labelNames }) => labelNames))
