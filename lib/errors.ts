@@ -24,6 +24,7 @@ export const FST_ROOMS_BODY_MISSING = createError('FST_ROOMS_BODY_MISSING', 'a J
 export const FST_ROOMS_ORIGIN_REFUSED = createError('FST_ROOMS_ORIGIN_REFUSED', 'this origin may not use the rooms', 403)
 export const FST_ROOMS_TOKEN_EXPIRED = createError('FST_ROOMS_TOKEN_EXPIRED', 'these credentials have expired', 401)
 export const FST_ROOMS_DRAINING = createError('FST_ROOMS_DRAINING', 'the server is letting its members go', 503)
+export const FST_ROOMS_OVERLOADED = createError<[string]>('FST_ROOMS_OVERLOADED', 'overloaded: %s; try again', 503)
 export const FST_ROOMS_INVALID_IDENTITY = createError<[string, string]>('FST_ROOMS_INVALID_IDENTITY', '%s returned %s', 500)
 
 // Topics, payloads and permission: from code, over HTTP and in frames alike.

@@ -76,6 +76,7 @@ export const optionsSchema = Type.Object({
   }, 'an object with "notice"'),
   limits: group({
     connections: count(100_000, 'open connections in all, a whole number from 1'),
+    perAddress: Type.Optional(Type.Integer({ minimum: 1, description: 'open connections of one address, a whole number from 1' })),
     topics: count(100_000, 'rooms at a time, a whole number from 1'),
     payload: count(65_536, 'bytes of a member\'s frame and of a broadcast route\'s body, a whole number from 1'),
     info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
@@ -119,7 +120,7 @@ export interface ResolvedOptions {
   readonly origin: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => unknown)
   readonly heartbeat: false | { readonly interval: number, readonly timeout: number }
   readonly expiry: { readonly notice: number }
-  readonly limits: { readonly connections: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  readonly limits: { readonly connections: number, readonly perAddress?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
   readonly slow: { readonly policy: 'close', readonly bytes: number }
   readonly drain: { readonly timeout: number }
   readonly broker?: Broker

@@ -85,6 +85,11 @@ export type RoomsOptions<T = Topics> = {
   limits?: {
     /** Open connections in all. Default 100,000. Over it: 4104. */
     connections?: number
+    /**
+     * Open connections of one address (`request.ip`, so that `trustProxy` counts; of IPv6 one network of 64 bits). Over it: 4104.
+     * Default 100, from which this machine's own addresses are exempt; where it is given, it holds for them, too.
+     */
+    perAddress?: number
     /** Rooms at a time. Default 100,000. Over it: 4100. */
     topics?: number
     /** Largest frame of a member and body of a broadcast route, in bytes. Default 65,536. */

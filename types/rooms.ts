@@ -115,12 +115,16 @@ export interface Stats {
 export interface Refusals {
   /** Joins over `limits.connections`. */
   connections: number
+  /** Joins over `limits.perAddress`. */
+  perAddress: number
   /** Joins over `limits.topics`. */
   topics: number
   /** Joins over a topic's `limits.members`. */
   members: number
   /** Upgrades and joins that took longer than `limits.handshake`. */
   handshake: number
+  /** Upgrades refused because 1,000 others were being told that there is no room. */
+  overloaded: number
   /** Frames, and bodies of broadcasts, over `limits.payload`. */
   payload: number
   /** Presence info over `limits.info`. */

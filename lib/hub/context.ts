@@ -10,6 +10,7 @@ import type { MemberSession } from './session.ts'
 export interface Log {
   debug (object: object, message: string): void
   info (object: object, message: string): void
+  warn (object: object, message: string): void
   error (object: object, message: string): void
 }
 
@@ -28,7 +29,7 @@ export interface Settings {
   heartbeat: false | { readonly interval: number, readonly timeout: number }
   /** `expiry.notice` */
   notice: number
-  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  limits: { readonly connections: number, readonly perAddress?: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
   slowBytes: number
   drainTimeout: number
   /** `perMessageDeflate` of ws, where it is on. */

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Refusal, Rooms } from '../../types/index.ts'
+import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Rooms } from '../../types/index.ts'
 import { isMemory } from '../brokers/memory.ts'
 import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { kSession } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
+import { Admission, closeCodeOf } from './admission.ts'
 import { Backlog } from './backlog.ts'
 import { Connection, type Transport, type WebSocketLike } from './connection.ts'
 import type { Ending, Hooks, HubContext, Log, Origin, Settings } from './context.ts'
@@ -30,10 +31,6 @@ import { violationCode } from './violations.ts'
 /** Milliseconds that a publisher waits for a broker that is down. */
 const publishTimeout = 5_000
 
-/** What may stand in the way of a join once it was upgraded, and how that is said. */
-type Bound = Extract<Refusal, 'draining' | 'connections' | 'topics' | 'members'>
-const closeCodeOf: Readonly<Record<Bound, number>> = { draining: 1001, connections: 4104, topics: 4100, members: 4102 }
-
 /** A socket that was upgraded, and who is behind it. */
 export interface Arrival extends JoinRequest {
   socket: WebSocketLike & { [kSession]?: MemberSession }
@@ -41,6 +38,10 @@ export interface Arrival extends JoinRequest {
   transport: Transport | undefined
   mode: Mode
   address: string
+  /** What it is counted under (`addressKey`). */
+  source: string
+  /** Its request says that it comes from somebody else, and nobody trusts it to. */
+  forwarded: boolean
   definition: TopicDefinition
   topic: string
   user: string | undefined
@@ -71,6 +72,7 @@ export class Hub implements HubContext {
   state: 'open' | 'draining' | 'closed' = 'open'
   brokerState: BrokerState = 'down'
   readonly expiry: Expiry
+  readonly admission: Admission
   readonly #node = randomUUID()
   readonly #broker: Broker
   readonly #inMemory: boolean
@@ -98,6 +100,7 @@ export class Hub implements HubContext {
     this.log = log
     if (settings.deflate !== undefined) this.#deflate = new Deflate(settings.deflate)
     this.#failures = new Failures(this)
+    this.admission = new Admission(this)
     this.#heartbeat = new Heartbeat(this.links, {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
@@ -142,7 +145,7 @@ export class Hub implements HubContext {
 
   /** A connection joins. The socket's listeners stand when this returns. */
   arrive (arrival: Arrival): void {
-    const { socket, definition, topic } = arrival
+    const { socket, definition, topic, source } = arrival
     const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
     const session = new MemberSession(this, connection, randomUUID(), arrival, (member, frame) => work(this, member, frame))
     socket[kSession] = session
@@ -150,6 +153,7 @@ export class Hub implements HubContext {
     socket.on('message', (data, isBinary) => { receive(this, session, data, isBinary) })
     socket.on('close', (code, reason) => {
       this.links.delete(session)
+      this.admission.forget(session)
       this.end(session, { code, reason: reason.toString(), by: 'peer' })
       this.#drain.check()
     })
@@ -164,13 +168,16 @@ export class Hub implements HubContext {
       this.end(session, { code, reason: '', by: 'peer' })
     })
 
-    const refusal = this.#full(definition, topic)
+    const refusal = this.admission.bound(definition, topic, source)
     this.links.add(session)
     this.sessions.set(session.id, session)
     if (refusal !== undefined) {
       this.end(session, serverEnding(closeCodeOf[refusal], refusal))
+      this.admission.decline(session)
+      if (refusal === 'perAddress' && arrival.forwarded) this.admission.hint(arrival.address)
       return
     }
+    this.admission.admit(session, source)
     if (this.expiry.check(session)) return
     this.expiry.watch(session)
     if (session.user !== undefined) {
@@ -302,16 +309,6 @@ export class Hub implements HubContext {
       for (const subscription of [...room.subscriptions]) subscription.end()
     }
     await this.#broker.close()
-  }
-
-  /** Why nobody more can join; `undefined` where somebody can. */
-  #full (definition: TopicDefinition, topic: string): Bound | undefined {
-    if (this.state !== 'open') return 'draining'
-    const { limits } = this.settings
-    if (this.links.size >= limits.connections) return 'connections'
-    const room = this.roomByTopic.get(topic)
-    if (room === undefined) return this.roomByTopic.size >= limits.topics ? 'topics' : undefined
-    return room.size + room.joining >= definition.maxMembers ? 'members' : undefined
   }
 
   #enter (topic: string, definition: TopicDefinition): Room {

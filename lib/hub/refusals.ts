@@ -8,6 +8,7 @@ const byCode: Readonly<Record<string, Refusal>> = {
   FST_ROOMS_INVALID_PAYLOAD: 'invalid',
   FST_ROOMS_ORIGIN_REFUSED: 'origin',
   FST_ROOMS_DRAINING: 'draining',
+  FST_ROOMS_OVERLOADED: 'overloaded',
   FST_ROOMS_CLOSED: 'draining',
   FST_ROOMS_BROKER_DOWN: 'broker'
 }
@@ -18,9 +19,11 @@ const byStatus: Readonly<Record<number, Refusal>> = { 401: 'unauthorized', 403: 
 export function createRefusals (): Refusals {
   return {
     connections: 0,
+    perAddress: 0,
     topics: 0,
     members: 0,
     handshake: 0,
+    overloaded: 0,
     payload: 0,
     info: 0,
     badFrames: 0,

@@ -5,6 +5,7 @@ import { FST_ROOMS_INVALID_CLOSE, FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_C
 import { closeName, isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
 import { direct, tailEnd } from '../protocol/frames.ts'
 import type { TopicDefinition } from '../topics.ts'
+import type { Source } from './addresses.ts'
 import type { Asks } from './asks.ts'
 import { Claim } from './claim.ts'
 import type { Connection } from './connection.ts'
@@ -49,6 +50,8 @@ export class MemberSession implements Session<string, any> {
   slot = 0
   state: SessionState = 'joining'
   room: Room | undefined
+  /** Where it comes from; `undefined` where it was not let in. */
+  source: Source | undefined
   /** Its place in the room's array. */
   index = -1
   /** A presence frame has named it. */

@@ -1,6 +1,6 @@
-import type { FastifyRequest, preHandlerHookHandler } from 'fastify'
+import type { FastifyReply, FastifyRequest, preHandlerHookHandler } from 'fastify'
 import type { Mode } from '../../types/index.ts'
-import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_NO_SUCH_TOPIC, asError } from '../errors.ts'
+import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_OVERLOADED, asError } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
 import { checkIdentity, withInfo, type KnownIdentity } from '../hub/identity.ts'
 import { ifPermitted, proceed } from '../hub/permission.ts'
@@ -9,6 +9,7 @@ import { modes, negotiate } from '../protocol/modes.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics.ts'
 import { ifAllowed } from './origin.ts'
+import { sourceOf } from './source.ts'
 
 /** What the hooks found out about a request, for its handler. */
 export interface Access {
@@ -25,6 +26,9 @@ export interface AccessContext {
   registry: TopicRegistry
   options: ResolvedOptions
 }
+
+/** Seconds in which those who are being refused have let go. */
+const retryAfter = 5
 
 /** The topic that a request names, which must fall under the definition whose route it took. @throws FST_ROOMS_NO_SUCH_TOPIC */
 function topicOf (registry: TopicRegistry, definition: TopicDefinition, request: FastifyRequest): string {
@@ -44,11 +48,11 @@ function identified ({ hub, options }: AccessContext, action: 'join' | 'broadcas
 }
 
 /** A hook that calls `done` at once, and costs the request no promise, where all that the host has to say is said at once. */
-function hook (check: (request: AccessRequest) => void | Promise<void>): preHandlerHookHandler {
-  return (request, _reply, done) => {
+function hook (check: (request: AccessRequest, reply: FastifyReply) => void | Promise<void>): preHandlerHookHandler {
+  return (request, reply, done) => {
     let pending: void | Promise<void>
     try {
-      pending = check(request as AccessRequest)
+      pending = check(request as AccessRequest, reply)
     } catch (error) {
       // To Fastify a hook that throws nothing has not thrown.
       done(asError(error))
@@ -71,12 +75,17 @@ export function broadcastAccess (context: AccessContext, definition: TopicDefini
 
 /** The last hook before the upgrade. A plain GET runs it, too, so that a page can ask why it was refused. */
 export function joinAccess (context: AccessContext, definition: TopicDefinition): preHandlerHookHandler {
-  return hook(request => {
+  const { admission } = context.hub
+  return hook((request, reply) => {
     const topic = topicOf(context.registry, definition, request)
     const { headers } = request.raw
     const mode = negotiate(headers['sec-websocket-protocol'])
     if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(', '))
     if (context.hub.state !== 'open') throw new FST_ROOMS_DRAINING()
+    if (admission.isBusy && admission.bound(definition, topic, sourceOf(request).source) !== undefined) {
+      reply.header('retry-after', retryAfter)
+      throw new FST_ROOMS_OVERLOADED('too many are being told that there is no room')
+    }
     return ifAllowed(context.options, request, () => identified(context, 'join', topic, request, identity => {
       // ws answers with the first name of the offer, whoever registered it and however: so only ours is left.
       if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode

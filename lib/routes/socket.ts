@@ -11,6 +11,7 @@ import { addRoute, list, type Compilers } from './add-route.ts'
 import { corkThisTurn } from './cork.ts'
 import { topicPaths } from './paths.ts'
 import { countRefusals } from './refusals.ts'
+import { sourceOf } from './source.ts'
 import type { UpgradeGuard } from './upgrade-guard.ts'
 
 interface Stream extends Transport { _httpMessage?: { detachSocket (socket: Stream): void } | null }
@@ -54,6 +55,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
       transport: socket._socket,
       mode,
       address: request.ip,
+      ...sourceOf(request),
       definition,
       topic,
       user: identity?.user,

@@ -10,7 +10,7 @@ import { createRooms, join, listen, until } from '../helpers/app.ts'
 /** A hub without Fastify, and sockets that do nothing of themselves. */
 async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   const lines: [string, object][] = []
-  const log = { debug: (object: object, message: string) => { lines.push([message, object]) }, info: () => {}, error: () => {} }
+  const log = { debug: (object: object, message: string) => { lines.push([message, object]) }, info: () => {}, warn: () => {}, error: () => {} }
   const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), 1_000)
   const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer' }, {
     heartbeat: false,
@@ -41,7 +41,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
       pause: () => { socket.isPaused = true },
       resume: () => { socket.isPaused = false }
     })
-    hub.arrive({ socket, transport: {}, mode: 'rooms.v1', address: '-', definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined })
+    hub.arrive({ socket, transport: {}, mode: 'rooms.v1', address: '-', source: '-', forwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined })
     return { socket, frames }
   }
   return { hub, arrive, lines }

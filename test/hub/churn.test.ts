@@ -16,7 +16,7 @@ class LiveSocket extends FakeSocket {
   }
 }
 
-const silent = { debug () {}, info () {}, error () {} }
+const silent = { debug () {}, info () {}, warn () {}, error () {} }
 
 async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
   const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer', ...hooks }, {
@@ -31,15 +31,15 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
   t.teardown(() => hub.close())
   const arrive = (more: Partial<Arrival> = {}): LiveSocket => {
     const socket = new LiveSocket()
-    hub.arrive({ socket: socket as never, transport: {}, mode: 'rooms.v1', address: '', definition: fakeDefinition(), topic: 'news', user: 'ann', info: undefined, since: undefined, presence: false, onJoin: undefined, ...more })
+    hub.arrive({ socket: socket as never, transport: {}, mode: 'rooms.v1', address: '', source: 'here', forwarded: false, definition: fakeDefinition(), topic: 'news', user: 'ann', info: undefined, since: undefined, presence: false, onJoin: undefined, ...more })
     return socket
   }
   return { hub, arrive }
 }
 
 const turn = () => new Promise(resolve => setImmediate(resolve))
-const sizes = (hub: Hub) => ({ sessions: hub.sessions.size, users: hub.users.size, links: hub.links.size, rooms: hub.roomByTopic.size })
-const nothing = { sessions: 0, users: 0, links: 0, rooms: 0 }
+const sizes = (hub: Hub) => ({ sessions: hub.sessions.size, users: hub.users.size, links: hub.links.size, rooms: hub.roomByTopic.size, addresses: hub.admission.addresses })
+const nothing = { sessions: 0, users: 0, links: 0, rooms: 0, addresses: 0 }
 
 t.test('after members have come and gone the maps are empty', async t => {
   const { hub, arrive } = await createHub(t)
@@ -49,7 +49,7 @@ t.test('after members have come and gone the maps are empty', async t => {
     arrive({ onJoin: () => never, topic: 'joining' }), arrive({ onJoin: () => false, topic: 'refused' })
   ]
   await turn()
-  t.same(sizes(hub), { sessions: 4, users: 1, links: 5, rooms: 3 }, 'the refused one is a connection until it has closed')
+  t.same(sizes(hub), { sessions: 4, users: 1, links: 5, rooms: 3, addresses: 1 }, 'the refused one is a connection until it has closed')
   for (const socket of sockets) socket.gone()
   t.same(sizes(hub), nothing)
   for (const socket of sockets) socket.gone()

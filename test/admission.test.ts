@@ -1,0 +1,123 @@
+import { join as joinPath } from 'node:path'
+import t, { type Test } from 'tap'
+import type { FastifyServerOptions } from 'fastify'
+import { WebSocket } from 'ws'
+import fastifyRooms from '../lib/index.ts'
+import { maxDeclined } from '../lib/hub/admission.ts'
+import { connect, createApp, join, listen, refused, until, type AnyOptions, type LogLine } from './helpers/app.ts'
+import { joinMute } from './helpers/wire.ts'
+
+const full = { code: 4104, reason: 'connection_limit' }
+
+async function serve (t: Test, options: AnyOptions = {}, server: FastifyServerOptions = {}, logs: LogLine[] = []) {
+  const app = createApp(t, server, logs)
+  await app.register(fastifyRooms as any, { prefix: '/rooms', ...options })
+  return { app, rooms: app.rooms as any, url: await listen(app) }
+}
+
+const from = (address: string): { headers: Record<string, string> } => ({ headers: { 'x-forwarded-for': address } })
+const hints = (logs: LogLine[]): LogLine[] => logs.filter(({ msg }) => msg.includes('trustProxy'))
+
+t.test('over limits.perAddress a join is closed with 4104, and there is room again when one has gone; other addresses are not concerned', async t => {
+  const { rooms, url } = await serve(t, { limits: { perAddress: 2 } }, { trustProxy: true })
+  const one = await join(t, `${url}/rooms/a`, from('203.0.113.1'))
+  const two = await join(t, `${url}/rooms/b`, from('203.0.113.1'))
+  const third = await connect(t, `${url}/rooms/c`, [], from('203.0.113.1'))
+  t.same(await third.closed, full)
+  t.match(third.received.map(text => JSON.parse(text)), [{ type: 'bye', code: 4104, retry: { min: 1_000 } }])
+  await join(t, `${url}/rooms/a`, from('203.0.113.2'))
+  t.match(rooms.stats().refusals, { perAddress: 1, connections: 0 })
+  await two.close()
+  await until(() => rooms.stats().connections === 2)
+  await join(t, `${url}/rooms/c`, from('203.0.113.1'))
+  t.match(await one.ask({ type: 'ping' }), { ok: true })
+})
+
+t.test('a header of the client does not help where no proxy is trusted, and the first refusal of such a request gives a hint, once', async t => {
+  const logs: LogLine[] = []
+  const { rooms, url } = await serve(t, { limits: { perAddress: 1 } }, {}, logs)
+  await join(t, `${url}/rooms/a`)
+  t.same(await (await connect(t, `${url}/rooms/a`)).closed, full)
+  t.equal(hints(logs).length, 0, 'nothing was forwarded')
+  for (const headers of [{ 'x-forwarded-for': '203.0.113.1' }, { forwarded: 'for=203.0.113.2' }, { 'x-forwarded-for': '203.0.113.3' }]) {
+    t.same(await (await connect(t, `${url}/rooms/a`, [], { headers })).closed, full)
+  }
+  t.match(hints(logs), [{ level: 40, address: '127.0.0.1' }])
+  t.equal(hints(logs).length, 1)
+  t.equal(rooms.stats().refusals.perAddress, 4)
+})
+
+t.test('where the proxy is trusted the limit is the client\'s own business, and there is nothing to hint at', async t => {
+  const logs: LogLine[] = []
+  const { url } = await serve(t, { limits: { perAddress: 1 } }, { trustProxy: '127.0.0.1' }, logs)
+  await join(t, `${url}/rooms/a`, from('203.0.113.1'))
+  t.same(await (await connect(t, `${url}/rooms/a`, [], from('203.0.113.1'))).closed, full)
+  t.same(await (await connect(t, `${url}/rooms/a`, [], from('198.51.100.1, 203.0.113.1'))).closed, full, 'what the client itself wrote there does not count')
+  t.equal(hints(logs).length, 0)
+})
+
+t.test('unless it is given, 100 connections of an address are taken and no more, and any number of this machine', async t => {
+  const { rooms, url } = await serve(t, {}, { trustProxy: true })
+  for (let i = 0; i < 100; i++) await join(t, `${url}/rooms/a`, from('2001:db8::1'))
+  t.same(await (await connect(t, `${url}/rooms/a`, [], from('2001:db8::2'))).closed, full, 'one network of 64 bits is one address')
+  await join(t, `${url}/rooms/a`, from('2001:db8:0:1::1'))
+  for (let i = 0; i < 101; i++) await join(t, `${url}/rooms/a`)
+  t.equal(rooms.stats().refusals.perAddress, 1)
+})
+
+t.test('connections through a unix socket are of this machine', async t => {
+  const app = createApp(t)
+  await app.register(fastifyRooms as any, { prefix: '/rooms', limits: { perAddress: 1 } })
+  const path = joinPath(t.testdir({}), 'socket')
+  await app.listen({ path })
+  const options = { headers: { host: 'localhost' } }
+  const url = `ws+unix:${path}:/rooms/a`
+  const open = async (): Promise<any> => new Promise(resolve => {
+    const socket = new WebSocket(url, [], options)
+    t.teardown(() => { socket.terminate() })
+    socket.once('message', data => { resolve(JSON.parse(data.toString())) })
+  })
+  t.match(await open(), { type: 'hello' })
+  t.match(await open(), { type: 'bye', code: 4104 })
+})
+
+t.test('who is told that there is no room counts for no limit: a place that is free is free', async t => {
+  const { rooms, url } = await serve(t, { limits: { connections: 1 } })
+  const member = await join(t, `${url}/rooms/a`)
+  const mute = await Promise.all([...Array(5)].map(() => joinMute(t, `${url}/rooms/a`)))
+  t.equal(rooms.stats().connections, 6, 'they do not let go')
+  await member.close()
+  await until(() => rooms.stats().connections === 5)
+  await join(t, `${url}/rooms/a`)
+  t.ok(mute.every(({ socket }) => !socket.destroyed))
+})
+
+t.test('only so many are held to be told that there is no room; the next is refused before the upgrade, and whoever has a place joins', async t => {
+  let open = (): void => {}
+  const gate = new Promise<null>(resolve => { open = () => { resolve(null) } })
+  const { app, rooms, url } = await serve(t, {
+    topics: { one: { limits: { members: 1 } }, two: { limits: { members: 1 } } },
+    identify: request => request.headers['x-wait'] === undefined ? null : gate
+  })
+  await join(t, `${url}/rooms/one`)
+  const waiting = t.rejects(connect(t, `${url}/rooms/one`, [], { headers: { 'x-wait': '1' } }), 'who was on its way when it got full is cut')
+  while (rooms.stats().refusals.members < maxDeclined) await Promise.all([...Array(50)].map(() => joinMute(t, `${url}/rooms/one`)))
+  t.equal(rooms.stats().connections, maxDeclined + 1)
+
+  const answer = await app.inject('/rooms/one')
+  t.match(answer, { statusCode: 503, headers: { 'retry-after': '5' } })
+  t.match(answer.json(), { code: 'FST_ROOMS_OVERLOADED' })
+  t.match(await refused(`${url}/rooms/one`), { status: 503, body: { code: 'FST_ROOMS_OVERLOADED' } })
+  await until(() => rooms.stats().refusals.overloaded === 2)
+  t.equal(rooms.stats().refusals.members, maxDeclined)
+
+  open()
+  await waiting
+  await until(() => rooms.stats().connections === maxDeclined + 1)
+  t.equal(rooms.stats().refusals.members, maxDeclined + 1)
+  t.match((await join(t, `${url}/rooms/two`)).hello, { topic: 'two' })
+
+  // 5 s after they were told they are cut.
+  await until(() => rooms.stats().connections === 2, 20_000)
+  t.same(await (await connect(t, `${url}/rooms/one`)).closed, { code: 4102, reason: 'room_full' })
+})
