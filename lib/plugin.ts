@@ -5,6 +5,7 @@ import { memoryBroker } from './brokers/memory.ts'
 import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED } from './errors.ts'
 import type { Hooks } from './hub/context.ts'
 import type { DeflateOptions } from './hub/deflate.ts'
+import { requestRefused } from './hub/events.ts'
 import { Hub } from './hub/hub.ts'
 import { resolveOptions, type ResolvedOptions } from './options.ts'
 import { payloadCompiler, schemaCompiler } from './payload.ts'
@@ -103,7 +104,10 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   decorateRequests(app, hub, registry)
   await hub.start()
 
-  const guard = UpgradeGuard.of(app.server, options.limits.handshake, () => { hub.counters.refusals.handshake++ })
+  const guard = UpgradeGuard.of(app.server, options.limits.handshake, () => {
+    hub.counters.refusals.handshake++
+    requestRefused(hub.rooms, 'handshake')
+  })
   // Before @fastify/websocket's own, which would close without a code.
   app.addHook('preClose', () => hub.drain())
   app.addHook('onClose', () => hub.close())

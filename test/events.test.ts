@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import t, { type Test } from 'tap'
 import type { Broker, BrokerHandlers, RoomsEvents } from '../types/index.ts'
 import { memoryBroker } from '../lib/index.ts'
-import { createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
+import { connect, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'
 
 /** Collects what a channel carries, until the test is over. */
 function listenTo<N extends keyof RoomsEvents> (t: Test, name: N): RoomsEvents[N][] {
@@ -95,6 +95,39 @@ t.test('a publication is told once the broker has answered', async t => {
   answer()
   t.match(await result, { published: false })
   t.match(broadcasts, [{ topic: 'chat:1', published: false, local: 0, bytes: 6 }])
+})
+
+t.test('what is refused is told with its reason, and with what is known of it', async t => {
+  const refusals = listenTo(t, 'fastify-rooms:refused')
+  const { app, rooms, as, url } = await create(t, {
+    topics: { 'chat:*': { post: true }, news: { post: true } },
+    authorize: ({ action, topic }) => action === 'join' && topic !== 'chat:private',
+    onJoin: session => session.user !== 'banned'
+  })
+  await refused(`${url}/rooms/chat:private?token=secret`, [], { headers: { 'x-user': 'anna' } })
+  await refused(`${url}/rooms/chat:n*ws`)
+  await app.inject({ method: 'POST', url: '/rooms/news', payload: 'no JSON', headers: { 'content-type': 'application/json' } })
+  const banned = await connect(t, `${url}/rooms/chat:1`, [], { headers: { 'x-user': 'banned' } })
+  await banned.closed
+  const anna = await as('anna')
+  await anna.ask({ type: 'message', data: 1 })
+  const nobody = { session: undefined, user: undefined, address: '127.0.0.1' }
+  t.same(refusals, [
+    { rooms, what: 'request', reason: 'forbidden', status: 403, topic: 'chat:private', topicKey: 'chat:*', ...nobody },
+    { rooms, what: 'request', reason: 'badRequest', status: 400, topic: undefined, topicKey: 'chat:*', ...nobody },
+    { rooms, what: 'request', reason: 'badRequest', status: 400, topic: 'news', topicKey: 'news', ...nobody },
+    { rooms, what: 'join', reason: 'forbidden', status: undefined, topic: 'chat:1', topicKey: 'chat:*', session: refusals[3]!.session, user: 'banned', address: '127.0.0.1' },
+    { rooms, what: 'frame', reason: 'forbidden', status: undefined, topic: 'chat:1', topicKey: 'chat:*', session: anna.hello.session, user: 'anna', address: '127.0.0.1' }
+  ])
+  t.type(refusals[3]!.session, 'string')
+})
+
+t.test('an upgrade that is cut is refused, though nothing is known of it', async t => {
+  const refusals = listenTo(t, 'fastify-rooms:refused')
+  const { rooms, url } = await create(t, { limits: { handshake: 100 }, identify: () => new Promise(() => {}) })
+  await t.rejects(connect(t, `${url}/rooms/chat:1`))
+  await until(() => refusals.length === 1, 10_000)
+  t.same(refusals, [{ rooms, what: 'request', reason: 'handshake', status: undefined, session: undefined, topic: undefined, topicKey: undefined, user: undefined, address: undefined }])
 })
 
 t.test('a member that does not read is told of, with what waits for it', async t => {

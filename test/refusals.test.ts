@@ -1,8 +1,9 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { createRefusals } from '../lib/hub/refusals.ts'
 import fastifyRooms, { memoryBroker } from '../lib/index.ts'
-import type { Refusal } from '../types/index.ts'
+import type { Refusal, RefusedEvent } from '../types/index.ts'
 import { connect, createApp, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'
 import { joinMute } from './helpers/wire.ts'
 
@@ -16,11 +17,20 @@ async function serve (t: Test, options: AnyOptions = {}) {
 /** What was counted, without zeros. */
 const counted = (rooms: any): Partial<Record<Refusal, number>> => Object.fromEntries(Object.entries(rooms.stats().refusals).filter(([, count]) => count !== 0))
 
+// Whoever listens is told of each that is counted, wherever that is.
+const told: RefusedEvent[] = []
+const tell = (event: unknown): void => { told.push(event as RefusedEvent) }
+subscribe('fastify-rooms:refused', tell)
+t.teardown(() => { unsubscribe('fastify-rooms:refused', tell) })
+
 /** Waits until these were refused, and nothing else. */
 async function expect (t: Test, rooms: any, refusals: Partial<Record<Refusal, number>>): Promise<void> {
   const total = (counts: object): number => Object.values(counts).reduce((sum, count) => sum + count, 0)
   await until(() => total(counted(rooms)) >= total(refusals), 8_000)
   t.same(counted(rooms), refusals)
+  const events: Partial<Record<Refusal, number>> = {}
+  for (const event of told) if (event.rooms === rooms) events[event.reason] = (events[event.reason] ?? 0) + 1
+  t.same(events, refusals, 'and told')
 }
 
 t.test('all reasons are there from the start, and the object is a copy', async t => {

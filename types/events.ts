@@ -1,6 +1,6 @@
 import type { BrokerState } from './broker.ts'
 import type { Mode } from './protocol.ts'
-import type { Rooms } from './rooms.ts'
+import type { Refusal, Rooms } from './rooms.ts'
 
 /**
  * What the channels of `node:diagnostics_channel` carry. A message is made where somebody has subscribed, and only then. It holds
@@ -63,6 +63,23 @@ export interface BroadcastEvent extends RoomsEvent {
   id: string | undefined
 }
 
+/** `fastify-rooms:refused`: what `stats().refusals` counts, each once. */
+export interface RefusedEvent extends RoomsEvent {
+  what: 'request' | 'join' | 'frame'
+  reason: Refusal
+  /** Of an HTTP answer; `undefined` for a frame, for a join after its upgrade, and for an upgrade that was cut. */
+  status: number | undefined
+  /** The id of the session; `undefined` for a request. */
+  session: string | undefined
+  /** `undefined` where the request named none that is well formed. */
+  topic: string | undefined
+  topicKey: string | undefined
+  /** `undefined` for a request: whoever is refused may not have been asked for a name yet. */
+  user: string | undefined
+  /** `undefined` for an upgrade that was cut. */
+  address: string | undefined
+}
+
 /** `fastify-rooms:slow`: a member does not read, and its topic's policy is carried out. */
 export interface SlowEvent extends SessionEvent {
   policy: string
@@ -97,6 +114,7 @@ export interface RoomsEvents {
   'fastify-rooms:leave': LeaveEvent
   'fastify-rooms:message': MessageEvent
   'fastify-rooms:broadcast': BroadcastEvent
+  'fastify-rooms:refused': RefusedEvent
   'fastify-rooms:slow': SlowEvent
   'fastify-rooms:error': ErrorEvent
   'fastify-rooms:drain': DrainEvent

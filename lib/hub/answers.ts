@@ -4,7 +4,7 @@ import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/frames.ts'
 import type { PayloadType } from '../payload.ts'
 import type { HubContext } from './context.ts'
-import { refusalOf } from './refusals.ts'
+import { countRefusal, refusalOf } from './refusals.ts'
 import type { MemberSession } from './session.ts'
 
 const closeCodeOf = new Map<unknown, number>([
@@ -50,7 +50,7 @@ export function acknowledge (session: MemberSession, ref: Ref | undefined, id?: 
 /** A message that is no valid frame, or not by its schema: what happens is the host's to say (`onInvalid`). */
 export function invalid (context: HubContext, session: MemberSession, error: Error & { code: string }, ref?: Ref): void {
   context.counters.invalid++
-  context.counters.refusals[refusalOf(error)]++
+  countRefusal(context, session, 'frame', refusalOf(error))
   let reaction: unknown = context.hooks.onInvalid
   if (typeof reaction === 'function') {
     try {
@@ -95,7 +95,7 @@ export function badFrame (context: HubContext, session: MemberSession, fault: st
     return
   }
   context.counters.invalid++
-  context.counters.refusals.badFrames++
+  countRefusal(context, session, 'frame', 'badFrames')
   refuse(context, session, error, ref)
   closeFor(context, session, error)
 }

@@ -1,5 +1,5 @@
 import { channel } from 'node:diagnostics_channel'
-import type { BroadcastResult, BrokerState, DrainEvent, LeaveEvent, Publication, Rooms, RoomsEvents, SessionEvent } from '../../types/index.ts'
+import type { BroadcastResult, BrokerState, DrainEvent, LeaveEvent, Publication, Refusal, RefusedEvent, Rooms, RoomsEvents, SessionEvent } from '../../types/index.ts'
 import type { MemberSession } from './session.ts'
 
 /**
@@ -11,6 +11,7 @@ const channels = {
   leave: channel('fastify-rooms:leave'),
   message: channel('fastify-rooms:message'),
   broadcast: channel('fastify-rooms:broadcast'),
+  refused: channel('fastify-rooms:refused'),
   slow: channel('fastify-rooms:slow'),
   error: channel('fastify-rooms:error'),
   drain: channel('fastify-rooms:drain'),
@@ -52,6 +53,16 @@ export function received (session: MemberSession, bytes: number): void {
 export function published (rooms: Rooms<any>, topicKey: string, publication: Publication, { topic, local, published, id }: BroadcastResult, from: string | undefined): void {
   // The bytes of a payload are counted for it alone.
   if (channels.broadcast.hasSubscribers) publish('broadcast', { rooms, topic, topicKey, from, bytes: publication.payloadLength, local, published, id })
+}
+
+/** A join or a frame was refused. */
+export function refused ({ rooms, id, topic, key, user, connection }: MemberSession, what: 'join' | 'frame', reason: Refusal): void {
+  if (channels.refused.hasSubscribers) publish('refused', { rooms, what, reason, status: undefined, session: id, topic, topicKey: key, user, address: connection.address })
+}
+
+/** A request was refused: an upgrade, or a broadcast. */
+export function requestRefused (rooms: Rooms<any>, reason: Refusal, about?: Pick<RefusedEvent, 'status' | 'topic' | 'topicKey' | 'address'>): void {
+  if (channels.refused.hasSubscribers) publish('refused', { rooms, what: 'request', reason, status: about?.status, session: undefined, topic: about?.topic, topicKey: about?.topicKey, user: undefined, address: about?.address })
 }
 
 /** A member does not read. */

@@ -22,6 +22,7 @@ import { receive, work } from './incoming.ts'
 import { join, serverEnding, type JoinRequest } from './join.ts'
 import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
+import { countRefusal } from './refusals.ts'
 import { Room } from './room.ts'
 import { MemberSession } from './session.ts'
 import { Subscription } from './subscription.ts'
@@ -163,7 +164,7 @@ export class Hub implements HubContext {
       const code = violationCode(error)
       if (code === undefined) return
       this.counters.invalid++
-      this.counters.refusals.protocol++
+      countRefusal(this, session, 'frame', 'protocol')
       connection.closes()
       this.end(session, { code, reason: '', by: 'peer' })
     })
@@ -208,7 +209,7 @@ export class Hub implements HubContext {
       session.dismissed = true
       if (!wasOpen) {
         this.counters.refused++
-        this.counters.refusals[refusal ?? 'other']++
+        countRefusal(this, session, 'join', refusal ?? 'other')
       }
       sayGoodbye(session, code, reason)
       if (wasOpen) room!.flushMember(session)

@@ -9,7 +9,7 @@ import { sendDirect } from './directs.ts'
 import * as events from './events.ts'
 import { setInfo } from './infos.ts'
 import { ifPermitted, proceed } from './permission.ts'
-import { refusalOf } from './refusals.ts'
+import { countRefusal, refusalOf } from './refusals.ts'
 import type { MemberSession } from './session.ts'
 
 type FrameOf<T extends ClientFrame['type']> = ClientFrame & { type: T }
@@ -99,7 +99,7 @@ function failed (hub: HubContext, session: MemberSession, { ref }: ClientFrame, 
   const own = error.code === 'FST_ROOMS_INVALID_PAYLOAD' || !isForPeer(error)
   if (own) hub.fail(error, session)
   const shown = own ? new FST_ROOMS_HANDLER_FAILED() : error
-  hub.counters.refusals[refusalOf(shown)]++
+  countRefusal(hub, session, 'frame', refusalOf(shown))
   refuse(hub, session, shown, ref)
 }
 

@@ -1,4 +1,7 @@
 import type { Refusal, Refusals } from '../../types/index.ts'
+import type { HubContext } from './context.ts'
+import * as events from './events.ts'
+import type { MemberSession } from './session.ts'
 
 /** What was refused, by an error's code; the rest is known by the status. */
 const byCode: Readonly<Record<string, Refusal>> = {
@@ -52,4 +55,10 @@ export function refusalOfStatus (status: number): Refusal {
 export function refusalOf (error: Error): Refusal {
   const { code, statusCode } = error as { code?: unknown, statusCode?: unknown }
   return byCode[String(code)] ?? refusalOfStatus(typeof statusCode === 'number' ? statusCode : 500)
+}
+
+/** Counts what was refused to a session, and tells who listens. */
+export function countRefusal ({ counters }: Pick<HubContext, 'counters'>, session: MemberSession, what: 'join' | 'frame', reason: Refusal): void {
+  counters.refusals[reason]++
+  events.refused(session, what, reason)
 }

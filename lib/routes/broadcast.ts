@@ -40,7 +40,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
         ...(definition.family ? { params: paramsSchema(definition) } : {})
       } as FastifySchema,
       ...compilers,
-      ...countRefusals(hub.counters.refusals, hooks),
+      ...countRefusals(hub, definition, hooks),
       preValidation: [demandBody, ...list(preValidation)],
       preHandler: [...list(preHandler), broadcastAccess(context, definition)],
       handler

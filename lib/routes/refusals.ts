@@ -1,7 +1,11 @@
 import type { FastifyReply, FastifyRequest, RouteShorthandOptions } from 'fastify'
-import type { Refusal, Refusals } from '../../types/index.ts'
+import type { Refusal } from '../../types/index.ts'
+import { requestRefused } from '../hub/events.ts'
+import type { Hub } from '../hub/hub.ts'
 import { refusalOf, refusalOfStatus } from '../hub/refusals.ts'
+import { isTopicName } from '../protocol/topic-name.ts'
 import { kRefusal } from '../symbols.ts'
+import type { TopicDefinition } from '../topics.ts'
 import { list } from './add-route.ts'
 
 type Hooks = Pick<RouteShorthandOptions, 'onError' | 'onResponse'>
@@ -16,11 +20,21 @@ function note (request: FastifyRequest, _reply: FastifyReply, error: Error & { c
   done()
 }
 
+function topicOf ({ key, stem, family }: TopicDefinition, { params }: FastifyRequest): string | undefined {
+  if (!family) return key
+  const name = stem + (params as { topic: string }).topic
+  return isTopicName(name) ? name : undefined
+}
+
 /** The host's hooks of a route, and ours after them, which count what is refused over HTTP: before an upgrade, or of a broadcast. */
-export function countRefusals (refusals: Refusals, { onError, onResponse }: Hooks): Required<Hooks> {
-  const count = (request: FastifyRequest, { statusCode }: FastifyReply, done: () => void): void => {
-    // A hook of the host may refuse without an error.
-    if (statusCode >= 400 && statusCode !== upgradeRequired) refusals[(request as Answered)[kRefusal] ?? refusalOfStatus(statusCode)]++
+export function countRefusals (hub: Hub, definition: TopicDefinition, { onError, onResponse }: Hooks): Required<Hooks> {
+  const count = (request: FastifyRequest, { statusCode: status }: FastifyReply, done: () => void): void => {
+    if (status >= 400 && status !== upgradeRequired) {
+      // A hook of the host may refuse without an error.
+      const reason = (request as Answered)[kRefusal] ?? refusalOfStatus(status)
+      hub.counters.refusals[reason]++
+      requestRefused(hub.rooms, reason, { status, topic: topicOf(definition, request), topicKey: definition.key, address: request.ip })
+    }
     done()
   }
   return { onError: [...list(onError), note] as never, onResponse: [...list(onResponse), count] as never }

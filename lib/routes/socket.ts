@@ -79,7 +79,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
         ...(definition.family ? { params: paramsSchema(definition) } : {})
       },
       ...compilers,
-      ...countRefusals(hub.counters.refusals, hooks),
+      ...countRefusals(hub, definition, hooks),
       preHandler: [...list(preHandler), joinAccess(context, definition), answerWithHello],
       handler: upgradeRequired,
       wsHandler: wsHandler as never
