@@ -46,6 +46,7 @@ export const FST_ROOMS_HANDLER_FAILED = createError('FST_ROOMS_HANDLER_FAILED', 
 // Sessions.
 export const FST_ROOMS_NO_SUCH_SESSION = createError<[string]>('FST_ROOMS_NO_SUCH_SESSION', 'there is no session "%s" here', 404)
 export const FST_ROOMS_SESSION_CLOSED = createError<[string]>('FST_ROOMS_SESSION_CLOSED', 'session "%s" has closed', 410)
+export const FST_ROOMS_INVALID_POLICY = createError<[string]>('FST_ROOMS_INVALID_POLICY', 'slow.policy returned %s; it returns "close", "latest" or "drop", and at once', 500)
 export const FST_ROOMS_SESSION_CLAIMED = createError<[string]>('FST_ROOMS_SESSION_CLAIMED', 'the messages of session "%s" are already being read', 409)
 export const FST_ROOMS_ASK_TIMEOUT = createError<[string, number]>('FST_ROOMS_ASK_TIMEOUT', 'session "%s" did not answer within %d ms', 504)
 export const FST_ROOMS_NOT_ASKABLE = createError<[string]>('FST_ROOMS_NOT_ASKABLE', 'session "%s" is in raw mode, where nothing can be answered', 409)

@@ -3,6 +3,7 @@ import { Value, ValueErrorType } from '@sinclair/typebox/value'
 import type { FastifyRequest, LogLevel, RouteShorthandOptions } from 'fastify'
 import type { Broker, TopicMap } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
+import type { SlowRule } from './topics.ts'
 
 const functionOf = (description: string): TSchema => Type.Unsafe<(...args: never[]) => unknown>({ [Kind]: 'RoomsFunction', description })
 const instanceOf = (description: string, functions: string[] = []): TSchema => Type.Unsafe<object>({ [Kind]: 'RoomsObject', description, functions })
@@ -17,6 +18,9 @@ const group = <P extends TProperties>(properties: P, description: string) => Typ
 const milliseconds = (minimum: number, value: number, description: string) => Type.Integer({ minimum, maximum: 2 ** 31 - 1, default: value, description })
 const count = (value: number, description: string, minimum = 1) => Type.Integer({ minimum, default: value, description })
 
+const policies = [Type.Literal('close'), Type.Literal('latest'), Type.Literal('drop')]
+const slowBytes = 'bytes waiting for one member, a whole number from 1'
+
 const topicSchema = Type.Object({
   message: Type.Optional(instanceOf('a JSON Schema object')),
   publish: Type.Optional(Type.Union([Type.Literal(true), instanceOf('a schema')], { description: 'true or a JSON Schema object' })),
@@ -25,8 +29,12 @@ const topicSchema = Type.Object({
   limits: Type.Optional(Type.Object({
     members: Type.Optional(Type.Integer({ minimum: 1, description: 'a whole number from 1' })),
     payload: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes, a whole number from 1' }))
-  }, { additionalProperties: false, description: 'an object with "members" and "payload"' }))
-}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post" and "limits"' })
+  }, { additionalProperties: false, description: 'an object with "members" and "payload"' })),
+  slow: Type.Optional(Type.Object({
+    policy: Type.Optional(Type.Union(policies, { description: '"close", "latest" or "drop"' })),
+    bytes: Type.Optional(Type.Integer({ minimum: 1, description: slowBytes }))
+  }, { additionalProperties: false, description: 'an object with "policy" and "bytes"' }))
+}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post", "limits" and "slow"' })
 
 /** What a route of ours takes from the host: hooks and labels, nothing that could switch validation off. */
 const hooks = Type.Union([functionOf('a hook'), Type.Array(functionOf('a hook'))], { description: 'a hook or an array of hooks' })
@@ -85,8 +93,8 @@ export const optionsSchema = Type.Object({
     handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, and again for onJoin, a whole number from 100')
   }, 'an object of bounds'),
   slow: group({
-    policy: Type.Literal('close', { default: 'close', description: '"close"' }),
-    bytes: count(1_048_576, 'bytes waiting for one member, a whole number from 1')
+    policy: Type.Union([...policies, functionOf('a function')], { default: 'close', description: '"close", "latest", "drop", or a function of (session, { bytes }) that returns one of them' }),
+    bytes: count(1_048_576, slowBytes)
   }, 'an object with "policy" and "bytes"'),
   drain: group({
     timeout: milliseconds(0, 5_000, 'milliseconds for the goodbye, a whole number from 0')
@@ -121,7 +129,7 @@ export interface ResolvedOptions {
   readonly heartbeat: false | { readonly interval: number, readonly timeout: number }
   readonly expiry: { readonly notice: number }
   readonly limits: { readonly connections: number, readonly perAddress?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
-  readonly slow: { readonly policy: 'close', readonly bytes: number }
+  readonly slow: SlowRule
   readonly drain: { readonly timeout: number }
   readonly broker?: Broker
   readonly websocket: { readonly options?: Record<string, unknown> }

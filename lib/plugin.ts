@@ -87,14 +87,13 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
 
   const shared = app.getSchemas()
   const compile = schemaCompiler(shared)
-  const registry = new TopicRegistry(options.topics, payloadCompiler(compile, shared), options.limits.payload)
+  const registry = new TopicRegistry(options.topics, payloadCompiler(compile, shared), { maxPayload: options.limits.payload, slow: options.slow })
   checkTogether(app, options, registry)
 
   const hub = new Hub(options.broker ?? memoryBroker(), hooksOf(options), {
     heartbeat: options.heartbeat,
     notice: options.expiry.notice,
     limits: options.limits,
-    slowBytes: options.slow.bytes,
     drainTimeout: options.drain.timeout,
     deflate: deflateOptions((hosted ? app.websocketServer.options : options.websocket.options)?.perMessageDeflate)
   }, app.log)

@@ -1,9 +1,11 @@
 import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, KickSelector, Member, Rooms, Stats, SubscribeOptions } from '../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from './errors.ts'
 import { Asks } from './hub/asks.ts'
+import type { Origin } from './hub/context.ts'
 import type { Hub } from './hub/hub.ts'
 import { describe } from './hub/presence.ts'
 import { checkClose, type MemberSession } from './hub/session.ts'
+import { isKey, maxKeyLength } from './protocol/parse.ts'
 import { kInside } from './symbols.ts'
 import type { TopicRegistry } from './topics.ts'
 
@@ -19,9 +21,11 @@ function wholeNumber (name: string, value: unknown, fallback: number): number {
 }
 
 /** @throws FST_ROOMS_INVALID_ARGUMENT */
-export function checkExcept (except: unknown): string | undefined {
-  if (except === undefined || typeof except === 'string') return except
-  throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
+export function checkBroadcast (options: BroadcastOptions | undefined): Origin {
+  const { except, key } = options ?? {}
+  if (except !== undefined && typeof except !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
+  if (key !== undefined && !isKey(key)) throw new FST_ROOMS_INVALID_ARGUMENT('key', `a string of 1 to ${maxKeyLength} characters`)
+  return { except, key }
 }
 
 /** `app.rooms`: what the host asks of the hub, checked. */
@@ -41,8 +45,8 @@ export class HubRooms implements Rooms<any> {
 
   async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
     const definition = this.#registry.get(topic)
-    const except = checkExcept(options?.except)
-    return this.#hub.publish(definition, topic, definition.message.serialise(payload), { except })
+    const origin = checkBroadcast(options)
+    return this.#hub.publish(definition, topic, definition.message.serialise(payload), origin)
   }
 
   async send (session: string, payload: unknown): Promise<void> {
@@ -67,8 +71,12 @@ export class HubRooms implements Rooms<any> {
   async members (topic: string, options: { limit?: number } = {}): Promise<Member<any>[]> {
     this.#registry.get(topic)
     const limit = wholeNumber('limit', options.limit, defaultMembers)
-    const members = this.#hub.roomByTopic.get(topic)?.members ?? []
-    return members.filter(member => member.state === 'open').slice(0, limit).map(describe)
+    const members: Member[] = []
+    for (const member of this.#hub.roomByTopic.get(topic)?.open() ?? []) {
+      if (members.length === limit) break
+      members.push(describe(member))
+    }
+    return members
   }
 
   async count (topic: string): Promise<number> {
@@ -109,9 +117,13 @@ export class HubRooms implements Rooms<any> {
     const { links, roomByTopic, counters } = this.#hub
     let members = 0
     let queuedBytes = 0
-    for (const room of roomByTopic.values()) members += room.size
+    let lagging = 0
+    for (const room of roomByTopic.values()) {
+      members += room.size
+      lagging += room.laggards.size
+    }
     for (const { connection } of links) queuedBytes += connection.bufferedBytes
-    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, ...counters, refusals: { ...counters.refusals } }
+    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, lagging, ...counters, refusals: { ...counters.refusals } }
   }
 
   health (): Health {

@@ -1,4 +1,4 @@
-import type { TopicMap, TopicOptions, TopicsAsData } from '../types/index.ts'
+import type { SlowPolicy, TopicMap, TopicOptions, TopicsAsData } from '../types/index.ts'
 import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_NO_SUCH_TOPIC, asError } from './errors.ts'
 import { anyPayload, schemaFault, type CompilePayload, type PayloadType } from './payload.ts'
 import { isTopicName, maxTopicLength } from './protocol/topic-name.ts'
@@ -6,6 +6,18 @@ import { isTopicName, maxTopicLength } from './protocol/topic-name.ts'
 /** Declares topics. Returns its argument: what it does is to keep the names and schemas as literal types. */
 export function defineTopics<const T extends TopicMap> (topics: T & TopicsAsData<T>): T {
   return topics
+}
+
+/** What happens to a member for which more than so many bytes wait. */
+export interface SlowRule {
+  readonly policy: SlowPolicy | ((session: never, backlog: { bytes: number }) => unknown)
+  readonly bytes: number
+}
+
+/** What the options say for topics that do not say it themselves. */
+export interface TopicDefaults {
+  readonly maxPayload: number
+  readonly slow: SlowRule
 }
 
 /** A topic, or a family of them, as compiled. */
@@ -26,9 +38,10 @@ export interface TopicDefinition {
   readonly post: boolean | string
   readonly maxMembers: number
   readonly maxPayload: number
+  readonly slow: SlowRule
 }
 
-function define (key: string, options: TopicOptions, compile: CompilePayload, maxPayload: number): TopicDefinition {
+function define (key: string, options: TopicOptions, compile: CompilePayload, defaults: TopicDefaults): TopicDefinition {
   const family = key.endsWith('*')
   const stem = family ? key.slice(0, -1) : key
   if (!isTopicName(family ? `${stem}x` : stem)) {
@@ -61,7 +74,8 @@ function define (key: string, options: TopicOptions, compile: CompilePayload, ma
     presence: options.presence === undefined ? null : payload('presence'),
     post: options.post ?? false,
     maxMembers: options.limits?.members ?? Infinity,
-    maxPayload: options.limits?.payload ?? maxPayload
+    maxPayload: options.limits?.payload ?? defaults.maxPayload,
+    slow: { policy: options.slow?.policy ?? defaults.slow.policy, bytes: options.slow?.bytes ?? defaults.slow.bytes }
   }
 }
 
@@ -74,9 +88,9 @@ export class TopicRegistry {
   readonly #families: TopicDefinition[] = []
 
   /** @throws FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_INVALID_SCHEMA */
-  constructor (topics: TopicMap | undefined, compile: CompilePayload, maxPayload: number) {
+  constructor (topics: TopicMap | undefined, compile: CompilePayload, defaults: TopicDefaults) {
     this.open = topics === undefined
-    this.definitions = Object.entries(topics ?? { '*': { publish: true, presence: true, post: true } }).map(([key, options]) => define(key, options, compile, maxPayload))
+    this.definitions = Object.entries(topics ?? { '*': { publish: true, presence: true, post: true } }).map(([key, options]) => define(key, options, compile, defaults))
     for (const definition of this.definitions) {
       if (!definition.family) {
         this.#exact.set(definition.key, definition)

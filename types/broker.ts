@@ -19,6 +19,8 @@ export interface Publication {
   payloadLength: number
   /** A session that is not to receive it live. No access control. */
   except?: string
+  /** Names the value that this message is the newest of. It stands in `tail`, too. */
+  key?: string
   /** When the publisher stops waiting, in milliseconds since 1970. */
   deadline: number
 }

@@ -2,7 +2,7 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest, RouteShorthandOptions } from 'fastify'
 import type { Broker } from './broker.ts'
 import type { AnySession, Session } from './session.ts'
-import type { Closed, Converted, Publish, Publishable, TopicMap, TopicName, Topics } from './topics.ts'
+import type { Closed, Converted, Publish, Publishable, SlowPolicy, TopicMap, TopicName, Topics } from './topics.ts'
 
 /** Who a request is. */
 export interface Identity {
@@ -44,8 +44,11 @@ export interface InvalidMessage {
   details?: { path: string, message: string }[]
 }
 
-type OnMessage<K extends string, T> = (session: Session<K, T>, payload: Publish<K, T>) => unknown
-type Handlers<T> = Closed<T> extends false ? { onMessage?: Record<string, (session: Session<string, T>, payload: any) => unknown> } :
+/** What else a member's message says. `key`: what it is the newest value of; a handler that broadcasts passes it on. */
+export interface MessageDetails { key: string | undefined }
+
+type OnMessage<K extends string, T> = (session: Session<K, T>, payload: Publish<K, T>, message: MessageDetails) => unknown
+type Handlers<T> = Closed<T> extends false ? { onMessage?: Record<string, (session: Session<string, T>, payload: any, message: MessageDetails) => unknown> } :
     [Converted<T>] extends [never] ? { onMessage?: { [K in keyof T & string]?: K extends Publishable<T> ? OnMessage<K, T> : never } } :
         { onMessage: { [K in Converted<T>]: OnMessage<K, T> } & { [K in Exclude<Publishable<T>, Converted<T>>]?: OnMessage<K, T> } }
 
@@ -103,8 +106,12 @@ export type RoomsOptions<T = Topics> = {
     /** Milliseconds for an upgrade, and again for `onJoin`. Default 10,000. */
     handshake?: number
   }
-  /** What happens to a member that does not read: closed (4201) over so many waiting bytes. Default 1,048,576. */
-  slow?: { policy?: 'close', bytes?: number }
+  /**
+   * What happens to a member that reads more slowly than its room speaks: bytes left over from an earlier turn of the event loop, with those of
+   * this one, are over `bytes` (default 1,048,576). A topic's own `slow` comes first. Default `'close'`. A function decides at once; a throw,
+   * or what is none of the three, closes.
+   */
+  slow?: { policy?: SlowPolicy | ((session: AnySession<T>, backlog: { bytes: number }) => SlowPolicy), bytes?: number }
   /** Milliseconds for the goodbye when the app closes. Default 5,000; must fit into Fastify's `pluginTimeout`. */
   drain?: { timeout?: number }
   /** What carries publications. Default `memoryBroker()`. */

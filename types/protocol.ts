@@ -49,6 +49,8 @@ export interface MessageFrame<Data = unknown> {
   /** The session that published it, where a member did. */
   from?: string
   user?: string
+  /** The value that this message is the newest of. */
+  key?: string
 }
 
 export interface DirectFrame<Data = unknown> {
@@ -82,6 +84,18 @@ export interface ExpiringFrame {
   in: number
 }
 
+/** Messages of the room that this member read too slowly for, and will not get. */
+export interface GapFrame {
+  type: 'gap'
+  /** How many messages. */
+  count: number
+  reason: 'slow'
+  /** The position before the first of them. Absent where there are no positions. */
+  from?: string
+  /** The position of the last of them. */
+  to?: string
+}
+
 export interface ByeFrame {
   type: 'bye'
   code: number
@@ -93,11 +107,11 @@ export interface ByeFrame {
 }
 
 /** Everything the server sends. A receiver ignores members and types that it does not know. */
-export type ServerFrame = HelloFrame | MessageFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ExpiringFrame | ByeFrame
+export type ServerFrame = HelloFrame | MessageFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ExpiringFrame | GapFrame | ByeFrame
 
 /** Everything a client may send. A listener never has to send anything. */
 export type ClientFrame =
-  | { type: 'message', data: unknown, ref?: Ref }
+  | { type: 'message', data: unknown, ref?: Ref, key?: string }
   | { type: 'direct', to: string, data: unknown, ref?: Ref }
   | { type: 'ack', ref: Ref, data?: unknown }
   | { type: 'presence', info?: unknown, ref?: Ref }

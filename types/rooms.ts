@@ -5,6 +5,11 @@ import type { Info, Message, Payload, TopicName, Topics } from './topics.ts'
 export interface BroadcastOptions {
   /** The id of one session that is not to receive it. Live delivery only, no access control. */
   except?: string
+  /**
+   * Names the value that this message is the newest of (a sensor, say): a member that reads slowly under `slow: 'latest'` gets only the
+   * newest of each. 1 to 255 characters; members see it.
+   */
+  key?: string
 }
 
 export interface BroadcastResult<N extends string = string> {
@@ -78,6 +83,8 @@ export interface Stats {
   members: number
   /** Gauge: bytes accepted for sending that the operating system has not taken yet. */
   queuedBytes: number
+  /** Gauge: members that read too slowly, and are sent nothing of their room until they have read. */
+  lagging: number
   /** Sessions that became members. */
   joined: number
   /** Messages to rooms: from code, the broadcast route and members. */
@@ -98,6 +105,10 @@ export interface Stats {
   refused: number
   /** Members closed for not reading (4201). */
   slow: number
+  /** Messages that members did not get for reading too slowly (`drop`). */
+  dropped: number
+  /** Messages that members did not get for reading too slowly, since a newer one took their place (`latest`). */
+  conflated: number
   /** Connections ended for silence (4203). */
   silent: number
   /** Sessions ended because their credentials had (4300). */

@@ -16,7 +16,7 @@ declare const text: string
 describe('broadcast', () => {
   test('takes a declared name and its payload', () => {
     expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' })
-    expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' }, { except: 'session' })
+    expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' }, { except: 'session', key: 'kitchen' })
     expect(rooms.broadcast).type.toBeCallableWith('chat:42', { text: 'x' })
     expect(rooms.broadcast).type.toBeCallableWith(`chat:${42}` as const, { text: 'x' })
     expect(rooms.broadcast).type.toBeCallableWith('any', 42)
@@ -58,6 +58,7 @@ describe('broadcast', () => {
   test('refuses options that there are not', () => {
     expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { expect: 'session' })
     expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { except: 1 })
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { key: 1 })
   })
 
   test('resolves with what was done', () => {
@@ -144,7 +145,7 @@ describe('a client without a port', () => {
     expect(rooms.inject).type.not.toBeCallableWith('/news', { mode: 'rooms.v2' })
     const client = {} as InjectedClient
     expect(client.next()).type.toBe<Promise<string | ServerFrame>>()
-    expect(client.next('message')).type.toBe<Promise<{ type: 'message', id?: string, data: unknown, from?: string, user?: string }>>()
+    expect(client.next('message')).type.toBe<Promise<{ type: 'message', id?: string, data: unknown, from?: string, user?: string, key?: string }>>()
     expect(client.next).type.not.toBeCallableWith('massage')
     expect(client.closed).type.toBe<Promise<{ code: number, reason: string }>>()
   })

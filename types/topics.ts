@@ -39,6 +39,20 @@ export interface TopicLimits {
   payload?: number
 }
 
+/**
+ * What happens to a member that reads too slowly. `close`: it is closed with 4201, and may come back for what it missed. `latest`: what it
+ * misses is replaced by the newest message of each `key`, sent when it has read. `drop`: what it misses is dropped, and one `gap` frame says
+ * so when it has read. Private messages are never dropped: over the bound with them the member is closed, whatever the policy.
+ */
+export type SlowPolicy = 'close' | 'latest' | 'drop'
+
+/** What happens to members of one topic that read too slowly; each overrides the option of the same name under `slow`. */
+export interface TopicSlow {
+  policy?: SlowPolicy
+  /** Bytes that may wait for one member. */
+  bytes?: number
+}
+
 /** One declared topic, or one family of topics (its key ends in `*`). Data only. */
 export interface TopicOptions {
   /** Schema of what members receive. Absent: any JSON. */
@@ -50,6 +64,7 @@ export interface TopicOptions {
   /** `true`: a broadcast route at the topic's own URL; a path: there instead (under `prefix`, exact topics only). Absent: none. */
   post?: true | `/${string}`
   limits?: TopicLimits
+  slow?: TopicSlow
 }
 
 /** Topic names and families (`chat:*`) to what is known of them. */
@@ -58,7 +73,7 @@ export type TopicMap = Record<string, TopicOptions>
 type Data<O, Known> = { [K in keyof O]: K extends keyof Known ? O[K] extends (...args: never[]) => unknown ? never : O[K] : never }
 
 /** Demands what a type parameter does not by itself: no option that there is not, and no function. */
-export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) }
+export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) }
 
 /**
  * The topics of this program. Declare it once, and `app.rooms`, hooks and options are typed everywhere:

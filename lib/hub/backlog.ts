@@ -1,59 +1,91 @@
+import type { SlowPolicy } from '../../types/index.ts'
+import { FST_ROOMS_INVALID_POLICY, asError } from '../errors.ts'
+import type { HubContext } from './context.ts'
+import { fellBehind } from './events.ts'
+import { serverEnding } from './join.ts'
+import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
+import type { Turn } from './turn.ts'
+
+const policies: readonly unknown[] = ['close', 'latest', 'drop'] satisfies SlowPolicy[]
 
 /**
- * Finds members that do not read: more than the bound waits for them, and not only from this turn of the loop, since a member
- * with nothing waiting takes whatever one turn queues. The verdict falls during a fan-out and is carried out after it, so that
- * what the end of a membership sets off comes after the message and not in the midst of it.
+ * What becomes of members that read too slowly: more than the bound would wait for them, some of it from an earlier turn. A member for
+ * which nothing waits takes whatever one turn brings, however much.
  */
 export class Backlog {
-  readonly bytes: number
-  readonly #end: (session: MemberSession) => void
-  #slow: MemberSession[] = []
-  #fanOuts = 0
-  #turn = 1
-  #turnEnds = false
+  readonly #hub: HubContext
+  readonly #turn: Turn
 
-  /** @param bytes - the bound; @param end - carries out the verdict. */
-  constructor (bytes: number, end: (session: MemberSession) => void) {
-    this.bytes = bytes
-    this.#end = end
+  constructor (hub: HubContext, turn: Turn) {
+    this.#hub = hub
+    this.#turn = turn
   }
 
-  /** Something was queued to a member. A property, because it is handed into the fan-out. */
-  readonly sent = (session: MemberSession): void => {
-    const { connection } = session
-    if (connection.condemned) return
-    if (connection.bufferedBytes <= this.bytes) {
-      connection.overTurn = 0
-    } else if (connection.overTurn === 0) {
-      connection.overTurn = this.#turn
-      this.#endTurn()
-    } else if (connection.overTurn !== this.#turn) {
-      connection.condemned = true
-      this.#slow.push(session)
-      if (this.#fanOuts === 0) this.#endSlow()
+  /** Decides on members that a fan-out has left behind. After it, since what the end of a membership sets off comes after the message. */
+  judge (room: Room, behind: readonly MemberSession[]): void {
+    for (const session of behind) {
+      const { connection, lag } = session
+      if (lag === undefined) continue // the hooks of one before it have ended it
+      const owed = lag.owed.reduce((bytes, frame) => bytes + frame.length, 0)
+      const isOver = lag.isLost || (owed > 0 && connection.bufferedBytes + owed > room.definition.slow.bytes)
+      const policy = isOver ? 'close' : this.#policy(session)
+      if (session.lag !== lag) continue // the host has ended it
+      if (policy === 'close') this.#close(session)
+      else {
+        fellBehind(session, policy)
+        connection.sendAll(lag.owed.splice(0))
+        room.settle(lag, policy)
+        this.#await(room, session).catch((error: unknown) => { this.#hub.fail(asError(error), session) })
+      }
     }
   }
 
-  fanOut<T> (run: () => T): T {
-    this.#fanOuts++
+  async #await (room: Room, session: MemberSession): Promise<void> {
     try {
-      return run()
-    } finally {
-      if (--this.#fanOuts === 0) this.#endSlow()
+      await session.connection.drained()
+    } catch {
+      return // it has gone
+    }
+    room.caughtUp(session, this.#turn.now)
+  }
+
+  /** Whether a member can be sent a private frame; where not, it is closed, whatever the policy: nothing private is ever dropped. */
+  admits (session: MemberSession, bytes: number): boolean {
+    const { connection } = session
+    const waiting = connection.bufferedBytes
+    if (waiting === 0) connection.emptyTurn = this.#turn.now
+    else if (connection.emptyTurn !== this.#turn.now && waiting + bytes > session.definition.slow.bytes) {
+      this.#close(session)
+      return false
+    }
+    return true
+  }
+
+  /** A private frame was written: what is left of it when the turn ends is from an earlier one. */
+  sent ({ connection }: MemberSession): void {
+    if (connection.bufferedBytes > 0) this.#turn.mark()
+  }
+
+  #policy (session: MemberSession): SlowPolicy {
+    const { policy } = session.definition.slow
+    if (typeof policy !== 'function') return policy
+    try {
+      const answer = policy(session as never, { bytes: session.connection.bufferedBytes })
+      if (policies.includes(answer)) return answer as SlowPolicy
+      // It decides at once. Nobody waits for an asynchronous one, but its failure is heard.
+      Promise.resolve(answer).catch((error: unknown) => { this.#hub.fail(asError(error), session) })
+      throw new FST_ROOMS_INVALID_POLICY(typeof answer === 'string' ? JSON.stringify(answer.slice(0, 64)) : typeof answer)
+    } catch (error) {
+      this.#hub.fail(asError(error), session)
+      return 'close'
     }
   }
 
-  #endSlow (): void {
-    for (const session of this.#slow.splice(0)) this.#end(session)
-  }
-
-  #endTurn (): void {
-    if (this.#turnEnds) return
-    this.#turnEnds = true
-    setImmediate(() => {
-      this.#turn++
-      this.#turnEnds = false
-    })
+  #close (session: MemberSession): void {
+    session.connection.condemned = true
+    fellBehind(session, 'close')
+    this.#hub.counters.slow++
+    this.#hub.end(session, serverEnding(4201))
   }
 }

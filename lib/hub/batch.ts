@@ -5,6 +5,8 @@ type Piece = Buffer | { from: number, to: number }
 export class Batch {
   readonly frames: Buffer[]
   readonly #starts = [0]
+  /** The places of frames that are no messages. */
+  readonly #others: number[] = []
   #bytes: number
   #whole: Buffer | undefined
 
@@ -15,7 +17,7 @@ export class Batch {
   }
 
   get length (): number { return this.frames.length }
-  get bytes (): number { return this.#bytes }
+  get size (): number { return this.#bytes }
 
   push (frame: Buffer): void {
     this.#starts.push(this.#bytes)
@@ -28,6 +30,16 @@ export class Batch {
   get whole (): Buffer {
     this.#whole ??= Buffer.concat(this.frames, this.#bytes)
     return this.#whole
+  }
+
+  /** The last frame is no message. */
+  markOther (): void {
+    this.#others.push(this.length - 1)
+  }
+
+  /** How many of some of the frames are messages. */
+  messages (from: number, to: number): number {
+    return to - from - this.#others.filter(place => place >= from && place < to).length
   }
 
   /** The bytes of some of the frames. No copy. */
@@ -43,6 +55,8 @@ export class Batch {
 export class View {
   readonly #batch: Batch
   readonly #pieces: Piece[] = []
+  /** The first frame of the batch that can be for it. */
+  readonly #start: number
   /** The first frame of the batch that it has not got. */
   #cursor: number
   /** Bytes of its own frames. */
@@ -50,6 +64,7 @@ export class View {
 
   constructor (batch: Batch, cursor: number) {
     this.#batch = batch
+    this.#start = cursor
     this.#cursor = cursor
   }
 
@@ -70,6 +85,24 @@ export class View {
   catchUp (to = this.#batch.length): void {
     if (this.#cursor < to) this.#pieces.push({ from: this.#cursor, to })
     this.#cursor = to
+  }
+
+  /** How many bytes that is. */
+  get size (): number {
+    return this.#pieces.reduce((size, piece) => size + (Buffer.isBuffer(piece) ? piece : this.#batch.slice(piece.from, piece.to)).length, 0)
+  }
+
+  /** How many messages the room has sent since it began. */
+  get span (): number { return this.#batch.messages(this.#start, this.#batch.length) }
+
+  /** How many of them it gets. */
+  get messages (): number {
+    return this.#pieces.reduce((count, piece) => count + (Buffer.isBuffer(piece) ? 0 : this.#batch.messages(piece.from, piece.to)), 0)
+  }
+
+  /** Its own frames alone. */
+  own (): Buffer[] {
+    return this.#pieces.filter(piece => Buffer.isBuffer(piece))
   }
 
   /** All that it gets, as it goes onto the wire; `undefined` where that is nothing. */

@@ -72,8 +72,8 @@ export class Connection implements PublicConnection {
   readonly #direct: Socket | undefined
   /** Of the messages that it gets. Frames of its own are not compressed. */
   readonly encoding: Encoding
-  /** The turn in which more than the bound waited for it; 0 where less does. */
-  overTurn = 0
+  /** The last turn in which nothing waited for it before something was sent: all that waits now is of that turn, or later. */
+  emptyTurn = 0
   /** It is to be closed for not reading: rule 6, nothing more is queued to it. */
   condemned = false
   readonly mode: Mode
@@ -81,6 +81,9 @@ export class Connection implements PublicConnection {
   readonly #transport: Transport | undefined
   readonly #close: WebSocketLike['close']
   #drained: Promise<void> | undefined
+  /** Bytes that had left Node.js, and those that the operating system had not taken of the rest, when `hasTaken` last looked. */
+  #written = 0
+  #unsent = 0
   /** Kept by the heartbeat: `bytesRead` when it last looked, and when that changed. */
   seenBytes = 0
   seenAt: number
@@ -108,6 +111,19 @@ export class Connection implements PublicConnection {
   /** Bytes received so far; `undefined` for a stream inside the process, which cannot go silent. */
   get bytesRead (): number | undefined { return this.#transport?.bytesRead }
 
+  /** Whether the peer has taken some of what waits for it since this was last asked. Its pong may stand behind all of that. */
+  hasTaken (): boolean {
+    const direct = this.#direct as Socket & { _handle?: { writeQueueSize?: number } | null } | undefined
+    if (direct === undefined || direct.writableLength === 0) return false
+    const written = direct.bytesWritten - direct.writableLength
+    // What is left of a write under way: not public, but what the socket's own time-out goes by.
+    const unsent = direct._handle?.writeQueueSize ?? 0
+    if (written === this.#written && unsent === this.#unsent) return false
+    this.#written = written
+    this.#unsent = unsent
+    return true
+  }
+
   /** One frame. */
   send (frame: Buffer): void {
     if (!this.#takes()) return
@@ -133,6 +149,13 @@ export class Connection implements PublicConnection {
     if (bytes !== undefined) this.#direct.write(bytes)
   }
 
+  /** Several frames of its own, in one write. */
+  sendAll (frames: Buffer[]): void {
+    if (frames.length === 0 || !this.#takes()) return
+    if (this.#direct !== undefined) this.#direct.write(Buffer.concat(frames))
+    else this.#sendEach(frames)
+  }
+
   /** Settles when the operating system has taken what waits; rejects when the connection closes first. */
   drained (): Promise<void> {
     this.#drained ??= (this.#direct?.writableNeedDrain === true ? nextDrain(this.#direct) : this.#pollDrained()).finally(() => { this.#drained = undefined })
@@ -150,8 +173,6 @@ export class Connection implements PublicConnection {
 
   /** Before each write. After the close frame, and after the verdict to close it as slow, nothing leaves any more. */
   #takes (): boolean {
-    // What was over the bound has left meanwhile: it may take what comes now, however much that is.
-    if (this.overTurn !== 0 && this.bufferedBytes === 0) this.overTurn = 0
     return this.isOpen && !this.condemned
   }
 

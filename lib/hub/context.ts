@@ -1,5 +1,6 @@
 import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Refusal, Rooms } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
+import type { Backlog } from './backlog.ts'
 import type { Counters } from './counters.ts'
 import type { DeflateOptions } from './deflate.ts'
 import type { Expiry } from './expiry.ts'
@@ -17,7 +18,7 @@ export interface Log {
 /** The host's functions, loosely typed: the public types have checked them. */
 export interface Hooks {
   authorize: ((context: AuthorizeContext<any>) => unknown) | undefined
-  onMessage: ReadonlyMap<string, (session: MemberSession, payload: unknown) => unknown>
+  onMessage: ReadonlyMap<string, (session: MemberSession, payload: unknown, message: { key: string | undefined }) => unknown>
   onAuth: ((session: MemberSession, token: string) => unknown) | undefined
   onLeave: ((session: MemberSession, reason: LeaveReason) => unknown) | undefined
   onError: ((error: Error, session?: MemberSession) => unknown) | undefined
@@ -30,7 +31,6 @@ export interface Settings {
   /** `expiry.notice` */
   notice: number
   limits: { readonly connections: number, readonly perAddress?: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
-  slowBytes: number
   drainTimeout: number
   /** `perMessageDeflate` of ws, where it is on. */
   deflate: DeflateOptions | undefined
@@ -39,8 +39,8 @@ export interface Settings {
 /** Why a session ends: the peer went away, or the server decided so; of a join that is refused, for what reason. */
 export interface Ending extends LeaveReason { by: 'peer' | 'server', refusal?: Refusal }
 
-/** What a publication says besides its payload: who published it, if a member (its `signature` in frames, and its id), and who is not to get it. */
-export interface Origin { signature?: string | undefined, from?: string | undefined, except?: string | undefined }
+/** What a publication says besides its payload: who published it, if a member (its `signature` in frames, and its id), who is not to get it, and what it is the newest value of. */
+export interface Origin { signature?: string | undefined, from?: string | undefined, except?: string | undefined, key?: string | undefined }
 
 /** What sessions and their work use of the hub. */
 export interface HubContext {
@@ -68,8 +68,8 @@ export interface HubContext {
   end (session: MemberSession, ending: Ending): void
   /** A joining session is accepted: by its onJoin, or because its messages are being read. */
   accept (session: MemberSession): void
-  /** Something was queued to a member; one that does not read is let go. */
-  sent (session: MemberSession): void
+  /** Watches over members that read too slowly. */
+  readonly backlog: Backlog
   /** A member joined, or has new info. */
   presenceChanged (session: MemberSession): void
   /** An error of a hook: counted, and told to onError. Once per error. */

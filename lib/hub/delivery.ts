@@ -1,5 +1,5 @@
 import type { Position, Publication } from '../../types/index.ts'
-import { messageHead, tailEnd, tailStart } from '../protocol/frames.ts'
+import { messageHead, tailEnd, tailStart, withKey } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { Deflate } from './deflate.ts'
 import { encodingOf, encodings, type Encoding } from './encoding.ts'
@@ -17,6 +17,7 @@ export class Outgoing implements Publication {
   readonly node: string
   readonly topic: string
   readonly except?: string
+  readonly key?: string
   readonly deadline: number
   /** Members of this node that it was queued to. */
   local = 0
@@ -24,14 +25,15 @@ export class Outgoing implements Publication {
   readonly #text: string
 
   /** @param end - of the frame, after the payload: see tailEnd */
-  constructor (origin: { uid: string, node: string, topic: string, deadline: number, except?: string | undefined }, json: string, end: string = tailEnd()) {
+  constructor (origin: { uid: string, node: string, topic: string, deadline: number, except?: string | undefined, key?: string | undefined }, json: string, end: string = tailEnd()) {
     this.uid = origin.uid
     this.node = origin.node
     this.topic = origin.topic
     this.deadline = origin.deadline
     if (origin.except !== undefined) this.except = origin.except
+    if (origin.key !== undefined) this.key = origin.key
     this.#json = json
-    this.#text = tailStart + json + end
+    this.#text = tailStart + json + (origin.key === undefined ? end : withKey(end, origin.key))
   }
 
   // In memory nobody asks for bytes.

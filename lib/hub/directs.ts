@@ -62,6 +62,13 @@ function deliver (hub: HubContext, session: MemberSession, { to, data, ref }: Di
   if (open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
   const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return
-  for (const receiver of open) receiver.sendPrivate(receiver.privateFrame(json, session.id, session.user))
-  acknowledge(session, ref, undefined, { local: open.length })
+  let local = 0
+  for (const receiver of open) {
+    try {
+      receiver.sendPrivate(receiver.privateFrame(json, session.id, session.user))
+      local++
+    } catch {} // it does not read, and has just been closed for that
+  }
+  if (local === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
+  acknowledge(session, ref, undefined, { local })
 }

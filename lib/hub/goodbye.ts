@@ -2,6 +2,7 @@ import { closeBehaviour } from '../protocol/close-codes.ts'
 import { bye } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { MemberSession } from './session.ts'
+import { textFrameOf } from './text-frame.ts'
 
 /** When to come back, in milliseconds, by what the close code asks for; nothing where it asks not to. */
 const retry = {
@@ -13,14 +14,15 @@ const retry = {
 
 /** `bye` goes before every close of ours in `rooms.v1`, but where the peer would not read it (4201, 4203). */
 export function sayGoodbye (session: MemberSession, code: number, reason: string): void {
-  const { connection, room, state } = session
+  const { connection, room, state, lag } = session
   if (connection.mode === 'rooms.raw' || code === 4201 || code === 4203) return
   const when = retry[closeBehaviour(code)]
-  const position = state === 'open' ? room?.position : undefined
-  session.queue(bye({
+  // Who lags has not had what the room has.
+  const position = state === 'open' && lag === undefined ? room?.position : undefined
+  session.queue(textFrameOf(bye({
     code,
     reason,
     ...(when === undefined ? {} : { retry: when }),
     ...(position === undefined ? {} : { id: formatPosition(position) })
-  }))
+  })))
 }

@@ -22,7 +22,8 @@ export interface HeartbeatSettings {
  * Finds peers that are gone without a word. One timer looks at all connections; a connection that received anything since
  * it last looked is alive, and only a quiet one is pinged. A peer is ended within interval + timeout of its last byte.
  *
- * While reading from a connection is paused, and after a stall of this process, silence says nothing about the peer.
+ * While reading from a connection is paused, while the peer takes what waits for it, and after a stall of this process, silence says
+ * nothing about the peer.
  */
 export class Heartbeat {
   readonly #links: ReadonlySet<MemberSession>
@@ -67,7 +68,7 @@ export class Heartbeat {
     const { connection } = session
     const { bytesRead } = connection
     if (bytesRead === undefined) return
-    if (stalled || connection.isPaused || bytesRead !== connection.seenBytes) {
+    if (stalled || connection.isPaused || bytesRead !== connection.seenBytes || connection.hasTaken()) {
       connection.seenBytes = bytesRead
       connection.heard(now)
       return

@@ -80,14 +80,15 @@ export class Hub implements HubContext {
   readonly #heartbeat: Heartbeat
   readonly #presence: PresenceClock
   readonly #drain: Drain
-  readonly #backlog: Backlog
+  readonly backlog: Backlog
   readonly #turn: Turn
   readonly #failures: Failures
   readonly #flush = (room: Room): void => {
     // No clock is read for nobody.
     const from = this.meters.size > 0 && room.isDirty ? performance.now() : undefined
-    this.#backlog.fanOut(() => { room.flush(this.#backlog) })
+    const behind = room.flush(this.#turn.now)
     if (from !== undefined) for (const meter of this.meters) meter.fannedOut(performance.now() - from)
+    this.backlog.judge(room, behind)
   }
 
   readonly #deflate: Deflate | undefined
@@ -117,16 +118,12 @@ export class Hub implements HubContext {
       this.counters.expired++
       this.end(session, serverEnding(4300, 'unauthorized'))
     })
-    this.#backlog = new Backlog(settings.slowBytes, session => {
-      this.counters.slow++
-      events.fellBehind(session, 'close')
-      this.end(session, serverEnding(4201))
-    })
     this.#presence = new PresenceClock((presence, frame) => {
       presence.room.announce(frame)
       this.#queued(presence.room)
     })
     this.#turn = new Turn(this.#flush)
+    this.backlog = new Backlog(this, this.#turn)
     this.#drain = new Drain(this.links, settings.drainTimeout)
   }
 
@@ -244,14 +241,15 @@ export class Hub implements HubContext {
     if (room !== undefined) this.#flush(room)
   }
 
-  publish (definition: TopicDefinition, topic: string, json: string, { signature, from, except }: Origin): BroadcastResult | Promise<BroadcastResult> {
+  publish (definition: TopicDefinition, topic: string, json: string, { signature, from, except, key }: Origin): BroadcastResult | Promise<BroadcastResult> {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const publication = new Outgoing({
       uid: `${this.#node}-${++this.#publications}`,
       node: this.#node,
       topic,
       deadline: Date.now() + publishTimeout,
-      except
+      except,
+      key
     }, json, signature)
     this.counters.broadcasts++
     if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
@@ -277,10 +275,6 @@ export class Hub implements HubContext {
     if (presence === undefined) return
     presence.joined(session)
     this.#presence.changed(presence)
-  }
-
-  sent (session: MemberSession): void {
-    this.#backlog.sent(session)
   }
 
   fail (error: Error, session?: MemberSession): void {
@@ -315,7 +309,7 @@ export class Hub implements HubContext {
   #enter (topic: string, definition: TopicDefinition): Room {
     let room = this.roomByTopic.get(topic)
     if (room === undefined) {
-      room = new Room(topic, definition)
+      room = new Room(topic, definition, this.counters)
       this.roomByTopic.set(topic, room)
       room.attached = this.#attach(room)
     }
@@ -355,10 +349,10 @@ export class Hub implements HubContext {
 
   /** A room has something more to say; it leaves when the turn ends, or at once where that is much. */
   #queued (room: Room): void {
-    this.counters.sentBytes += room.uncounted
-    room.uncounted = 0
-    if (room.isFull) this.#flush(room)
-    else if (room.isDirty) this.#turn.add(room)
+    if (room.isFull) {
+      this.#turn.mark()
+      this.#flush(room)
+    } else if (room.isDirty) this.#turn.add(room)
   }
 
   #deliver (topic: string, publication: Publication, position: Position | undefined): void {

@@ -111,16 +111,16 @@ function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'messa
 }
 
 /** A member's message that is valid and permitted: to the reader, to the host's handler, or to the room. */
-function take (hub: HubContext, session: MemberSession, { data, ref }: FrameOf<'message'>): void | Promise<void> {
+function take (hub: HubContext, session: MemberSession, { data, ref, key }: FrameOf<'message'>): void | Promise<void> {
   if (session.dismissed) return
   if (session.claim !== undefined) return proceed(session.claim.offer(data), () => { acknowledge(session, ref) })
 
   const handler = hub.hooks.onMessage.get(session.key)
-  if (handler !== undefined) return proceed(handler(session, data), answer => { acknowledge(session, ref, undefined, answer) })
+  if (handler !== undefined) return proceed(handler(session, data, { key }), answer => { acknowledge(session, ref, undefined, answer) })
 
   const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return
-  return proceed(hub.publish(session.definition, session.topic, json, { signature: session.signature, from: session.id }), result => {
+  return proceed(hub.publish(session.definition, session.topic, json, { signature: session.signature, from: session.id, key }), result => {
     if (!result.published) throw new FST_ROOMS_BROKER_DOWN()
     acknowledge(session, ref, result.id)
   })

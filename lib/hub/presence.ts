@@ -82,12 +82,12 @@ export class RoomPresence {
 
   /** One frame per version of the room. */
   snapshot (): string {
-    const { members, size } = this.room
+    const { size } = this.room
     // Who was given a count has no list that a difference could be put to.
     this.#counting ||= size > countAbove
     this.#snapshot ??= this.#counting
       ? presenceCount(size)
-      : presenceState(size, members.filter(member => member.state === 'open').map(name))
+      : presenceState(size, Array.from(this.room.open(), name))
     return this.#snapshot
   }
 

@@ -1,9 +1,13 @@
-import type { Position } from '../../types/index.ts'
+import type { Position, SlowPolicy } from '../../types/index.ts'
+import { gap } from '../protocol/frames.ts'
+import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Batch, View } from './batch.ts'
 import type { Connection } from './connection.ts'
+import type { Counters } from './counters.ts'
 import type { Delivery } from './delivery.ts'
 import { encodings, type Encoding } from './encoding.ts'
+import { Lag, Newest, type Value } from './lag.ts'
 import { RoomPresence } from './presence.ts'
 import type { MemberSession } from './session.ts'
 import type { Subscription } from './subscription.ts'
@@ -17,29 +21,31 @@ const fullBytes = 262_144
 const all = [0, 1, 2, 3] as const satisfies Encoding[]
 const v1 = all.filter(encoding => encodings[encoding].mode === 'rooms.v1')
 
-/** Who watches over members that do not read. */
-export interface Watch {
-  /** The bound of what may wait for a member. */
-  readonly bytes: number
-  /** More waits for this one, or did the last time. It must not end anybody. */
-  readonly sent: (session: MemberSession) => void
-}
+const nobody: MemberSession[] = []
+
+/** What a room counts itself. */
+type RoomCounters = Pick<Counters, 'sentBytes' | 'dropped' | 'conflated'>
 
 /** Sends a member all that it is to get until here. */
 function sendView (connection: Connection, view: View): void {
-  view.catchUp()
   connection.view = undefined
   connection.sendView(view)
 }
 
-/** The members of one topic on this node. It appears with its first member, or subscriber, and goes with its last. */
+/**
+ * The members of one topic on this node. It appears with its first member, or subscriber, and goes with its last.
+ *
+ * A member that reads too slowly is taken out of the fan-out, and comes back when it has read (see lag.ts).
+ */
 export class Room {
   readonly topic: string
   readonly definition: TopicDefinition
-  /** Dense, in no order. */
+  /** Those who read fast enough. Dense, in no order. */
   readonly members: MemberSession[] = []
   /** The same, as the fan-out goes through them: in a large room each object that it looks at costs it as much as the rest. */
   readonly #connections: Connection[] = []
+  /** Those who do not. */
+  readonly laggards = new Set<MemberSession>()
   readonly subscriptions = new Set<Subscription>()
   readonly presence: RoomPresence | undefined
   /** Joins under way. */
@@ -53,44 +59,61 @@ export class Room {
   isDirty = false
   /** or so much that it should not wait. */
   isFull = false
-  /** Bytes queued to members that nobody has counted yet: their own frames are not among them. */
-  uncounted = 0
+  readonly #counters: RoomCounters
   /** What this turn's members are to get, by encoding; one flush empties all. */
   #batches: (Batch | undefined)[] = [undefined, undefined, undefined, undefined]
   /** Members, by encoding. */
   readonly #counts = [0, 0, 0, 0]
-  /** Fan-outs under way: until they are over nobody is moved in the array. */
-  #flushing = 0
+  /** Until a fan-out is over nobody is moved in the array. */
+  #isFlushing = false
   #departed: MemberSession[] = []
+  /** Messages, and announcements, so far, */
+  #message = 0
+  #announcement = 0
+  /** and so far as they have left. */
+  #left: { message: number, announcement: number, position: Position | undefined } = { message: 0, announcement: 0, position: undefined }
+  /** Members that fall behind may be owed the newest values. */
+  readonly #mayConflate: boolean
+  /** The messages of this turn, where members that fall behind in it may be owed them. */
+  #recent: Value[] = []
+  #newest: Newest | undefined
+  /** How many laggards are, or may be, owed the newest values. */
+  #owed = 0
+  /** Laggards that have read, and come back when the batch has left. */
+  #returning: MemberSession[] = []
 
-  constructor (topic: string, definition: TopicDefinition) {
+  constructor (topic: string, definition: TopicDefinition, counters: RoomCounters) {
     this.topic = topic
     this.definition = definition
+    this.#counters = counters
+    this.#mayConflate = definition.slow.policy !== 'close' && definition.slow.policy !== 'drop'
     this.presence = definition.presence === null ? undefined : new RoomPresence(this)
   }
 
-  get size (): number { return this.members.length - this.#departed.length }
+  get size (): number { return this.members.length - this.#departed.length + this.laggards.size }
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.subscriptions.size === 0 }
 
+  /** Everybody whose membership is open. */
+  * open (): Generator<MemberSession> {
+    for (const session of this.members) if (session.state === 'open') yield session
+    yield * this.laggards
+  }
+
   add (session: MemberSession): void {
-    const { connection } = session
-    const { encoding } = connection
-    session.index = this.members.push(session) - 1
-    this.#connections.push(connection)
-    this.#counts[encoding]!++
-    // What was sent before it came is not for it.
-    const batch = this.#batches[encoding]
-    if (batch !== undefined) connection.view = new View(batch, batch.length)
+    this.#place(session)
     this.presence?.outdate()
   }
 
   remove (session: MemberSession): void {
-    this.#counts[session.connection.encoding]!--
-    if (this.#flushing > 0) this.#departed.push(session)
-    else this.#take(session)
+    if (session.lag !== undefined) this.#forget(session, session.lag, 0)
+    else {
+      this.#counts[session.connection.encoding]!--
+      if (this.#isFlushing) this.#departed.push(session)
+      else this.#take(session)
+    }
   }
 
-  /** Queues one publication to everybody but one; returns to how many members. */
+  /** Queues one publication to everybody but one, and those who are behind; returns to how many members. */
   deliver (delivery: Delivery, excepted?: MemberSession): number {
     // All are made before the first is queued: what fails, fails for everybody.
     for (const encoding of all) {
@@ -99,19 +122,29 @@ export class Room {
     for (const encoding of all) {
       if (this.#counts[encoding]! > 0) this.#push(encoding, delivery.frame(encoding))
     }
-    if (excepted !== undefined) {
-      this.#view(excepted.connection).skipLast()
-      this.uncounted -= delivery.frame(excepted.connection.encoding).length
-    }
+    this.#message++
+    if (this.#mayConflate) this.#remember({ delivery, message: this.#message, except: excepted?.id })
     for (const subscription of this.subscriptions) subscription.push(delivery)
-    return excepted === undefined ? this.size : this.size - 1
+    const count = this.members.length - this.#departed.length
+    if (excepted === undefined) return count
+    if (excepted.lag !== undefined) {
+      excepted.lag.excepted++
+      return count
+    }
+    this.#view(excepted.connection).skipLast()
+    this.#counters.sentBytes -= delivery.frame(excepted.connection.encoding).length
+    return count - 1
   }
 
   /** Queues one frame to all who speak `rooms.v1`. */
   announce (text: string): void {
     const frame = textFrameOf(text)
+    this.#announcement++
     for (const encoding of v1) {
-      if (this.#counts[encoding]! > 0) this.#push(encoding, frame)
+      if (this.#counts[encoding]! > 0) {
+        this.#push(encoding, frame)
+        this.#batches[encoding]!.markOther()
+      }
     }
   }
 
@@ -119,7 +152,7 @@ export class Room {
   sendTo (session: MemberSession, frame: Buffer): void {
     const { connection } = session
     const batch = this.#batches[connection.encoding]
-    if (batch === undefined) {
+    if (batch === undefined || session.lag !== undefined) {
       connection.send(frame)
       return
     }
@@ -131,52 +164,100 @@ export class Room {
     connection.view = new View(batch, batch.length)
   }
 
-  /** Sends everybody what waits. */
-  flush (watch: Watch): void {
-    if (!this.isDirty) return // it was full before the turn was over
+  /**
+   * Sends everybody what waits, but for those for whom more than the bound would wait with it, from an earlier turn than this one: they are
+   * out of the fan-out, and whoever calls decides what becomes of them (see `settle`).
+   */
+  flush (turn: number): readonly MemberSession[] {
+    if (!this.isDirty || this.#isFlushing) return nobody
+    const { bytes: bound } = this.definition.slow
     const connections = this.#connections
     const batches = this.#batches
+    const left = { message: this.#message, announcement: this.#announcement, position: this.position }
+    const recent = this.#recent
     this.#batches = [undefined, undefined, undefined, undefined]
+    this.#recent = []
     this.isDirty = false
     this.isFull = false
-    this.#flushing++
+    this.#isFlushing = true
+    let behind = nobody
     try {
       for (let i = 0, length = connections.length; i < length; i++) {
         const connection = connections[i]!
         const batch = batches[connection.encoding]
-        if (connection.view !== undefined) sendView(connection, connection.view)
-        else if (batch !== undefined) connection.sendBatch(batch)
-        else continue
-        if (connection.overTurn !== 0 || connection.bufferedBytes > watch.bytes) watch.sent(this.members[i]!)
+        if (batch === undefined) continue
+        const { view } = connection
+        view?.catchUp()
+        const waiting = connection.bufferedBytes
+        if (waiting === 0) connection.emptyTurn = turn
+        else if (connection.emptyTurn !== turn && waiting + (view ?? batch).size > bound) {
+          if (behind === nobody) behind = []
+          behind.push(this.members[i]!)
+          continue
+        }
+        if (view === undefined) connection.sendBatch(batch)
+        else sendView(connection, view)
       }
     } finally {
-      if (--this.#flushing === 0 && this.#departed.length > 0) {
-        for (const session of this.#departed.splice(0)) this.#take(session)
-      }
+      this.#isFlushing = false
+      if (this.#departed.length > 0) for (const session of this.#departed.splice(0)) this.#take(session)
     }
+    for (const session of behind) {
+      if (session.state === 'open') this.#fallBehind(session, batches[session.connection.encoding]!, left.message, recent)
+    }
+    this.#left = left
+    if (this.#returning.length > 0) for (const session of this.#returning.splice(0)) this.#comeBack(session, turn)
+    if (this.#newest !== undefined && this.#newest.bytes > bound) return [...behind, ...this.#lose()]
+    return behind
+  }
+
+  /** What becomes of a member that has fallen behind, and stays. */
+  settle (lag: Lag, policy: SlowPolicy): void {
+    lag.policy = policy
+    if (this.#mayConflate && policy !== 'latest') this.#release()
+  }
+
+  /** A laggard has read all that waited for it. */
+  caughtUp (session: MemberSession, turn: number): void {
+    if (this.isDirty) this.#returning.push(session) // what waits now would be told twice
+    else this.#comeBack(session, turn)
   }
 
   /** Sends one member, who is about to leave, what waits for it. */
-  flushMember ({ connection }: MemberSession): void {
-    if (this.#batches[connection.encoding] !== undefined) sendView(connection, this.#view(connection))
+  flushMember ({ connection, lag }: MemberSession): void {
+    if (this.#batches[connection.encoding] === undefined || lag !== undefined) return
+    const view = this.#view(connection)
+    view.catchUp()
+    sendView(connection, view)
   }
 
   #push (encoding: Encoding, frame: Buffer): void {
     const batch = this.#batches[encoding]
     this.isDirty = true
-    this.uncounted += frame.length * this.#counts[encoding]!
+    this.#counters.sentBytes += frame.length * this.#counts[encoding]!
     if (batch === undefined) {
       this.#batches[encoding] = new Batch(frame)
       this.isFull ||= frame.length >= fullBytes
       return
     }
     batch.push(frame)
-    if (batch.length >= fullFrames || batch.bytes >= fullBytes) this.isFull = true
+    if (batch.length >= fullFrames || batch.size >= fullBytes) this.isFull = true
   }
 
   #view (connection: Connection): View {
     connection.view ??= new View(this.#batches[connection.encoding]!, 0)
     return connection.view
+  }
+
+  #place (session: MemberSession): void {
+    const { connection } = session
+    const { encoding } = connection
+    session.index = this.members.push(session) - 1
+    this.#connections.push(connection)
+    this.#counts[encoding]!++
+    // What was sent before it came is not for it.
+    const batch = this.#batches[encoding]
+    if (batch !== undefined) connection.view = new View(batch, batch.length)
   }
 
   #take (session: MemberSession): void {
@@ -186,5 +267,81 @@ export class Room {
     this.members[session.index] = last
     this.#connections[session.index] = last.connection
     last.index = session.index
+  }
+
+  /** @param last - the last message of the batch that it is not sent */
+  #fallBehind (session: MemberSession, batch: Batch, last: number, recent: Value[]): void {
+    const { connection } = session
+    const view = connection.view ?? new View(batch, 0)
+    connection.view = undefined
+    view.catchUp()
+    const { span } = view
+    session.lag = new Lag(last - span, this.#left.announcement, this.#left.position, span - view.messages, view.own())
+    // Of what was counted as sent it gets its own frames only.
+    this.#counters.sentBytes -= view.size - view.ownBytes
+    this.#counts[connection.encoding]!--
+    this.#take(session)
+    this.laggards.add(session)
+    if (!this.#mayConflate) return
+    this.#owed++
+    if (this.#newest !== undefined) return
+    this.#newest = new Newest()
+    for (const value of recent) this.#newest.put(value)
+  }
+
+  /** The newest values are too much, too: who is owed them is to be closed, which says that something is lost. */
+  * #lose (): Generator<MemberSession> {
+    for (const session of this.laggards) {
+      if (session.lag!.policy !== 'latest') continue
+      session.lag!.isLost = true
+      yield session
+    }
+  }
+
+  #remember (value: Value): void {
+    if (this.members.length > 0) this.#recent.push(value)
+    if (this.#newest === undefined) return
+    this.#newest.put(value)
+    this.isDirty = true // so that somebody looks how much that is,
+    if (this.#newest.bytes > fullBytes) this.isFull = true // and soon
+  }
+
+  #comeBack (session: MemberSession, turn: number): void {
+    const { lag, connection } = session
+    if (lag === undefined) return // it has left meanwhile
+    const missed = this.#message - lag.message - lag.excepted
+    const isV1 = connection.mode === 'rooms.v1'
+    const frames: Buffer[] = []
+    if (lag.policy === 'latest') {
+      for (const delivery of this.#newest!.after(lag.message, session.id)) frames.push(delivery.frame(connection.encoding))
+    } else if (missed > 0 && isV1) {
+      frames.push(textFrameOf(gap({
+        count: missed,
+        reason: 'slow',
+        ...(lag.position === undefined ? {} : { from: formatPosition(lag.position) }),
+        ...(this.position === undefined ? {} : { to: formatPosition(this.position) })
+      })))
+    }
+    this.#forget(session, lag, lag.policy === 'latest' ? frames.length : 0)
+    // What it missed of presence cannot be made up for by differences.
+    if (isV1 && lag.announcement !== this.#announcement) frames.push(textFrameOf(this.presence!.snapshot()))
+    this.#place(session)
+    connection.emptyTurn = turn
+    for (const frame of frames) this.#counters.sentBytes += frame.length
+    connection.sendAll(frames)
+  }
+
+  /** A laggard is none any more. */
+  #forget (session: MemberSession, lag: Lag, got: number): void {
+    const missed = this.#message - lag.message - lag.excepted - got
+    if (lag.policy === 'latest') this.#counters.conflated += missed
+    else if (lag.policy === 'drop') this.#counters.dropped += missed
+    session.lag = undefined
+    this.laggards.delete(session)
+    if (this.#mayConflate && (lag.policy === undefined || lag.policy === 'latest')) this.#release()
+  }
+
+  #release (): void {
+    if (--this.#owed === 0) this.#newest = undefined
   }
 }

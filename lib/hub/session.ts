@@ -12,6 +12,7 @@ import type { Connection } from './connection.ts'
 import type { HubContext } from './context.ts'
 import { rawText } from './delivery.ts'
 import { Inbox } from './inbox.ts'
+import type { Lag } from './lag.ts'
 import type { Room } from './room.ts'
 import { textFrameOf } from './text-frame.ts'
 
@@ -54,6 +55,8 @@ export class MemberSession implements Session<string, any> {
   source: Source | undefined
   /** Its place in the room's array. */
   index = -1
+  /** Where it stopped, while it reads more slowly than its room speaks. */
+  lag: Lag | undefined
   /** A presence frame has named it. */
   announced = false
   /** Refused frames since the last good one. */
@@ -136,24 +139,32 @@ export class MemberSession implements Session<string, any> {
   /** Queues a private frame; a promise where its bytes wait above the high-water mark, and nobody has to wait for it. @throws FST_ROOMS_SESSION_CLOSED */
   sendPrivate (frame: string): void | Promise<void> {
     if (this.state === 'closed' || this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id)
+    if (this.#early !== undefined) {
+      this.#early.push(frame)
+      this.#context.counters.directs++
+      return
+    }
+    const queued = this.deliver(frame)
+    if (this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id) // it did not read, and this was too much
     this.#context.counters.directs++
-    if (this.#early === undefined) return this.deliver(frame)
-    this.#early.push(frame)
+    return queued
   }
 
   /** Queues a frame that only this member gets, in its place among those of the room. */
-  queue (frame: string): void {
-    const bytes = textFrameOf(frame)
-    this.#context.counters.sentBytes += bytes.length
-    if (this.state === 'open') this.room!.sendTo(this, bytes)
-    else this.connection.send(bytes)
+  queue (frame: Buffer): void {
+    this.#context.counters.sentBytes += frame.length
+    if (this.state === 'open') this.room!.sendTo(this, frame)
+    else this.connection.send(frame)
   }
 
-  /** The same, and sees that it is read: a promise where more than the high-water mark waits already. */
+  /** The same, where it reads fast enough, and else its end; a promise where more than the high-water mark waits already. */
   deliver (frame: string): void | Promise<void> {
+    const bytes = textFrameOf(frame)
+    const { backlog } = this.#context
+    if (!backlog.admits(this, bytes.length)) return
     const waits = this.connection.bufferedBytes + (this.connection.view?.ownBytes ?? 0) > highWaterMark
-    this.queue(frame)
-    this.#context.sent(this)
+    this.queue(bytes)
+    backlog.sent(this)
     if (!waits) return
     const drained = this.#drained()
     drained.catch(() => {})

@@ -1,4 +1,4 @@
-import type { ByeFrame, HelloFrame, Member, Ref, WireError } from '../../types/index.ts'
+import type { ByeFrame, GapFrame, HelloFrame, Member, Ref, WireError } from '../../types/index.ts'
 
 /**
  * Frames as text. Members come in the order type, topic, id, data, the rest; a publication's `"data":…` and what follows
@@ -15,6 +15,11 @@ export function tailEnd (from?: string, user?: string, ref?: Ref): string {
   if (user !== undefined) text += `,"user":${JSON.stringify(user)}`
   if (ref !== undefined) text += `,"ref":${JSON.stringify(ref)}`
   return text + '}'
+}
+
+/** The same tail, of a message that is the newest value of its key. */
+export function withKey (end: string, key: string): string {
+  return `${end.slice(0, -1)},"key":${JSON.stringify(key)}}`
 }
 
 /** The beginning of a message frame. The id is ours and needs no escaping. */
@@ -53,6 +58,10 @@ export function error (error: WireError): string {
 
 export function expiring (milliseconds: number): string {
   return JSON.stringify({ type: 'expiring', in: milliseconds })
+}
+
+export function gap (frame: Omit<GapFrame, 'type'>): string {
+  return JSON.stringify({ type: 'gap', ...frame })
 }
 
 export function bye (frame: Omit<ByeFrame, 'type'>): string {

@@ -5,21 +5,29 @@ export interface FrameFault { fault: string, ref?: Ref }
 
 const maxRefLength = 64
 const maxTokenLength = 8_192
+/** Longest key of a message, in characters. */
+export const maxKeyLength = 255
 
 function isRef (value: unknown): value is Ref {
   return typeof value === 'string' ? value.length >= 1 && value.length <= maxRefLength : Number.isSafeInteger(value)
 }
 
+/** Whether a value names the value that a message is the newest of. */
+export function isKey (value: unknown): value is string {
+  return typeof value === 'string' && value.length >= 1 && value.length <= maxKeyLength
+}
+
 /** Checks a parsed frame of a client. Members that it does not know are ignored; a type that it does not know is a fault. */
 export function checkFrame (value: unknown): ClientFrame | FrameFault {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: 'a frame is a JSON object' }
-  const { type, ref, data, to, token } = value as Record<string, unknown>
+  const { type, ref, data, to, key, token } = value as Record<string, unknown>
   if (ref !== undefined && !isRef(ref)) return { fault: `"ref" is a string of 1 to ${maxRefLength} characters or a safe integer` }
   const fault = (text: string): FrameFault => ref === undefined ? { fault: text } : { fault: text, ref }
 
   switch (type) {
     case 'message':
       if (data === undefined) return fault('"data" is missing')
+      if (key !== undefined && !isKey(key)) return fault(`"key" is a string of 1 to ${maxKeyLength} characters`)
       break
     case 'direct':
       if (typeof to !== 'string' || to === '' || to === 'user:') return fault('"to" is a session id or "user:" and a user')

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { BroadcastOptions, RequestRooms } from '../../types/index.ts'
 import { FST_ROOMS_CLOSED, FST_ROOMS_NO_RESPONSE, FST_ROOMS_RESPONSE_ENDED, asError } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
-import { checkExcept } from '../rooms.ts'
+import { checkBroadcast } from '../rooms.ts'
 import { kPending, kReply } from '../symbols.ts'
 import type { TopicRegistry } from '../topics.ts'
 
@@ -34,10 +34,10 @@ class PendingBroadcasts implements RequestRooms<any> {
     if (this.#hub.state === 'closed') throw new FST_ROOMS_CLOSED()
     if (this.#settled) throw new FST_ROOMS_RESPONSE_ENDED()
     const definition = this.#registry.get(topic)
-    const except = checkExcept(options?.except)
+    const origin = checkBroadcast(options)
     const json = definition.message.serialise(payload)
     this.#waiting.push(() => {
-      Promise.resolve(this.#hub.publish(definition, topic, json, { except })).catch((error: unknown) => { this.#hub.fail(asError(error)) })
+      Promise.resolve(this.#hub.publish(definition, topic, json, origin)).catch((error: unknown) => { this.#hub.fail(asError(error)) })
     })
   }
 

@@ -7,7 +7,7 @@ import fastifyRooms from '../../lib/index.ts'
 import type { RoomsOptions, ServerFrame } from '../../types/index.ts'
 
 /** Options as loosely typed as a JavaScript user's. */
-export type AnyOptions = Omit<RoomsOptions<any>, 'onMessage'> & { onMessage?: Record<string, (session: any, payload: any) => unknown> }
+export type AnyOptions = Omit<RoomsOptions<any>, 'onMessage'> & { onMessage?: Record<string, (session: any, payload: any, message: any) => unknown> }
 
 /** A line of the log. */
 export interface LogLine { level: number, msg: string, [member: string]: unknown }

@@ -1,7 +1,8 @@
 import { Socket } from 'node:net'
 import { Connection, type Transport, type WebSocketLike } from '../../lib/hub/connection.ts'
 import { Delivery, Outgoing } from '../../lib/hub/delivery.ts'
-import { Room, type Watch } from '../../lib/hub/room.ts'
+import { createCounters } from '../../lib/hub/counters.ts'
+import { Room } from '../../lib/hub/room.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import { anyPayload } from '../../lib/payload.ts'
 import type { TopicDefinition } from '../../lib/topics.ts'
@@ -56,28 +57,25 @@ export interface FakeMember<T extends Transport = { bytesRead?: number }> {
 export function fakeMember<T extends Transport = { bytesRead?: number }> (id: string, mode: Mode = 'rooms.v1', transport: T = { bytesRead: 0 } as Transport as T): FakeMember<T> {
   const socket = new FakeSocket()
   const connection = new Connection(socket, transport, mode, '127.0.0.1')
-  const session = { id, connection, user: undefined, info: undefined, state: 'open', index: -1, announced: false, room: undefined } as unknown as MemberSession
+  const session = { id, connection, user: undefined, info: undefined, state: 'open', index: -1, lag: undefined, announced: false, room: undefined } as unknown as MemberSession
   return { session, socket, transport }
 }
 
 export function fakeDefinition (more: Partial<TopicDefinition> = {}): TopicDefinition {
-  return { key: '*', stem: '', family: true, message: anyPayload, publish: anyPayload, converted: false, presence: anyPayload, post: false, maxMembers: Infinity, maxPayload: 65_536, ...more }
+  return { key: '*', stem: '', family: true, message: anyPayload, publish: anyPayload, converted: false, presence: anyPayload, post: false, maxMembers: Infinity, maxPayload: 65_536, slow: { policy: 'close', bytes: 1_000 }, ...more }
 }
 
 /** A room with members of these ids. */
 export function fakeRoom (ids: string[], definition: TopicDefinition = fakeDefinition()): { room: Room, members: FakeMember[] } {
-  const room = new Room('news', definition)
+  const room = new Room('news', definition, createCounters())
   const members = ids.map(id => fakeMember(id))
   for (const { session } of members) room.add(session)
   return { room, members }
 }
 
-/** Watches nobody. */
-export const nobody: Watch = { bytes: Infinity, sent () {} }
-
 /** A message of an untyped topic on its way to its members. */
-export function fakeDelivery (json: string): Delivery {
-  return new Delivery(new Outgoing({ uid: 'u1', node: 'n1', topic: 'news', deadline: 0 }, json), { epoch: 'e', offset: 1 }, true)
+export function fakeDelivery (json: string, key?: string): Delivery {
+  return new Delivery(new Outgoing({ uid: 'u1', node: 'n1', topic: 'news', deadline: 0, key }, json), { epoch: 'e', offset: 1 }, true)
 }
 
 /** The payloads of the messages that a member has got. */

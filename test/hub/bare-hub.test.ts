@@ -11,12 +11,11 @@ import { createRooms, join, listen, until } from '../helpers/app.ts'
 async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   const lines: [string, object][] = []
   const log = { debug: (object: object, message: string) => { lines.push([message, object]) }, info: () => {}, warn: () => {}, error: () => {} }
-  const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), 1_000)
+  const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { maxPayload: 1_000, slow: { policy: 'close', bytes: 1_000_000 } })
   const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer' }, {
     heartbeat: false,
     notice: 0,
     limits: { connections: 10, topics: 10, info: 100, pending: 16, badFrames: 10, handshake: 10_000 },
-    slowBytes: 1_000_000,
     drainTimeout: 20,
     deflate: undefined
   }, log)
@@ -64,6 +63,7 @@ t.test('a batch that is full leaves before the turn ends, and what comes after i
   const { hub, arrive } = await createHub(t)
   const { frames } = arrive('news')
   await until(() => frames.length > 0)
+  await new Promise(resolve => setImmediate(resolve)) // its own presence has left
   const messages = () => frames.filter(({ type }) => type === 'message').map(({ data }) => data)
   const numbers = (count: number) => Array.from({ length: count }, (_, index) => index)
   for (const n of numbers(255)) hub.rooms.broadcast('news', n)

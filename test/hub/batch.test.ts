@@ -19,7 +19,7 @@ function read (view: View): string {
 t.test('a batch is its frames one after the other, and is made once', async t => {
   const batch = batchOf('a', 'bc', 'def')
   t.equal(batch.length, 3)
-  t.equal(batch.bytes, 6)
+  t.equal(batch.size, 6)
   t.equal(batch.whole.toString(), 'abcdef')
   t.equal(batch.whole, batch.whole)
 })

@@ -158,20 +158,22 @@ t.test('drained rejects where a connection has closed between two looks, though 
   await t.rejects(drained, { message: 'the connection has closed' })
 })
 
-t.test('what was over the bound and has left meanwhile counts no more, whatever is sent next', async t => {
-  for (const say of [
-    (connection: Connection): void => { connection.send(frame('1')) },
-    (connection: Connection): void => { connection.sendBatch(new Batch(frame('1'))) },
-    (connection: Connection): void => { connection.sendView(new View(new Batch(frame('1')), 0)) }
-  ]) {
-    const socket = new FakeSocket()
-    const connection = new Connection(socket, undefined, 'rooms.v1', '')
-    connection.overTurn = 3
-    socket.bufferedAmount = 1
-    say(connection)
-    t.equal(connection.overTurn, 3)
-    socket.bufferedAmount = 0
-    say(connection)
-    t.equal(connection.overTurn, 0)
-  }
+t.test('a peer that takes what waits for it is told from one that does not', async t => {
+  const transport = new FakeTransport()
+  const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
+  const bytes = { writableLength: 0, bytesWritten: 500, writeQueueSize: 0 }
+  for (const name of ['writableLength', 'bytesWritten'] as const) Object.defineProperty(transport, name, { get: () => bytes[name] })
+  t.equal(connection.hasTaken(), false, 'nothing waits')
+  bytes.writableLength = 200
+  t.equal(connection.hasTaken(), true)
+  t.equal(connection.hasTaken(), false)
+  Object.assign(transport, { _handle: bytes })
+  bytes.writeQueueSize = 150
+  t.equal(connection.hasTaken(), true, 'a part of one write')
+  t.equal(connection.hasTaken(), false)
+  Object.assign(bytes, { writableLength: 300, bytesWritten: 600 })
+  t.equal(connection.hasTaken(), false, 'what is queued meanwhile is not taken')
+  bytes.writableLength = 200
+  t.equal(connection.hasTaken(), true)
+  t.equal(new Connection(new FakeSocket(), {}, 'rooms.v1', '').hasTaken(), false, 'a stream inside the process')
 })

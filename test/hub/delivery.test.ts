@@ -1,10 +1,11 @@
 import t from 'tap'
 import type { Publication } from '../../types/index.ts'
+import { createCounters } from '../../lib/hub/counters.ts'
 import { Delivery, Outgoing, rawText } from '../../lib/hub/delivery.ts'
 import { Room } from '../../lib/hub/room.ts'
 import { payloadOf } from '../../lib/hub/text-frame.ts'
 import { tailEnd } from '../../lib/protocol/frames.ts'
-import { FakeTransport, fakeDefinition, fakeDelivery, fakeMember, nobody } from '../helpers/fakes.ts'
+import { FakeTransport, fakeDefinition, fakeDelivery, fakeMember } from '../helpers/fakes.ts'
 
 const origin = { uid: 'u1', node: 'n1', topic: 'news', deadline: 0 }
 
@@ -28,12 +29,12 @@ t.test('raw mode gives a string of an untyped topic as its text, and other JSON 
 })
 
 t.test('all members of a mode get the same bytes, which are made once', async t => {
-  const room = new Room('news', fakeDefinition())
+  const room = new Room('news', fakeDefinition(), createCounters())
   const transports = Array.from({ length: 4 }, () => new FakeTransport())
   const members = transports.map((transport, index) => fakeMember(`s${index}`, index % 2 === 0 ? 'rooms.v1' : 'rooms.raw', transport))
   for (const { session } of members) room.add(session)
   const write = (): Buffer[] => {
-    room.flush(nobody)
+    room.flush(1)
     for (const { written } of transports) t.equal(written.length, 1, 'one write')
     return transports.map(({ written }) => written.splice(0)[0]!)
   }

@@ -11,6 +11,10 @@ t.test('a message frame is a short head before bytes that were made once', async
   t.equal(frames.messageHead('e-1') + frames.tailStart + '1' + frames.tailEnd(), '{"type":"message","id":"e-1","data":1}')
 })
 
+t.test('a key stands at the end of a message', async t => {
+  t.equal(frames.messageHead('e-1') + frames.tailStart + '1' + frames.withKey(frames.tailEnd('s1'), 'k"'), '{"type":"message","id":"e-1","data":1,"from":"s1","key":"k\\""}')
+})
+
 t.test('members come in the order type, topic, id, data, the rest', async t => {
   t.equal(frames.direct('{"a":1}', 's1', 'u1', 's7'), '{"type":"direct","data":{"a":1},"from":"s1","user":"u1","ref":"s7"}')
   t.equal(frames.direct('1'), '{"type":"direct","data":1}')
@@ -25,6 +29,7 @@ t.test('answers carry the ref and leave out what there is not', async t => {
   const error = { code: 'FST_ROOMS_FORBIDDEN', message: 'no' }
   t.equal(frames.ackError(7, error), '{"type":"ack","ref":7,"ok":false,"error":{"code":"FST_ROOMS_FORBIDDEN","message":"no"}}')
   t.equal(frames.error(error), '{"type":"error","error":{"code":"FST_ROOMS_FORBIDDEN","message":"no"}}')
+  t.equal(frames.gap({ count: 2, reason: 'slow', from: 'e-1', to: 'e-3' }), '{"type":"gap","count":2,"reason":"slow","from":"e-1","to":"e-3"}')
   t.equal(frames.bye({ code: 1001, reason: 'going_away', retry: { min: 1, max: 2 }, id: 'e-1' }), '{"type":"bye","code":1001,"reason":"going_away","retry":{"min":1,"max":2},"id":"e-1"}')
 })
 
@@ -40,6 +45,7 @@ t.test('a sound frame is taken as it is, with members that are not known', async
     { type: 'message', data: null, more: 1 },
     { type: 'message', data: 1, ref: 'r'.repeat(64) },
     { type: 'message', data: 1, ref: Number.MIN_SAFE_INTEGER },
+    { type: 'message', data: 1, key: 'k'.repeat(255) },
     { type: 'direct', to: 'x', data: 1 },
     { type: 'direct', to: 'user:x', data: 1, ref: 0 },
     { type: 'ack', ref: 's1' },
