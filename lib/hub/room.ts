@@ -79,8 +79,6 @@ export class Room {
   #newest: Newest | undefined
   /** How many laggards are, or may be, owed the newest values. */
   #owed = 0
-  /** Laggards that have read, and come back when the batch has left. */
-  #returning: MemberSession[] = []
 
   constructor (topic: string, definition: TopicDefinition, counters: RoomCounters) {
     this.topic = topic
@@ -206,7 +204,6 @@ export class Room {
       if (session.state === 'open') this.#fallBehind(session, batches[session.connection.encoding]!, left.message, recent)
     }
     this.#left = left
-    if (this.#returning.length > 0) for (const session of this.#returning.splice(0)) this.#comeBack(session, turn)
     if (this.#newest !== undefined && this.#newest.bytes > bound) return [...behind, ...this.#lose()]
     return behind
   }
@@ -217,10 +214,30 @@ export class Room {
     if (this.#mayConflate && policy !== 'latest') this.#release()
   }
 
-  /** A laggard has read all that waited for it. */
+  /** A laggard has read all that waited for it: it is told what it missed, up to now, and is one of all again. */
   caughtUp (session: MemberSession, turn: number): void {
-    if (this.isDirty) this.#returning.push(session) // what waits now would be told twice
-    else this.#comeBack(session, turn)
+    const { lag, connection } = session
+    if (lag === undefined) return // it has left meanwhile
+    const missed = this.#message - lag.message - lag.excepted
+    const isV1 = connection.mode === 'rooms.v1'
+    const frames: Buffer[] = []
+    if (lag.policy === 'latest') {
+      for (const delivery of this.#newest!.after(lag.message, session.id)) frames.push(delivery.frame(connection.encoding))
+    } else if (missed > 0 && isV1) {
+      frames.push(textFrameOf(gap({
+        count: missed,
+        reason: 'slow',
+        ...(lag.position === undefined ? {} : { from: formatPosition(lag.position) }),
+        ...(this.position === undefined ? {} : { to: formatPosition(this.position) })
+      })))
+    }
+    this.#forget(session, lag, lag.policy === 'latest' ? frames.length : 0)
+    // What it missed of presence cannot be made up for by differences.
+    if (isV1 && lag.announcement !== this.#announcement) frames.push(textFrameOf(this.presence!.snapshot()))
+    this.#place(session)
+    connection.emptyTurn = turn
+    for (const frame of frames) this.#counters.sentBytes += frame.length
+    connection.sendAll(frames)
   }
 
   /** Sends one member, who is about to leave, what waits for it. */
@@ -304,31 +321,6 @@ export class Room {
     this.#newest.put(value)
     this.isDirty = true // so that somebody looks how much that is,
     if (this.#newest.bytes > fullBytes) this.isFull = true // and soon
-  }
-
-  #comeBack (session: MemberSession, turn: number): void {
-    const { lag, connection } = session
-    if (lag === undefined) return // it has left meanwhile
-    const missed = this.#message - lag.message - lag.excepted
-    const isV1 = connection.mode === 'rooms.v1'
-    const frames: Buffer[] = []
-    if (lag.policy === 'latest') {
-      for (const delivery of this.#newest!.after(lag.message, session.id)) frames.push(delivery.frame(connection.encoding))
-    } else if (missed > 0 && isV1) {
-      frames.push(textFrameOf(gap({
-        count: missed,
-        reason: 'slow',
-        ...(lag.position === undefined ? {} : { from: formatPosition(lag.position) }),
-        ...(this.position === undefined ? {} : { to: formatPosition(this.position) })
-      })))
-    }
-    this.#forget(session, lag, lag.policy === 'latest' ? frames.length : 0)
-    // What it missed of presence cannot be made up for by differences.
-    if (isV1 && lag.announcement !== this.#announcement) frames.push(textFrameOf(this.presence!.snapshot()))
-    this.#place(session)
-    connection.emptyTurn = turn
-    for (const frame of frames) this.#counters.sentBytes += frame.length
-    connection.sendAll(frames)
   }
 
   /** A laggard is none any more. */
