@@ -15,6 +15,7 @@ export const FST_ROOMS_HANDLER_MISSING = createError<[string]>('FST_ROOMS_HANDLE
 export const FST_ROOMS_ALREADY_REGISTERED = createError('FST_ROOMS_ALREADY_REGISTERED', 'this scope, or one above it, already has app.rooms: register once, or in sibling scopes, whose rooms are separate', 500)
 export const FST_ROOMS_ROUTE_TAKEN = createError<[string, string]>('FST_ROOMS_ROUTE_TAKEN', 'the route %s %s is taken: give the plugin a "prefix" of its own', 500)
 export const FST_ROOMS_WEBSOCKET_REGISTERED = createError('FST_ROOMS_WEBSOCKET_REGISTERED', 'the host registered @fastify/websocket itself: give "websocket.options" there instead', 500)
+export const FST_ROOMS_WEBSOCKET_TOO_OLD = createError('FST_ROOMS_WEBSOCKET_TOO_OLD', 'the ws that @fastify/websocket loads does not bound the fragments of a message: it must be 8.23.0 or newer (npm ls ws, npm update ws), and its options maxFragments and maxBufferedChunks not be undefined', 500)
 export const FST_ROOMS_DRAIN_TOO_LONG = createError<[number, number]>('FST_ROOMS_DRAIN_TOO_LONG', 'drain.timeout (%d ms) must be below Fastify\'s pluginTimeout (%d ms), which also bounds closing', 500)
 
 // Requests: answered with their status before the upgrade, or by a broadcast route.

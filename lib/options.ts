@@ -90,7 +90,7 @@ export const optionsSchema = Type.Object({
     info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
     pending: count(16, 'unfinished messages of one member before reading from it pauses, a whole number from 1'),
     badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
-    handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, and again for onJoin, a whole number from 100')
+    handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin, a whole number from 100')
   }, 'an object of bounds'),
   slow: group({
     policy: Type.Union([...policies, functionOf('a function')], { default: 'close', description: '"close", "latest", "drop", or a function of (session, { bytes }) that returns one of them' }),

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import { memoryBroker } from './brokers/memory.ts'
-import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED } from './errors.ts'
+import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED, FST_ROOMS_WEBSOCKET_TOO_OLD } from './errors.ts'
 import type { Hooks } from './hub/context.ts'
 import type { DeflateOptions } from './hub/deflate.ts'
 import { requestRefused } from './hub/events.ts'
@@ -78,6 +78,11 @@ async function registerWebSocket (scope: FastifyInstance, options: ResolvedOptio
   })
 }
 
+/** CVE-2026-45736, CVE-2026-48779: a ws that bounds neither has no such options. The host's may be any, its range being @fastify/websocket's. */
+function checkFragments ({ options }: { options: { maxFragments?: number | undefined, maxBufferedChunks?: number | undefined } }): void {
+  if (options.maxFragments === undefined || options.maxBufferedChunks === undefined) throw new FST_ROOMS_WEBSOCKET_TOO_OLD()
+}
+
 /** The plugin: options → hub → decorators → routes → hooks. */
 export async function rooms (app: FastifyInstance, given: unknown): Promise<void> {
   const options = resolveOptions(given)
@@ -123,12 +128,13 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
       await registerWebSocket(scope, options, registry, upgrades)
       scope.addHook('onReady', async () => { guard.routeTo(upgrades) })
     }
+    checkFragments(scope.websocketServer)
     // After the drain: what has not become a WebSocket by now will not.
     scope.addHook('preClose', async () => { guard.leave() })
     for (const definition of registry.definitions) {
       const compilers = compilersFor(definition, compile)
       socketRoute(scope, { hub, registry, options }, definition, compilers, guard)
-      if (definition.post !== false) broadcastRoute(scope, { hub, registry, options }, definition, compilers)
+      if (definition.post !== false) broadcastRoute(scope, { hub, registry, options }, definition, compilers, guard)
     }
   }, {
     prefix: options.prefix?.replace(/\/$/, '') ?? '',

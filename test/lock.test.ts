@@ -1,3 +1,4 @@
+import { createRequire } from 'node:module'
 import t from 'tap'
 import { lock, manifest, type Locked } from './package/tarball.ts'
 
@@ -21,10 +22,20 @@ t.test('versions are compared by number', async t => {
   t.notOk(atLeast('5.8.4', '5.8.5'))
 })
 
-t.test('every ws of the lock file is 8.23.0 or newer', async t => {
+t.test('every ws of the lock file is 8.23.0 or newer, and so is what our own range admits', async t => {
   const found = named('ws')
-  t.ok(found.some(([path]) => path === 'node_modules/ws' || path === 'node_modules/@fastify/websocket/node_modules/ws'), 'the one that @fastify/websocket loads is among them')
   t.same(found.filter(([, { version }]) => !atLeast(version, '8.23.0')).map(([path, { version }]) => `${path} ${version}`), [])
+  t.ok(atLeast(floor(manifest.dependencies.ws!), '8.23.0'), 'the range of @fastify/websocket admits older ones')
+  t.same([manifest.devDependencies.ws, manifest.peerDependencies.ws], [undefined, undefined])
+})
+
+t.test('the ws that @fastify/websocket loads is ours, and bounds fragments', async t => {
+  const websocket = createRequire(import.meta.resolve('@fastify/websocket'))
+  t.equal(websocket.resolve('ws'), createRequire(import.meta.url).resolve('ws'))
+  t.ok(atLeast((websocket('ws/package.json') as { version: string }).version, '8.23.0'))
+  t.same(named('ws').filter(([path]) => path === 'node_modules/@fastify/websocket/node_modules/ws'), [], 'one copy')
+  const { options } = new (websocket('ws') as { WebSocketServer: new (options: object) => { options: Record<string, unknown> } }).WebSocketServer({ noServer: true })
+  t.match(options, { maxFragments: 16_384, maxBufferedChunks: 262_144 })
 })
 
 t.test('every fastify of the lock file is 5.8.5 or newer, and so is what the peer range admits', async t => {

@@ -103,7 +103,7 @@ export type RoomsOptions<T = Topics> = {
     pending?: number
     /** Bad frames in a row before 4000. Default 10. */
     badFrames?: number
-    /** Milliseconds for an upgrade, and again for `onJoin`. Default 10,000. */
+    /** Milliseconds for an upgrade, for the body of a broadcast, and again for `onJoin`. Default 10,000. */
     handshake?: number
   }
   /**

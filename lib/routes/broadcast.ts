@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
+import type { FastifyInstance, FastifyRequest, FastifySchema, preParsingHookHandler, preValidationHookHandler } from 'fastify'
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
@@ -7,17 +7,22 @@ import { broadcastAccess, type AccessContext, type AccessRequest } from './acces
 import { addRoute, list, type Compilers } from './add-route.ts'
 import { topicPaths } from './paths.ts'
 import { countRefusals } from './refusals.ts'
-
-function demandBody (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void {
-  // No body and no content type: nothing was parsed, and a schema that takes null would let it pass.
-  done(request.body === undefined ? new FST_ROOMS_BODY_MISSING() : undefined)
-}
+import type { UpgradeGuard } from './upgrade-guard.ts'
 
 /** `POST` to a topic: a body that its schema takes goes to all its members. */
-export function broadcastRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers): void {
+export function broadcastRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, { stragglers }: UpgradeGuard): void {
   const { hub, registry, options } = context
-  const { preValidation, preHandler, ...hooks } = options.routes.broadcast
+  const { preParsing, preValidation, preHandler, ...hooks } = options.routes.broadcast
 
+  const beginBody: preParsingHookHandler = (request, _reply, payload, done) => {
+    stragglers.begin(request.raw)
+    done(null, payload)
+  }
+  const demandBody: preValidationHookHandler = (request, _reply, done) => {
+    stragglers.end(request.raw)
+    // No body and no content type: nothing was parsed, and a schema that takes null would let it pass.
+    done(request.body === undefined ? new FST_ROOMS_BODY_MISSING() : undefined)
+  }
   const handler = (request: FastifyRequest) => {
     const { topic } = (request as AccessRequest)[kAccess]
     // The body was checked by the route, with the validator that code and members' frames go through.
@@ -41,6 +46,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
       } as FastifySchema,
       ...compilers,
       ...countRefusals(hub, definition, hooks),
+      preParsing: [beginBody, ...list(preParsing)],
       preValidation: [demandBody, ...list(preValidation)],
       preHandler: [...list(preHandler), broadcastAccess(context, definition)],
       handler

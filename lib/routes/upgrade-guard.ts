@@ -2,6 +2,7 @@ import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { kUpgradeGuard } from '../symbols.ts'
+import { Stragglers } from './stragglers.ts'
 
 /** What stands as the time-out of a socket that is watched; no timer goes with it. */
 const unset = -1
@@ -18,6 +19,8 @@ type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
  * was registered, one to a route outside its scope. Here every upgrade that has not become a WebSocket in time is cut.
  */
 export class UpgradeGuard {
+  /** Who else would hold this server up. */
+  readonly stragglers: Stragglers
   readonly #server: Guarded
   readonly #timeout: number
   readonly #cut: () => void
@@ -39,6 +42,7 @@ export class UpgradeGuard {
     this.#server = server
     this.#timeout = timeout
     this.#cut = cut
+    this.stragglers = new Stragglers(server, timeout)
     server.prependListener('upgrade', this.#watch)
   }
 
@@ -63,10 +67,12 @@ export class UpgradeGuard {
     this.#server.removeListener('upgrade', this.#watch)
     this.#server.removeListener('upgrade', this.#forward)
     this.#cutBefore(Infinity)
+    this.stragglers.close()
     delete this.#server[kUpgradeGuard]
   }
 
   readonly #watch: Upgrade = (request, socket) => {
+    this.stragglers.forget(socket)
     // Other protocols are not ours to time; a stream inside the process has no clock.
     if (request.headers.upgrade?.toLowerCase() !== 'websocket' || typeof socket.setTimeout !== 'function') return
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.

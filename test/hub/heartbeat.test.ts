@@ -3,6 +3,7 @@ import { Connection } from '../../lib/hub/connection.ts'
 import { Heartbeat, type HeartbeatSettings } from '../../lib/hub/heartbeat.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import { textFrame } from '../../lib/hub/text-frame.ts'
+import { resolveOptions } from '../../lib/options.ts'
 import { FakeSocket, at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
 
 /** A heartbeat whose clock is moved by hand: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
@@ -66,6 +67,16 @@ t.test('a mute peer is pinged once and ended within interval + timeout', async t
   t.same(silent, [])
   run(1_600)
   t.same(silent.slice(0, 1), ['mute'])
+})
+
+t.test('with the defaults a half-open peer is ended within 35 seconds, and with the shortest useful times within two', async t => {
+  const { heartbeat, limits } = resolveOptions({})
+  for (const [settings, most] of [[heartbeat, 35_000], [{ interval: 1_200, timeout: 800 }, 2_000]] as const) {
+    const open = member('open', { bytesRead: 500 })
+    const { silent, run } = beat([open], settings, limits.handshake)
+    run(most)
+    t.same(silent.slice(0, 1), ['open'])
+  }
 })
 
 t.test('a peer that answers pings stays, and one that speaks is never pinged', async t => {

@@ -1,0 +1,95 @@
+import type { EventEmitter } from 'node:events'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Server, Socket } from 'node:net'
+import { Server as TlsServer } from 'node:tls'
+
+/** Milliseconds between two looks. */
+const every = 100
+
+/** The answer that a connection waits for: from the end of a request's head to the end of its answer. */
+type HttpSocket = Socket & { _httpMessage?: ServerResponse | null }
+
+/**
+ * Peers that would hold up the closing of an http server for as long as they like.
+ *
+ * Node.js stops to time requests when its server closes, and closes then connections that are idle after a request, but none that
+ * has not sent one, or only half of it: each of those would keep the server, and `app.close()`, open for ever. And a body may take any
+ * time unless the host sets Fastify's `requestTimeout`; those of our routes are cut in ours.
+ */
+export class Stragglers {
+  readonly #server: EventEmitter & Partial<Pick<Server, 'listening'>>
+  readonly #event: 'connection' | 'secureConnection'
+  readonly #timeout: number
+  readonly #sockets = new Set<HttpSocket>()
+  /** Requests whose body has not ended, and until when it may. */
+  readonly #bodies = new Map<IncomingMessage, number>()
+  readonly #gone: (this: HttpSocket) => void
+  #timer: NodeJS.Timeout | undefined
+  #closing = false
+
+  /** @param timeout - milliseconds for a body */
+  constructor (server: EventEmitter, timeout: number) {
+    const sockets = this.#sockets
+    this.#server = server
+    this.#event = server instanceof TlsServer ? 'secureConnection' : 'connection'
+    this.#timeout = timeout
+    this.#gone = function () { sockets.delete(this) }
+    server.on(this.#event, this.#connected)
+  }
+
+  /** It has become something else than a connection of requests. */
+  forget (socket: Socket): void {
+    if (this.#sockets.delete(socket)) socket.removeListener('close', this.#gone)
+  }
+
+  /** The body of a request of ours begins. */
+  begin (request: IncomingMessage): void {
+    this.#bodies.set(request, performance.now() + this.#timeout)
+    this.#watch()
+  }
+
+  /** It has ended, as most do within the turn. */
+  end (request: IncomingMessage): void {
+    this.#bodies.delete(request)
+  }
+
+  /** The server is about to close: a connection on which nothing is being answered has no more to wait for. */
+  close (): void {
+    if (this.#server.listening !== true) {
+      this.#stop()
+      return
+    }
+    this.#closing = true
+    this.#watch()
+    this.#server.once('close', this.#stop)
+  }
+
+  readonly #connected = (socket: HttpSocket): void => {
+    this.#sockets.add(socket)
+    socket.on('close', this.#gone)
+  }
+
+  readonly #stop = (): void => {
+    this.#server.removeListener(this.#event, this.#connected)
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  #watch (): void {
+    this.#timer ??= setInterval(() => { this.#look(performance.now()) }, every).unref()
+  }
+
+  #look (now: number): void {
+    for (const [request, deadline] of this.#bodies) {
+      if (deadline <= now && !request.complete) request.destroy()
+      // What was refused before it was read ends without a word to us.
+      if (request.complete || request.destroyed) this.#bodies.delete(request)
+    }
+    if (this.#closing) {
+      for (const socket of this.#sockets) if (!socket._httpMessage && socket.writableLength === 0) socket.destroy()
+    } else if (this.#bodies.size === 0) {
+      clearInterval(this.#timer)
+      this.#timer = undefined
+    }
+  }
+}

@@ -1,0 +1,160 @@
+import { EventEmitter, once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { createServer as createTlsServer } from 'node:tls'
+import fastifyWebsocket from '@fastify/websocket'
+import t, { type Test } from 'tap'
+import fastifyRooms from '../lib/index.ts'
+import { Stragglers } from '../lib/routes/stragglers.ts'
+import { createApp, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
+import { joinMute } from './helpers/wire.ts'
+
+const plugin = fastifyRooms as any
+/** Longer than any of these may take, and shorter than what would hold an app without bounds. */
+const soon = 20_000
+const body = 'POST /rooms/news HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"a'
+
+interface Peer { socket: Socket, text (): string, closed (): boolean }
+
+async function dial (t: Test, url: string, ...parts: string[]): Promise<Peer> {
+  const socket = connect(Number(url.split(':')[1]), '127.0.0.1')
+  let received = ''
+  let closed = false
+  socket.on('data', chunk => { received += chunk }).on('error', () => {}).on('close', () => { closed = true })
+  t.teardown(() => { socket.destroy() })
+  await once(socket, 'connect')
+  for (const part of parts) socket.write(part)
+  return { socket, text: () => received, closed: () => closed }
+}
+
+for (const hosted of [false, true]) {
+  const where = hosted ? ', where the host registered @fastify/websocket' : ''
+
+  t.test(`app.close is not held by peers that have sent no request, or half of one${where}`, async t => {
+    const app = createApp(t)
+    if (hosted) await app.register(fastifyWebsocket)
+    await app.register(plugin, { prefix: '/rooms' })
+    app.get('/page', async () => 'page')
+    const url = await listen(app)
+    const peers = [
+      await dial(t, url),
+      await dial(t, url, 'G'),
+      await dial(t, url, 'GET /rooms/news HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgr'),
+      await dial(t, url, 'GET /page HTTP/1.1\r\nhost: x\r\n\r\n'),
+      await dial(t, url, 'GET /page HTTP/1.1\r\nhost: x\r\n\r\n', 'GET /page HTTP/1.1\r\nho'),
+      await dial(t, url, 'GET /rooms/%zz HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n')
+    ]
+    await until(() => peers.slice(3).every(peer => peer.text().length > 0))
+    let over = false
+    const closing = app.close().then(() => { over = true })
+    await until(() => over, soon)
+    await closing
+    await until(() => peers.every(peer => peer.closed()), soon)
+  })
+}
+
+t.test('a member that is stopped, with bytes queued for it, is cut at drain.timeout', async t => {
+  const app = await createRooms(t, { drain: { timeout: 200 } })
+  const url = await listen(app)
+  const stopped = await joinMute(t, `${url}/rooms/news`)
+  stopped.socket.pause()
+  await until(async () => {
+    await app.rooms.broadcast('news', 'x'.repeat(50_000))
+    return app.rooms.stats().queuedBytes > 100_000
+  }, soon)
+  const member = await join(t, `${url}/rooms/news`)
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  t.match(await member.closed, { code: 1001 })
+  await until(() => over, soon)
+  await closing
+  t.match(app.rooms.stats(), { connections: 0, queuedBytes: 0 })
+})
+
+t.test('a request in flight when the app closes is answered, however long its handler takes, and may broadcast', async t => {
+  const app = await createRooms(t)
+  let finish = (): void => {}
+  let results: unknown
+  app.get('/slow', async () => {
+    await new Promise<void>(resolve => { finish = resolve })
+    results = await app.rooms.broadcast('news', 1)
+    return 'done'.repeat(100_000)
+  })
+  const url = await listen(app)
+  const peer = await dial(t, url, 'GET /slow HTTP/1.1\r\nhost: x\r\n\r\n')
+  const started = finish
+  await until(() => finish !== started)
+  const idle = await dial(t, url)
+  const closing = app.close()
+  await until(() => idle.closed(), soon)
+  t.notOk(peer.closed(), 'those without a request have gone meanwhile')
+  finish()
+  await closing
+  await until(() => peer.closed(), soon)
+  t.match(peer.text(), /^HTTP\/1\.1 200 /)
+  t.ok(peer.text().endsWith('done'.repeat(100_000)))
+  t.match(results, { local: 0, published: true })
+})
+
+t.test('the body of a broadcast ends within limits.handshake, or its connection is cut', async t => {
+  const app = await createRooms(t, { limits: { handshake: 200 } } satisfies AnyOptions)
+  app.post('/own', async () => 1)
+  const url = await listen(app)
+  const member = await join(t, `${url}/rooms/news`)
+  const peers = [await dial(t, url, body), await dial(t, url, body)]
+  const host = await dial(t, url, body.replace('/rooms/news', '/own'))
+  const trickle = setInterval(() => { peers[1]!.socket.write(' ') }, 20)
+  t.teardown(() => { clearInterval(trickle) })
+  await until(() => peers.every(peer => peer.closed()), soon)
+  t.notOk(host.closed(), 'routes of the host are the host\'s to time')
+  host.socket.destroy()
+
+  const whole = await dial(t, url, body.replace('100', '1').replace('{"a', '1'))
+  await until(() => whole.text().includes('"local":1'))
+  t.match(await member.next('message'), { data: 1 })
+  await new Promise(resolve => setTimeout(resolve, 400))
+  t.notOk(whole.closed(), 'a connection lives on when its requests have ended')
+})
+
+t.test('a body that was refused before it was read is let alone once it is there', async t => {
+  const requests = [true, false, false].map((complete, index) => ({ complete, destroyed: index === 1, destroy () { this.destroyed = true } }))
+  const stragglers = new Stragglers(new EventEmitter(), 1)
+  for (const request of requests) stragglers.begin(request as never)
+  await until(() => requests[2]!.destroyed, soon)
+  t.notOk(requests[0]!.destroyed)
+  stragglers.close()
+})
+
+t.test('a body that does not end holds app.close no longer than limits.handshake', async t => {
+  const app = await createRooms(t, { limits: { handshake: 500 } })
+  const url = await listen(app)
+  const peer = await dial(t, url, body)
+  await until(async () => await new Promise<number>((resolve, reject) => { app.server.getConnections((error, count) => { if (error === null) resolve(count); else reject(error) }) }) === 1)
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  await until(() => over, soon)
+  await closing
+  await until(() => peer.closed(), soon)
+})
+
+t.test('nothing of it stays on a server that has closed, or that never listened', async t => {
+  for (const listening of [true, false]) {
+    const app = createApp(t)
+    const own = app.server.listenerCount('connection')
+    await app.register(plugin, { prefix: '/rooms' })
+    if (listening) await listen(app)
+    else await app.ready()
+    t.equal(app.server.listenerCount('connection'), own + 1)
+    await app.close()
+    t.equal(app.server.listenerCount('connection'), own)
+    t.equal(app.server.listenerCount('close'), 0)
+  }
+})
+
+t.test('of a TLS server it watches what has been decrypted', async t => {
+  const server = createTlsServer()
+  const before = server.listenerCount('secureConnection')
+  const stragglers = new Stragglers(server, 1_000)
+  t.equal(server.listenerCount('secureConnection'), before + 1)
+  stragglers.close()
+  t.equal(server.listenerCount('secureConnection'), before)
+})
