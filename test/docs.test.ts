@@ -171,6 +171,16 @@ t.test('docs/api.md has every member of app.rooms, request.rooms, sessions and t
   t.same(rows(section(page, '### `rooms.stats()`')).map(([name]) => name), await membersOf('types/rooms.ts', 'Stats'))
 })
 
+t.test('docs/observability.md has every line of the log with its level, and no other', async t => {
+  const sources = await Promise.all((await readdir('lib', { recursive: true })).filter(name => name.endsWith('.ts')).map(name => readFile(join('lib', name), 'utf8')))
+  const calls = sources.flatMap(source => [...source.matchAll(/\blog(?:ger)?\.(debug|info|warn|error)\((?:\{[^}]*\}, )?(?:'([^']*)')?/g)])
+  t.ok(calls.length > 5)
+  const logged = calls.map(([call, level, message]) => `${level} ${message ?? `no constant message: ${call}`}`)
+  const documented = rows(section('docs/observability.md', '## The log')).map(([level, message]) => `${level} ${message}`)
+  const found = logged.map(line => documented.find(entry => entry.endsWith('…') ? line.startsWith(entry.slice(0, -1)) : line === entry) ?? `undocumented: ${line}`)
+  t.same(found.sort(), documented.sort())
+})
+
 t.test('docs/observability.md has every channel with what it carries, and no other', async t => {
   const page = 'docs/observability.md'
   const about = await membersOf('types/events.ts', 'SessionEvent')

@@ -143,6 +143,19 @@ t.test('a member that does not read is told of, with what waits for it', async t
   t.ok(slow[0]!.bytes > 1_000)
 })
 
+t.test('a member that may lag is told of with what becomes of it', async t => {
+  const slow = listenTo(t, 'fastify-rooms:slow')
+  const { rooms, as } = await create(t, { slow: { policy: 'drop', bytes: 1_000 } })
+  const client = await as('anna')
+  client.socket.pause()
+  await until(async () => {
+    await rooms.broadcast('chat:1', 'x'.repeat(1_000_000))
+    return rooms.stats().lagging === 1
+  }, 20_000)
+  t.match(slow, [{ session: client.hello.session, policy: 'drop' }])
+  t.equal(rooms.stats().slow, 0)
+})
+
 t.test('an error of a hook is told once, whoever else hears of it', async t => {
   const failures = listenTo(t, 'fastify-rooms:error')
   const [one, two] = [new Error('one'), new Error('two')]

@@ -4,6 +4,8 @@ import t, { type Test } from 'tap'
 import { roomsMetrics } from '../lib/metrics/index.ts'
 import { catalogue } from '../lib/metrics/catalogue.ts'
 import { Histogram } from '../lib/metrics/histogram.ts'
+import { Source } from '../lib/metrics/source.ts'
+import { kInside } from '../lib/symbols.ts'
 import { connect, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
 import { parseMetrics, type Scrape } from './helpers/prometheus.ts'
 
@@ -48,6 +50,7 @@ for (const [name, client] of Object.entries(clients)) {
       members: 3,
       topics: 3,
       queued_bytes: 0,
+      lagging: 0,
       ready: 1,
       broker_up: 1,
       joins_total: 4,
@@ -60,6 +63,8 @@ for (const [name, client] of Object.entries(clients)) {
       invalid_frames_total: 1,
       refused_joins_total: 0,
       slow_closes_total: 0,
+      dropped_messages_total: 0,
+      conflated_messages_total: 0,
       silent_closes_total: 0,
       expired_closes_total: 0,
       errors_total: 0
@@ -175,6 +180,20 @@ for (const [name, client] of Object.entries(clients)) {
     t.equal(registry.getSingleMetric('fastify_rooms_connections'), own)
   })
 }
+
+t.test('every number of stats is a metric', async t => {
+  const read = new Set<PropertyKey>()
+  const { rooms } = await create(t)
+  const reading = new Source(rooms, rooms[kInside].hub, []).read()
+  const watched = new Proxy(reading, {
+    get (target, name) {
+      read.add(name)
+      return target[name as keyof typeof target]
+    }
+  })
+  for (const [name, entry] of Object.entries(catalogue)) entry.read(watched, name)
+  t.same(Object.keys(rooms.stats()).filter(name => !read.has(name)), [])
+})
 
 t.test('topics are in no label unless the host names their keys', async t => {
   const { rooms, as } = await create(t)
