@@ -52,7 +52,7 @@ export const FST_ROOMS_SESSION_CLAIMED = createError<[string]>('FST_ROOMS_SESSIO
 export const FST_ROOMS_ASK_TIMEOUT = createError<[string, number]>('FST_ROOMS_ASK_TIMEOUT', 'session "%s" did not answer within %d ms', 504)
 export const FST_ROOMS_NOT_ASKABLE = createError<[string]>('FST_ROOMS_NOT_ASKABLE', 'session "%s" is in raw mode, where nothing can be answered', 409)
 export const FST_ROOMS_INVALID_CLOSE = createError<[string]>('FST_ROOMS_INVALID_CLOSE', 'a close takes %s', 500, RangeError)
-export const FST_ROOMS_INVALID_SELECTOR = createError<[string]>('FST_ROOMS_INVALID_SELECTOR', 'kick takes %s', 500, TypeError)
+export const FST_ROOMS_INVALID_SELECTOR = createError<[string, string]>('FST_ROOMS_INVALID_SELECTOR', '%s takes %s', 500, TypeError)
 export const FST_ROOMS_INVALID_ARGUMENT = createError<[string, string]>('FST_ROOMS_INVALID_ARGUMENT', '"%s" takes %s', 500, TypeError)
 
 // Helpers of the host.

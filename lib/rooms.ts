@@ -1,4 +1,4 @@
-import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, KickSelector, Member, Rooms, Stats, SubscribeOptions } from '../types/index.ts'
+import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from './errors.ts'
 import { Asks } from './hub/asks.ts'
 import type { Origin } from './hub/context.ts'
@@ -12,6 +12,7 @@ import type { TopicRegistry } from './topics.ts'
 const defaultMembers = 1_000
 const defaultBuffer = 1_000
 const defaultAskTimeout = 10_000
+const selectors = ['session', 'user', 'topic']
 
 /** @throws FST_ROOMS_INVALID_ARGUMENT */
 function wholeNumber (name: string, value: unknown, fallback: number): number {
@@ -26,6 +27,16 @@ export function checkBroadcast (options: BroadcastOptions | undefined): Origin {
   if (except !== undefined && typeof except !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
   if (key !== undefined && !isKey(key)) throw new FST_ROOMS_INVALID_ARGUMENT('key', `a string of 1 to ${maxKeyLength} characters`)
   return { except, key }
+}
+
+/**
+ * What is given selects: a member that is there and undefined was meant to narrow it, and must not select more than was meant.
+ * @throws FST_ROOMS_INVALID_SELECTOR
+ */
+function checkSelector (method: string, selector: unknown): SessionSelector<any> {
+  const given = Object.entries(selector ?? {})
+  if (given.length > 0 && given.every(([name, value]) => selectors.includes(name) && typeof value === 'string')) return selector as SessionSelector<any>
+  throw new FST_ROOMS_INVALID_SELECTOR(method, 'at least one of "session", "user" and "topic", each a string')
 }
 
 /** `app.rooms`: what the host asks of the hub, checked. */
@@ -102,15 +113,23 @@ export class HubRooms implements Rooms<any> {
     return subscription
   }
 
-  async kick (selector: KickSelector<any>, options: KickOptions = {}): Promise<number> {
-    const { session, user, topic } = (selector as KickSelector<any> | undefined) ?? {}
-    if (session === undefined && user === undefined && topic === undefined) throw new FST_ROOMS_INVALID_SELECTOR('at least one of "session", "user" and "topic"')
+  async kick (selector: SessionSelector<any>, options: KickOptions = {}): Promise<number> {
+    const { session, user, topic } = checkSelector('kick', selector)
     const ending = { ...checkClose(options.code ?? 4005, options.reason), by: 'server' as const }
-    const members = this.#select(session, user, topic).filter(member =>
-      (session === undefined || member.id === session) && (user === undefined || member.user === user) && (topic === undefined || member.topic === topic))
+    const members = this.#select(session, user, topic)
     if (session === undefined && user === undefined) this.#hub.flush(topic!)
-    for (const member of members) this.#hub.end(member, ending)
-    return members.length
+    let ended = 0
+    for (const member of members) {
+      if (member.state === 'closed') continue // by an onLeave of one before
+      this.#hub.end(member, ending)
+      ended++
+    }
+    return ended
+  }
+
+  async reauthorize (selector: SessionSelector<any>): Promise<number> {
+    const { session, user, topic } = checkSelector('reauthorize', selector)
+    return this.#hub.reauthorize(this.#select(session, user, topic))
   }
 
   stats (): Stats {
@@ -139,12 +158,19 @@ export class HubRooms implements Rooms<any> {
     return this.#inject(path, options)
   }
 
-  /** The smallest set that a selector needs to look at. */
+  /** The sessions that match all that is given. @throws FST_ROOMS_NO_SUCH_TOPIC */
   #select (session: string | undefined, user: string | undefined, topic: string | undefined): MemberSession[] {
+    if (topic !== undefined) this.#registry.get(topic)
+    return this.#candidates(session, user).filter(member =>
+      (session === undefined || member.id === session) && (user === undefined || member.user === user) && (topic === undefined || member.topic === topic))
+  }
+
+  /** The smallest set that has to be looked at. */
+  #candidates (session: string | undefined, user: string | undefined): MemberSession[] {
     const { sessions, users } = this.#hub
     if (session !== undefined) return sessions.has(session) ? [sessions.get(session)!] : []
     if (user !== undefined) return [...users.get(user) ?? []]
-    return [...sessions.values()].filter(member => member.topic === topic)
+    return [...sessions.values()]
   }
 
   #session (id: string): MemberSession {

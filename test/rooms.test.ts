@@ -356,12 +356,73 @@ t.test('kick by user ends all sessions of that user, those still joining include
   t.same(await rooms.topics(), [])
 })
 
+t.test('kick twice ends a session once', async t => {
+  const { rooms, as } = await create(t)
+  const client = await as('anna')
+  t.same(await Promise.all([rooms.kick({ user: 'anna' }), rooms.kick({ session: client.hello.session }, { code: 4301 }), rooms.kick({ topic: 'news' })]), [1, 0, 0])
+  t.same(await client.closed, { code: 4005, reason: 'kicked' })
+  t.equal(client.received.filter(frame => frame.includes('"bye"')).length, 1)
+})
+
+t.test('kick of a raw session is the close alone', async t => {
+  const { rooms, url } = await create(t)
+  const client = await connect(t, `${url}/rooms/news`, 'rooms.raw', { headers: { 'x-user': 'anna' } })
+  await until(async () => await rooms.count('news') === 1)
+  t.equal(await rooms.kick({ user: 'anna', topic: 'news' }, { code: 4007 }), 1)
+  t.same(await client.closed, { code: 4007, reason: 'topic_closed' })
+  t.same(client.received, [])
+})
+
+t.test('what a room had to say leaves before all of it is kicked', async t => {
+  const { rooms, as } = await create(t)
+  const clients = [await as('anna'), await as('ben')]
+  await rooms.broadcast('news', 'last words')
+  t.equal(await rooms.kick({ topic: 'news' }), 2)
+  for (const client of clients) {
+    t.match(await client.next('message'), { data: 'last words' })
+    t.match(await client.next('bye'), { code: 4005 })
+  }
+})
+
+t.test('kick may be called from every hook of a session, by the one that it ends, too', async t => {
+  const kicks: [string, number][] = []
+  const left: string[] = []
+  const kick = async (session: any, hook: string, user: string): Promise<void> => { kicks.push([hook, await session.rooms.kick({ user })]) }
+  const { rooms, as, url } = await create(t, {
+    onJoin: session => session.user === 'joiner' ? kick(session, 'onJoin', 'joiner') : undefined,
+    onMessage: { '*': session => kick(session, 'onMessage', 'writer') },
+    onLeave: async session => {
+      left.push(session.user!)
+      if (session.user === 'first') await kick(session, 'onLeave', 'second')
+    }
+  })
+  const joiner = await connect(t, `${url}/rooms/news`, [], { headers: { 'x-user': 'joiner' } })
+  t.same(await joiner.closed, { code: 4005, reason: 'kicked' })
+  t.notMatch(joiner.received.join(), 'hello')
+
+  const writer = await as('writer')
+  writer.send({ type: 'message', data: 1, ref: 1 })
+  t.same(await writer.closed, { code: 4005, reason: 'kicked' })
+  t.notMatch(writer.received.join(), 'ack')
+
+  const [first, second, third] = [await as('first'), await as('second'), await as('third')]
+  t.equal(await rooms.kick({ topic: 'news' }), 2, 'what onLeave ended counts there')
+  for (const client of [first, second, third]) t.equal((await client.closed).code, 4005)
+  t.same(kicks, [['onJoin', 1], ['onMessage', 1], ['onLeave', 1]])
+  t.same(left.sort(), ['first', 'joiner', 'second', 'third', 'writer'], 'each left once')
+  t.match(rooms.stats(), { members: 0, topics: 0 })
+})
+
 t.test('kick refuses a selector that selects nothing, and a close that cannot be sent', async t => {
   const { rooms, as } = await create(t)
   await as('anna')
   await t.rejects(rooms.kick({}), { code: 'FST_ROOMS_INVALID_SELECTOR' })
   await t.rejects(rooms.kick(undefined as never), { code: 'FST_ROOMS_INVALID_SELECTOR' })
   await t.rejects(rooms.kick({ user: undefined, topic: undefined } as never), { code: 'FST_ROOMS_INVALID_SELECTOR' })
+  for (const narrower of [{ user: undefined }, { user: null }, { user: 7 }, { usr: 'anna' }]) {
+    await t.rejects(rooms.kick({ topic: 'news', ...narrower } as never), { code: 'FST_ROOMS_INVALID_SELECTOR', message: /^kick takes/ }, 'not all of the topic')
+  }
+  await t.rejects(rooms.kick({ topic: 'no topic' }), { code: 'FST_ROOMS_NO_SUCH_TOPIC' })
   await t.rejects(rooms.kick({ user: 'anna' }, { code: 1006 }), { code: 'FST_ROOMS_INVALID_CLOSE' })
   await t.rejects(rooms.kick({ user: 'anna' }, { reason: 'x'.repeat(124) }), { code: 'FST_ROOMS_INVALID_CLOSE' })
   t.equal(rooms.stats().members, 1)

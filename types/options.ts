@@ -17,9 +17,10 @@ export interface Identity {
   expires?: Date | number | undefined
 }
 
-/** What `authorize` is asked. `broadcast` is the broadcast route; `history` is asked once there is history. */
+/** What `authorize` is asked. `broadcast` is the broadcast route; `stay` is asked by `rooms.reauthorize`; `history` is asked once there is history. */
 export type AuthorizeContext<T = Topics> =
   | { action: 'join' | 'broadcast' | 'history', topic: TopicName<T>, request: FastifyRequest, identity: Identity | null }
+  | { action: 'stay', topic: TopicName<T>, session: AnySession<T> }
   | { action: 'publish', topic: TopicName<T>, session: AnySession<T>, payload: unknown }
   | { action: 'presence', topic: TopicName<T>, session: AnySession<T>, payload: unknown }
   | { action: 'direct', topic: TopicName<T>, session: AnySession<T>, payload: unknown, target: DirectTarget }

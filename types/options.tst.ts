@@ -160,7 +160,7 @@ describe('authorize', () => {
   type Context = AuthorizeContext<Converted>
 
   test('is asked about these actions', () => {
-    expect<Context['action']>().type.toBe<'join' | 'broadcast' | 'history' | 'publish' | 'presence' | 'direct'>()
+    expect<Context['action']>().type.toBe<'join' | 'broadcast' | 'history' | 'stay' | 'publish' | 'presence' | 'direct'>()
     expect<Context['topic']>().type.toBe<'news' | 'echo' | `chat:${string}`>()
   })
 
@@ -187,6 +187,12 @@ describe('authorize', () => {
           expect(context.target).type.toBe<DirectTarget>()
           expect(context.target).type.toBe<{ topic: string, session?: string, user?: string }>()
           return context.target.topic === context.topic
+        }
+        if (context.action === 'stay') {
+          expect(context.session).type.toBe<AnySession<Converted>>()
+          expect(context).type.not.toHaveProperty('payload')
+          expect(context).type.not.toHaveProperty('request')
+          return true
         }
         expect(context.action).type.toBe<'join' | 'broadcast' | 'history'>()
         expect(context.request).type.toBe<FastifyRequest>()

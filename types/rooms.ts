@@ -22,8 +22,8 @@ export interface BroadcastResult<N extends string = string> {
   published: boolean
 }
 
-/** At least one of the three; a session must match all that are given. */
-export interface KickSelector<T = Topics> {
+/** At least one of the three; a session must match all that are given. One that is there and `undefined` is refused. */
+export interface SessionSelector<T = Topics> {
   session?: string
   user?: string
   topic?: TopicName<T>
@@ -219,10 +219,17 @@ export interface Rooms<T = Topics> {
    */
   subscribe<N extends TopicName<T>> (topic: N, options?: SubscribeOptions): AsyncIterableIterator<Message<N, T>, void, undefined>
   /**
-   * Ends sessions; resolves with how many.
-   * @throws `FST_ROOMS_INVALID_SELECTOR` where nothing is selected by, `FST_ROOMS_INVALID_CLOSE`.
+   * Ends sessions, those still joining included; resolves with how many. They may come back.
+   * @throws `FST_ROOMS_INVALID_SELECTOR` where nothing is selected by, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_CLOSE`.
    */
-  kick (selector: KickSelector<T>, options?: KickOptions): Promise<number>
+  kick (selector: SessionSelector<T>, options?: KickOptions): Promise<number>
+  /**
+   * Asks `authorize({ action: 'stay', topic, session })` about sessions, those still joining included, at most 100 at a time: where
+   * it says no, 4301; an error with a status of 400 to 499 ends the session as it would in `onJoin`; any other is told to
+   * `onError`, and ends it with 1011. Resolves with how many were ended; 0 without `authorize`.
+   * @throws `FST_ROOMS_INVALID_SELECTOR` where nothing is selected by, `FST_ROOMS_NO_SUCH_TOPIC`.
+   */
+  reauthorize (selector: SessionSelector<T>): Promise<number>
   stats (): Stats
   health (): Health
   /** Stops taking joins and lets everybody go with `bye` and 1001; settles when all are gone, at the latest after `drain.timeout`. */

@@ -115,6 +115,14 @@ describe('members', () => {
     expect(rooms.kick({ user: 'u1' })).type.toBe<Promise<number>>()
   })
 
+  test('are asked about again by session, user or topic', () => {
+    expect(rooms.reauthorize).type.toBeCallableWith({ topic: 'chat:1', user: 'u1', session: 's' })
+    expect(rooms.reauthorize).type.not.toBeCallableWith({ topic: 'weather' })
+    expect(rooms.reauthorize).type.not.toBeCallableWith({ user: undefined })
+    expect(rooms.reauthorize).type.not.toBeCallableWith()
+    expect(rooms.reauthorize({ user: 'u1' })).type.toBe<Promise<number>>()
+  })
+
   test('are written to one by one', () => {
     expect(rooms.send('session', 1)).type.toBe<Promise<void>>()
     expect(rooms.sendToUser('user', {})).type.toBe<Promise<{ local: number }>>()

@@ -23,6 +23,7 @@ import { join, serverEnding, type JoinRequest } from './join.ts'
 import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
 import { countRefusal } from './refusals.ts'
+import { review, reviewAll } from './reauthorize.ts'
 import { Room } from './room.ts'
 import { MemberSession } from './session.ts'
 import { Subscription } from './subscription.ts'
@@ -48,6 +49,8 @@ export interface Arrival extends JoinRequest {
   user: string | undefined
   info: unknown
   expiresAt?: number | undefined
+  /** When it asked to join, on the clock of `performance`: before anybody looked at who it is. */
+  begunAt?: number
 }
 
 /** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
@@ -93,6 +96,8 @@ export class Hub implements HubContext {
 
   readonly #deflate: Deflate | undefined
   #publications = 0
+  /** When members were last asked about. Who was on the way in by then was not among them, and may have been let in by what was true before. */
+  #reviewedAt = -1
 
   constructor (broker: Broker, hooks: Hooks, settings: Settings, log: Log) {
     this.#broker = broker
@@ -187,6 +192,7 @@ export class Hub implements HubContext {
     room.joining++
     session.room = room
     join(this, session, room, arrival)
+    if (arrival.begunAt !== undefined && arrival.begunAt <= this.#reviewedAt) review(this, session)
   }
 
   accept (session: MemberSession): void {
@@ -233,6 +239,13 @@ export class Hub implements HubContext {
     // What a peer had sent before it went is still worked off, and its goodbye comes after that.
     if (by === 'peer' && wasOpen) session.inbox.whenIdle(finish)
     else finish()
+  }
+
+  /** Asks the host again about members: those that may not stay are ended. Resolves with how many. */
+  async reauthorize (sessions: MemberSession[]): Promise<number> {
+    if (this.hooks.authorize === undefined) return 0
+    this.#reviewedAt = performance.now()
+    return reviewAll(this, sessions)
   }
 
   /** Sends what waits in a room before everybody in it is let go: in one write each, and not copied for every one of them. */

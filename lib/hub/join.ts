@@ -26,6 +26,15 @@ export function serverEnding (code: number, refusal?: Refusal): Ending {
   return refusal === undefined ? ending : { ...ending, refusal }
 }
 
+/** How a session ends about which a hook threw: by what speaks to the peer; else, once the host was told, with the code for failures. */
+export function endingFor (hub: HubContext, session: MemberSession, thrown: unknown, failed: number): Ending {
+  const error = asError(thrown)
+  // An invalid payload was the host's own (see incoming.ts), not the peer's.
+  if (isClientError(error) && (error as { code?: unknown }).code !== 'FST_ROOMS_INVALID_PAYLOAD') return serverEnding(closeCodeFor(error), refusalOf(error))
+  hub.fail(error, session)
+  return serverEnding(failed, 'failed')
+}
+
 /**
  * Rule 1: attach, onJoin, then in one synchronous step hello, what onJoin sent, and the presence join. Whatever fails before
  * that is a close, and nobody saw the member.
@@ -47,12 +56,8 @@ export async function join (hub: HubContext, session: MemberSession, room: Room,
     if (request.onJoin !== undefined && await request.onJoin(session) === false) throw new FST_ROOMS_FORBIDDEN('join')
     hub.accept(session)
   } catch (thrown) {
-    const error = asError(thrown)
-    // An invalid payload was the host's own (see incoming.ts), not the peer's.
-    const refusal = isClientError(error) && (error as { code?: unknown }).code !== 'FST_ROOMS_INVALID_PAYLOAD'
-    if (!refusal) hub.fail(error, session)
     // A plain throw refuses; of a member that is in already it ends the membership as a failure of ours.
-    hub.end(session, serverEnding(refusal ? closeCodeFor(error) : session.state === 'joining' ? 4003 : 1011, refusal ? refusalOf(error) : 'failed'))
+    hub.end(session, endingFor(hub, session, thrown, session.state === 'joining' ? 4003 : 1011))
   } finally {
     session.onAccept = undefined
   }

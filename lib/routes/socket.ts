@@ -47,7 +47,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     scope.websocketServer.clients?.delete(socket as never)
     // Its listener would log what is none of its business, and holds the request for as long as the connection lives.
     for (const listener of socket.listeners('error')) socket.removeListener('error', listener)
-    guard.release(request.raw.socket)
+    const begunAt = guard.release(request.raw.socket)
     letGo(socket, request);
     (request.raw as { [kInjected]?: (socket: Socket) => void })[kInjected]?.(socket)
     hub.arrive({
@@ -61,6 +61,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
       user: identity?.user,
       info: identity?.info,
       expiresAt: identity?.expires?.getTime(),
+      begunAt,
       since,
       presence: presence === '1',
       onJoin: onJoin === undefined ? undefined : (session: MemberSession) => onJoin(session as never, request)

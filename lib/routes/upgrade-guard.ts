@@ -56,9 +56,11 @@ export class UpgradeGuard {
     this.#server.on('upgrade', this.#forward)
   }
 
-  /** The socket has become a WebSocket, and is watched over by the heartbeat. */
-  release (socket: Socket): void {
+  /** The socket has become a WebSocket, and is watched over by the heartbeat. Returns when it asked for that, on the clock of `performance`. */
+  release (socket: Socket): number {
+    const deadline = this.#pending.get(socket) ?? performance.now() + this.#timeout
     this.#pending.delete(socket)
+    return deadline - this.#timeout
   }
 
   /** A hub has closed; with the last one nothing is left behind. */
