@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { readFile } from 'node:fs/promises'
+import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import type { Broker, BrokerHandlers, RoomsEvents } from '../types/index.ts'
 import { memoryBroker } from '../lib/index.ts'
@@ -206,6 +208,33 @@ t.test('the state of the broker is told, the first one included', async t => {
   handlers.state('down', cause)
   t.same(states, [{ rooms, state: 'up', cause: undefined }, { rooms, state: 'down', cause }])
   t.same(rooms.health(), { ok: false, state: 'open', broker: 'down' })
+})
+
+// In a process of its own: what is uncaught here would be the test runner's.
+t.test('a subscriber that throws breaks nothing here; Node.js makes an uncaught exception of it', async t => {
+  const program = `
+import { subscribe } from 'node:diagnostics_channel'
+import Fastify from 'fastify'
+import fastifyRooms from './lib/index.ts'
+
+const uncaught = []
+process.on('uncaughtException', error => { uncaught.push(error.message) })
+for (const name of ['join', 'message', 'broadcast', 'leave']) subscribe('fastify-rooms:' + name, () => { throw new Error(name) })
+
+const app = Fastify()
+await app.register(fastifyRooms)
+const client = await app.rooms.inject('/news')
+await client.next('hello')
+client.send({ type: 'message', data: 'hi', ref: 1 })
+const { data } = await client.next('message')
+const { ok } = await client.next('ack')
+await client.close()
+await app.close()
+console.log(JSON.stringify({ data, ok, uncaught, stats: app.rooms.stats().members }))
+`
+  const { NODE_OPTIONS, NODE_V8_COVERAGE, ...env } = process.env
+  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], { env, timeout: 60_000 })
+  t.same(JSON.parse(stdout), { data: 'hi', ok: true, uncaught: ['join', 'message', 'broadcast', 'leave'], stats: 0 })
 })
 
 t.test('two hubs of one process share the channels, and each message says whose it is', async t => {
