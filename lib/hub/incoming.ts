@@ -17,6 +17,9 @@ type FrameOf<T extends ClientFrame['type']> = ClientFrame & { type: T }
 // What JSON.parse would turn into a poisoned prototype is refused, as Fastify refuses it in a body.
 const strict = { protoAction: 'error', constructorAction: 'error' } as const
 
+// JSON.parse quotes what is near the fault: part of a token, it may be, on its way to the host's logs.
+const excerpt = /, (?:\.\.\.)?".*$/s
+
 /** The frame that a member's text is; `undefined` where it is none, which has been answered. */
 function readFrame (hub: HubContext, session: MemberSession, text: string): ClientFrame | undefined {
   const raw = session.connection.mode === 'rooms.raw'
@@ -27,7 +30,7 @@ function readFrame (hub: HubContext, session: MemberSession, text: string): Clie
     // Text that is JSON, but poisoned, is no text of the untyped kind either. JSON.parse quotes the text, but never begins so.
     const isText = raw && session.definition.publish?.schema === null && !asError(error).message.startsWith('Object contains forbidden')
     if (isText) return { type: 'message', data: text }
-    badFrame(hub, session, `no JSON (${asError(error).message})`)
+    badFrame(hub, session, `no JSON (${asError(error).message.replace(excerpt, '')})`)
     return undefined
   }
   if (raw) return { type: 'message', data: value }
