@@ -16,6 +16,8 @@ export interface Load {
   /** So many others join in each round, and are gone after it. */
   joins?: number
   deflate?: boolean
+  /** So many members more, which stop reading once they have joined. */
+  stopped?: number
   /** Of latency: messages a second. */
   rate?: number
 }

@@ -55,8 +55,10 @@ async function repeat ({ pid, seconds }: Job, units: () => number, round: () => 
 const message = { seq: 1, t: 0, user: 'u42', text: 'forty-two characters of text, give or take' }
 
 async function members (job: Job, tally: Tally, count = job.members, rooms = job.rooms): Promise<Member[]> {
-  const { protocol, port, deflate } = job
-  return joinAll(count, index => new Member({ protocol, port, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}) }))
+  const { protocol, port, deflate, stopped = 0 } = job
+  const joined = await joinAll(count, index => new Member({ protocol, port, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}) }))
+  for (const { socket } of await joinAll(stopped, () => new Member({ protocol, port, room: 'room:0', tally: new Tally() }))) socket.pause()
+  return joined
 }
 
 /** A window of broadcasts is outstanding at a time: the next leaves when every member has all of the last. */

@@ -36,7 +36,7 @@ export interface Scenario extends Load {
   /** What a unit is. */
   unit: string
   /** Of the server. */
-  setup?: { large?: boolean, post?: boolean }
+  setup?: { large?: boolean, post?: boolean, slow?: 'drop' | 'latest' }
 }
 
 const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js', 'bun']
@@ -49,10 +49,12 @@ export const scenarios: (Scenario & { only: string[] })[] = [
   { ...thousand, id: 'room1k-w64-pub64-ref', title: 'The same with ref: every publisher gets an ack', window: 64, publishers: 64, ref: true, only: [ours] },
   { ...thousand, id: 'room1k-w64-pub64-except', title: 'The same with except: no publisher gets its own message', window: 64, publishers: 64, except: true, only: [ours] },
   { ...thousand, id: 'room1k-w64-joins64', title: 'The same with 64 joins in each round (their own cost taken off)', window: 64, publishers: 64, joins: 64, only: [ours] },
+  { ...thousand, id: 'room1k-w64-stopped', title: 'One room of 1,000, window 64, and 10 more who have stopped reading (slow: drop)', window: 64, stopped: 10, only: [ours], setup: { slow: 'drop' } },
   { kind: 'rounds', id: 'room10k-w4', title: 'One room of 10,000, window 4', members: 10_000, rooms: 1, window: 4, metric: 'cpu', unit: 'delivery' },
   { kind: 'rounds', id: 'rooms1000x10-w1', title: '1,000 rooms of 10, window 1 each', members: 10_000, rooms: 1_000, window: 1, metric: 'cpu', unit: 'delivery' },
   { ...thousand, id: 'deflate-1k', title: 'One room of 1,000, window 1, 1 KiB of JSON, permessage-deflate', window: 1, deflate: true, setup: { large: true } },
   { ...thousand, kind: 'latency', id: 'latency', title: 'Latency: 1,000 members, 50 messages a second', window: 1, rate: 50, metric: 'p99' },
+  { ...thousand, kind: 'latency', id: 'latency-stopped', title: 'Latency: 1,000 members, 50 messages a second, and 10 more who have stopped reading (slow: latest)', window: 1, rate: 50, metric: 'p99', stopped: 10, only: [ours], setup: { slow: 'latest' } },
   { kind: 'echo', id: 'echo100', title: 'Echo: 100 rooms of one, window 1 each', members: 100, rooms: 100, window: 1, metric: 'cpu', unit: 'delivery' },
   { kind: 'connect', id: 'connect', title: 'Connecting, until the member is in its room', members: 2_000, rooms: 1, window: 0, metric: 'perSecond', unit: 'connection' },
   { kind: 'idle', id: 'idle-memory', title: '10,000 idle connections', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection' },
@@ -81,6 +83,8 @@ export const targets: Target[] = [
   beside('room1k-w64-pub64-ref', 1.5, 'room1k-w64-pub64'),
   beside('room1k-w64-pub64-except', 1.5, 'room1k-w64-pub64'),
   beside('room1k-w64-joins64', 1.5, 'room1k-w64-pub64'),
+  beside('room1k-w64-stopped', 1.1, 'room1k-w64'),
+  beside('latency-stopped', 1.1, 'latency'),
   ...most('room1k-w1', 0.9, 'ws'),
   ...most('room1k-w1', 0.55, 'socket.io'),
   ...most('room1k-w1', 1.2, 'uWebSockets.js'),

@@ -8,7 +8,8 @@ const app = Fastify()
 await app.register(fastifyRooms, {
   prefix: '/r',
   topics: defineTopics({
-    'room:*': { message: schema, publish: true },
+    // A bound so low that who has stopped reading is behind before it is measured.
+    'room:*': { message: schema, publish: true, ...(setup.slow === undefined ? {} : { slow: { policy: setup.slow, bytes: 65_536 } }) },
     ...(setup.post === true ? { news: { message: schema, post: true } } : {})
   }),
   ...(setup.post === true ? { authorize: () => true } : {}),
