@@ -3,6 +3,7 @@ import { Value, ValueErrorType } from '@sinclair/typebox/value'
 import type { FastifyRequest, LogLevel, RouteShorthandOptions } from 'fastify'
 import type { Broker, TopicMap } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
+import type { DrainSettings } from './hub/drain.ts'
 import type { SlowRule } from './topics.ts'
 
 const functionOf = (description: string): TSchema => Type.Unsafe<(...args: never[]) => unknown>({ [Kind]: 'RoomsFunction', description })
@@ -97,8 +98,10 @@ export const optionsSchema = Type.Object({
     bytes: count(1_048_576, slowBytes)
   }, 'an object with "policy" and "bytes"'),
   drain: group({
-    timeout: milliseconds(0, 5_000, 'milliseconds for the goodbye, a whole number from 0')
-  }, 'an object with "timeout"'),
+    timeout: milliseconds(0, 5_000, 'milliseconds for the goodbye, a whole number from 0'),
+    batch: count(500, 'members let go at a time, a whole number from 1'),
+    interval: milliseconds(0, 50, 'milliseconds from one batch to the next, a whole number from 0')
+  }, 'an object with "timeout", "batch" and "interval"'),
   broker: Type.Optional(instanceOf('a broker, such as memoryBroker()', ['start', 'attach', 'detach', 'publish', 'control', 'close'])),
   websocket: group({
     options: Type.Optional(instanceOf('an object of ws server options'))
@@ -130,7 +133,7 @@ export interface ResolvedOptions {
   readonly expiry: { readonly notice: number }
   readonly limits: { readonly connections: number, readonly perAddress?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
   readonly slow: SlowRule
-  readonly drain: { readonly timeout: number }
+  readonly drain: DrainSettings
   readonly broker?: Broker
   readonly websocket: { readonly options?: Record<string, unknown> }
   readonly routes: { readonly socket: Hooks, readonly broadcast: Hooks }

@@ -99,7 +99,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     heartbeat: options.heartbeat,
     notice: options.expiry.notice,
     limits: options.limits,
-    drainTimeout: options.drain.timeout,
+    drain: options.drain,
     deflate: deflateOptions((hosted ? app.websocketServer.options : options.websocket.options)?.perMessageDeflate)
   }, app.log)
   let routes: FastifyInstance = app

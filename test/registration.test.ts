@@ -74,7 +74,9 @@ t.test('a wrong option is refused with a coded error that names it and says what
     [{ slow: { bytes: 0 } }, 'slow.bytes', /bytes waiting for one member/],
     [{ slow: 'close' }, 'slow', /"policy" and "bytes"/],
     [{ drain: { timeout: -1 } }, 'drain.timeout', /a whole number from 0/],
-    [{ drain: { batch: 500 } }, 'drain.batch', /no such option/],
+    [{ drain: { batch: 0 } }, 'drain.batch', /members let go at a time/],
+    [{ drain: { interval: -1 } }, 'drain.interval', /milliseconds from one batch/],
+    [{ drain: { size: 1 } }, 'drain.size', /no such option/],
     [{ broker: 'redis://' }, 'broker', /memoryBroker\(\)/],
     [{ websocket: { option: {} } }, 'websocket.option', /no such option/],
     [{ websocket: { options: 1 } }, 'websocket.options', /ws server options/],
@@ -115,7 +117,7 @@ t.test('defaults are as documented, and come where a group is given in part', as
     limits: { connections: 100_000, topics: 100_000, payload: 65_536, info: 1_024, pending: 16, badFrames: 10, handshake: 10_000 },
     slow: { policy: 'close', bytes: 1_048_576 },
     expiry: { notice: 30_000 },
-    drain: { timeout: 5_000 },
+    drain: { timeout: 5_000, batch: 500, interval: 50 },
     websocket: {},
     routes: { socket: {}, broadcast: {} }
   })

@@ -113,8 +113,15 @@ export type RoomsOptions<T = Topics> = {
    * or what is none of the three, closes.
    */
   slow?: { policy?: SlowPolicy | ((session: AnySession<T>, backlog: { bytes: number }) => SlowPolicy), bytes?: number }
-  /** Milliseconds for the goodbye when the app closes. Default 5,000; must fit into Fastify's `pluginTimeout`. */
-  drain?: { timeout?: number }
+  /** How members are let go when the app closes, or by `rooms.drain()`. */
+  drain?: {
+    /** Milliseconds for all of it; who is left then is cut. Default 5,000; must fit into Fastify's `pluginTimeout`. */
+    timeout?: number
+    /** Members let go at a time. Default 500; more where `timeout` would not do otherwise. */
+    batch?: number
+    /** Milliseconds from one batch to the next. Default 50. */
+    interval?: number
+  }
   /** What carries publications. Default `memoryBroker()`. */
   broker?: Broker
   /** For @fastify/websocket where this plugin registers it. Refused where the host has done so. */

@@ -3,6 +3,7 @@ import type { TopicDefinition } from '../topics.ts'
 import type { Backlog } from './backlog.ts'
 import type { Counters } from './counters.ts'
 import type { DeflateOptions } from './deflate.ts'
+import type { DrainSettings } from './drain.ts'
 import type { Expiry } from './expiry.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
@@ -31,7 +32,7 @@ export interface Settings {
   /** `expiry.notice` */
   notice: number
   limits: { readonly connections: number, readonly perAddress?: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
-  drainTimeout: number
+  drain: DrainSettings
   /** `perMessageDeflate` of ws, where it is on. */
   deflate: DeflateOptions | undefined
 }

@@ -1,31 +1,64 @@
 import type { MemberSession } from './session.ts'
 
-/** Of the time for closing this part may pass before everybody is told: for messages that are being worked on. */
+/** Of the time for closing this part may pass before anybody is told: for messages that are being worked on. */
 const workShare = 0.5
+/** Of what is left after that this part may pass until everybody is told; the rest is for their answers. */
+const batchShare = 0.5
 
-/** The two waits of closing, in one time: for unfinished work, and for connections; what is left at the end is cut. */
+/** How members are let go. */
+export interface DrainSettings {
+  /** Milliseconds for all of it. */
+  readonly timeout: number
+  /** Members let go at a time. */
+  readonly batch: number
+  /** Milliseconds from one batch to the next. */
+  readonly interval: number
+}
+
+/** How many of those that are left to let go now, to be done in so many milliseconds: a batch, or more where that is no time for it. */
+export function shareOf (left: number, milliseconds: number, { batch, interval }: DrainSettings): number {
+  const batches = 1 + Math.floor(Math.max(0, milliseconds) / Math.max(1, interval))
+  return Math.max(batch, Math.ceil(left / batches))
+}
+
+/** Closing, in one time: unfinished work, then batch by batch the goodbyes, then the wait for connections; what is left at the end is cut. */
 export class Drain {
   readonly #links: ReadonlySet<MemberSession>
-  readonly #timeout: number
-  readonly #waiting = new Set<() => void>()
+  readonly #settings: DrainSettings
+  readonly #release: (sessions: MemberSession[]) => void
+  #running: Promise<void> | undefined
+  /** Set while the last wait goes on. */
+  #gone: (() => void) | undefined
 
-  /** @param timeout - milliseconds for both */
-  constructor (links: ReadonlySet<MemberSession>, timeout: number) {
+  /** @param release - says goodbye to members, all in one turn of the event loop */
+  constructor (links: ReadonlySet<MemberSession>, settings: DrainSettings, release: (sessions: MemberSession[]) => void) {
     this.#links = links
-    this.#timeout = timeout
+    this.#settings = settings
+    this.#release = release
   }
 
   /** A connection has closed. */
   check (): void {
-    if (this.#links.size > 0) return
-    for (const done of this.#waiting) done()
+    if (this.#links.size === 0) this.#gone?.()
   }
 
-  /** What members have sent is worked off, or has had its time. Returns when all must be over, on the clock of `performance`. */
-  async settle (): Promise<number> {
-    const deadline = performance.now() + this.#timeout
+  /** Settles when all have gone, at the latest when the time is over. Whoever asks meanwhile waits for the same end. */
+  run (): Promise<void> {
+    this.#running ??= this.#run().finally(() => { this.#running = undefined })
+    return this.#running
+  }
+
+  async #run (): Promise<void> {
+    const deadline = performance.now() + this.#settings.timeout
+    await this.#settle()
+    await this.#letGo(deadline)
+    await this.#wait(deadline)
+  }
+
+  /** What members have sent is worked off, or has had its time. */
+  async #settle (): Promise<void> {
     let busy = 1
-    await this.#within(this.#timeout * workShare, done => {
+    await this.#within(this.#settings.timeout * workShare, done => {
       const worked = (): void => { if (--busy === 0) done() }
       for (const { inbox } of this.#links) {
         busy++
@@ -33,17 +66,31 @@ export class Drain {
       }
       worked()
     })
-    return deadline
   }
 
-  async wait (deadline: number): Promise<void> {
+  /** Nobody joins any more: those who are here now are all. */
+  async #letGo (deadline: number): Promise<void> {
+    const now = performance.now()
+    const told = now + (deadline - now) * batchShare
+    const left = [...this.#links].reverse() // whoever came first goes first
+    for (;;) {
+      const batch: MemberSession[] = []
+      for (let share = shareOf(left.length, told - performance.now(), this.#settings); share > 0 && left.length > 0;) {
+        const session = left.pop()!
+        if (session.state === 'closed') continue
+        batch.push(session)
+        share--
+      }
+      this.#release(batch)
+      if (left.length === 0) return
+      await this.#within(this.#settings.interval, () => {})
+    }
+  }
+
+  async #wait (deadline: number): Promise<void> {
     if (this.#links.size === 0) return
-    let over: (() => void) | undefined
-    await this.#within(deadline - performance.now(), done => {
-      over = done
-      this.#waiting.add(done)
-    })
-    this.#waiting.delete(over!)
+    await this.#within(deadline - performance.now(), done => { this.#gone = done })
+    this.#gone = undefined
     for (const { connection } of this.#links) connection.terminate()
   }
 

@@ -129,7 +129,7 @@ export class Hub implements HubContext {
     })
     this.#turn = new Turn(this.#flush)
     this.backlog = new Backlog(this, this.#turn)
-    this.#drain = new Drain(this.links, settings.drainTimeout)
+    this.#drain = new Drain(this.links, settings.drain, sessions => { this.#letGo(sessions) })
   }
 
   async start (): Promise<void> {
@@ -204,17 +204,18 @@ export class Hub implements HubContext {
     else this.#left(session)
   }
 
-  end (session: MemberSession, { code, reason, by, refusal }: Ending): void {
+  end (session: MemberSession, ending: Ending): void {
     if (session.state === 'closed') return
+    const { code, reason, by } = ending
     const { connection, room, user } = session
     const wasOpen = session.state === 'open'
     if (by === 'server') {
       session.dismissed = true
       if (!wasOpen) {
         this.counters.refused++
-        countRefusal(this, session, 'join', refusal ?? 'other')
+        countRefusal(this, session, 'join', ending.refusal ?? 'other')
       }
-      sayGoodbye(session, code, reason)
+      sayGoodbye(session, ending)
       if (wasOpen) room!.flushMember(session)
     }
     session.state = 'closed'
@@ -302,11 +303,13 @@ export class Hub implements HubContext {
       events.drained(this.rooms, 'begin', this.links.size)
     }
     this.#presence.stop()
-    const deadline = await this.#drain.settle()
-    for (const topic of this.roomByTopic.keys()) this.flush(topic)
-    for (const session of [...this.links]) this.end(session, serverEnding(1001, 'draining'))
-    await this.#drain.wait(deadline)
+    await this.#drain.run()
     if (begins) events.drained(this.rooms, 'end', this.links.size)
+  }
+
+  #letGo (sessions: MemberSession[]): void {
+    for (const room of new Set(sessions.map(session => session.room))) if (room !== undefined) this.#flush(room)
+    for (const session of sessions) this.end(session, serverEnding(1001, 'draining'))
   }
 
   async close (): Promise<void> {

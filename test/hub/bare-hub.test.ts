@@ -16,7 +16,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
     heartbeat: false,
     notice: 0,
     limits: { connections: 10, topics: 10, info: 100, pending: 16, badFrames: 10, handshake: 10_000 },
-    drainTimeout: 20,
+    drain: { timeout: 20, batch: 500, interval: 50 },
     deflate: undefined
   }, log)
   hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))

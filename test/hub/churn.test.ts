@@ -23,7 +23,7 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
     heartbeat: false,
     notice: 0,
     limits: { connections: 100, topics: 100, info: 100, pending: 4, badFrames: 10, handshake: 10_000 },
-    drainTimeout: 0,
+    drain: { timeout: 0, batch: 500, interval: 50 },
     deflate: undefined
   }, silent)
   await hub.start()

@@ -1,64 +1,138 @@
+import fc from 'fast-check'
 import t from 'tap'
 import { Inbox } from '../../lib/hub/inbox.ts'
-import { Drain } from '../../lib/hub/drain.ts'
+import { Drain, shareOf, type DrainSettings } from '../../lib/hub/drain.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 
-/** Sessions as far as a drain looks at them. */
-function create (count: number, timeout: number) {
+const defaults = { timeout: 60_000, batch: 500, interval: 50 }
+
+/** Sessions as far as a drain looks at them. A batch that is released is closed; `gone` takes their connections away. */
+function create (count: number, settings: Partial<DrainSettings> = {}) {
   let cut = 0
-  const links = new Set(Array.from({ length: count }, () => ({ connection: { terminate: () => { cut++ } } } as unknown as MemberSession)))
-  return { links, drain: new Drain(links, timeout), cut: () => cut }
+  const batches: number[][] = []
+  const links = new Set(Array.from({ length: count }, (_member, id) => ({
+    id,
+    state: 'open',
+    inbox: new Inbox<() => Promise<void>>(run => run(), 9, { pause () {}, resume () {} }),
+    connection: { terminate: () => { cut++ } }
+  } as unknown as MemberSession)))
+  const drain = new Drain(links, { ...defaults, ...settings }, sessions => {
+    batches.push(sessions.map(({ id }) => id as unknown as number))
+    for (const session of sessions) session.state = 'closed'
+    onBatch(batches.length)
+  })
+  let onBatch: (number: number) => void = () => {}
+  const gone = (): void => {
+    links.clear()
+    drain.check()
+  }
+  return { links, drain, batches, gone, cut: () => cut, onBatch: (listener: typeof onBatch) => { onBatch = listener } }
 }
 
+const turn = () => new Promise(resolve => setImmediate(resolve))
+
 t.test('where nobody is connected there is nothing to wait for', async t => {
-  const timeout = 60_000
-  const { drain, cut } = create(0, timeout)
-  await drain.wait(performance.now() + timeout)
+  const { drain, cut, batches } = create(0)
+  await drain.run()
   t.equal(cut(), 0)
+  t.same(batches.flat(), [])
 })
 
-t.test('it is over when the last connection has closed, for everybody who waits', async t => {
-  const timeout = 60_000
-  const { links, drain, cut } = create(2, timeout)
+t.test('it is over when the last connection has closed, and whoever asks meanwhile waits for the same end', async t => {
+  const { links, drain, cut, batches, onBatch } = create(2)
   let over = 0
-  const waits = [drain.wait(performance.now() + timeout), drain.wait(performance.now() + timeout)].map(wait => wait.then(() => { over++ }))
+  const told = new Promise<void>(resolve => { onBatch(() => { resolve() }) })
+  const waits = [drain.run(), drain.run()].map(wait => wait.then(() => { over++ }))
+  await told
+  waits.push(drain.run().then(() => { over++ }))
   const [one, two] = [...links]
   links.delete(one!)
   drain.check()
-  await new Promise(resolve => setImmediate(resolve))
+  await turn()
   t.equal(over, 0, 'one is left')
   links.delete(two!)
   drain.check()
   await Promise.all(waits)
-  t.equal(over, 2)
+  t.equal(over, 3)
   t.equal(cut(), 0)
+  t.same(batches, [[0, 1]], 'told once, in the order in which they came')
+  await drain.run()
+  t.same(batches.flat(), [0, 1], 'and another drain finds nobody')
 })
 
 t.test('what is left at the deadline is cut, and the wait is over though nothing closes', async t => {
-  const timeout = 10
-  const { drain, cut } = create(3, timeout)
-  await drain.wait(performance.now() + timeout)
-  t.equal(cut(), 3)
-  drain.check()
+  for (const timeout of [0, 10]) {
+    const { drain, cut, batches } = create(3, { timeout, batch: 1 })
+    await drain.run()
+    t.equal(cut(), 3)
+    t.same(batches.flat(), [0, 1, 2], 'after everybody was told')
+    drain.check()
+  }
 })
 
 t.test('unfinished work is waited for, but not for more than half of the time', async t => {
-  const inboxes = [new Inbox<() => Promise<void>>(run => run(), 9, { pause () {}, resume () {} }), new Inbox<() => Promise<void>>(run => run(), 9, { pause () {}, resume () {} })]
-  const links = new Set(inboxes.map(inbox => ({ inbox }) as unknown as MemberSession))
-  const drain = new Drain(links, 60_000)
-  const began = performance.now()
-  t.ok(await drain.settle() >= began + 60_000, 'nothing to wait for; the deadline counts from here')
-
+  const { links, drain, batches, gone, onBatch } = create(2)
   let finish = (): void => {}
-  let over = false
-  inboxes[0]!.push(() => new Promise(resolve => { finish = resolve }))
-  const settled = drain.settle().then(() => { over = true })
-  await new Promise(resolve => setImmediate(resolve))
-  t.notOk(over)
+  const [one] = [...links]
+  one!.inbox.push((() => new Promise<void>(resolve => { finish = resolve })) as never)
+  onBatch(gone)
+  const over = drain.run()
+  await turn()
+  t.same(batches, [], 'nobody is told while a message is being worked on')
   finish()
-  await settled
+  await over
+  t.same(batches, [[0, 1]])
 
-  inboxes[1]!.push(() => new Promise(() => {}))
-  const deadline = await new Drain(links, 20).settle()
-  t.ok(deadline - performance.now() < 15, 'half of the time has passed')
+  const stuck = create(1, { timeout: 200 })
+  const [only] = [...stuck.links]
+  only!.inbox.push((() => new Promise(() => {})) as never)
+  const began = performance.now()
+  let told = 0
+  stuck.onBatch(() => { told = performance.now() - began })
+  await stuck.drain.run()
+  t.ok(told >= 90, 'half of the time')
+  t.equal(stuck.cut(), 1)
+})
+
+t.test('members are let go batch by batch, with an interval between, and those who went by themselves count for nothing', async t => {
+  const { links, drain, batches, gone, onBatch } = create(10, { batch: 3, interval: 20 })
+  const all = [...links]
+  const times: number[] = []
+  onBatch(number => {
+    times.push(performance.now())
+    if (number === 1) for (const session of all.slice(3, 5)) session.state = 'closed'
+    if (number === 3) gone()
+  })
+  await drain.run()
+  t.same(batches, [[0, 1, 2], [5, 6, 7], [8, 9]])
+  t.ok(times.every((time, index) => index === 0 || time - times[index - 1]! >= 15), 'timers may be a little early, and as late as they like')
+})
+
+t.test('batches grow where the time is short, so that everybody is told before half of it is over', async t => {
+  const { drain, batches, cut } = create(1_000, { timeout: 400, batch: 1, interval: 20 })
+  await drain.run()
+  t.same(batches.flat(), Array.from({ length: 1_000 }, (_member, id) => id))
+  t.ok(batches.length > 1 && batches.length <= 11, `${batches.length} batches`)
+  t.equal(cut(), 1_000)
+})
+
+t.test('whatever the numbers are, all are let go in the batches that fit into the time', async t => {
+  const settings = fc.record({ timeout: fc.constant(0), batch: fc.integer({ min: 1, max: 2_000 }), interval: fc.integer({ min: 0, max: 5_000 }) })
+  fc.assert(fc.property(settings, fc.integer({ min: 0, max: 200_000 }), fc.integer({ min: -100, max: 10_000 }), fc.integer({ min: 1, max: 3 }), (settings, members, milliseconds, late) => {
+    let [left, now] = [members, 0]
+    for (let rounds = 0; left > 0; rounds++) {
+      const share = shareOf(left, milliseconds - now, settings)
+      if (share < Math.min(settings.batch, left) || rounds > 20_000) return false
+      left -= share
+      if (left > 0 && now >= milliseconds) return false
+      // Timers are late by any factor where the loop is busy; on time, the last batch is within the time.
+      now += Math.max(1, settings.interval) * late
+      if (left > 0 && now > milliseconds && late === 1) return false
+    }
+    return true
+  }), { numRuns: 2_000 })
+  t.equal(shareOf(10_000, 2_500, defaults), 500, 'ten thousand members with the defaults: a second of batches')
+  t.equal(shareOf(100_000, 2_500, defaults), 1_961)
+  t.equal(shareOf(7, 0, { ...defaults, batch: 1 }), 7)
+  t.equal(shareOf(7, -1, { ...defaults, batch: 1 }), 7)
 })

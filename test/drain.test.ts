@@ -1,0 +1,134 @@
+import t, { type Test } from 'tap'
+import { connect, createRooms, join, listen, refused, until, type AnyOptions, type Client } from './helpers/app.ts'
+import { joinMute } from './helpers/wire.ts'
+
+/** Long enough for any machine; nothing here takes it. */
+const soon = 20_000
+
+async function serve (t: Test, options: AnyOptions = {}) {
+  const app = await createRooms(t, { heartbeat: false, ...options })
+  return { app, rooms: app.rooms as any, url: await listen(app) }
+}
+
+async function crowd (t: Test, url: string, count: number, topic = 'news'): Promise<Client[]> {
+  return Promise.all(Array.from({ length: count }, () => join(t, `${url}/rooms/${topic}`)))
+}
+
+const frames = (client: Client, type: string): any[] => client.received.map(text => JSON.parse(text)).filter(frame => frame.type === type)
+
+t.test('members go in batches, each with a range of its own to come back in; who is still here gets what is broadcast', async t => {
+  const { rooms, url } = await serve(t, { drain: { timeout: 9_000, batch: 10, interval: 200 } })
+  const clients = await crowd(t, url, 40)
+  const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
+  await until(async () => await rooms.count('news') === 41)
+  await rooms.broadcast('news', 'before')
+  const drained = rooms.drain()
+  await until(async () => await rooms.count('news') === 31)
+  t.match(await rooms.broadcast('news', 'meanwhile'), { local: 31, published: true })
+  t.match(await refused(`${url}/rooms/news`), { status: 503, body: { code: 'FST_ROOMS_DRAINING' } })
+  await drained
+  t.equal(await rooms.count('news'), 0)
+
+  const ends = await Promise.all(clients.map(({ closed }) => closed))
+  for (const end of ends) t.same(end, { code: 1001, reason: 'going_away' })
+  const seen = clients.map(client => frames(client, 'message').map(({ data }) => data).join())
+  t.equal(seen.filter(data => data === 'before').length, 10)
+  t.equal(seen.filter(data => data === 'before,meanwhile').length, 30)
+  t.same(raw.received, ['before', 'meanwhile'])
+  t.match(await raw.closed, { code: 1001 })
+
+  const byes = clients.map(client => {
+    const [bye, ...others] = frames(client, 'bye')
+    t.same(others, [])
+    t.equal(client.received.at(-1), JSON.stringify(bye), 'it is the last word')
+    t.equal(bye.id, frames(client, 'message').at(-1).id)
+    return bye
+  })
+  for (const { code, retry: { min, max } } of byes) t.ok(code === 1001 && Number.isInteger(min) && min >= 500 && min <= 5_000 && max === 15_000, `${min} to ${max}`)
+  t.ok(new Set(byes.map(({ retry }) => retry.min)).size > 20, 'they are not one herd')
+})
+
+t.test('a close of the host with 1001 is no drain, and says the same range to everybody', async t => {
+  const { rooms, url } = await serve(t)
+  const clients = await crowd(t, url, 3)
+  await rooms.kick({ topic: 'news' }, { code: 1001 })
+  for (const client of clients) {
+    await client.closed
+    t.match(frames(client, 'bye'), [{ retry: { min: 500, max: 15_000 } }])
+  }
+})
+
+t.test('a drain, a second one and app.close are one goodbye in one time', async t => {
+  const left: unknown[] = []
+  const { app, rooms, url } = await serve(t, { drain: { timeout: 2_000, batch: 2, interval: 20 }, onLeave: (_session, { code }) => { left.push(code) } })
+  const clients = await crowd(t, url, 8)
+  const mute = await joinMute(t, `${url}/rooms/news`)
+  await until(async () => await rooms.count('news') === 9)
+  const order: string[] = []
+  const began = performance.now()
+  const drains = [rooms.drain().then(() => { order.push('first') }), rooms.drain().then(() => { order.push('second') })]
+  await until(async () => await rooms.count('news') < 9)
+  drains.push(app.close().then(() => { order.push('close') }))
+  await Promise.all(drains)
+  t.ok(performance.now() - began >= 1_900, 'the mute one had its time')
+  t.same(order.sort(), ['close', 'first', 'second'])
+  for (const client of clients) {
+    t.match(await client.closed, { code: 1001 })
+    t.equal(frames(client, 'bye').length, 1)
+  }
+  t.equal(mute.text().split('"bye"').length, 2)
+  t.same(left, Array(9).fill(1001))
+  t.match(rooms.stats(), { connections: 0, members: 0, topics: 0 })
+})
+
+t.test('where the batches do not fit into the time everybody is told all the same', async t => {
+  const { app, url } = await serve(t, { drain: { timeout: 600, batch: 1, interval: 200 } })
+  const clients = await crowd(t, url, 30)
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  await until(() => over, soon)
+  await closing
+  for (const client of clients) {
+    t.match(await client.closed, { code: 1001 })
+    t.equal(frames(client, 'bye').length, 1)
+  }
+})
+
+t.test('what an onLeave says to those who are still here reaches them, and what a handler in flight broadcasts is no error', async t => {
+  const app = await createRooms(t, { heartbeat: false, drain: { timeout: 9_000, batch: 1, interval: 50 }, onLeave: session => session.rooms.broadcast('news', 'somebody left') })
+  let finish = (): void => {}
+  app.get('/slow', async () => {
+    await new Promise<void>(resolve => { finish = resolve })
+    return (app.rooms as any).broadcast('news', 'late')
+  })
+  const url = await listen(app)
+  const started = finish
+  const answer = fetch(`http://${url}/slow`)
+  await until(() => finish !== started, soon)
+  const clients = await crowd(t, url, 3)
+  const closing = app.close()
+  await Promise.all(clients.map(({ closed }) => closed))
+  finish()
+  t.match(await (await answer).json(), { local: 0, published: true })
+  await closing
+  t.same(clients.map(client => frames(client, 'message').length).sort(), [0, 1, 2])
+})
+
+t.test('members of many rooms, those still joining and raw ones included, go in the same batches', async t => {
+  const { rooms, url } = await serve(t, {
+    drain: { timeout: 9_000, batch: 3, interval: 10 },
+    onJoin: session => session.topic === 'never' ? new Promise(() => {}) : undefined
+  })
+  const joined = (await Promise.all(['a', 'b', 'c', 'd'].map(topic => crowd(t, url, 2, topic)))).flat()
+  const joining = await connect(t, `${url}/rooms/never`)
+  await until(() => rooms.stats().connections === 9)
+  await Promise.all(['a', 'b', 'c', 'd'].map(topic => rooms.broadcast(topic, topic)))
+  await rooms.drain()
+  for (const client of joined) {
+    t.match(await client.closed, { code: 1001 })
+    t.match(client.received.slice(-2).map(text => JSON.parse(text)), [{ type: 'message' }, { type: 'bye' }])
+  }
+  t.match(await joining.closed, { code: 1001 })
+  t.match(frames(joining, 'bye'), [{ code: 1001, retry: { max: 15_000 } }])
+  t.match(rooms.stats(), { connections: 0, topics: 0 })
+})
