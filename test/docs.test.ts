@@ -209,6 +209,26 @@ t.test('docs/observability.md has every metric with its type and labels, every o
   t.same(rows(options).map(([name]) => name), await membersOf('types/metrics.ts', 'MetricsOptions'))
 })
 
+t.test('options, counters, reasons and metrics that docs/security.md and docs/operations.md name exist', async t => {
+  const metrics = new Set(read('docs/observability.md').match(/\bfastify_rooms_\w+/g))
+  const reasons = Object.keys(createRefusals())
+  const stats = await membersOf('types/rooms.ts', 'Stats')
+  const topicOptions = leaves(topicSchema)
+  for (const page of ['docs/security.md', 'docs/operations.md']) {
+    const text = read(page)
+    for (const [, name] of text.matchAll(/`((?:limits|slow|drain|heartbeat|expiry|routes|websocket)\.\w+)[`:]/g)) t.ok(options.has(name!) || topicOptions.has(name!), `${page}: ${name}`)
+    for (const [, reason] of text.matchAll(/`refusals\.(\w+)`/g)) if (reason !== 'x') t.ok(reasons.includes(reason!), `${page}: refusals.${reason}`)
+    for (const [name] of text.matchAll(/\bfastify_rooms_\w+/g)) t.ok(metrics.has(name), `${page}: ${name}`)
+  }
+  const threats = read('docs/security.md').split('\n### ').slice(1)
+  t.ok(threats.length > 15)
+  for (const threat of threats) {
+    for (const part of ['Stops it', 'Does not stop', 'Shown by']) t.match(threat, `- **${part}**: `, threat.split('\n')[0]!)
+    const [shown] = /(?<=\*\*Shown by\*\*: )[^;.]*/.exec(threat)!
+    for (const [, name] of shown.matchAll(/`([a-z][A-Za-z]+)`/g)) t.ok(stats.includes(name!) || ['user', 'onError', 'address', 'reason', 'collectDefaultMetrics'].includes(name!), `docs/security.md: ${name} shows ${threat.split('\n')[0]}`)
+  }
+})
+
 t.test('docs/api.md has every export, and no other', async t => {
   t.same(rows(section('docs/api.md', '## Exports')).map(([name]) => name).sort(), Object.keys(entry).sort())
   const named = [...section('docs/api.md', '## Types').split('Exported types:')[1]!.split('Each has TSDoc')[0]!.matchAll(/`(\w+)`/g)].map(match => match[1]!)
