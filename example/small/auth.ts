@@ -29,6 +29,7 @@ await app.register(fastifyRooms, {
   authorize (context) {
     switch (context.action) {
       case 'join': return context.topic === 'news' || context.topic === context.identity?.user
+      case 'stay': return context.topic === 'news' || context.topic === context.session.user // app.rooms.reauthorize asks, when rights have changed
       case 'broadcast': return context.identity?.user === 'editor'
       case 'publish': return context.session.user === context.topic || context.session.user === 'editor'
       default: return false
