@@ -38,10 +38,10 @@ export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the b
 // Frames of members.
 export const FST_ROOMS_BAD_FRAME = createError<[string]>('FST_ROOMS_BAD_FRAME', 'bad frame: %s', 400)
 export const FST_ROOMS_FRAME_TOO_LARGE = createError<[number, number]>('FST_ROOMS_FRAME_TOO_LARGE', 'a frame of %d bytes is over the limit of %d', 413)
+export const FST_ROOMS_RATE_LIMITED = createError<[string]>('FST_ROOMS_RATE_LIMITED', 'too fast: %s', 429)
 export const FST_ROOMS_INFO_TOO_LARGE = createError<[number, number]>('FST_ROOMS_INFO_TOO_LARGE', 'presence info of %d bytes is over the limit of %d', 413)
 export const FST_ROOMS_NO_PRESENCE = createError<[string]>('FST_ROOMS_NO_PRESENCE', 'topic "%s" has no presence', 400)
 export const FST_ROOMS_NO_AUTH = createError('FST_ROOMS_NO_AUTH', 'new credentials are not taken here: join again with them', 400)
-export const FST_ROOMS_RATE_LIMITED = createError('FST_ROOMS_RATE_LIMITED', 'too much at a time: wait, and try again', 429)
 export const FST_ROOMS_HANDLER_FAILED = createError('FST_ROOMS_HANDLER_FAILED', 'the server failed on this message', 500)
 
 // Sessions.

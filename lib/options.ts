@@ -29,8 +29,10 @@ const topicSchema = Type.Object({
   post: Type.Optional(Type.Union([Type.Literal(true), Type.String({ pattern: '^(?:/|(?:/[A-Za-z0-9_.~-]+)+)$' })], { description: 'true or a path of literal segments, beginning with "/"' })),
   limits: Type.Optional(Type.Object({
     members: Type.Optional(Type.Integer({ minimum: 1, description: 'a whole number from 1' })),
-    payload: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes, a whole number from 1' }))
-  }, { additionalProperties: false, description: 'an object with "members" and "payload"' })),
+    payload: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes, a whole number from 1' })),
+    messages: Type.Optional(Type.Integer({ minimum: 1, description: 'a whole number from 1' })),
+    per: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'milliseconds, a whole number from 1' }))
+  }, { additionalProperties: false, description: 'an object with "members", "payload", "messages" and "per"' })),
   slow: Type.Optional(Type.Object({
     policy: Type.Optional(Type.Union(policies, { description: '"close", "latest" or "drop"' })),
     bytes: Type.Optional(Type.Integer({ minimum: 1, description: slowBytes }))
@@ -86,6 +88,9 @@ export const optionsSchema = Type.Object({
   limits: group({
     connections: count(100_000, 'open connections in all, a whole number from 1'),
     perAddress: Type.Optional(Type.Integer({ minimum: 1, description: 'open connections of one address, a whole number from 1' })),
+    messages: count(1_000, 'frames of one member within "per", a whole number from 1'),
+    per: milliseconds(1, 1_000, 'milliseconds for "messages" and "addressMessages", a whole number from 1'),
+    addressMessages: Type.Optional(Type.Integer({ minimum: 1, description: 'frames of all members of one address within "per", a whole number from 1' })),
     topics: count(100_000, 'rooms at a time, a whole number from 1'),
     payload: count(65_536, 'bytes of a member\'s frame and of a broadcast route\'s body, a whole number from 1'),
     info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
@@ -131,7 +136,7 @@ export interface ResolvedOptions {
   readonly origin: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => unknown)
   readonly heartbeat: false | { readonly interval: number, readonly timeout: number }
   readonly expiry: { readonly notice: number }
-  readonly limits: { readonly connections: number, readonly perAddress?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  readonly limits: { readonly connections: number, readonly perAddress?: number, readonly messages: number, readonly per: number, readonly addressMessages?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
   readonly slow: SlowRule
   readonly drain: DrainSettings
   readonly broker?: Broker

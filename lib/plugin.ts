@@ -3,6 +3,7 @@ import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import { memoryBroker } from './brokers/memory.ts'
 import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED, FST_ROOMS_WEBSOCKET_TOO_OLD } from './errors.ts'
+import type { AddressLimits } from './hub/addresses.ts'
 import type { Hooks } from './hub/context.ts'
 import type { DeflateOptions } from './hub/deflate.ts'
 import { requestRefused } from './hub/events.ts'
@@ -23,6 +24,9 @@ import { TopicRegistry } from './topics.ts'
 
 /** Room for the envelope around a payload, and for frames over the limit that are still worth an answer. */
 const maxPayloadFactor = 2
+
+/** Members that one address may bring at their full rate. */
+const addressFactor = 10
 
 /** Whether the host has something that can refuse these requests. */
 function isGuarded ({ authorize, routes }: ResolvedOptions, route: 'socket' | 'broadcast'): boolean {
@@ -50,6 +54,12 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
 function deflateOptions (given: unknown): DeflateOptions | undefined {
   if (given === true) return {}
   return typeof given === 'object' && given !== null ? given : undefined
+}
+
+/** What one address may do: unless it is said, as much as ten busy members. */
+function addressLimits ({ limits: { perAddress, messages, per, addressMessages } }: ResolvedOptions, { definitions }: TopicRegistry): AddressLimits {
+  const most = Math.max(messages / per, ...definitions.map(({ rate }) => rate.capacity / rate.per))
+  return { connections: perAddress, rate: { capacity: addressMessages ?? Math.max(1, Math.round(addressFactor * most * per)), per }, rateIsGiven: addressMessages !== undefined }
 }
 
 function hooksOf (options: ResolvedOptions): Hooks {
@@ -92,13 +102,14 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
 
   const shared = app.getSchemas()
   const compile = schemaCompiler(shared)
-  const registry = new TopicRegistry(options.topics, payloadCompiler(compile, shared), { maxPayload: options.limits.payload, slow: options.slow })
+  const registry = new TopicRegistry(options.topics, payloadCompiler(compile, shared), options)
   checkTogether(app, options, registry)
 
   const hub = new Hub(options.broker ?? memoryBroker(), hooksOf(options), {
     heartbeat: options.heartbeat,
     notice: options.expiry.notice,
     limits: options.limits,
+    address: addressLimits(options, registry),
     drain: options.drain,
     deflate: deflateOptions((hosted ? app.websocketServer.options : options.websocket.options)?.perMessageDeflate)
   }, app.log)

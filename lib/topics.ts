@@ -16,7 +16,7 @@ export interface SlowRule {
 
 /** What the options say for topics that do not say it themselves. */
 export interface TopicDefaults {
-  readonly maxPayload: number
+  readonly limits: { readonly payload: number, readonly messages: number, readonly per: number }
   readonly slow: SlowRule
 }
 
@@ -38,6 +38,8 @@ export interface TopicDefinition {
   readonly post: boolean | string
   readonly maxMembers: number
   readonly maxPayload: number
+  /** Frames of one member: how many in how many milliseconds. */
+  readonly rate: { readonly capacity: number, readonly per: number }
   readonly slow: SlowRule
 }
 
@@ -51,7 +53,7 @@ function define (key: string, options: TopicOptions, compile: CompilePayload, de
     throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, 'the path in "post" is for one topic: a family takes true')
   }
 
-  const payload = (option: 'message' | 'publish' | 'presence'): PayloadType => {
+  const compiled = (option: 'message' | 'publish' | 'presence'): PayloadType => {
     const schema = options[option]
     if (schema === undefined || schema === true) return anyPayload
     const fault = schemaFault(schema)
@@ -62,19 +64,21 @@ function define (key: string, options: TopicOptions, compile: CompilePayload, de
       throw new FST_ROOMS_INVALID_SCHEMA(key, option, asError(error).message)
     }
   }
-  const message = payload('message')
+  const message = compiled('message')
+  const { members = Infinity, payload, messages, per } = { ...defaults.limits, ...options.limits }
   const same = options.publish === true || options.publish === options.message
   return {
     key,
     stem,
     family,
     message,
-    publish: options.publish === undefined ? null : same ? message : payload('publish'),
+    publish: options.publish === undefined ? null : same ? message : compiled('publish'),
     converted: options.publish !== undefined && !same,
-    presence: options.presence === undefined ? null : payload('presence'),
+    presence: options.presence === undefined ? null : compiled('presence'),
     post: options.post ?? false,
-    maxMembers: options.limits?.members ?? Infinity,
-    maxPayload: options.limits?.payload ?? defaults.maxPayload,
+    maxMembers: members,
+    maxPayload: payload,
+    rate: { capacity: messages, per },
     slow: { policy: options.slow?.policy ?? defaults.slow.policy, bytes: options.slow?.bytes ?? defaults.slow.bytes }
   }
 }

@@ -94,6 +94,18 @@ export type RoomsOptions<T = Topics> = {
      * Default 100, from which this machine's own addresses are exempt; where it is given, it holds for them, too.
      */
     perAddress?: number
+    /**
+     * Frames of one member within `per`, so many at once and then steadily as many; a topic may say otherwise. Default 1,000. One more is
+     * refused with `FST_ROOMS_RATE_LIMITED`; who was refused as many times and goes on is closed with 4101.
+     */
+    messages?: number
+    /** Milliseconds for `messages` and `addressMessages`. Default 1,000. */
+    per?: number
+    /**
+     * The same for all members of one address together. Default: ten times the most that any topic grants to one member, from which
+     * this machine's own addresses are exempt; where it is given, it holds for them, too.
+     */
+    addressMessages?: number
     /** Rooms at a time. Default 100,000. Over it: 4100. */
     topics?: number
     /** Largest frame of a member and body of a broadcast route, in bytes. Default 65,536. */

@@ -136,6 +136,10 @@ export interface Refusals {
   handshake: number
   /** Upgrades refused because 1,000 others were being told that there is no room. */
   overloaded: number
+  /** Frames over `limits.messages`. */
+  messages: number
+  /** Frames over `limits.addressMessages`. */
+  addressMessages: number
   /** Frames, and bodies of broadcasts, over `limits.payload`. */
   payload: number
   /** Presence info over `limits.info`. */
@@ -156,7 +160,7 @@ export interface Refusals {
   notFound: number
   /** Other answers of 400 to 499. */
   badRequest: number
-  /** Whatever a hook of the host answered with 429. */
+  /** Whatever a hook of the host answered with 429, and `auth` frames that came before the last was answered. */
   rateLimited: number
   /** Joins while the members are being let go. */
   draining: number

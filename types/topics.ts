@@ -37,6 +37,10 @@ export interface TopicLimits {
   members?: number
   /** Largest message of a member, in bytes of its frame, and largest body of the broadcast route. Default: `limits.payload`. */
   payload?: number
+  /** Most frames of one member within `per`. Default: `limits.messages`. */
+  messages?: number
+  /** Milliseconds for `messages`. Default: `limits.per`. */
+  per?: number
 }
 
 /**

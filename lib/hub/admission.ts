@@ -24,13 +24,13 @@ export class Admission {
 
   constructor (hub: HubContext) {
     this.#hub = hub
-    this.#addresses = new Addresses(hub.settings.limits.perAddress)
+    this.#addresses = new Addresses(hub.settings.address)
   }
 
   /** As many are being told that there is no room as may be: who would be the next is to be refused before the upgrade. */
   get isBusy (): boolean { return this.#declined.size >= maxDeclined }
 
-  /** Addresses that are connected. */
+  /** Addresses that are remembered. */
   get addresses (): number { return this.#addresses.size }
 
   /** Why nobody more can join there, from there; `undefined` where somebody can. */
@@ -45,7 +45,7 @@ export class Admission {
   }
 
   admit (session: MemberSession, address: string): void {
-    session.source = this.#addresses.enter(address)
+    session.source = this.#addresses.enter(address, performance.now())
   }
 
   /** It may not come in, and is told so; where too many are being told, it is cut. */
@@ -64,6 +64,11 @@ export class Admission {
   /** Its connection has closed. */
   forget (session: MemberSession): void {
     this.#declined.delete(session)
-    if (session.source !== undefined) this.#addresses.leave(session.source)
+    if (session.source !== undefined) this.#addresses.leave(session.source, performance.now())
+  }
+
+  /** Forgets what needs not be remembered any more. */
+  sweep (now: number): void {
+    this.#addresses.sweep(now)
   }
 }

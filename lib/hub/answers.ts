@@ -29,9 +29,9 @@ export function reply (session: MemberSession, frame: string): void | Promise<vo
 }
 
 /** Ends a session for an error. */
-export function closeFor (context: HubContext, session: MemberSession, error: Error): void {
+export function closeFor (context: HubContext, session: MemberSession, error: Error, refusal = refusalOf(error)): void {
   const code = closeCodeFor(error)
-  context.end(session, { code, reason: closeName(code), by: 'server', refusal: refusalOf(error) })
+  context.end(session, { code, reason: closeName(code), by: 'server', refusal })
 }
 
 /** Tells a member that something of it was refused: where nothing can be answered, by the close. */

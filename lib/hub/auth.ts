@@ -10,7 +10,7 @@ export async function authenticate (hub: HubContext, session: MemberSession, { t
   const { onAuth } = hub.hooks
   if (onAuth === undefined) throw new FST_ROOMS_NO_AUTH()
   // Of two at a time nobody could say which was the later.
-  if (session.authenticating) throw new FST_ROOMS_RATE_LIMITED()
+  if (session.authenticating) throw new FST_ROOMS_RATE_LIMITED('one auth frame at a time')
   session.authenticating = true
   let answer: unknown
   try {

@@ -21,6 +21,7 @@ export interface WebSocketLike {
   pause (): void
   resume (): void
   on (event: 'message', listener: (data: Buffer, isBinary: boolean) => void): unknown
+  on (event: 'ping' | 'pong', listener: () => void): unknown
   on (event: 'close', listener: (code: number, reason: Buffer) => void): unknown
   on (event: 'error', listener: (error: Error) => void): unknown
 }
@@ -91,6 +92,9 @@ export class Connection implements PublicConnection {
   /** When the close frame was handed over; 0 before. */
   closingAt = 0
   readonly openedAt: number
+  /** Milliseconds for which what the peer sent was left waiting, and which are not accounted for yet. */
+  withheld = 0
+  #pausedAt = 0
 
   constructor (socket: WebSocketLike, transport: Transport | undefined, mode: Mode, address: string) {
     this.#socket = socket
@@ -187,12 +191,16 @@ export class Connection implements PublicConnection {
 
   pause (): void {
     // The answer to a close frame has to be read.
-    if (this.closingAt === 0) this.#socket.pause()
+    if (this.closingAt !== 0 || this.#socket.isPaused) return
+    this.#pausedAt = performance.now()
+    this.#socket.pause()
   }
 
   resume (): void {
     // While reading was paused the peer could not be heard: its silence starts anew.
-    this.heard(performance.now())
+    const now = performance.now()
+    this.heard(now)
+    this.withheld += now - this.#pausedAt
     this.#socket.resume()
   }
 

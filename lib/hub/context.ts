@@ -1,5 +1,6 @@
 import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Refusal, Rooms } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
+import type { AddressLimits } from './addresses.ts'
 import type { Backlog } from './backlog.ts'
 import type { Counters } from './counters.ts'
 import type { DeflateOptions } from './deflate.ts'
@@ -31,7 +32,9 @@ export interface Settings {
   heartbeat: false | { readonly interval: number, readonly timeout: number }
   /** `expiry.notice` */
   notice: number
-  limits: { readonly connections: number, readonly perAddress?: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  /** `limits.perAddress`, `limits.addressMessages` */
+  address: AddressLimits
   drain: DrainSettings
   /** `perMessageDeflate` of ws, where it is on. */
   deflate: DeflateOptions | undefined
@@ -65,6 +68,8 @@ export interface HubContext {
   readonly roomByTopic: ReadonlyMap<string, Room>
   /** The one road of every message to a room: at once where the broker answers at once. */
   publish (definition: TopicDefinition, topic: string, json: string, origin: Origin): BroadcastResult | Promise<BroadcastResult>
+  /** Milliseconds for which the event loop has not turned at `now`; 0 where that is as usual. */
+  stalledFor (now: number): number
   /** Ends a membership, once. */
   end (session: MemberSession, ending: Ending): void
   /** A joining session is accepted: by its onJoin, or because its messages are being read. */

@@ -16,6 +16,8 @@ export interface HeartbeatSettings {
   gone (session: MemberSession): void
   /** A peer did not answer. */
   silent (session: MemberSession): void
+  /** All were looked at. */
+  swept (now: number): void
 }
 
 /**
@@ -48,12 +50,20 @@ export class Heartbeat {
     clearInterval(this.#timer)
   }
 
+  /** Milliseconds for which the event loop has not turned at `now`; 0 up to one look that was missed, by which nothing can be told. */
+  stalledFor (now: number): number {
+    const late = now - this.#sweptAt - this.#every
+    return late > this.#every ? late : 0
+  }
+
   #sweep (now: number): void {
     const { heartbeat, handshake } = this.#settings
+    const late = this.stalledFor(now)
     const stalled = heartbeat !== false && now - this.#sweptAt > this.#every + heartbeat.timeout / 2
     this.#sweptAt = now
     for (const session of this.#links) {
       const { connection } = session
+      connection.withheld += late
       if (connection.closingAt !== 0) {
         if (now - connection.closingAt >= closeTimeout) connection.terminate()
       } else if (!connection.isOpen) {
@@ -62,6 +72,7 @@ export class Heartbeat {
       } else if (session.state === 'joining' && now - connection.openedAt >= handshake) this.#settings.late(session)
       else if (heartbeat !== false) this.#check(session, heartbeat, now, stalled)
     }
+    this.#settings.swept(now)
   }
 
   #check (session: MemberSession, { interval, timeout }: { interval: number, timeout: number }, now: number, stalled: boolean): void {

@@ -18,7 +18,7 @@ import { Expiry } from './expiry.ts'
 import { Failures } from './failures.ts'
 import { sayGoodbye } from './goodbye.ts'
 import { Heartbeat } from './heartbeat.ts'
-import { receive, work } from './incoming.ts'
+import { receive, receiveControl, work } from './incoming.ts'
 import { join, serverEnding, type JoinRequest } from './join.ts'
 import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
@@ -117,7 +117,8 @@ export class Hub implements HubContext {
         this.counters.silent++
         this.end(session, serverEnding(4203))
         session.connection.terminate()
-      }
+      },
+      swept: (now) => { this.admission.sweep(now) }
     })
     this.expiry = new Expiry(settings.notice, session => {
       this.counters.expired++
@@ -154,6 +155,9 @@ export class Hub implements HubContext {
     socket[kSession] = session
     socket.close = closeAfterBatch
     socket.on('message', (data, isBinary) => { receive(this, session, data, isBinary) })
+    socket.on('ping', () => { receiveControl(this, session) })
+    // One that nobody has asked for.
+    socket.on('pong', () => { if (connection.pingedAt === 0) receiveControl(this, session) })
     socket.on('close', (code, reason) => {
       this.links.delete(session)
       this.admission.forget(session)
@@ -289,6 +293,10 @@ export class Hub implements HubContext {
     if (presence === undefined) return
     presence.joined(session)
     this.#presence.changed(presence)
+  }
+
+  stalledFor (now: number): number {
+    return this.#heartbeat.stalledFor(now)
   }
 
   fail (error: Error, session?: MemberSession): void {

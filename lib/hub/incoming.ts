@@ -1,6 +1,6 @@
 import { parse } from 'secure-json-parse'
-import type { ClientFrame } from '../../types/index.ts'
-import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, asError, isForPeer } from '../errors.ts'
+import type { ClientFrame, Ref } from '../../types/index.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_RATE_LIMITED, asError, isForPeer } from '../errors.ts'
 import { checkFrame } from '../protocol/parse.ts'
 import { acknowledge, badFrame, closeFor, invalid, isValid, jsonOf, refuse } from './answers.ts'
 import { authenticate } from './auth.ts'
@@ -8,6 +8,7 @@ import type { HubContext } from './context.ts'
 import { sendDirect } from './directs.ts'
 import * as events from './events.ts'
 import { setInfo } from './infos.ts'
+import { drawFor, goesOn, type OverRate } from './pace.ts'
 import { ifPermitted, proceed } from './permission.ts'
 import { countRefusal, refusalOf } from './refusals.ts'
 import type { MemberSession } from './session.ts'
@@ -40,6 +41,22 @@ function readFrame (hub: HubContext, session: MemberSession, text: string): Clie
   return undefined
 }
 
+function rateLimited ({ definition, source }: MemberSession, over: OverRate): Error {
+  const { capacity, per } = over === 'messages' ? definition.rate : source!.rate
+  return new FST_ROOMS_RATE_LIMITED(`more than ${capacity} frames in ${per} ms${over === 'messages' ? '' : ' from this address'}`)
+}
+
+/** The ref that the refusal of a frame answers to. That of an ack is one of ours. */
+function refOf ({ connection, definition }: MemberSession, data: Buffer, isBinary: boolean): Ref | undefined {
+  if (isBinary || connection.mode === 'rooms.raw' || data.length > definition.maxPayload) return undefined
+  try {
+    const frame = checkFrame(parse(data.toString(), undefined, strict))
+    return 'type' in frame && frame.type === 'ack' ? undefined : frame.ref
+  } catch {
+    return undefined
+  }
+}
+
 /** Bytes of a member. They wait for hello; answers, pings and new credentials never wait behind unfinished messages. */
 export function receive (hub: HubContext, session: MemberSession, data: Buffer, isBinary: boolean): void {
   if (session.state === 'closed') return
@@ -55,6 +72,14 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
   hub.counters.received++
   hub.counters.receivedBytes += data.length
   events.received(session, data.length)
+  const over = drawFor(hub, session)
+  if (over !== undefined) {
+    countRefusal(hub, session, 'frame', over)
+    const error = rateLimited(session, over)
+    if (goesOn(session)) closeFor(hub, session, error)
+    else refuse(hub, session, error, refOf(session, data, isBinary))
+    return
+  }
   const { maxPayload } = session.definition
   if (data.length > maxPayload) {
     invalid(hub, session, new FST_ROOMS_FRAME_TOO_LARGE(data.length, maxPayload))
@@ -73,11 +98,21 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
   else if (hub.state === 'open') session.inbox.push(frame)
 }
 
+/** A ping or a pong of the WebSocket: it counts as any frame does, but where it is one too many nothing can be answered. */
+export function receiveControl (hub: HubContext, session: MemberSession): void {
+  if (session.state === 'closed') return
+  const over = drawFor(hub, session)
+  if (over === undefined || !goesOn(session)) return
+  if (session.state === 'open') countRefusal(hub, session, 'frame', over)
+  closeFor(hub, session, rateLimited(session, over), over)
+}
+
 /** What came before hello. */
 export function receiveHeld (hub: HubContext, session: MemberSession): void {
   const held = session.held!
   session.held = undefined
   if (session.connection.isPaused) session.connection.resume()
+  if (held.length > 0) session.connection.withheld = performance.now() - session.connection.openedAt
   for (const { data, isBinary } of held) receive(hub, session, data, isBinary)
 }
 

@@ -27,6 +27,8 @@ export function createRefusals (): Refusals {
     members: 0,
     handshake: 0,
     overloaded: 0,
+    messages: 0,
+    addressMessages: 0,
     payload: 0,
     info: 0,
     badFrames: 0,

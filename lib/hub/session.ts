@@ -59,6 +59,11 @@ export class MemberSession implements Session<string, any> {
   lag: Lag | undefined
   /** A presence frame has named it. */
   announced = false
+  /** The bucket that its frames draw from. */
+  tokens: number
+  filledAt: number
+  /** Its last frame was refused, for there were too many. */
+  tooFast = false
   /** Refused frames since the last good one. */
   badFrames = 0
   /** Its messages are read by the host, as an iterator or a stream. */
@@ -90,6 +95,8 @@ export class MemberSession implements Session<string, any> {
   constructor (context: HubContext, connection: Connection, id: string, joining: Joining, run: (session: MemberSession, frame: ClientFrame) => void | Promise<void>) {
     this.#context = context
     this.connection = connection
+    this.tokens = joining.definition.rate.capacity
+    this.filledAt = connection.openedAt
     this.inbox = new Inbox(frame => run(this, frame), context.settings.limits.pending, connection)
     this.id = id
     this.key = joining.definition.key

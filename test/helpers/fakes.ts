@@ -62,7 +62,7 @@ export function fakeMember<T extends Transport = { bytesRead?: number }> (id: st
 }
 
 export function fakeDefinition (more: Partial<TopicDefinition> = {}): TopicDefinition {
-  return { key: '*', stem: '', family: true, message: anyPayload, publish: anyPayload, converted: false, presence: anyPayload, post: false, maxMembers: Infinity, maxPayload: 65_536, slow: { policy: 'close', bytes: 1_000 }, ...more }
+  return { key: '*', stem: '', family: true, message: anyPayload, publish: anyPayload, converted: false, presence: anyPayload, post: false, maxMembers: Infinity, maxPayload: 65_536, rate: { capacity: 1_000, per: 1_000 }, slow: { policy: 'close', bytes: 1_000 }, ...more }
 }
 
 /** A room with members of these ids. */

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { addressKey } from '../../lib/hub/address-key.ts'
 import { Addresses } from '../../lib/hub/addresses.ts'
+import { draw, level } from '../../lib/hub/token-bucket.ts'
 
 const key = (address: string | undefined): string => addressKey(address, true)
 
@@ -33,29 +34,59 @@ t.test('what is no address is counted as one', async t => {
   for (const word of ['', 'unknown', '_hidden', '300.1.1.1', '1.2.3', '2001:db8::1::2', '[nonsense]:80', '1.2.3.4:5:6', 'x'.repeat(10_000)]) t.equal(addressKey(word, false), 'unknown', word.slice(0, 20))
 })
 
+const rate = { capacity: 10, per: 1_000 }
+const create = (connections?: number, rateIsGiven = false): Addresses => new Addresses({ connections, rate, rateIsGiven })
+
 t.test('an address is full at its bound, and forgotten when its last connection has gone', async t => {
-  const addresses = new Addresses(2)
-  const [one, two] = [addresses.enter('a'), addresses.enter('a')]
+  const addresses = create(2)
+  const [one, two] = [addresses.enter('a', 0), addresses.enter('a', 0)]
   t.equal(one, two)
   t.ok(addresses.isFull('a'))
   t.notOk(addresses.isFull('b'))
-  addresses.leave(one)
+  addresses.leave(one, 0)
   t.notOk(addresses.isFull('a'))
   t.equal(addresses.size, 1)
-  addresses.leave(one)
+  addresses.leave(one, 0)
   t.equal(addresses.size, 0)
 })
 
 t.test('unless it is said how many, it is 100 of each address, and any number of this machine', async t => {
-  const addresses = new Addresses(undefined)
+  const addresses = create()
   for (let i = 0; i < 100; i++) {
     t.notOk(addresses.isFull('a'))
-    addresses.enter('a')
-    addresses.enter('loopback')
+    addresses.enter('a', 0)
+    addresses.enter('loopback', 0)
   }
   t.ok(addresses.isFull('a'))
   t.notOk(addresses.isFull('loopback'))
-  const given = new Addresses(1)
-  given.enter('loopback')
+  const given = create(1)
+  given.enter('loopback', 0)
   t.ok(given.isFull('loopback'), 'what is said holds for all')
+})
+
+t.test('who leaves and comes back finds its bucket as it was; an address is forgotten when that is full again', async t => {
+  const addresses = create()
+  const source = addresses.enter('a', 0)
+  for (let i = 0; i < 6; i++) draw(source, rate, 0)
+  addresses.leave(source, 0)
+  addresses.sweep(100)
+  t.equal(addresses.size, 1)
+  const again = addresses.enter('a', 100)
+  t.equal(level(again, rate, 100), 5)
+  addresses.sweep(10_000)
+  t.equal(addresses.size, 1, 'somebody is connected from there')
+  draw(again, rate, 10_000)
+  addresses.leave(again, 10_000)
+  addresses.sweep(10_099)
+  t.equal(addresses.size, 1)
+  addresses.sweep(10_100)
+  t.equal(addresses.size, 0)
+})
+
+t.test('unless it is given, the rate of an address does not hold for this machine', async t => {
+  const local = create().enter('loopback', 0)
+  for (let i = 0; i < 10_000; i++) draw(local, local.rate, 0)
+  t.ok(level(local, local.rate, 0) > 0)
+  t.same(create().enter('a', 0).rate, rate)
+  t.same(create(undefined, true).enter('loopback', 0).rate, rate)
 })

@@ -12,6 +12,7 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
   const silent: string[] = []
   const late: string[] = []
   const gone: string[] = []
+  const swept: number[] = []
   const real = globalThis.setInterval
   let sweep = (): void => {}
   let every = 0
@@ -20,7 +21,8 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
     handshake,
     gone: ({ id }) => { gone.push(id) },
     late: ({ id }) => { late.push(id) },
-    silent: ({ id }) => { silent.push(id) }
+    silent: ({ id }) => { silent.push(id) },
+    swept: (now) => { swept.push(now) }
   })
   globalThis.setInterval = ((callback: () => void, milliseconds: number) => {
     sweep = callback
@@ -46,7 +48,7 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
     now = until
     at(now, sweep)
   }
-  return { links, gone, silent, late, run, stall, every }
+  return { links, gone, silent, late, swept, run, stall, every, stalledFor: (at: number) => heart.stalledFor(at) }
 }
 
 /** A member whose connection was opened at time 0. */
@@ -196,11 +198,42 @@ t.test('sweeps are a fraction of the shortest time that is watched', async t => 
 
 t.test('a stopped heartbeat looks at nobody any more', async t => {
   const peer = fakeMember('peer')
-  const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, gone () {}, late () {}, silent () {} })
+  const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, gone () {}, late () {}, silent () {}, swept () {} })
   heart.start()
   heart.stop()
   await new Promise(resolve => setTimeout(resolve, 60))
   t.equal(peer.socket.pings, 0)
+})
+
+t.test('who looks at all, looks at what else is to be looked at', async t => {
+  const beats = beat([], false)
+  beats.run(250)
+  t.same(beats.swept, [100, 200])
+})
+
+t.test('a stall of the process is noted with every connection, since what it sent had to wait', async t => {
+  const [one, two] = [member('one'), member('two')]
+  const beats = beat([one, two], false)
+  beats.run(100)
+  t.equal(beats.stalledFor(250), 0)
+  t.equal(beats.stalledFor(300), 0, 'one look that was missed')
+  t.equal(beats.stalledFor(301), 101)
+  t.equal(beats.stalledFor(1_200), 1_000)
+  beats.stall(1_200)
+  beats.run(1_400)
+  t.equal(beats.stalledFor(1_450), 0, 'it turns again')
+  t.same([one, two].map(({ session }) => session.connection.withheld), [1_000, 1_000])
+})
+
+t.test('the time for which reading is paused is noted', async t => {
+  const { session: { connection } } = member('peer')
+  at(1_000, () => { connection.pause() })
+  at(1_500, () => { connection.pause() })
+  at(3_000, () => { connection.resume() })
+  t.equal(connection.withheld, 2_000)
+  at(5_000, () => { connection.pause() })
+  at(5_500, () => { connection.resume() })
+  t.equal(connection.withheld, 2_500)
 })
 
 t.test('a connection closes once, and reads on for the answer', async t => {

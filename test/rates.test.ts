@@ -1,0 +1,236 @@
+import t, { type Test } from 'tap'
+import type { FastifyServerOptions } from 'fastify'
+import fastifyRooms from '../lib/index.ts'
+import { connect, createApp, join, listen, until, type AnyOptions, type Client } from './helpers/app.ts'
+import { joinMute } from './helpers/wire.ts'
+
+const limited = { code: 4101, reason: 'rate_limited' }
+/** So long that nothing comes back within a test. */
+const long = 600_000
+
+async function serve (t: Test, options: AnyOptions = {}, server: FastifyServerOptions = {}) {
+  const app = createApp(t, server)
+  await app.register(fastifyRooms as any, { prefix: '/rooms', ...options })
+  return { app, rooms: app.rooms as any, url: await listen(app) }
+}
+
+const from = (address: string): { headers: Record<string, string> } => ({ headers: { 'x-forwarded-for': address } })
+const refusedFrame = { error: { code: 'FST_ROOMS_RATE_LIMITED', message: /too fast: more than/ } }
+
+/** Sends pings until one is refused; returns how many were served. */
+async function served (client: Client): Promise<number> {
+  for (let count = 0; ; count++) {
+    if (!(await client.ask({ type: 'ping' })).ok) return count
+  }
+}
+
+t.test('a member is served limits.messages frames at once; one more is refused with its ref, nothing else is lost, and others go on', async t => {
+  const { rooms, url } = await serve(t, { limits: { messages: 5, per: long } })
+  const other = await join(t, `${url}/rooms/news`)
+  const client = await join(t, `${url}/rooms/news`)
+  for (let n = 0; n < 5; n++) client.send({ type: 'message', data: n, ref: n })
+  client.send({ type: 'message', data: 5, ref: 5 })
+  client.send({ type: 'message', data: 6 })
+  for (let n = 0; n < 5; n++) t.match(await client.next('ack'), { ref: n, ok: true })
+  t.match(await client.next('ack'), { ref: 5, ok: false, ...refusedFrame })
+  t.match(await client.next('error'), refusedFrame)
+  for (let n = 0; n < 5; n++) t.match(await other.next('message'), { data: n })
+  t.match(await other.ask({ type: 'message', data: 'mine' }), { ok: true })
+  t.match(await client.next('message'), { data: 'mine' }, 'it is still a member')
+  t.match(rooms.stats(), { members: 2, invalid: 0, refusals: { messages: 2, addressMessages: 0 } })
+})
+
+t.test('every kind of frame counts, bad ones too, and onInvalid is not asked', async t => {
+  let asked = 0
+  const { rooms, url } = await serve(t, { limits: { messages: 8, per: long, payload: 100 }, onInvalid: () => { asked++; return 'answer' } })
+  const client = await join(t, `${url}/rooms/news`)
+  const frames: unknown[] = [
+    { type: 'message', data: 1 }, { type: 'direct', to: 'nobody', data: 1 }, { type: 'presence' }, { type: 'ping' }, { type: 'ack', ref: 's1' },
+    { type: 'auth', token: 'x' }, { type: 'dance' }, 'no JSON'
+  ]
+  for (const frame of frames) client.send(frame)
+  t.match(await client.ask({ type: 'ping' }), { ok: false, ...refusedFrame })
+  t.equal(asked, 2, 'before')
+  for (const frame of ['no JSON', 'x'.repeat(101), Buffer.from('{}')]) {
+    client.received.length = 0
+    client.socket.send(frame, { binary: typeof frame !== 'string' })
+  }
+  client.send({ type: 'dance', ref: 'd' })
+  client.send({ type: 'ack', ref: 's2' })
+  await until(() => rooms.stats().refusals.messages === 6)
+  t.equal(asked, 2)
+  t.match(rooms.stats(), { invalid: 2, members: 1 })
+})
+
+t.test('what is refused is answered by its ref where it has one of its own', async t => {
+  const { url } = await serve(t, { limits: { messages: 1, per: long, payload: 100 }, topics: { news: { publish: true, limits: { messages: 9 } } } })
+  const client = await join(t, `${url}/rooms/news`)
+  for (let n = 0; n < 9; n++) client.send({ type: 'ping' })
+  client.send({ type: 'dance', ref: 'unknown' })
+  t.match(await client.next(), { type: 'ack', ref: 'unknown', ok: false, ...refusedFrame })
+  for (const frame of [{ type: 'ack', ref: 's1' }, 'no JSON', '{"__proto__":1,"ref":1}', JSON.stringify({ type: 'ping', ref: 'large', fill: 'x'.repeat(100) }), Buffer.from('{"type":"ping","ref":1}')]) {
+    client.socket.send(typeof frame === 'string' || Buffer.isBuffer(frame) ? frame : JSON.stringify(frame))
+    t.match(await client.next(), { type: 'error', ...refusedFrame }, String(frame))
+  }
+})
+
+t.test('who goes on after as many refusals is closed with 4101', async t => {
+  const { rooms, url } = await serve(t, { limits: { messages: 3, per: long } })
+  const client = await join(t, `${url}/rooms/news`)
+  for (let n = 0; n < 7; n++) client.send({ type: 'ping', ref: n })
+  t.same(await client.closed, limited)
+  const frames = client.received.map(text => JSON.parse(text)).filter(({ type }) => type !== 'presence')
+  t.match(frames.slice(1), [...[0, 1, 2].map(ref => ({ ref, ok: true })), ...[3, 4, 5].map(ref => ({ ref, ok: false })), { type: 'bye', code: 4101, retry: { min: 1_000 } }])
+  t.equal(frames.length, 8)
+  t.match(rooms.stats().refusals, { messages: 4 })
+})
+
+t.test('who stops and waits is served again', async t => {
+  const { url } = await serve(t, { limits: { messages: 4, per: 200 } })
+  const client = await join(t, `${url}/rooms/news`)
+  t.ok(await served(client) >= 4)
+  await new Promise(resolve => setTimeout(resolve, 400))
+  t.match(await client.ask({ type: 'ping' }), { ok: true })
+})
+
+t.test('a raw member is closed at once', async t => {
+  const { url } = await serve(t, { limits: { messages: 2, per: long } })
+  const other = await join(t, `${url}/rooms/news`)
+  const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
+  await until(async () => (await other.next('presence')).count === 2)
+  for (const data of [1, 2, 3]) raw.send(String(data))
+  t.same(await raw.closed, limited)
+  for (const data of [1, 2]) t.match(await other.next('message'), { data })
+})
+
+t.test('a topic may say otherwise, in whole or in part', async t => {
+  const { url } = await serve(t, {
+    limits: { messages: 4, per: long },
+    topics: { few: { limits: { messages: 2 } }, many: { limits: { messages: 9, per: long } }, fast: { limits: { per: 200 } }, plain: {} }
+  })
+  for (const [topic, count] of [['few', 2], ['many', 9], ['plain', 4]] as const) t.equal(await served(await join(t, `${url}/rooms/${topic}`)), count, topic)
+  const [fast, plain] = [await join(t, `${url}/rooms/fast`), await join(t, `${url}/rooms/plain`)]
+  t.ok(await served(fast) >= 4)
+  await served(plain)
+  await new Promise(resolve => setTimeout(resolve, 400))
+  t.match(await fast.ask({ type: 'ping' }), { ok: true })
+  t.match(await plain.ask({ type: 'ping' }), { ok: false })
+})
+
+t.test('over limits.addressMessages the members of one address are refused together, others are not', async t => {
+  const { rooms, url } = await serve(t, { limits: { messages: 4, per: long, addressMessages: 6 } }, { trustProxy: true })
+  const [one, two, other] = [await join(t, `${url}/rooms/a`, from('203.0.113.1')), await join(t, `${url}/rooms/b`, from('203.0.113.1')), await join(t, `${url}/rooms/a`, from('203.0.113.2'))]
+  for (let n = 0; n < 4; n++) t.match(await one.ask({ type: 'ping' }), { ok: true })
+  t.equal(await served(two), 2)
+  t.match(await two.ask({ type: 'ping' }), { ok: false, error: { code: 'FST_ROOMS_RATE_LIMITED', message: 'too fast: more than 6 frames in 600000 ms from this address' } })
+  t.match(rooms.stats().refusals, { messages: 0, addressMessages: 2 })
+  t.equal(await served(other), 4)
+  await two.close()
+  const back = await join(t, `${url}/rooms/b`, from('203.0.113.1'))
+  t.match(await back.ask({ type: 'ping' }), { ok: false }, 'coming back does not help')
+  for (let n = 0; n < 4; n++) back.send({ type: 'ping' })
+  t.same(await back.closed, limited)
+  t.match(await one.ask({ type: 'message', data: 1 }), { ok: false }, 'who has not gone on is told, and not closed')
+  one.send({ type: 'ping' })
+  t.same(await one.closed, limited)
+})
+
+t.test('unless it is given, an address may send as much as ten busy members, and this machine what it likes', async t => {
+  const { url } = await serve(t, { limits: { messages: 1, per: long }, topics: { plain: {}, busy: { limits: { messages: 2, per: long } } } }, { trustProxy: true })
+  const spent = async (address: string | undefined): Promise<number> => {
+    let count = 0
+    for (let n = 0; n < 12; n++) count += await served(await join(t, `${url}/rooms/busy`, address === undefined ? {} : from(address)))
+    return count
+  }
+  t.equal(await spent('203.0.113.1'), 14, 'of twenty, six were refused to those who had had theirs')
+  t.equal(await spent(undefined), 24)
+  const given = await serve(t, { limits: { messages: 2, per: long, addressMessages: 3 } })
+  t.equal(await served(await join(t, `${given.url}/rooms/a`)), 2)
+  t.equal(await served(await join(t, `${given.url}/rooms/a`)), 0, 'what is given holds for this machine')
+})
+
+t.test('pings and pongs of the WebSocket count; nothing answers them, and who goes on is closed', async t => {
+  for (const opcode of [9, 10]) {
+    const { rooms, url } = await serve(t, { limits: { messages: 5, per: long } })
+    const peer = await joinMute(t, `${url}/rooms/news`)
+    await until(() => rooms.stats().members === 1)
+    for (let n = 0; n < 10; n++) peer.send(opcode, '')
+    peer.send(1, '{"type":"message","data":1,"ref":1}')
+    await until(() => peer.text().includes('"bye"'))
+    t.match(peer.text(), '"code":4101')
+    t.notMatch(peer.text(), '"error"', 'the message was the one that was too many')
+    t.match(rooms.stats(), { members: 0, received: 1, refusals: { messages: 1 } })
+
+    const second = await joinMute(t, `${url}/rooms/news`)
+    await until(() => rooms.stats().members === 1)
+    for (let n = 0; n < 12; n++) second.send(opcode, '')
+    await until(() => second.text().includes('"code":4101'))
+    t.match(rooms.stats(), { members: 0, refused: 0, refusals: { messages: 2 } })
+  }
+})
+
+t.test('who pings without end before hello is refused', async t => {
+  const { rooms, url } = await serve(t, { limits: { messages: 2, per: long }, onJoin: () => new Promise(() => {}) })
+  const peer = await joinMute(t, `${url}/rooms/news`)
+  for (let n = 0; n < 5; n++) peer.send(9, '')
+  await until(() => peer.text().includes('"code":4101'))
+  await until(() => rooms.stats().refused === 1)
+  t.match(rooms.stats().refusals, { messages: 1 })
+})
+
+t.test('the answer to a ping of the server does not count', async t => {
+  const { url } = await serve(t, { limits: { messages: 1, per: long }, heartbeat: { interval: 100, timeout: 5_000 } })
+  const client = await join(t, `${url}/rooms/news`)
+  let pings = 0
+  client.socket.on('ping', () => { pings++ })
+  await until(() => pings >= 5, 20_000)
+  t.match(await client.ask({ type: 'ping' }), { ok: true })
+})
+
+t.test('nobody is punished for what was kept waiting before hello', async t => {
+  let open = (): void => {}
+  const { rooms, url } = await serve(t, {
+    limits: { messages: 2, per: 100, pending: 4 },
+    onJoin: () => new Promise<void>(resolve => { open = resolve })
+  })
+  const client = await connect(t, `${url}/rooms/news`)
+  await until(() => rooms.stats().connections === 1)
+  for (let n = 0; n < 8; n++) {
+    client.send({ type: 'ping', ref: n })
+    await new Promise(resolve => setTimeout(resolve, 60))
+  }
+  open()
+  for (let n = 0; n < 8; n++) t.match(await client.next('ack'), { ref: n, ok: true })
+})
+
+t.test('nobody is punished for what was kept waiting while reading was paused, nor is its address', async t => {
+  const doors: (() => void)[] = []
+  const { url } = await serve(t, {
+    limits: { messages: 4, per: 200, pending: 2, addressMessages: 4 },
+    onMessage: { '*': (_session, n) => n === 0 ? new Promise<void>(resolve => { doors.push(resolve) }) : undefined }
+  })
+  const client = await join(t, `${url}/rooms/news`)
+  for (let n = 0; n < 14; n++) {
+    client.send({ type: 'message', data: n, ref: n })
+    await new Promise(resolve => setTimeout(resolve, 60))
+  }
+  doors[0]!()
+  for (let n = 0; n < 14; n++) t.match(await client.next('ack'), { ref: n, ok: true })
+})
+
+t.test('nobody is punished for what was kept waiting while the server stood still', async t => {
+  const { rooms, url } = await serve(t, { limits: { messages: 5, per: 1_000, handshake: 200 }, heartbeat: false, onMessage: { '*': () => { const end = Date.now() + 3_000; while (Date.now() < end); } } })
+  const client = await join(t, `${url}/rooms/news`)
+  const other = await join(t, `${url}/rooms/news`)
+  client.send({ type: 'message', data: 'stand still' })
+  // These are with the operating system while nobody reads them.
+  for (let n = 0; n < 12; n++) other.send({ type: 'ping', ref: n })
+  for (let n = 0; n < 12; n++) t.match(await other.next('ack'), { ref: n, ok: true })
+  t.equal(rooms.stats().refusals.messages, 0)
+})
+
+t.test('one connection is in one topic: joining another is no frame', async t => {
+  const { url } = await serve(t)
+  const client = await join(t, `${url}/rooms/news`)
+  for (const type of ['join', 'leave']) t.match(await client.ask({ type, topic: 'other' }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: /not known/ } })
+})
