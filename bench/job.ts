@@ -3,7 +3,7 @@ export type Protocol = 'plain' | 'rooms' | 'socket.io'
 
 /** How many members, what a round is, and what to measure. */
 export interface Load {
-  kind: 'rounds' | 'echo' | 'latency' | 'connect' | 'idle' | 'post'
+  kind: 'rounds' | 'echo' | 'latency' | 'connect' | 'idle' | 'post' | 'drain'
   members: number
   rooms: number
   /** Broadcasts to each room in one turn; with `publishers`, one message of each of the first so many members instead. */
@@ -45,8 +45,12 @@ export interface Figures {
   /** Milliseconds. */
   p50?: number
   p99?: number
-  /** Resident bytes for each connection. */
+  /** Resident bytes for each connection; of a drain, those of its goodbye. */
   bytes?: number
+  /** Milliseconds from the command to drain to the last end of a connection. */
+  took?: number
+  /** The longest time that the server's loop stood still meanwhile, in milliseconds. */
+  stall?: number
   /** The share of the core of the server, or of the load generator where that is more, that other processes had. */
   others?: number
 }

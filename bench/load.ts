@@ -237,7 +237,29 @@ async function post (job: Job): Promise<Figures> {
   return result
 }
 
-const kinds = { rounds, echo, latency, connect: connecting, idle, post }
+/** One drain: from the command to the end of the last connection. */
+async function drain (job: Job): Promise<Figures> {
+  const { pid } = job
+  const control = new Control(job.control)
+  const joined = await timely(members(job, new Tally()), 'joining')
+  await control.collect()
+  await sleep(1_000)
+  const read = (): number => joined.reduce((sum, { socket }) => sum + socket.bytesRead, 0)
+  const before = read()
+  let open = joined.length
+  const gone = new Promise<void>(resolve => {
+    for (const member of joined) member.left = () => { if (--open === 0) resolve() }
+  })
+  const cpu = cpuOf(pid)
+  const start = now()
+  const [stall] = await timely(Promise.all([control.drain(), gone]), 'a drain')
+  const micros = now() - start
+  const result = figures({ units: joined.length, micros, cpu: cpuOf(pid) - cpu })
+  control.close()
+  return { ...result, took: micros / 1_000, stall, bytes: (read() - before) / joined.length }
+}
+
+const kinds = { rounds, echo, latency, connect: connecting, idle, post, drain }
 
 process.once('message', (job: Job) => {
   const answer = (answer: Answer): void => { process.send!(answer, () => { process.exit(0) }) }

@@ -36,9 +36,13 @@ function table (scenario: Scenario, names: string[], results: Map<string, Figure
   const columns: [string, (figures: Figures[]) => string][] = []
   if (metric === 'p99') columns.push(['p50 ms', figures => cell(figures.map(({ p50 }) => p50!))], ['p99 ms', figures => cell(figures.map(({ p99 }) => p99!))])
   if (metric === 'bytes') columns.push(['kB resident per connection', figures => cell(figures.map(({ bytes }) => bytes!), 1_000)])
+  if (metric === 'took') {
+    columns.push(['ms to the last end', figures => cell(figures.map(({ took }) => took!))], ['longest stall of the loop, ms', figures => cell(figures.map(({ stall }) => stall!))])
+    columns.push(['bytes per connection', figures => cell(figures.map(({ bytes }) => bytes!))])
+  }
   columns.push([`µs CPU per ${unit}`, figures => cell(figures.map(({ cpu }) => cpu))])
   if (scenario.joins !== undefined) columns.push(['the joins left in', figures => cell(figures.map(({ gross }) => gross!))])
-  if (metric !== 'bytes' && metric !== 'p99') columns.push([`${unit === 'delivery' ? 'deliveries' : `${unit}s`}/s`, figures => show(spread(figures.map(({ perSecond }) => perSecond)).median)])
+  if (metric !== 'bytes' && metric !== 'p99' && metric !== 'took') columns.push([`${unit === 'delivery' ? 'deliveries' : `${unit}s`}/s`, figures => show(spread(figures.map(({ perSecond }) => perSecond)).median)])
   if (scenario.deflate === true) columns.push(['compressed', figures => `${Math.round(100 * spread(figures.map(({ compressed }) => compressed!)).median)} %`])
 
   const reference = valueOf(results.get(ours) ?? [...results].find(([name]) => name.startsWith(ours))?.[1], metric)

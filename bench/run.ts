@@ -249,7 +249,7 @@ async function main (): Promise<void> {
           const figures = await runCalmly(peer, scenario, seconds, retries)
           const of = results.get(scenario.id)!
           of.set(peer.name, [...of.get(peer.name) ?? [], figures])
-          console.error(`${label}: ${figures.cpu.toFixed(3)} µs, ${Math.round(figures.perSecond)}/s${figures.p99 === undefined ? '' : `, p99 ${figures.p99.toFixed(2)} ms`}${figures.bytes === undefined ? '' : `, ${Math.round(figures.bytes)} bytes`}${figures.others! > disturbance ? `, disturbed (${Math.round(100 * figures.others!)} %)` : ''}`)
+          console.error(`${label}: ${figures.cpu.toFixed(3)} µs, ${Math.round(figures.perSecond)}/s${figures.p99 === undefined ? '' : `, p99 ${figures.p99.toFixed(2)} ms`}${figures.took === undefined ? '' : `, ${Math.round(figures.took)} ms, stall ${figures.stall!.toFixed(1)} ms`}${figures.bytes === undefined ? '' : `, ${Math.round(figures.bytes)} bytes`}${figures.others! > disturbance ? `, disturbed (${Math.round(100 * figures.others!)} %)` : ''}`)
         } catch (error) {
           failures.push(`${label}: ${(error as Error).message}`)
           console.error(`${label}: failed: ${(error as Error).message}`)

@@ -25,7 +25,7 @@ export const peers: Peer[] = [
 ]
 
 /** What a scenario is read by. */
-export type Metric = 'cpu' | 'p99' | 'bytes' | 'perSecond'
+export type Metric = 'cpu' | 'p99' | 'bytes' | 'perSecond' | 'took'
 
 export interface Scenario extends Load {
   id: string
@@ -36,7 +36,7 @@ export interface Scenario extends Load {
   /** What a unit is. */
   unit: string
   /** Of the server. */
-  setup?: { large?: boolean, post?: boolean, slow?: 'drop' | 'latest' }
+  setup?: { large?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
 }
 
 const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js', 'bun']
@@ -58,7 +58,9 @@ export const scenarios: (Scenario & { only: string[] })[] = [
   { kind: 'echo', id: 'echo100', title: 'Echo: 100 rooms of one, window 1 each', members: 100, rooms: 100, window: 1, metric: 'cpu', unit: 'delivery' },
   { kind: 'connect', id: 'connect', title: 'Connecting, until the member is in its room', members: 2_000, rooms: 1, window: 0, metric: 'perSecond', unit: 'connection' },
   { kind: 'idle', id: 'idle-memory', title: '10,000 idle connections', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection' },
-  { kind: 'post', id: 'post', title: 'POST with no members, 64 connections', members: 0, rooms: 1, window: 0, metric: 'perSecond', unit: 'request', setup: { post: true }, only: [ours, 'fastify'] }
+  { kind: 'post', id: 'post', title: 'POST with no members, 64 connections', members: 0, rooms: 1, window: 0, metric: 'perSecond', unit: 'request', setup: { post: true }, only: [ours, 'fastify'] },
+  { kind: 'drain', id: 'drain10k', title: 'Letting go of 10,000 members in one room, as it is by default: 500 every 50 ms', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', only: [ours] },
+  { kind: 'drain', id: 'drain10k-at-once', title: 'The same with all of them in one batch', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', setup: { drain: { batch: 100_000 } }, only: [ours] }
 ].map(scenario => ({ only: servers, ...scenario } as Scenario & { only: string[] }))
 
 export interface Target {

@@ -92,6 +92,8 @@ export class Member {
   #missing = 0
   #counts = 0
   #gone = false
+  /** Where the server is expected to close: called when the connection has ended. */
+  left: (() => void) | undefined
 
   constructor (options: MemberOptions) {
     this.#options = options
@@ -131,6 +133,10 @@ export class Member {
   #end (error: Error): void {
     if (this.#gone) return
     this.#gone = true
+    if (this.left !== undefined) {
+      this.left()
+      return
+    }
     this.#failed(error)
     this.#tally.failed(error)
   }
@@ -201,7 +207,8 @@ export class Member {
       } else if ((first & 0x0f) === PING) {
         this.socket.write(clientFrame('', 10))
       } else if ((first & 0x0f) === CLOSE) {
-        this.#end(new Error('the server sent a close frame'))
+        if (this.left === undefined) this.#end(new Error('the server sent a close frame'))
+        else this.socket.write(clientFrame('', CLOSE))
       }
       if (at + size > length) {
         this.#missing = size - (length - at)
@@ -245,22 +252,27 @@ export async function joinAll (count: number, make: (index: number) => Member, a
 /** The commands of peers/control.js. */
 export class Control {
   readonly #socket: Socket
-  #answered: () => void = () => {}
+  #answered: (text: string) => void = () => {}
 
   constructor (port: number) {
     this.#socket = connect({ host, port })
     this.#socket.setNoDelay(true)
-    this.#socket.on('data', () => { this.#answered() })
+    this.#socket.on('data', bytes => { this.#answered(bytes.toString()) })
     this.#socket.on('error', () => {})
   }
 
   send (command: string): void { this.#socket.write(`${command}\n`) }
 
   /** Collects garbage in the server. */
-  collect (): Promise<void> {
+  async collect (): Promise<void> { await this.#ask('g') }
+
+  /** Lets everybody go. @returns the longest time that the server's loop stood still meanwhile, in milliseconds */
+  async drain (): Promise<number> { return Number(await this.#ask('d')) }
+
+  #ask (command: string): Promise<string> {
     return new Promise(resolve => {
       this.#answered = resolve
-      this.send('g')
+      this.send(command)
     })
   }
 

@@ -1,7 +1,8 @@
 // What every peer shares. Plain JavaScript: the peers run without a loader, under Node.js and under Bun.
 import { createServer } from 'node:net'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-/** What the scenario needs of its server: `{ rooms, deflate, large, except, post }`. */
+/** What the scenario needs of its server: `{ rooms, deflate, large, except, post, drain }`. */
 export const setup = JSON.parse(process.env.BENCH ?? '{}')
 
 export const host = '127.0.0.1'
@@ -43,12 +44,13 @@ function message (t) {
 /**
  * Says where the server listens, and takes commands on a TCP port of its own:
  * `b <rooms> <count>` broadcasts so many messages to each room within one turn of the loop, `t <stamp>` one message that carries the stamp
- * to room 0, `g` collects garbage and answers a line. The process ends with its standard input, so that nothing outlives the bench.
+ * to room 0, `g` collects garbage and answers a line, `d` lets everybody go and answers with the longest stall of the loop in milliseconds. The process ends with its standard input, so that nothing outlives the bench.
  *
  * @param {number} port
  * @param {(room: string, message: object) => void} broadcast
+ * @param {() => Promise<void>} [drain]
  */
-export function ready (port, broadcast) {
+export function ready (port, broadcast, drain) {
   const names = Array.from({ length: setup.rooms ?? 1 }, (_, index) => `room:${index}`)
   const run = (socket, [command, first, second]) => {
     if (command === 'b') {
@@ -61,6 +63,13 @@ export function ready (port, broadcast) {
       if (globalThis.Bun !== undefined) globalThis.Bun.gc(true)
       else for (let i = 0; i < 3; i++) globalThis.gc?.()
       socket.write('ok\n')
+    } else if (command === 'd') {
+      const delay = monitorEventLoopDelay({ resolution: 1 })
+      delay.enable()
+      drain().then(() => {
+        delay.disable()
+        socket.write(`${delay.max / 1e6}\n`)
+      })
     }
   }
   const control = createServer(socket => {

@@ -16,6 +16,7 @@ await app.register(fastifyRooms, {
   limits: { messages: 1_000_000 },
   ...(setup.post === true ? { authorize: () => true } : {}),
   ...(setup.deflate === true ? { websocket: { options: { perMessageDeflate: true } } } : {}),
+  ...(setup.drain === undefined ? {} : { drain: setup.drain }),
   ...(setup.except === true
     ? {
         onMessage: {
@@ -26,4 +27,4 @@ await app.register(fastifyRooms, {
 })
 
 await app.listen({ host, port: 0 })
-ready(app.server.address().port, (room, message) => { app.rooms.broadcast(room, message) })
+ready(app.server.address().port, (room, message) => { app.rooms.broadcast(room, message) }, () => app.rooms.drain())
