@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import { bomb, comeAndGo, dawdle, explode, flood, mishandshake, stretch, talkAfterClose, violate } from './adversaries/attacks.ts'
+import { fuzz } from './adversaries/fuzz.ts'
 import { startPairs, startTarget, type Target } from './adversaries/target.ts'
 import { violations } from './adversaries/violations.ts'
 import { createRooms, listen } from './helpers/app.ts'
@@ -40,6 +41,13 @@ await attack('handshakes that never end hold nobody up', target => dawdle(target
 await attack('who comes and goes at any moment leaves nothing', target => comeAndGo(target, 2_000))
 await attack('a flood reaches its bounds', (target, complain) => flood(target, complain, 3_000))
 await attack('a topic per connection, and broadcasts to nobody, leave nothing', (target, complain) => explode(target, complain, 1_500))
+
+await attack('mutated frames are answered as a model says that knows nothing of lib', async (target, complain) => {
+  const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 1_000_000)
+  const verdicts = await fuzz(target, complain, { seed, frames: 6_000 })
+  t.comment(`FUZZ_SEED=${seed}: ${JSON.stringify(verdicts)}`)
+  t.ok(Object.keys(verdicts).length >= 10)
+})
 
 await t.test('the server under attack closes as any other, and nothing holds its process', async t => {
   t.equal(await target.close(), 0)

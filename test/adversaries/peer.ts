@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { connect as connectTcp, type Socket } from 'node:net'
 
 /** Milliseconds to wait for something that must come: many times what it takes on a busy machine. */
-const patience = 30_000
+const patience = 5_000
 
 /** A frame of the server, which is never masked. */
 export interface ServerWireFrame { first: number, payload: Buffer }
@@ -17,10 +17,11 @@ export interface FrameShape {
   length?: number | bigint
   /** Bytes of the extended length: 0, 2 or 8. */
   form?: 0 | 2 | 8
+  mask?: Buffer
 }
 
 /** A frame as nobody should send it, or as everybody does where nothing is said of its shape. */
-export function shaped (payload: Buffer | string, { opcode = 1, fin = true, rsv = 0, masked = true, length, form }: FrameShape = {}): Buffer {
+export function shaped (payload: Buffer | string, { opcode = 1, fin = true, rsv = 0, masked = true, length, form, mask = randomBytes(4) }: FrameShape = {}): Buffer {
   const data = Buffer.from(payload)
   const declared = BigInt(length ?? data.length)
   const bytes = form ?? (declared < 126n ? 0 : declared < 65_536n ? 2 : 8)
@@ -30,7 +31,6 @@ export function shaped (payload: Buffer | string, { opcode = 1, fin = true, rsv 
   if (bytes === 2) header.writeUInt16BE(Number(declared), 2)
   if (bytes === 8) header.writeBigUInt64BE(declared, 2)
   if (!masked) return Buffer.concat([header, data])
-  const mask = randomBytes(4)
   return Buffer.concat([header, mask, data.map((byte, index) => byte ^ mask[index % 4]!)])
 }
 

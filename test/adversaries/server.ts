@@ -52,6 +52,9 @@ await app.register(async scope => {
 })
 await app.listen({ host: '127.0.0.1', port: 0 })
 
+// Whoever started it has gone.
+process.once('disconnect', process.exit)
+
 const delay = monitorEventLoopDelay({ resolution: 5 })
 delay.enable()
 process.on('message', async (message: string) => {
@@ -70,6 +73,8 @@ process.on('message', async (message: string) => {
     delay.reset()
   } else {
     await app.close()
+    // Nothing may hold the process now, and nobody ends it.
+    process.removeListener('disconnect', process.exit)
     process.disconnect()
   }
 })

@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import type { BroadcastResult, LeaveReason, Mode, Session } from '../../types/index.ts'
 import { connect, createRooms, listen, until, type LogLine } from '../helpers/app.ts'
+import { random } from '../helpers/random.ts'
 import { Model, essence, fold, topicNames, type Entry, type Peer, type Topic } from './model.ts'
 
 export const steps = 300
@@ -11,17 +12,6 @@ const anything = { publish: true, presence: Type.Any() } as const
 
 /** How the members' frames are written: straight to TCP, through ws with compression (and some straight), into streams. */
 export type Way = 'direct' | 'deflate' | 'injected'
-
-/** mulberry32 */
-function random (seed: number): () => number {
-  let state = seed
-  return () => {
-    state = state + 0x6d2b79f5 | 0
-    let mixed = Math.imul(state ^ state >>> 15, 1 | state)
-    mixed = mixed + Math.imul(mixed ^ mixed >>> 7, 61 | mixed) ^ mixed
-    return ((mixed ^ mixed >>> 14) >>> 0) / 4_294_967_296
-  }
-}
 
 const brief = (text: string | undefined): string => text === undefined ? 'nothing' : text.length > 120 ? `${text.slice(0, 120)}…` : text
 

@@ -1,0 +1,64 @@
+import { isDeepStrictEqual } from 'node:util'
+import { random } from '../helpers/random.ts'
+import { each, range, type Complain, type Place } from './attacks.ts'
+import { heard, judge } from './model.ts'
+import { Mutations } from './mutations.ts'
+import { RawPeer, shaped } from './peer.ts'
+
+/** Frames that are written at once. */
+export const perBatch = 6
+/** Batches after which a connection makes room for another. */
+const perConnection = 20
+
+export interface Fuzz {
+  /** Of the numbers that decide everything. */
+  seed: number
+  /** Frames in all. */
+  frames: number
+  /** Only this batch of them, to look at a fault. */
+  only?: number | undefined
+}
+
+/** Writes mutated frames, and compares what is answered with what the model says. Returns how many there were of each verdict. */
+export async function fuzz ({ port }: Place, complain: Complain, { seed, frames, only }: Fuzz): Promise<Record<string, number>> {
+  const verdicts: Record<string, number> = {}
+  const batches = only === undefined ? range(Math.ceil(frames / perBatch)) : [only]
+  const idle: { peer: RawPeer, session: string, used: number }[] = []
+  await each(batches, 8, async batch => {
+    let link = idle.pop()
+    if (link === undefined) {
+      const peer = await RawPeer.join(port, '/lobby/attacked')
+      await peer.until(() => peer.frames.length > 0, 'greeted')
+      link = { peer, session: peer.saidSince(0)[0].session, used: 0 }
+    }
+    const { peer, session } = link
+    const mutations = new Mutations(random(seed * 1_000_003 + batch))
+    const end = `batch ${batch}`
+    const bytes = Buffer.concat([...range(perBatch).map(() => mutations.next(session)), shaped(JSON.stringify({ type: 'ping', ref: end }))])
+    const expected = judge(bytes, session)
+    const before = peer.frames.length
+    peer.write(bytes)
+    const got = (): ReturnType<typeof heard> => heard(peer.frames.slice(before))
+    const isOver = (): boolean => {
+      const { answers, pongs, close } = got()
+      return close !== undefined || peer.over || (expected.close === undefined && answers.length >= expected.answers.length && pongs.length >= expected.pongs.length)
+    }
+    const context = `seed ${seed}, batch ${batch}`
+    try {
+      await peer.until(isOver, `answered (${context})`)
+      if (!isDeepStrictEqual(got(), expected)) complain(`${context}: ${JSON.stringify(got())} instead of ${JSON.stringify(expected)} to ${bytes.toString('base64').slice(0, 2_000)}`)
+    } catch (error) {
+      complain(`${(error as Error).message}: ${JSON.stringify(got())} instead of ${JSON.stringify(expected)} to ${bytes.toString('base64').slice(0, 2_000)}`)
+    }
+    for (const line of [...expected.answers, ...expected.pongs.map(() => 'pong'), expected.close !== undefined && expected.close >= 3000 && expected.close !== 4000 ? 'close of its own' : `close ${expected.close ?? 'none'}`]) {
+      const kind = /^(?:pong|(?:ack|error|close) \S+)/.exec(line)![0]
+      verdicts[kind] = (verdicts[kind] ?? 0) + 1
+    }
+    // Where the last frame is not complete, whatever came next would be taken for its end.
+    const whole = expected.close === undefined && expected.answers.at(-1) === `ack ok ${JSON.stringify(end)}`
+    if (whole && ++link.used < perConnection) idle.push(link)
+    else peer.destroy()
+  })
+  for (const { peer } of idle) peer.destroy()
+  return verdicts
+}

@@ -1,0 +1,159 @@
+/**
+ * What a member of the open lobby is answered, by RFC 6455 and docs/protocol.md, and by nothing of lib: the judge of the fuzzer. Bytes in, answers out, each
+ * as one line of text.
+ */
+
+/** The defaults that bound a frame: `limits.payload`, `limits.info`, `limits.badFrames`. */
+const maxFrame = 65_536
+const maxInfo = 1_024
+const maxBadFrames = 10
+
+export interface Verdict {
+  /** Answers to messages, in order. */
+  answers: string[]
+  /** Answers to pings, in order; they may overtake the others. */
+  pongs: string[]
+  /** The code of the server's close frame, where one must come. */
+  close: number | undefined
+}
+
+type Item = { kind: 'message', payload: Buffer, binary: boolean } | { kind: 'ping', payload: Buffer } | { kind: 'close', code: number }
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+function isText (bytes: Buffer): boolean {
+  try {
+    utf8.decode(bytes)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function closeCode (payload: Buffer): number {
+  if (payload.length === 0) return 1005
+  if (payload.length === 1) return 1002
+  const code = payload.readUInt16BE(0)
+  if (code < 1000 || code > 4999 || (code > 1014 && code < 3000) || (code >= 1004 && code <= 1006)) return 1002
+  return isText(payload.subarray(2)) ? code : 1007
+}
+
+/** Frames of a client, up to the first that ends the connection; what is not complete is left out. */
+function * read (bytes: Buffer): Generator<Item> {
+  let parts: Buffer[] | undefined
+  let binary = false
+  for (let at = 0; at + 2 <= bytes.length;) {
+    const [first, second] = [bytes[at]!, bytes[at + 1]!]
+    const fin = first >= 0x80
+    const opcode = first & 0x0f
+    const control = opcode >= 8
+    const short = second & 0x7f
+    const violation = (first & 0x70) !== 0 || second < 0x80 || (opcode > 2 && opcode < 8) || opcode > 10 ||
+      (control && (!fin || short > 125 || (opcode === 8 && short === 1))) || (!control && (opcode === 0) !== (parts !== undefined))
+    if (violation) {
+      yield { kind: 'close', code: 1002 }
+      return
+    }
+    const start = at + 2 + (short < 126 ? 0 : short === 126 ? 2 : 8)
+    if (bytes.length < start) return
+    const length = short < 126 ? short : short === 126 ? bytes.readUInt16BE(at + 2) : Number(bytes.readBigUInt64BE(at + 2))
+    const soFar = parts === undefined ? 0 : parts.reduce((sum, part) => sum + part.length, 0)
+    if (!control && soFar + length > 2 * maxFrame) {
+      yield { kind: 'close', code: 1009 }
+      return
+    }
+    if (bytes.length < start + 4 + length) return
+    const mask = bytes.subarray(start, start + 4)
+    const payload = Buffer.from(bytes.subarray(start + 4, start + 4 + length).map((byte, index) => byte ^ mask[index % 4]!))
+    at = start + 4 + length
+    if (opcode === 8) {
+      yield { kind: 'close', code: closeCode(payload) }
+      return
+    }
+    if (opcode === 9) yield { kind: 'ping', payload }
+    if (control) continue
+    if (parts === undefined) {
+      parts = []
+      binary = opcode === 2
+    }
+    parts.push(payload)
+    if (!fin) continue
+    const message: Buffer = Buffer.concat(parts)
+    parts = undefined
+    if (!binary && !isText(message)) {
+      yield { kind: 'close', code: 1007 }
+      return
+    }
+    yield { kind: 'message', payload: message, binary }
+  }
+}
+
+/** Whether a prototype would be poisoned by it. */
+function isPoisoned (value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  if (Object.hasOwn(value, '__proto__')) return true
+  const own: unknown = Object.hasOwn(value, 'constructor') ? (value as { constructor: unknown }).constructor : undefined
+  if (typeof own === 'object' && own !== null && Object.hasOwn(own, 'prototype')) return true
+  return Object.values(value).some(isPoisoned)
+}
+
+const bad = 'FST_ROOMS_BAD_FRAME'
+
+/** The answer to one text, `undefined` where there is none. @param session - its own id */
+function answerTo (text: string, session: string): string | undefined {
+  let frame: any
+  try {
+    frame = JSON.parse(text.replace(/^\uFEFF/, ''))
+  } catch {
+    return `error ${bad}`
+  }
+  if (typeof frame !== 'object' || frame === null || Array.isArray(frame) || isPoisoned(frame)) return `error ${bad}`
+  const { type, ref, data, to, info } = frame
+  const sound = typeof ref === 'string' ? ref.length >= 1 && ref.length <= 64 : Number.isSafeInteger(ref)
+  if (ref !== undefined && !sound) return `error ${bad}`
+  const refuse = (code: string): string => ref === undefined ? `error ${code}` : `ack ${code} ${JSON.stringify(ref)}`
+  const accept = ref === undefined ? undefined : `ack ok ${JSON.stringify(ref)}`
+  if (type === 'ping') return accept
+  if (type === 'message') return data === undefined ? refuse(bad) : accept
+  if (type === 'ack') return ref === undefined ? refuse(bad) : undefined
+  if (type === 'presence') return info !== undefined && Buffer.byteLength(JSON.stringify(info)) > maxInfo ? refuse('FST_ROOMS_INFO_TOO_LARGE') : accept
+  if (type !== 'direct' || typeof to !== 'string' || to === '' || to === 'user:' || data === undefined) return refuse(bad)
+  return to === session ? accept : refuse('FST_ROOMS_NO_SUCH_SESSION')
+}
+
+export function judge (bytes: Buffer, session: string): Verdict {
+  const answers: string[] = []
+  const pongs: string[] = []
+  let badFrames = 0
+  for (const item of read(bytes)) {
+    if (item.kind === 'close') return { answers, pongs, close: item.code }
+    if (item.kind === 'ping') {
+      pongs.push(item.payload.toString('hex'))
+      continue
+    }
+    if (item.payload.length > maxFrame) {
+      answers.push('error FST_ROOMS_FRAME_TOO_LARGE')
+      continue
+    }
+    const answer = item.binary ? `error ${bad}` : answerTo(item.payload.toString(), session)
+    if (answer !== undefined) answers.push(answer)
+    badFrames = answer?.includes(bad) === true ? badFrames + 1 : 0
+    if (badFrames === maxBadFrames) return { answers, pongs, close: 4000 }
+  }
+  return { answers, pongs, close: undefined }
+}
+
+/** What the server has answered, in the same words; frames that answer nothing are left out. */
+export function heard (frames: { first: number, payload: Buffer }[]): Verdict {
+  const answers: string[] = []
+  const pongs: string[] = []
+  for (const { first, payload } of frames) {
+    if (first === 0x88) return { answers, pongs, close: payload.length < 2 ? 1005 : payload.readUInt16BE(0) }
+    if (first === 0x8a) pongs.push(payload.toString('hex'))
+    if (first !== 0x81) continue
+    const { type, ref, ok, error } = JSON.parse(payload.toString())
+    if (type === 'error') answers.push(`error ${error.code}`)
+    if (type === 'ack') answers.push(`ack ${ok ? 'ok' : error.code} ${JSON.stringify(ref)}`)
+  }
+  return { answers, pongs, close: undefined }
+}

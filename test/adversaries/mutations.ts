@@ -1,0 +1,123 @@
+import { shaped } from './peer.ts'
+
+/** Frames with mistakes in them, the same for the same numbers: mistakes of JSON, of structure and of bytes. */
+export class Mutations {
+  readonly #random: () => number
+
+  constructor (random: () => number) {
+    this.#random = random
+  }
+
+  /** Bytes of one frame, or of several where it is split. @param session - the sender's own */
+  next (session: string): Buffer {
+    const text = this.#chance(0.15) ? this.#frame(session) : this.#chance(0.7) ? this.#restructured(this.#frame(session)) : this.#garbled(this.#frame(session))
+    const payload = this.#chance(0.06) ? this.#scrambled(Buffer.from(text)) : Buffer.from(text)
+    const bytes = this.#framed(payload)
+    return this.#chance(0.06) ? this.#scrambled(bytes) : bytes
+  }
+
+  #chance (odds: number): boolean { return this.#random() < odds }
+  #below (count: number): number { return Math.floor(this.#random() * count) }
+  #pick<T> (list: readonly T[]): T { return list[this.#below(list.length)]! }
+
+  /** A sound frame. */
+  #frame (session: string): string {
+    const ref = this.#pick([undefined, this.#below(1_000), `r${this.#below(1_000)}`])
+    return JSON.stringify(this.#pick([
+      { type: 'message', data: { text: 'hi', list: [1, 2, { three: 3 }] }, ref },
+      { type: 'message', data: this.#below(100), ref },
+      { type: 'direct', to: session, data: 'psst', ref },
+      { type: 'direct', to: 'user:nobody', data: 'psst', ref },
+      { type: 'ack', ref: 's1', data: 'yes' },
+      { type: 'presence', info: { name: 'Ada' }, ref },
+      { type: 'presence', ref },
+      { type: 'ping', ref }
+    ]))
+  }
+
+  /** JSON of a value that is seldom meant. */
+  #value (): string {
+    return this.#pick([
+      () => 'null', () => 'true', () => '""', () => '0', () => '-0', () => '1e400', () => '1.5', () => '9007199254740992', () => '[]', () => '{}', () => '[null]',
+      () => '"\\ud800"', () => '"\u2028"', () => '"\u0000"', () => JSON.stringify('x'.repeat(this.#pick([64, 65, 2_000]))),
+      () => '['.repeat(50) + ']'.repeat(50), () => '{"__proto__":1}', () => '{"constructor":{"prototype":1}}', () => '{"constructor":1}', () => `"${'\u{1f600}'.repeat(this.#below(40))}"`,
+      () => JSON.stringify('y'.repeat(this.#pick([66_000, 100_000])))
+    ])()
+  }
+
+  /** Other members, other values: JSON still, for the most part. */
+  #restructured (text: string): string {
+    const members = Object.entries(JSON.parse(text) as object).map(([name, value]) => [JSON.stringify(name), JSON.stringify(value)] as [string, string])
+    for (let changes = 1 + this.#below(2); changes > 0; changes--) {
+      const member = members[this.#below(members.length)]
+      const name = this.#pick(['"type"', '"ref"', '"data"', '"to"', '"info"', '"__proto__"', '"constructor"', '"toString"', '""', '"\\u0074ype"'])
+      this.#pick([
+        () => { if (member !== undefined) member[1] = this.#value() },
+        () => { if (member !== undefined) member[0] = name },
+        () => { members.push([name, this.#value()]) },
+        () => { members.splice(this.#below(members.length), 1) },
+        () => { if (member !== undefined) members.push([member[0], this.#value()]) },
+        () => { members.reverse() }
+      ])()
+    }
+    const space = this.#pick(['', '', ' ', '\n\t', '\u00a0'])
+    const object = `${space}{${members.map(([name, value]) => `${name}${space}:${value}`).join(`${space},`)}}`
+    return this.#pick([object, object, object, object, object, `[${object}]`, object + object, `\uFEFF${object}`, `${object},`, JSON.stringify(object)])
+  }
+
+  /** Characters lost, doubled and changed. */
+  #garbled (text: string): string {
+    const at = this.#below(text.length)
+    return this.#pick([
+      () => text.slice(0, at),
+      () => text.slice(at),
+      () => text.slice(0, at) + text.slice(at + 1),
+      () => text.slice(0, at) + this.#pick(['"', '{', '}', ',', ':', '\\', '\u0000', 'e', '-', '\ud83d', '/**/']) + text.slice(at),
+      () => text.slice(0, at) + text.slice(at - 5),
+      () => ''
+    ])()
+  }
+
+  /** As a frame, or as several. */
+  #framed (payload: Buffer): Buffer {
+    const mask = Buffer.from([0, 0, 0, 0].map(() => this.#below(256)))
+    const frame = (part: Buffer | string, shape = {}): Buffer => shaped(part, { mask, ...shape })
+    const at = this.#below(payload.length)
+    const reason = Buffer.concat([Buffer.of(this.#below(20), this.#below(256)), Buffer.from(this.#pick(['', 'bye', '\u20ac']))])
+    return this.#pick([
+      // Most of what breaks RFC 6455 ends the connection, and what comes after it is read by nobody.
+      ...Array.from({ length: 60 }, () => () => frame(payload)),
+      () => Buffer.concat([frame(payload.subarray(0, at), { fin: false }), frame(payload.subarray(at), { opcode: 0 })]),
+      () => Buffer.concat([frame(payload.subarray(0, at), { fin: false }), frame('p', { opcode: 9 }), frame(payload.subarray(at), { opcode: 0 })]),
+      () => frame(payload, { opcode: this.#below(16) }),
+      () => frame(payload, { fin: false }),
+      () => frame(payload, { rsv: this.#below(8) }),
+      () => frame(payload, { opcode: 2 }),
+      () => frame(payload.subarray(0, 125), { opcode: this.#pick([9, 10]) }),
+      () => frame(this.#pick([Buffer.alloc(0), Buffer.of(3), reason, reason]), { opcode: 8 }),
+      () => frame(payload, { form: payload.length > 65_535 ? 8 : this.#pick([2, 8] as const) }),
+      () => frame(payload, { length: this.#pick([0, 125, 126, 70_000, 131_072, 131_073, 2 ** 40, 1n << 63n]) })
+    ])()
+  }
+
+  /** Bytes lost, doubled and changed. */
+  #scrambled (bytes: Buffer): Buffer {
+    const at = this.#below(bytes.length)
+    // What a frame is stands in its first bytes.
+    const early = this.#below(Math.min(bytes.length, 14))
+    const flipped = (place: number): Buffer => {
+      const copy = Buffer.from(bytes)
+      if (copy.length > 0) copy[place]! ^= 1 << this.#below(8)
+      return copy
+    }
+    return this.#pick([
+      () => flipped(at),
+      () => flipped(early),
+      () => flipped(early),
+      () => Buffer.concat([bytes.subarray(0, at), Buffer.of(this.#below(256)), bytes.subarray(at)]),
+      () => Buffer.concat([bytes.subarray(0, early), bytes.subarray(early + 1)]),
+      () => bytes.subarray(0, at),
+      () => Buffer.concat([bytes, bytes.subarray(at)])
+    ])()
+  }
+}
