@@ -108,13 +108,13 @@ function answerTo (text: string, session: string): string | undefined {
     return `error ${bad}`
   }
   if (typeof frame !== 'object' || frame === null || Array.isArray(frame) || isPoisoned(frame)) return `error ${bad}`
-  const { type, ref, data, to, info } = frame
+  const { type, ref, data, to, info, key } = frame
   const sound = typeof ref === 'string' ? ref.length >= 1 && ref.length <= 64 : Number.isSafeInteger(ref)
   if (ref !== undefined && !sound) return `error ${bad}`
   const refuse = (code: string): string => ref === undefined ? `error ${code}` : `ack ${code} ${JSON.stringify(ref)}`
   const accept = ref === undefined ? undefined : `ack ok ${JSON.stringify(ref)}`
   if (type === 'ping') return accept
-  if (type === 'message') return data === undefined ? refuse(bad) : accept
+  if (type === 'message') return data === undefined || (key !== undefined && !(typeof key === 'string' && key.length >= 1 && key.length <= 255)) ? refuse(bad) : accept
   if (type === 'ack') return ref === undefined ? refuse(bad) : undefined
   if (type === 'presence') return info !== undefined && Buffer.byteLength(JSON.stringify(info)) > maxInfo ? refuse('FST_ROOMS_INFO_TOO_LARGE') : accept
   if (type !== 'direct' || typeof to !== 'string' || to === '' || to === 'user:' || data === undefined) return refuse(bad)

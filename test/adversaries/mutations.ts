@@ -25,7 +25,7 @@ export class Mutations {
     const ref = this.#pick([undefined, this.#below(1_000), `r${this.#below(1_000)}`])
     return JSON.stringify(this.#pick([
       { type: 'message', data: { text: 'hi', list: [1, 2, { three: 3 }] }, ref },
-      { type: 'message', data: this.#below(100), ref },
+      { type: 'message', data: this.#below(100), key: 'k', ref },
       { type: 'direct', to: session, data: 'psst', ref },
       { type: 'direct', to: 'user:nobody', data: 'psst', ref },
       { type: 'ack', ref: 's1', data: 'yes' },
@@ -50,7 +50,7 @@ export class Mutations {
     const members = Object.entries(JSON.parse(text) as object).map(([name, value]) => [JSON.stringify(name), JSON.stringify(value)] as [string, string])
     for (let changes = 1 + this.#below(2); changes > 0; changes--) {
       const member = members[this.#below(members.length)]
-      const name = this.#pick(['"type"', '"ref"', '"data"', '"to"', '"info"', '"__proto__"', '"constructor"', '"toString"', '""', '"\\u0074ype"'])
+      const name = this.#pick(['"type"', '"ref"', '"data"', '"to"', '"info"', '"key"', '"__proto__"', '"constructor"', '"toString"', '""', '"\\u0074ype"'])
       this.#pick([
         () => { if (member !== undefined) member[1] = this.#value() },
         () => { if (member !== undefined) member[0] = name },
