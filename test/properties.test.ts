@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { addressKey } from '../lib/hub/address-key.ts'
 import { compressedFrame, payloadOf, textFrame, textFrameOf } from '../lib/hub/text-frame.ts'
+import { credit, draw, level, type Bucket } from '../lib/hub/token-bucket.ts'
 import { payloadCompiler, schemaCompiler } from '../lib/payload.ts'
 import { closeBehaviour, closeCodes, closeName, isSendable } from '../lib/protocol/close-codes.ts'
 import * as frames from '../lib/protocol/frames.ts'
@@ -25,8 +26,8 @@ function holds<T extends [unknown, ...unknown[]]> (t: Test, property: fc.IProper
 
 /** Objects that are nearly frames. */
 const nearly = fc.record({
-  type: fc.oneof(fc.constantFrom('message', 'direct', 'ack', 'ping', 'presence', 'auth', 'hello', 'constructor', '__proto__'), fc.jsonValue()),
-  ref: fc.oneof(fc.string({ maxLength: 70 }), fc.double(), fc.maxSafeInteger(), fc.jsonValue()),
+  type: fc.oneof({ weight: 9, arbitrary: fc.constantFrom('message', 'direct', 'ack', 'ping', 'presence', 'auth', 'hello', 'constructor', '__proto__') }, fc.jsonValue()),
+  ref: fc.oneof({ weight: 4, arbitrary: fc.string({ maxLength: 70 }) }, fc.double(), { weight: 4, arbitrary: fc.maxSafeInteger() }, fc.jsonValue()),
   data: fc.jsonValue(),
   to: fc.oneof(fc.constantFrom('', 'user:', 'user:u'), fc.string(), fc.jsonValue()),
   key: fc.oneof(fc.string({ maxLength: 300 }), fc.jsonValue()),
@@ -36,7 +37,7 @@ const nearly = fc.record({
 
 t.test('whatever is parsed, a frame that is taken has the documented shape, and one that is refused is told why', async t => {
   const seen = { taken: 0, refused: 0 }
-  holds(t, fc.property(fc.oneof(nearly, fc.jsonValue(), fc.anything()), value => {
+  holds(t, fc.property(fc.oneof({ weight: 4, arbitrary: nearly }, fc.jsonValue(), fc.anything()), value => {
     const before = fc.stringify(value)
     const frame = checkFrame(value) as any
     if (fc.stringify(value) !== before) return false // it is looked at, and not touched
@@ -157,7 +158,7 @@ t.test('a topic falls under its exact name, else under its family, else under no
     const sound = keys.every(key => wellFormed(key.endsWith('*') ? `${key.slice(0, -1)}x` : key))
     let registry: TopicRegistry
     try {
-      registry = new TopicRegistry(Object.fromEntries(keys.map(key => [key, {}])), compile, { maxPayload: 1_000, slow: { policy: 'close', bytes: 1 } })
+      registry = new TopicRegistry(Object.fromEntries(keys.map(key => [key, {}])), compile, { limits: { payload: 1_000, messages: 1, per: 1 }, slow: { policy: 'close', bytes: 1 } })
       seen.built++
     } catch (error) {
       seen.refused++
@@ -190,5 +191,65 @@ t.test('an address is counted under one key, however it is spelled, and no text 
   holds(t, fc.property(fc.oneof(fc.string(), fc.ipV6(), fc.ipV4Extended()), fc.boolean(), (text, direct) => {
     const key = addressKey(text, direct)
     return key.length > 0 && key.length < 64
+  }))
+})
+
+/** A rate, and the times at which somebody asks, in milliseconds since the one before. */
+const rate = fc.record({ capacity: fc.integer({ min: 1, max: 50 }), per: fc.integer({ min: 1, max: 2_000 }) })
+const pauses = fc.array(fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.double({ min: 0, max: 3_000, noNaN: true })), { minLength: 1, maxLength: 200 })
+const rounding = 1e-6
+
+t.test('of a bucket no more is served in any stretch of time than it holds and what flows into it', async t => {
+  holds(t, fc.property(rate, pauses, (rate, pauses) => {
+    const bucket: Bucket = { tokens: rate.capacity, filledAt: 0 }
+    const served: number[] = []
+    let now = 0
+    for (const pause of pauses) {
+      now += pause
+      if (draw(bucket, rate, now) >= 0) served.push(now)
+    }
+    return served.every((from, first) => served.every((until, last) => last < first || last - first + 1 <= rate.capacity + (until - from) * rate.capacity / rate.per + rounding))
+  }), { numRuns: 300 })
+})
+
+t.test('a bucket is as full as one that is filled drop by drop', async t => {
+  holds(t, fc.property(rate, pauses, (rate, pauses) => {
+    const bucket: Bucket = { tokens: rate.capacity, filledAt: 0 }
+    let [tokens, now] = [rate.capacity, 0]
+    return pauses.every(pause => {
+      now += pause
+      tokens = Math.min(rate.capacity, tokens + pause * rate.capacity / rate.per)
+      const before = level(bucket, rate, now)
+      tokens = Math.max(tokens, -rate.capacity) - 1
+      const left = draw(bucket, rate, now)
+      return Math.abs(left - tokens) < rounding && Math.abs(before - 1 - left) <= 1 + rounding && left >= -rate.capacity - 1 && left <= rate.capacity - 1
+    })
+  }))
+})
+
+t.test('who asks no faster than the rate is always served, and who has stopped is served again', async t => {
+  holds(t, fc.property(rate, fc.integer({ min: 1, max: 500 }), fc.integer({ min: 0, max: 300 }), ({ capacity, per }, count, floods) => {
+    const bucket: Bucket = { tokens: capacity, filledAt: 0 }
+    let now = 0
+    for (let n = 0; n < count; n++) {
+      now += per / capacity + rounding
+      if (draw(bucket, { capacity, per }, now) < 0) return false
+    }
+    for (let n = 0; n < floods; n++) draw(bucket, { capacity, per }, now)
+    // From the very bottom it is a little more than twice the time of the rate until the bucket is full.
+    now += per * 2 + per / capacity + rounding
+    return level(bucket, { capacity, per }, now) >= capacity - rounding && draw(bucket, { capacity, per }, now) >= 0
+  }))
+})
+
+t.test('what is credited is what would have flowed in meanwhile, and no more', async t => {
+  holds(t, fc.property(rate, fc.double({ min: -50, max: 50, noNaN: true }), fc.double({ min: 0, max: 3_000, noNaN: true }), fc.double({ min: 0, max: 3_000, noNaN: true }), (rate, tokens, pause, waited) => {
+    const start = Math.min(tokens, rate.capacity)
+    const bucket: Bucket = { tokens: start, filledAt: 0 }
+    const plain = level(bucket, rate, pause)
+    const beyond = credit(bucket, rate, pause, waited)
+    const most = rate.capacity + waited * rate.capacity / rate.per
+    return bucket.tokens <= most + rounding && bucket.tokens >= plain - rounding && bucket.tokens <= start + pause * rate.capacity / rate.per + rounding &&
+      Math.abs(beyond - Math.max(0, bucket.tokens - rate.capacity)) < rounding && bucket.filledAt === pause
   }))
 })
