@@ -85,7 +85,7 @@ function isDetails (details: unknown): details is NonNullable<WireError['details
 
 /** Whether the peer may read an error: it caused it, or can try again. */
 export function isForPeer (error: Error & { code?: unknown }): boolean {
-  return isClientError(error) || error.code === 'FST_ROOMS_BROKER_DOWN'
+  return isClientError(error) || error.code === 'FST_ROOMS_BROKER_DOWN' || error.code === 'FST_ROOMS_OVERLOADED'
 }
 
 /** An error as it travels. What is not for the peer is replaced, so that no inner text leaks. */

@@ -4,6 +4,7 @@ import type { FastifyRequest, LogLevel, RouteShorthandOptions } from 'fastify'
 import type { Broker, TopicMap } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
 import type { DrainSettings } from './hub/drain.ts'
+import { maxTopicLength } from './protocol/topic-name.ts'
 import type { SlowRule } from './topics.ts'
 
 const functionOf = (description: string): TSchema => Type.Unsafe<(...args: never[]) => unknown>({ [Kind]: 'RoomsFunction', description })
@@ -95,6 +96,8 @@ export const optionsSchema = Type.Object({
     payload: count(65_536, 'bytes of a member\'s frame and of a broadcast route\'s body, a whole number from 1'),
     info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
     pending: count(16, 'unfinished messages of one member before reading from it pauses, a whole number from 1'),
+    work: count(10_000, 'calls of onMessage that have not finished, a whole number from 1'),
+    topicLength: Type.Integer({ minimum: 1, maximum: maxTopicLength, default: maxTopicLength, description: `characters of a topic name, a whole number from 1 to ${maxTopicLength}` }),
     badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
     handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin, a whole number from 100')
   }, 'an object of bounds'),
@@ -136,7 +139,7 @@ export interface ResolvedOptions {
   readonly origin: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => unknown)
   readonly heartbeat: false | { readonly interval: number, readonly timeout: number }
   readonly expiry: { readonly notice: number }
-  readonly limits: { readonly connections: number, readonly perAddress?: number, readonly messages: number, readonly per: number, readonly addressMessages?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  readonly limits: { readonly connections: number, readonly perAddress?: number, readonly messages: number, readonly per: number, readonly addressMessages?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly work: number, readonly topicLength: number, readonly badFrames: number, readonly handshake: number }
   readonly slow: SlowRule
   readonly drain: DrainSettings
   readonly broker?: Broker

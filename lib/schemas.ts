@@ -1,9 +1,9 @@
 import { sincePattern } from './protocol/position.ts'
-import { maxTopicLength, topicCharacters } from './protocol/topic-name.ts'
+import { topicCharacters } from './protocol/topic-name.ts'
 import type { TopicDefinition } from './topics.ts'
 
 /** Path parameters of a family's routes: what follows the stem. */
-export function paramsSchema ({ stem }: TopicDefinition): object {
+export function paramsSchema ({ stem }: TopicDefinition, topicLength: number): object {
   return {
     type: 'object',
     required: ['topic'],
@@ -11,7 +11,7 @@ export function paramsSchema ({ stem }: TopicDefinition): object {
       topic: {
         type: 'string',
         minLength: 1,
-        maxLength: maxTopicLength - stem.length,
+        maxLength: topicLength - stem.length,
         pattern: `^[${topicCharacters}]+$`,
         description: stem === '' ? 'the topic' : `what follows ${stem} in the topic`
       }

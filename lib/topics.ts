@@ -16,7 +16,7 @@ export interface SlowRule {
 
 /** What the options say for topics that do not say it themselves. */
 export interface TopicDefaults {
-  readonly limits: { readonly payload: number, readonly messages: number, readonly per: number }
+  readonly limits: { readonly payload: number, readonly messages: number, readonly per: number, readonly topicLength: number }
   readonly slow: SlowRule
 }
 
@@ -49,6 +49,8 @@ function define (key: string, options: TopicOptions, compile: CompilePayload, de
   if (!isTopicName(family ? `${stem}x` : stem)) {
     throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, `a name is 1 to ${maxTopicLength} characters of letters, digits and _ . : ~ -, a family is one with a trailing *`)
   }
+  const { topicLength } = defaults.limits
+  if (stem.length + (family ? 1 : 0) > topicLength) throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, `a name has at most ${topicLength} characters here (limits.topicLength)`)
   if (family && typeof options.post === 'string') {
     throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, 'the path in "post" is for one topic: a family takes true')
   }
@@ -90,10 +92,12 @@ export class TopicRegistry {
   readonly open: boolean
   readonly #exact = new Map<string, TopicDefinition>()
   readonly #families: TopicDefinition[] = []
+  readonly #topicLength: number
 
   /** @throws FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_INVALID_SCHEMA */
   constructor (topics: TopicMap | undefined, compile: CompilePayload, defaults: TopicDefaults) {
     this.open = topics === undefined
+    this.#topicLength = defaults.limits.topicLength
     this.definitions = Object.entries(topics ?? { '*': { publish: true, presence: true, post: true } }).map(([key, options]) => define(key, options, compile, defaults))
     for (const definition of this.definitions) {
       if (!definition.family) {
@@ -108,7 +112,7 @@ export class TopicRegistry {
 
   /** The definition that a name falls under: an exact one before a family. */
   find (topic: unknown): TopicDefinition | undefined {
-    if (!isTopicName(topic)) return undefined
+    if (!isTopicName(topic) || topic.length > this.#topicLength) return undefined
     return this.#exact.get(topic) ?? this.#families.find(({ stem }) => topic.length > stem.length && topic.startsWith(stem))
   }
 

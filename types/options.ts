@@ -114,6 +114,10 @@ export type RoomsOptions<T = Topics> = {
     info?: number
     /** Messages of one member that are not finished yet before reading from it pauses. Default 16. */
     pending?: number
+    /** Calls of `onMessage` for all members together that have not finished yet. Default 10,000. Over it: `FST_ROOMS_OVERLOADED`. */
+    work?: number
+    /** Longest topic name, in characters. Default 255, and no more than that. A longer one is no topic. */
+    topicLength?: number
     /** Bad frames in a row before 4000. Default 10. */
     badFrames?: number
     /** Milliseconds for an upgrade, for the body of a broadcast, and again for `onJoin`. Default 10,000. */

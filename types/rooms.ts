@@ -83,6 +83,8 @@ export interface Stats {
   members: number
   /** Gauge: bytes accepted for sending that the operating system has not taken yet. */
   queuedBytes: number
+  /** Gauge: asynchronous calls of `onMessage` that have not finished. */
+  working: number
   /** Gauge: members that read too slowly, and are sent nothing of their room until they have read. */
   lagging: number
   /** Sessions that became members. */
@@ -97,6 +99,8 @@ export interface Stats {
   received: number
   /** Bytes of these frames: their payload as WebSocket knows it, decompressed. */
   receivedBytes: number
+  /** Times that reading from a member was paused, at `limits.pending`. */
+  paused: number
   /** Bytes of frames queued to members, header included and compressed where they are; no pings, no close frames, no TLS. */
   sentBytes: number
   /** Frames and payloads from members that were refused. */
@@ -140,6 +144,8 @@ export interface Refusals {
   messages: number
   /** Frames over `limits.addressMessages`. */
   addressMessages: number
+  /** Messages over `limits.work`. */
+  work: number
   /** Frames, and bodies of broadcasts, over `limits.payload`. */
   payload: number
   /** Presence info over `limits.info`. */

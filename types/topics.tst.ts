@@ -7,7 +7,7 @@ const Draft = Type.Object({ text: Type.String() })
 
 const topics = defineTopics({
   news: { message: Type.Object({ headline: Type.String() }), post: '/dashboard' },
-  'chat:*': { message: Chat, publish: Draft, presence: Type.Object({ name: Type.String() }), post: true, limits: { members: 10, payload: 1_000 } },
+  'chat:*': { message: Chat, publish: Draft, presence: Type.Object({ name: Type.String() }), post: true, limits: { members: 10, payload: 1_000, messages: 20, per: 1_000 } },
   'chat:admin': { message: Type.Object({ secret: Type.Number() }), publish: true },
   any: { publish: true, presence: true }
 })

@@ -11,7 +11,8 @@ const closeCodeOf = new Map<unknown, number>([
   ['FST_ROOMS_BAD_FRAME', 4000],
   ['FST_ROOMS_FRAME_TOO_LARGE', 1009],
   ['FST_ROOMS_INVALID_PAYLOAD', 4022],
-  ['FST_ROOMS_BROKER_DOWN', 4103]
+  ['FST_ROOMS_BROKER_DOWN', 4103],
+  ['FST_ROOMS_OVERLOADED', 4100]
 ])
 
 const closeCodeOfStatus = new Map([[401, 4001], [404, 4004], [429, 4101]])

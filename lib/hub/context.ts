@@ -32,7 +32,7 @@ export interface Settings {
   heartbeat: false | { readonly interval: number, readonly timeout: number }
   /** `expiry.notice` */
   notice: number
-  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly badFrames: number, readonly handshake: number }
+  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly work: number, readonly badFrames: number, readonly handshake: number }
   /** `limits.perAddress`, `limits.addressMessages` */
   address: AddressLimits
   drain: DrainSettings
@@ -57,6 +57,8 @@ export interface HubContext {
   readonly brokerState: BrokerState
   /** Of members' credentials. */
   readonly expiry: Expiry
+  /** Calls of `onMessage` that have not finished. */
+  working: number
   /** While draining nothing new is taken from members. */
   readonly state: 'open' | 'draining' | 'closed'
   /** Sessions by id, those still joining included. */

@@ -75,6 +75,7 @@ export class Hub implements HubContext {
   rooms!: Rooms<any>
   state: 'open' | 'draining' | 'closed' = 'open'
   brokerState: BrokerState = 'down'
+  working = 0
   readonly expiry: Expiry
   readonly admission: Admission
   readonly #node = randomUUID()

@@ -19,13 +19,14 @@ export class Inbox<Item> {
     this.#flow = flow
   }
 
-  push (item: Item): void {
+  /** Returns whether reading pauses with it. */
+  push (item: Item): boolean {
     if (this.#busy) this.#queue.push(item)
     else this.#process(item)
-    if (!this.#paused && this.#unfinished >= this.#limit) {
-      this.#paused = true
-      this.#flow.pause()
-    }
+    if (this.#paused || this.#unfinished < this.#limit) return false
+    this.#paused = true
+    this.#flow.pause()
+    return true
   }
 
   /** Calls back when all is worked off. */

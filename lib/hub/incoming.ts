@@ -1,6 +1,6 @@
 import { parse } from 'secure-json-parse'
 import type { ClientFrame, Ref } from '../../types/index.ts'
-import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_RATE_LIMITED, asError, isForPeer } from '../errors.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_OVERLOADED, FST_ROOMS_RATE_LIMITED, asError, isForPeer } from '../errors.ts'
 import { checkFrame } from '../protocol/parse.ts'
 import { acknowledge, badFrame, closeFor, invalid, isValid, jsonOf, refuse } from './answers.ts'
 import { authenticate } from './auth.ts'
@@ -66,7 +66,10 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
       return
     }
     session.held.push({ data, isBinary })
-    if (session.held.length >= hub.settings.limits.pending) session.connection.pause()
+    if (session.held.length === hub.settings.limits.pending) {
+      session.connection.pause()
+      hub.counters.paused++
+    }
     return
   }
   hub.counters.received++
@@ -95,7 +98,7 @@ export function receive (hub: HubContext, session: MemberSession, data: Buffer, 
   if (frame.type === 'ack') session.asks?.answer(frame.ref, frame.data)
   else if (frame.type === 'ping') acknowledge(session, frame.ref)
   else if (frame.type === 'auth' && hub.state === 'open') work(hub, session, frame)
-  else if (hub.state === 'open') session.inbox.push(frame)
+  else if (hub.state === 'open' && session.inbox.push(frame)) hub.counters.paused++
 }
 
 /** A ping or a pong of the WebSocket: it counts as any frame does, but where it is one too many nothing can be answered. */
@@ -148,13 +151,26 @@ function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'messa
   return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data }, () => take(hub, session, frame))
 }
 
+/** What a handler returned: where that is a promise it counts until it has settled. */
+function counted (hub: HubContext, result: unknown): unknown {
+  if (typeof (result as PromiseLike<unknown> | undefined)?.then !== 'function') return result
+  hub.working++
+  const done = (): void => { hub.working-- }
+  const pending = Promise.resolve(result)
+  pending.then(done, done)
+  return pending
+}
+
 /** A member's message that is valid and permitted: to the reader, to the host's handler, or to the room. */
 function take (hub: HubContext, session: MemberSession, { data, ref, key }: FrameOf<'message'>): void | Promise<void> {
   if (session.dismissed) return
   if (session.claim !== undefined) return proceed(session.claim.offer(data), () => { acknowledge(session, ref) })
 
   const handler = hub.hooks.onMessage.get(session.key)
-  if (handler !== undefined) return proceed(handler(session, data, { key }), answer => { acknowledge(session, ref, undefined, answer) })
+  if (handler !== undefined) {
+    if (hub.working >= hub.settings.limits.work) throw new FST_ROOMS_OVERLOADED('too much is being worked on')
+    return proceed(counted(hub, handler(session, data, { key })), answer => { acknowledge(session, ref, undefined, answer) })
+  }
 
   const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return

@@ -11,7 +11,7 @@ const byCode: Readonly<Record<string, Refusal>> = {
   FST_ROOMS_INVALID_PAYLOAD: 'invalid',
   FST_ROOMS_ORIGIN_REFUSED: 'origin',
   FST_ROOMS_DRAINING: 'draining',
-  FST_ROOMS_OVERLOADED: 'overloaded',
+  FST_ROOMS_OVERLOADED: 'work',
   FST_ROOMS_CLOSED: 'draining',
   FST_ROOMS_BROKER_DOWN: 'broker'
 }
@@ -29,6 +29,7 @@ export function createRefusals (): Refusals {
     overloaded: 0,
     messages: 0,
     addressMessages: 0,
+    work: 0,
     payload: 0,
     info: 0,
     badFrames: 0,

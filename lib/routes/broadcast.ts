@@ -42,7 +42,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
         ...(index > 0 ? { hide: true } : {}),
         body: definition.message.schema ?? {},
         response: { 200: broadcastResponseSchema },
-        ...(definition.family ? { params: paramsSchema(definition) } : {})
+        ...(definition.family ? { params: paramsSchema(definition, options.limits.topicLength) } : {})
       } as FastifySchema,
       ...compilers,
       ...countRefusals(hub, definition, hooks),

@@ -9,14 +9,21 @@ import type { TopicDefinition } from '../topics.ts'
 import { list } from './add-route.ts'
 
 type Hooks = Pick<RouteShorthandOptions, 'onError' | 'onResponse'>
+type Refused = Error & { code?: string, validationContext?: string }
 type Answered = FastifyRequest & { [kRefusal]: Refusal | null }
 
 /** A plain GET that nothing refuses ends with it, and has found out what it asked. */
 const upgradeRequired = 426
 
+function reasonOf (error: Refused): Refusal {
+  if (error.validationContext === 'body') return 'invalid'
+  // The same code is of messages, too.
+  return error.code === 'FST_ROOMS_OVERLOADED' ? 'overloaded' : refusalOf(error)
+}
+
 /** Notes why, while that is known: a host's error handler may answer as it likes. */
-function note (request: FastifyRequest, _reply: FastifyReply, error: Error & { code?: string, statusCode?: number, validationContext?: string }, done: () => void): void {
-  (request as Answered)[kRefusal] = error.validationContext === 'body' ? 'invalid' : refusalOf(error)
+function note (request: FastifyRequest, _reply: FastifyReply, error: Refused, done: () => void): void {
+  (request as Answered)[kRefusal] = reasonOf(error)
   done()
 }
 

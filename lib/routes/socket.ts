@@ -77,7 +77,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
       schema: {
         hide: true,
         querystring: querySchema,
-        ...(definition.family ? { params: paramsSchema(definition) } : {})
+        ...(definition.family ? { params: paramsSchema(definition, options.limits.topicLength) } : {})
       },
       ...compilers,
       ...countRefusals(hub, definition, hooks),

@@ -22,7 +22,7 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
   const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer', ...hooks }, {
     heartbeat: false,
     notice: 0,
-    limits: { connections: 100, topics: 100, info: 100, pending: 4, badFrames: 10, handshake: 10_000 },
+    limits: { connections: 100, topics: 100, info: 100, pending: 4, work: 100, badFrames: 10, handshake: 10_000 },
     address: { connections: undefined, rate: { capacity: 1_000, per: 1_000 }, rateIsGiven: false },
     drain: { timeout: 0, batch: 500, interval: 50 },
     deflate: undefined
