@@ -1,7 +1,9 @@
 import { EventEmitter, once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import { PassThrough } from 'node:stream'
 import { createServer as createTlsServer } from 'node:tls'
 import fastifyWebsocket from '@fastify/websocket'
+import type { FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import fastifyRooms from '../lib/index.ts'
 import { Stragglers } from '../lib/routes/stragglers.ts'
@@ -95,7 +97,7 @@ t.test('a request in flight when the app closes is answered, however long its ha
   t.match(results, { local: 0, published: true })
 })
 
-t.test('the body of a broadcast ends within limits.handshake, or its connection is cut', async t => {
+t.test('the body of a broadcast ends within limits.handshake, or it is answered with 408 and its connection closed', async t => {
   const app = await createRooms(t, { limits: { handshake: 200 } } satisfies AnyOptions)
   app.post('/own', async () => 1)
   const url = await listen(app)
@@ -105,6 +107,11 @@ t.test('the body of a broadcast ends within limits.handshake, or its connection 
   const trickle = setInterval(() => { peers[1]!.socket.write(' ') }, 20)
   t.teardown(() => { clearInterval(trickle) })
   await until(() => peers.every(peer => peer.closed()), soon)
+  for (const peer of peers) {
+    t.match(peer.text(), /^HTTP\/1\.1 408 /)
+    t.match(JSON.parse(peer.text().split('\r\n\r\n')[1]!), { statusCode: 408, code: 'FST_ROOMS_BODY_TIMEOUT', message: 'the body did not come within 200 ms' })
+  }
+  t.match(app.rooms.stats().refusals, { handshake: 2, badRequest: 0 })
   t.notOk(host.closed(), 'routes of the host are the host\'s to time')
   host.socket.destroy()
 
@@ -115,8 +122,32 @@ t.test('the body of a broadcast ends within limits.handshake, or its connection 
   t.notOk(whole.closed(), 'a connection lives on when its requests have ended')
 })
 
+t.test('a body that a hook of the host reads in our place, or that nobody reads, is cut', async t => {
+  const app = await createRooms(t, {
+    limits: { handshake: 200 },
+    routes: { broadcast: { preParsing: async (_request, _reply, payload) => payload.pipe(new PassThrough()) } }
+  })
+  const url = await listen(app)
+  const peers = [await dial(t, url, body), await dial(t, url, body.replace('application/json', 'text/plain'))]
+  await until(() => peers.every(peer => peer.closed()), soon)
+  t.equal(peers[0]!.text(), '')
+  t.match(peers[1]!.text(), /^HTTP\/1\.1 415 /)
+})
+
+t.test('the head of a request, an upgrade too, is the http server\'s to time: headersTimeout of Node.js, which Fastify passes on', async t => {
+  const app = createApp(t, { http: { headersTimeout: 200, connectionsCheckingInterval: 50 } } as FastifyServerOptions)
+  await app.register(plugin, { prefix: '/rooms' })
+  const url = await listen(app)
+  const peers = [await dial(t, url, 'GET /rooms/news HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgr'), await dial(t, url, body.slice(0, 40))]
+  const trickle = setInterval(() => { peers[1]!.socket.write('x') }, 20)
+  t.teardown(() => { clearInterval(trickle) })
+  await until(() => peers.every(peer => peer.closed()), soon)
+  for (const peer of peers) t.match(peer.text(), /^HTTP\/1\.1 408 /)
+  t.equal(createApp(t).server.headersTimeout, 60_000, 'unless the host says otherwise')
+})
+
 t.test('a body that was refused before it was read is let alone once it is there', async t => {
-  const requests = [true, false, false].map((complete, index) => ({ complete, destroyed: index === 1, destroy () { this.destroyed = true } }))
+  const requests = [true, false, false].map((complete, index) => ({ complete, destroyed: index === 1, destroy () { this.destroyed = true }, listenerCount: () => 0 }))
   const stragglers = new Stragglers(new EventEmitter(), 1)
   for (const request of requests) stragglers.begin(request as never)
   await until(() => requests[2]!.destroyed, soon)

@@ -136,7 +136,7 @@ export interface Refusals {
   topics: number
   /** Joins over a topic's `limits.members`. */
   members: number
-  /** Upgrades and joins that took longer than `limits.handshake`. */
+  /** Upgrades, joins and bodies of broadcasts that took longer than `limits.handshake`. */
   handshake: number
   /** Upgrades refused because 1,000 others were being told that there is no room. */
   overloaded: number

@@ -9,6 +9,7 @@ const byCode: Readonly<Record<string, Refusal>> = {
   FST_ROOMS_FRAME_TOO_LARGE: 'payload',
   FST_ROOMS_INFO_TOO_LARGE: 'info',
   FST_ROOMS_INVALID_PAYLOAD: 'invalid',
+  FST_ROOMS_BODY_TIMEOUT: 'handshake',
   FST_ROOMS_ORIGIN_REFUSED: 'origin',
   FST_ROOMS_DRAINING: 'draining',
   FST_ROOMS_OVERLOADED: 'work',

@@ -2,6 +2,7 @@ import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { Server as TlsServer } from 'node:tls'
+import { FST_ROOMS_BODY_TIMEOUT } from '../errors.ts'
 
 /** Milliseconds between two looks. */
 const every = 100
@@ -81,7 +82,12 @@ export class Stragglers {
 
   #look (now: number): void {
     for (const [request, deadline] of this.#bodies) {
-      if (deadline <= now && !request.complete) request.destroy()
+      if (deadline <= now && !request.complete) {
+        this.#bodies.delete(request)
+        // Fastify listens while it reads, answers, and closes the connection. Where a hook reads in its place nobody may be left to answer.
+        if (request.listenerCount('error') > 0) request.emit('error', new FST_ROOMS_BODY_TIMEOUT(this.#timeout))
+        else request.destroy()
+      }
       // What was refused before it was read ends without a word to us.
       if (request.complete || request.destroyed) this.#bodies.delete(request)
     }
