@@ -23,6 +23,8 @@ export class Asks {
       abort = () => { reject(signal!.reason) }
     })
     signal?.addEventListener('abort', abort!)
+    // The question itself may end the session, of a peer that does not read: then nobody awaits the answer.
+    answer.catch(() => {})
     try {
       // The answer may fail (the session ends, say) while the question still waits to leave.
       await Promise.race([session.sendPrivate(frame), answer])

@@ -39,6 +39,21 @@ t.test('a question is answered once, and an answer to none is ignored', async t 
   asks.answer(frames[0]!.ref, 'third')
 })
 
+t.test('a question that ends the session by itself, of a peer that does not read, fails once, and nobody is left with a rejection', async t => {
+  const gone = new Error('closed')
+  const unhandled: unknown[] = []
+  const listener = (reason: unknown): void => { unhandled.push(reason) }
+  process.on('unhandledRejection', listener)
+  t.teardown(() => { process.removeListener('unhandledRejection', listener) })
+  const { asks, session } = create(() => {
+    asks.drop(session)
+    throw gone
+  })
+  await t.rejects(asks.ask(session, 1, 60_000), gone)
+  await new Promise(resolve => setImmediate(resolve))
+  t.same(unhandled, [])
+})
+
 t.test('a question that cannot leave fails, and leaves nothing behind', async t => {
   const gone = new Error('closed')
   for (const send of [() => { throw gone }, () => Promise.reject(gone)]) {
