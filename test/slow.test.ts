@@ -190,6 +190,23 @@ t.test('a peer that reads slowly is no silent peer: its pong stands behind what 
   t.match(left, [[String, { code: 4203 }]], 'when it stops it is silent')
 })
 
+t.test('what onJoin sends is one turn, however much: the answer to the upgrade that waits before it is of that turn, too', async t => {
+  const { rooms, url } = await serve(t, { slow: { bytes: 100_000 }, onJoin: session => { for (let n = 0; n < 5; n++) session.send(fill) } })
+  const client = await join(t, `${url}/rooms/news`)
+  await until(() => client.received.filter(text => text.includes('"direct"')).length === 5, 20_000)
+  t.match(rooms.stats(), { slow: 0, members: 1, joined: 1 })
+})
+
+t.test('a question to a member that does not read closes it, and fails', async t => {
+  const { rooms, url, left } = await serve(t, { topics: { news: { slow: { policy: 'drop', bytes: 100_000 } } } })
+  const slow = await join(t, `${url}/rooms/news`)
+  slow.socket.pause()
+  await untilBehind(rooms, 'news')
+  await t.rejects(rooms.ask(slow.hello.session, fill), { code: 'FST_ROOMS_SESSION_CLOSED' })
+  t.same(left, [[slow.hello.session, { code: 4201, reason: 'slow' }]])
+  t.equal(rooms.stats().slow, 1)
+})
+
 t.test('a stopped reader among many costs nobody anything, and constant memory', async t => {
   const { rooms, url } = await serve(t, { topics: { news: { slow: { policy: 'drop', bytes: 100_000 } } }, heartbeat: false })
   const mute = await joinMute(t, `${url}/rooms/news`)

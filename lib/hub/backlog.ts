@@ -33,10 +33,15 @@ export class Backlog {
       if (session.lag !== lag) continue // the host has ended it
       if (policy === 'close') this.#close(session)
       else {
-        fellBehind(session, policy)
-        connection.sendAll(lag.owed.splice(0))
         room.settle(lag, policy)
-        this.#await(room, session).catch((error: unknown) => { this.#hub.fail(asError(error), session) })
+        connection.sendAll(lag.owed.splice(0))
+        // Whoever is told may end it.
+        fellBehind(session, policy)
+        this.#await(room, session).catch((error: unknown) => {
+          this.#hub.fail(asError(error), session)
+          // Nobody waits for it any more, and it is owed what cannot be made.
+          this.#hub.end(session, serverEnding(1011))
+        })
       }
     }
   }
@@ -48,11 +53,13 @@ export class Backlog {
       return // it has gone
     }
     room.caughtUp(session, this.#turn.now)
+    this.sent(session)
   }
 
   /** Whether a member can be sent a private frame; where not, it is closed, whatever the policy: nothing private is ever dropped. */
   admits (session: MemberSession, bytes: number): boolean {
     const { connection } = session
+    if (connection.condemned) return false
     const waiting = connection.bufferedBytes
     if (waiting === 0) connection.emptyTurn = this.#turn.now
     else if (connection.emptyTurn !== this.#turn.now && waiting + bytes > session.definition.slow.bytes) {

@@ -152,6 +152,7 @@ export class Hub implements HubContext {
   arrive (arrival: Arrival): void {
     const { socket, definition, topic, source } = arrival
     const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
+    connection.emptyTurn = this.#turn.now // what waits is the answer to its upgrade
     const session = new MemberSession(this, connection, randomUUID(), arrival, (member, frame) => work(this, member, frame))
     socket[kSession] = session
     socket.close = closeAfterBatch

@@ -92,6 +92,7 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
   hub.expiry.opened(session)
   session.release()
   if (presence && connection.mode === 'rooms.v1' && room.presence !== undefined) session.deliver(room.presence.snapshot())
+  if (session.state as string === 'closed') return // all of that was too much for a peer that does not read
   hub.presenceChanged(session)
   hub.counters.joined++
   hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')

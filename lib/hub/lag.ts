@@ -39,22 +39,29 @@ export interface Value {
   except: string | undefined
 }
 
+/** Bytes that a value is counted as besides its payload and its key: the rest of its frame, and that a small one costs more memory than its bytes. */
+const envelope = 128
+
+function sizeOf ({ publication }: Delivery): number {
+  return envelope + publication.payloadLength + (publication.key?.length ?? 0)
+}
+
 /** The newest value of each key of a room, kept while a member lags that will be told them. A message without a key is a value of the whole topic. */
 export class Newest {
   // In the order of the messages: a Map keeps that of insertion.
   readonly #values = new Map<string | undefined, Value>()
-  /** Bytes of payload. */
+  /** What they come to; keys are members' to choose, and many small values are not little. */
   bytes = 0
 
   put (value: Value): void {
     const { key } = value.delivery.publication
     const before = this.#values.get(key)
     if (before !== undefined) {
-      this.bytes -= before.delivery.publication.payloadLength
+      this.bytes -= sizeOf(before.delivery)
       this.#values.delete(key)
     }
     this.#values.set(key, value)
-    this.bytes += value.delivery.publication.payloadLength
+    this.bytes += sizeOf(value.delivery)
   }
 
   /** What came after a place, for one session, in order. */

@@ -148,9 +148,13 @@ export class Room {
 
   /** Sends one member a frame of its own, after what the room has sent so far: at once where nothing waits. */
   sendTo (session: MemberSession, frame: Buffer): void {
-    const { connection } = session
+    const { connection, lag } = session
+    if (lag !== undefined && lag.policy === undefined) {
+      lag.owed.push(frame) // it keeps its place behind those that wait for the decision
+      return
+    }
     const batch = this.#batches[connection.encoding]
-    if (batch === undefined || session.lag !== undefined) {
+    if (batch === undefined || lag !== undefined) {
       connection.send(frame)
       return
     }
@@ -232,9 +236,9 @@ export class Room {
       })))
     }
     this.#forget(session, lag, lag.policy === 'latest' ? frames.length : 0)
+    this.#place(session)
     // What it missed of presence cannot be made up for by differences.
     if (isV1 && lag.announcement !== this.#announcement) frames.push(textFrameOf(this.presence!.snapshot()))
-    this.#place(session)
     connection.emptyTurn = turn
     for (const frame of frames) this.#counters.sentBytes += frame.length
     connection.sendAll(frames)
@@ -242,7 +246,11 @@ export class Room {
 
   /** Sends one member, who is about to leave, what waits for it. */
   flushMember ({ connection, lag }: MemberSession): void {
-    if (this.#batches[connection.encoding] === undefined || lag !== undefined) return
+    if (lag !== undefined) {
+      connection.sendAll(lag.owed.splice(0))
+      return
+    }
+    if (this.#batches[connection.encoding] === undefined) return
     const view = this.#view(connection)
     view.catchUp()
     sendView(connection, view)
@@ -320,7 +328,8 @@ export class Room {
     if (this.#newest === undefined) return
     this.#newest.put(value)
     this.isDirty = true // so that somebody looks how much that is,
-    if (this.#newest.bytes > fullBytes) this.isFull = true // and soon
+    // and soon. Not before it may be too much: while a member lags all others would lose what one write per turn saves.
+    if (this.#newest.bytes > Math.max(fullBytes, this.definition.slow.bytes)) this.isFull = true
   }
 
   /** A laggard is none any more. */

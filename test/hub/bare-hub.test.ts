@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events'
 import t, { type Test } from 'tap'
 import { memoryBroker } from '../../lib/index.ts'
 import { Hub } from '../../lib/hub/hub.ts'
+import type { MemberSession } from '../../lib/hub/session.ts'
 import { HubRooms } from '../../lib/rooms.ts'
 import { TopicRegistry } from '../../lib/topics.ts'
 import { payloadCompiler, schemaCompiler } from '../../lib/payload.ts'
@@ -23,7 +24,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))
   await hub.start()
   t.teardown(() => hub.close())
-  const arrive = (topic: string) => {
+  const arrive = (topic: string, onJoin?: (session: MemberSession) => unknown) => {
     const frames: any[] = []
     const socket = Object.assign(new EventEmitter(), {
       readyState: 1,
@@ -41,7 +42,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
       pause: () => { socket.isPaused = true },
       resume: () => { socket.isPaused = false }
     })
-    hub.arrive({ socket, transport: {}, mode: 'rooms.v1', address: '-', source: '-', forwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined })
+    hub.arrive({ socket, transport: {}, mode: 'rooms.v1', address: '-', source: '-', forwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin })
     return { socket, frames }
   }
   return { hub, arrive, lines }
@@ -127,4 +128,25 @@ t.test('a member that is silent is cut, and counted', async t => {
   await until(() => left.length === 1, 20_000)
   t.same(left, [{ code: 4203, reason: 'heartbeat' }])
   t.match(app.rooms.stats(), { silent: 1, members: 0 })
+})
+
+t.test('who cannot be told hello, for what waits already, is closed once and was never a member', async t => {
+  const { hub, arrive } = await createHub(t)
+  const other = arrive('news')
+  await until(() => other.frames.length > 1)
+  const turnEnds = async (): Promise<void> => {
+    hub.rooms.broadcast('news', 1)
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  const late = arrive('news', async session => {
+    session.send(1)
+    session.send(2)
+    await turnEnds()
+    late.socket.bufferedAmount = 1_000_000
+  })
+  await until(() => late.socket.readyState === 2)
+  await new Promise(resolve => setTimeout(resolve, 250)) // two intervals of presence
+  t.same(late.frames, [])
+  t.match(hub.counters, { joined: 1, slow: 1 })
+  t.notOk(other.frames.slice(2).some(({ type, join }) => type === 'presence' && join !== undefined), 'and nobody is told of it')
 })

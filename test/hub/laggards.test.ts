@@ -1,3 +1,4 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import t from 'tap'
 import { Backlog } from '../../lib/hub/backlog.ts'
 import type { Ending, HubContext } from '../../lib/hub/context.ts'
@@ -207,13 +208,27 @@ t.test('newest values over the bound concern those alone who are owed them', asy
   t.equal(room.laggards.size, 1)
 })
 
-t.test('latest: many large values leave their turn early, so that they do not pile up', async t => {
-  const { room, members: [a], say, turnEnds } = create({ policy: 'latest', bytes: 1_000_000 }, ['a']) as any
+t.test('latest: newest values that are over the bound end their turn early, so that they do not pile up; fewer cost nobody the one write per turn', async t => {
+  const { room, members: [a], say, turnEnds, flush, ended } = create({ policy: 'latest', bytes: 1_000_000 }, ['a']) as any
   a.socket.bufferedAmount = 1_000_000
   say()
   await turnEnds()
-  say(text(262_200), 'k')
+  say(text(900_000), 'k')
+  t.notOk(room.isFull)
+  say(text(100_000), 'l')
   t.ok(room.isFull)
+  flush()
+  t.same(ended, [['a', 4201]])
+})
+
+t.test('latest: many small values are bounded, too, since each costs more than its bytes', async t => {
+  const { members: [a], say, turnEnds, ended } = create({ policy: 'latest', bytes: 10_000 }, ['a']) as any
+  a.socket.bufferedAmount = 10_000
+  for (let n = 0; n < 100; n++) say('1', `k${n}`)
+  await turnEnds()
+  say('1', 'k0')
+  await turnEnds()
+  t.same(ended, [['a', 4201]])
 })
 
 t.test('the excepted of a message is not told of it later either', async t => {
@@ -265,6 +280,68 @@ t.test('private frames are never dropped: they leave in their order, and over th
     t.same(other.ended, [['a', 4201]])
     t.ok(backlog)
   }
+})
+
+t.test('private frames that a policy sends, or the end that it makes, come after those that wait for its decision', async t => {
+  const own = (data: unknown) => textFrameOf(JSON.stringify({ type: 'message', data }))
+  for (const ends of [false, true]) {
+    const context: any = create({
+      policy: (session: any) => {
+        context.room.sendTo(session, own('p2'))
+        if (ends) {
+          context.room.flushMember(session)
+          session.state = 'closed'
+          context.room.remove(session)
+        }
+        return 'drop'
+      }
+    }, ['a'])
+    const { room, members: [a], say, turnEnds } = context
+    a.socket.bufferedAmount = 900
+    room.sendTo(a.session, own('p0'))
+    say(text(100))
+    room.sendTo(a.session, own('p1'))
+    await turnEnds()
+    t.equal(room.size, ends ? 0 : 1)
+    t.same(got(a), ['p0', 'p1', 'p2'])
+  }
+})
+
+t.test('whoever is told of a laggard on the channel may end it, and others are owed what they were', async t => {
+  const { room, members: [a, b], say, turnEnds, failures, ended } = create({ policy: (session: any) => session.id === 'a' ? 'drop' : 'latest' }) as any
+  const listener = (event: any): void => {
+    if (event.session !== 'a') return
+    a.session.state = 'closed'
+    room.remove(a.session)
+  }
+  subscribe('fastify-rooms:slow', listener)
+  t.teardown(() => { unsubscribe('fastify-rooms:slow', listener) })
+  for (const { socket } of [a, b]) socket.bufferedAmount = 1_000
+  say('"newest"', 'k')
+  await turnEnds()
+  t.equal(room.size, 1)
+  for (const { socket } of [a, b]) socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  t.same([a, b].map(got), [[], ['newest']])
+  t.same([failures, ended], [[], []])
+})
+
+t.test('what a member is told when it comes back counts in the next turn, like all that is left over', async t => {
+  const { room, members: [a], say, turnEnds, flush } = create({ policy: 'latest' }, ['a']) as any
+  a.socket.bufferedAmount = 1_000
+  say(text(500), 'k')
+  await turnEnds()
+  const { send } = a.socket
+  a.socket.send = (data: Buffer) => {
+    a.socket.bufferedAmount += data.length
+    send.call(a.socket, data)
+  }
+  a.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  await nextTurn()
+  say(text(500), 'k')
+  flush()
+  t.equal(room.laggards.size, 1)
 })
 
 t.test('private frames alone: one turn may queue what it likes, and what is left of it counts in the next', async t => {
@@ -388,6 +465,7 @@ t.test('presence that was missed is made up for by a snapshot', async t => {
   join('c')
   await turnEnds()
   t.same(room.presence.snapshot(), '{"type":"presence","count":3,"state":[{"session":"b"},{"session":"c"},{"session":"a"}]}', 'a laggard is a member')
+  room.presence.outdate() // so that it is made for the one who comes back
   a.socket.bufferedAmount = 0
   await until(() => room.laggards.size === 0)
   t.match(got(a), [{ type: 'gap', count: 1 }, { type: 'presence', count: 3, state: [{ session: 'b' }, { session: 'c' }, { session: 'a' }] }])
@@ -423,8 +501,8 @@ t.test('a raw member is told of no gap', async t => {
   t.same(raw.socket.sent, ['2'])
 })
 
-t.test('a value that cannot be encoded when a laggard comes back is told, and nothing breaks', async t => {
-  const { room, members: [a], turnEnds, failures } = create({ policy: 'latest' }, ['a']) as any
+t.test('a value that cannot be encoded when a laggard comes back is told, and ends it: nobody would wait for it any more', async t => {
+  const { room, members: [a], turnEnds, failures, ended } = create({ policy: 'latest' }, ['a']) as any
   a.socket.bufferedAmount = 1_000
   const delivery = fakeDelivery('1')
   room.deliver(delivery)
@@ -433,4 +511,6 @@ t.test('a value that cannot be encoded when a laggard comes back is told, and no
   a.socket.bufferedAmount = 0
   await until(() => failures.length === 1)
   t.match(failures, [{ message: 'no memory' }])
+  t.same(ended, [['a', 1011]])
+  t.equal(room.size, 0)
 })
