@@ -195,6 +195,8 @@ else {
     await page.locator('#dashboard-fault', { hasText: 'body/0/name' }).waitFor()
     await page.click('#random')
     await page.locator('#dashboard-fault').waitFor({ state: 'hidden' })
+    // The figures come through the WebSocket, and not before the answer for sure.
+    await page.locator('.chart').nth(3).waitFor()
     t.equal(await page.locator('.chart').count(), 4)
   })
 
