@@ -89,7 +89,7 @@ export const optionsSchema = Type.Object({
   limits: group({
     connections: count(100_000, 'open connections in all, a whole number from 1'),
     perAddress: Type.Optional(Type.Integer({ minimum: 1, description: 'open connections of one address, a whole number from 1' })),
-    messages: count(1_000, 'frames of one member within "per", a whole number from 1'),
+    messages: count(10_000, 'frames of one member within "per", a whole number from 1'),
     per: milliseconds(1, 1_000, 'milliseconds for "messages" and "addressMessages", a whole number from 1'),
     addressMessages: Type.Optional(Type.Integer({ minimum: 1, description: 'frames of all members of one address within "per", a whole number from 1' })),
     topics: count(100_000, 'rooms at a time, a whole number from 1'),

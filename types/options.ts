@@ -95,7 +95,7 @@ export type RoomsOptions<T = Topics> = {
      */
     perAddress?: number
     /**
-     * Frames of one member within `per`, so many at once and then steadily as many; a topic may say otherwise. Default 1,000. One more is
+     * Frames of one member within `per`, so many at once and then steadily as many; a topic may say otherwise. Default 10,000. One more is
      * refused with `FST_ROOMS_RATE_LIMITED`; who was refused as many times and goes on is closed with 4101.
      */
     messages?: number
