@@ -63,6 +63,13 @@ function nextDrain (socket: Socket): Promise<void> {
   })
 }
 
+/** Where no drain is announced, since the stream takes more than waits: an empty write is done when all before it is. */
+function nextWritten (socket: Socket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.write(NO_BYTES, error => { error ? reject(error) : resolve() })
+  })
+}
+
 /** One WebSocket. Every frame of the server leaves through here, in the order of the calls. */
 export class Connection implements PublicConnection {
   // What a fan-out looks at comes first, to be found together in memory.
@@ -162,11 +169,18 @@ export class Connection implements PublicConnection {
 
   /** Settles when the operating system has taken what waits; rejects when the connection closes first. */
   drained (): Promise<void> {
-    this.#drained ??= (this.#direct?.writableNeedDrain === true ? nextDrain(this.#direct) : this.#pollDrained()).finally(() => { this.#drained = undefined })
+    this.#drained ??= this.#nextDrained().finally(() => { this.#drained = undefined })
     return this.#drained
   }
 
-  /** No event says when it has none: the stream takes more than waits, or something above it holds bytes back. */
+  #nextDrained (): Promise<void> {
+    const direct = this.#direct
+    // A stream that has ended takes no write, not even an empty one.
+    if (direct === undefined || !this.isOpen) return this.#pollDrained()
+    return direct.writableNeedDrain ? nextDrain(direct) : nextWritten(direct)
+  }
+
+  /** No event says when it has none: something above the stream holds bytes back. */
   async #pollDrained (): Promise<void> {
     while (this.bufferedBytes > 0) {
       await setTimeout(pollEvery, undefined, { ref: false })

@@ -147,6 +147,33 @@ t.test('one write goes straight to TCP, and through ws only where it must', asyn
   t.equal(stream.transport.readableLength, 0)
 })
 
+t.test('drained looks at no clock where the stream announces no drain: an empty write comes behind what waits', async t => {
+  class Quiet extends FakeTransport {
+    override readonly writableNeedDrain = false
+    override readonly writableLength = 100
+    readonly done: ((error?: Error | null) => void)[] = []
+    override write (bytes: any, done?: any): boolean {
+      this.done.push(done)
+      return super.write(bytes)
+    }
+  }
+  const [socket, transport] = [new FakeSocket(), new Quiet()]
+  const connection = new Connection(socket, transport, 'rooms.v1', '')
+  const first = connection.drained()
+  t.equal(connection.drained(), first, 'one for all who wait')
+  t.same(transport.written, [Buffer.alloc(0)])
+  transport.done[0]!()
+  await first
+  const second = connection.drained()
+  transport.done[1]!(new Error('destroyed'))
+  await t.rejects(second, { message: 'destroyed' })
+  socket.readyState = 2
+  const third = t.rejects(connection.drained(), { message: 'the connection has closed' })
+  await new Promise(resolve => setTimeout(resolve, 50)) // it keeps no process alive
+  await third
+  t.equal(transport.written.length, 2, 'a stream that may have ended is not written to')
+})
+
 t.test('drained rejects where a connection has closed between two looks, though nothing waits any more', async t => {
   const socket = Object.assign(new FakeSocket(), { extensions: 'permessage-deflate', bufferedAmount: 1 })
   const drained = new Connection(socket, {}, 'rooms.v1', '').drained()
