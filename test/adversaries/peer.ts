@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { connect as connectTcp, type Socket } from 'node:net'
 
 /** Milliseconds to wait for something that must come: many times what it takes on a busy machine. */
-const patience = 5_000
+const patience = 30_000
 
 /** A frame of the server, which is never masked. */
 export interface ServerWireFrame { first: number, payload: Buffer }
