@@ -64,14 +64,23 @@ export const FST_ROOMS_NO_RESPONSE = createError('FST_ROOMS_NO_RESPONSE', 'reque
 export const FST_ROOMS_INJECT_REFUSED = createError<[number]>('FST_ROOMS_INJECT_REFUSED', 'the upgrade was refused with status %d', 500)
 export const FST_ROOMS_INJECT_CLOSED = createError<[number, string]>('FST_ROOMS_INJECT_CLOSED', 'the server closed with %d %s', 500)
 
+/** What is read of an error on its way to a peer, through Fastify, or into a log, besides what can be listed. */
+const readMembers = ['name', 'message', 'stack', 'code', 'statusCode', 'status', 'headers', 'details', 'validation', 'cause'] as const
+
+/** Whether reading an error is no error of its own. It throws where it is. */
+function isReadable (error: Error): boolean {
+  for (const name of readMembers) Reflect.get(error, name)
+  for (const name in error) Reflect.get(error, name)
+  return typeof error.message === 'string'
+}
+
 /** A value as an error: hooks may throw anything. */
 export function asError (thrown: unknown): Error {
-  if (thrown instanceof Error) return thrown
   try {
-    return new Error(String(thrown))
-  } catch {
-    return new Error('a value that is no error and has no text was thrown')
-  }
+    if (!(thrown instanceof Error)) return new Error(String(thrown))
+    if (isReadable(thrown)) return thrown
+  } catch {}
+  return new Error('a value was thrown that is no error, or cannot be read')
 }
 
 /** Whether an error speaks to the one who caused it: it says so by a status below 500. */

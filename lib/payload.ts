@@ -64,6 +64,15 @@ export class PayloadType {
 
   /** Serialises, and checks what is sent: of an object that JSON writes in a way of its own, that. @throws FST_ROOMS_INVALID_PAYLOAD */
   serialise (payload: unknown): string {
+    try {
+      return this.#write(payload)
+    } catch (error) {
+      // A getter of the host's may fail at any of the reads.
+      throw error instanceof FST_ROOMS_INVALID_PAYLOAD ? error : unreadable(error)
+    }
+  }
+
+  #write (payload: unknown): string {
     const compiled = this.#compiled
     // What such a schema takes is flat enough to be looked through; what it does not take is refused below, and told why.
     if (compiled !== null && isTaken(this.#validate!, payload) && isPlain(payload)) return compiled(payload)
@@ -73,12 +82,16 @@ export class PayloadType {
   }
 }
 
+function unreadable (cause: unknown): Error {
+  return Object.assign(new FST_ROOMS_INVALID_PAYLOAD('it cannot be serialised as JSON'), { cause })
+}
+
 /** @throws FST_ROOMS_INVALID_PAYLOAD where a recursive schema meets a payload so deep that the stack does not hold it */
 function isTaken (validate: Validate, payload: unknown): boolean {
   try {
     return validate(payload) === true
   } catch (error) {
-    throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD('it is nested too deep'), { cause: error })
+    throw error instanceof RangeError ? Object.assign(new FST_ROOMS_INVALID_PAYLOAD('it is nested too deep'), { cause: error }) : unreadable(error)
   }
 }
 
@@ -104,7 +117,7 @@ export function toJson (payload: unknown): string {
   try {
     json = JSON.stringify(payload)
   } catch (error) {
-    throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD('it cannot be serialised as JSON'), { cause: error })
+    throw unreadable(error)
   }
   if (json === undefined) throw new FST_ROOMS_INVALID_PAYLOAD(`${typeof payload} is no JSON value`)
   return json

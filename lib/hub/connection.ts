@@ -1,6 +1,7 @@
 import { Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import type { Connection as PublicConnection, Mode } from '../../types/index.ts'
+import { asError } from '../errors.ts'
 import type { Batch, View } from './batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
 import { payloadOf } from './text-frame.ts'
@@ -138,14 +139,14 @@ export class Connection implements PublicConnection {
   /** One frame. */
   send (frame: Buffer): void {
     if (!this.#takes()) return
-    if (this.#direct !== undefined) this.#direct.write(frame)
+    if (this.#direct !== undefined) this.#write(frame)
     else this.#socket.send(payloadOf(frame), TEXT)
   }
 
   /** What everybody in a room gets, in one write. */
   sendBatch (batch: Batch): void {
     if (!this.#takes()) return
-    if (this.#direct !== undefined) this.#direct.write(batch.whole)
+    if (this.#direct !== undefined) this.#write(batch.whole)
     else this.#sendEach(batch.frames)
   }
 
@@ -157,13 +158,13 @@ export class Connection implements PublicConnection {
       return
     }
     const bytes = view.bytes()
-    if (bytes !== undefined) this.#direct.write(bytes)
+    if (bytes !== undefined) this.#write(bytes)
   }
 
   /** Several frames of its own, in one write. */
   sendAll (frames: Buffer[]): void {
     if (frames.length === 0 || !this.#takes()) return
-    if (this.#direct !== undefined) this.#direct.write(Buffer.concat(frames))
+    if (this.#direct !== undefined) this.#write(Buffer.concat(frames))
     else this.#sendEach(frames)
   }
 
@@ -192,6 +193,16 @@ export class Connection implements PublicConnection {
   /** Before each write. After the close frame, and after the verdict to close it as slow, nothing leaves any more. */
   #takes (): boolean {
     return this.isOpen && !this.condemned
+  }
+
+  /** A stream of Node.js does not throw, but one that the host has wrapped may: that ends this connection, and no fan-out. */
+  #write (bytes: Buffer): void {
+    const direct = this.#direct!
+    try {
+      direct.write(bytes)
+    } catch (error) {
+      direct.destroy(asError(error))
+    }
   }
 
   #sendEach (frames: Buffer[]): void {

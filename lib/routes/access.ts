@@ -59,7 +59,7 @@ function hook (check: (request: AccessRequest, reply: FastifyReply) => void | Pr
       return
     }
     if (pending === undefined) done()
-    else return pending as never // Fastify waits for it
+    else return pending.catch((error: unknown) => { throw asError(error) }) as never // Fastify waits for it
   }
 }
 
