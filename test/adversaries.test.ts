@@ -3,7 +3,7 @@ import { bomb, comeAndGo, dawdle, explode, flood, mishandshake, stretch, talkAft
 import { fuzz } from './adversaries/fuzz.ts'
 import { startPairs, startTarget, type Target } from './adversaries/target.ts'
 import { violations } from './adversaries/violations.ts'
-import { createRooms, listen } from './helpers/app.ts'
+import { createRooms, join, listen, until, type Client } from './helpers/app.ts'
 
 const target = await startTarget(t)
 const pairs = startPairs(t)
@@ -47,6 +47,24 @@ await attack('mutated frames are answered as a model says that knows nothing of 
   const verdicts = await fuzz(target, complain, { seed, frames: 6_000 })
   t.comment(`FUZZ_SEED=${seed}: ${JSON.stringify(verdicts)}`)
   t.ok(Object.keys(verdicts).length >= 10)
+})
+
+await t.test('a server that stood still for longer than its heartbeats allow lets none of its members go', async t => {
+  const members: Client[] = []
+  for (let n = 0; n < 20; n++) members.push(await join(t, `127.0.0.1:${target.port}/watched/news`))
+  let pings = 0
+  for (const { socket } of members) socket.on('ping', () => { pings++ })
+  for (let n = 0; n < 2; n++) {
+    const before = pings
+    await until(() => pings > before, 20_000)
+    await target.stall()
+  }
+  const after = pings
+  await until(() => pings > after, 20_000) // they are watched still
+  t.match((await target.condition()).watched, { silent: 0, members: 20 })
+  members[0]!.send({ type: 'message', data: { text: 'still here' } })
+  for (const member of members) t.match(await member.next('message'), { data: { text: 'still here' } })
+  for (const member of members) await member.close()
 })
 
 await t.test('the server under attack closes as any other, and nothing holds its process', async t => {

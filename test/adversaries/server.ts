@@ -9,6 +9,7 @@ import type { Stats } from '../../types/index.ts'
 export interface Condition {
   lobby: Stats
   typed: Stats
+  watched: Stats
   /** Errors that reached the process, and should not have. */
   stray: string[]
   /** Errors that reached `onError`: none of what an attacker sends is a failure of the host. */
@@ -21,8 +22,8 @@ export interface Condition {
 }
 
 /**
- * The process under attack: an open lobby below `/lobby`, which deflates, and typed topics below `/typed`. It speaks over the channel to its parent: `{ port }`
- * once it listens, its condition for each `condition`, and at `close` it closes the app and ends.
+ * The process under attack: an open lobby below `/lobby`, which deflates, typed topics below `/typed`, and one with short heartbeats below `/watched`. It speaks over the channel to its parent: `{ port }`
+ * once it listens, its condition for each `condition`, stands still for 3 s at `stall`, and at `close` it closes the app and ends.
  */
 const stray: string[] = []
 for (const event of ['unhandledRejection', 'uncaughtException'] as const) {
@@ -32,7 +33,7 @@ const errors: string[] = []
 const logged: string[] = []
 const onError = (error: Error): void => { errors.push(String(error.stack)) }
 const app = Fastify({ logger: { level: 'error', stream: { write (line: string) { logged.push(line) } } } })
-const scopes: Record<'lobby' | 'typed', { stats (): Stats }> = {} as never
+const scopes: Record<'lobby' | 'typed' | 'watched', { stats (): Stats }> = {} as never
 const Tree = Type.Recursive(This => Type.Object({ kids: Type.Array(This), text: Type.Optional(Type.String({ maxLength: 20 })) }))
 await app.register(async scope => {
   await scope.register(fastifyRooms as any, { prefix: '/lobby', onError, websocket: { options: { perMessageDeflate: true } } })
@@ -50,6 +51,10 @@ await app.register(async scope => {
   })
   scopes.typed = scope.rooms
 })
+await app.register(async scope => {
+  await scope.register(fastifyRooms as any, { prefix: '/watched', onError, heartbeat: { interval: 400, timeout: 400 } })
+  scopes.watched = scope.rooms
+})
 await app.listen({ host: '127.0.0.1', port: 0 })
 
 // Whoever started it has gone.
@@ -62,6 +67,7 @@ process.on('message', async (message: string) => {
     const condition: Condition = {
       lobby: scopes.lobby.stats(),
       typed: scopes.typed.stats(),
+      watched: scopes.watched.stats(),
       stray,
       errors,
       logged,
@@ -71,6 +77,9 @@ process.on('message', async (message: string) => {
     process.send!(condition)
   } else if (message === 'begin') {
     delay.reset()
+  } else if (message === 'stall') {
+    for (const end = performance.now() + 3_000; performance.now() < end;);
+    process.send!('over')
   } else {
     await app.close()
     // Nothing may hold the process now, and nobody ends it.

@@ -14,6 +14,8 @@ export interface Target {
   /** Something begins: how long the loop stands still is measured from here. */
   begin (): void
   condition (): Promise<Condition>
+  /** Its loop stands still for 3 s. */
+  stall (): Promise<void>
   /** Waits until its condition is what it has to be; fails with the last one where that takes too long. */
   settles (holds: (condition: Condition) => boolean, what: string): Promise<Condition>
   /** Closes the app. How the process ended: 0 where nothing held it. */
@@ -51,6 +53,10 @@ export async function startTarget (t: Teardown): Promise<Target> {
     port,
     begin () { child.send('begin') },
     condition,
+    async stall () {
+      child.send('stall')
+      await answer()
+    },
     async settles (holds, what) {
       const deadline = Date.now() + 30_000
       for (;;) {
