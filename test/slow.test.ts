@@ -47,6 +47,7 @@ t.test('drop: a member that stops reading is held at a place; when it reads agai
   t.equal(frames[gap].to, `${epoch}-${offset - 1}`)
   t.same(dataOf(slow).slice(0, -1), [...Array(gap).keys()], 'what it got before was without a hole')
   t.equal(rooms.stats().dropped, frames[gap].count)
+  t.equal(rooms.stats().deliveries, dataOf(slow).length + dataOf(other).length, 'what was dropped was not delivered')
   t.same(dataOf(other), [...Array(sent).keys()])
   t.same(left, [])
 })
@@ -68,6 +69,7 @@ t.test('latest: a dashboard that stops reading gets the newest value of each key
   const got = dataOf(slow)
   t.same(got, [...got].sort((a, b) => a - b), 'in order')
   t.equal(rooms.stats().conflated, sent - got.length)
+  t.equal(rooms.stats().deliveries, sent + got.length)
 })
 
 t.test('a member whose policy is close is closed, others go on by theirs', async t => {
@@ -134,6 +136,25 @@ t.test('a private message of a member to one that does not read says that nobody
     if (ack.data?.local !== 2) break
   }
   t.match(ack, { ok: true, data: { local: 1 } })
+})
+
+t.test('many small private frames cost more than their bytes, and count for more: a member that pings and does not read is closed soon', async t => {
+  const { rooms, url, left } = await serve(t, { limits: { messages: 1_000_000 }, slow: { bytes: 400_000 }, heartbeat: false })
+  const peer = await joinMute(t, `${url}/rooms/news`)
+  peer.socket.pause()
+  // What the kernel takes is not the server's.
+  for (let n = 0; n < 500 && rooms.stats().queuedBytes === 0; n++) {
+    await rooms.broadcast('news', 'x'.repeat(100_000))
+    await turn()
+  }
+  const { received } = rooms.stats()
+  for (let n = 0; n < 200 && left.length === 0; n++) {
+    for (let m = 0; m < 50; m++) peer.send(1, '{"type":"ping","ref":1}')
+    await until(() => left.length > 0 || rooms.stats().received - received >= (n + 1) * 50)
+  }
+  t.match(left, [[String, { code: 4201, reason: 'slow' }]])
+  const pings = rooms.stats().received - received
+  t.ok(pings > 300 && pings < 1_000, `${pings} acks of 30 bytes`)
 })
 
 t.test('bye has no position for a laggard, which has not had what the room has', async t => {
@@ -225,7 +246,12 @@ t.test('a stopped reader among many costs nobody anything, and constant memory',
 
 t.test('a key travels with a message: from code, with the response, from a member, and to onMessage', async t => {
   const keys: unknown[] = []
+  const asked: unknown[] = []
   const app = await createRooms(t, {
+    authorize: context => {
+      if (context.action === 'publish') asked.push(context.key)
+      return true
+    },
     topics: { plain: { publish: true }, told: { publish: true } },
     onMessage: { told: async (session, payload, { key }) => { keys.push(key); await session.rooms.broadcast('told', payload, { key }) } }
   } as AnyOptions)
@@ -248,6 +274,7 @@ t.test('a key travels with a message: from code, with the response, from a membe
   told.send({ type: 'message', data: 2 })
   t.notOk('key' in await told.next('message'))
   t.same(keys, ['x', undefined])
+  t.same(asked, ['m', 'x', undefined], 'authorize may care who speaks for a key')
   for (const key of ['', 'x'.repeat(256), 1, null]) {
     await t.rejects(rooms.broadcast('plain', 1, { key }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /"?key"? .*a string of 1 to 255 characters/ })
     t.match(await plain.ask({ type: 'message', data: 1, key }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: /"key" is a string of 1 to 255 characters/ } })

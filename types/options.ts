@@ -21,7 +21,7 @@ export interface Identity {
 export type AuthorizeContext<T = Topics> =
   | { action: 'join' | 'broadcast' | 'history', topic: TopicName<T>, request: FastifyRequest, identity: Identity | null }
   | { action: 'stay', topic: TopicName<T>, session: AnySession<T> }
-  | { action: 'publish', topic: TopicName<T>, session: AnySession<T>, payload: unknown }
+  | { action: 'publish', topic: TopicName<T>, session: AnySession<T>, payload: unknown, key: string | undefined }
   | { action: 'presence', topic: TopicName<T>, session: AnySession<T>, payload: unknown }
   | { action: 'direct', topic: TopicName<T>, session: AnySession<T>, payload: unknown, target: DirectTarget }
 

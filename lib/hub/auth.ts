@@ -27,6 +27,6 @@ export async function authenticate (hub: HubContext, session: MemberSession, { t
     session.info = info
     hub.presenceChanged(session)
   }
-  acknowledge(session, ref, undefined, expires === undefined ? undefined : { in: expires.getTime() - Date.now() })
   hub.expiry.renew(session, expires?.getTime())
+  acknowledge(session, ref, undefined, expires === undefined ? undefined : { in: expires.getTime() - Date.now() })
 }

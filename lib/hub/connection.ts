@@ -83,6 +83,9 @@ export class Connection implements PublicConnection {
   readonly encoding: Encoding
   /** The last turn in which nothing waited for it before something was sent: all that waits now is of that turn, or later. */
   emptyTurn = 0
+  /** Frames of its own that wait one by one: each costs more memory than its bytes. */
+  waitingFrames = 0
+  #taken: (() => void) | undefined
   /** It is to be closed for not reading: rule 6, nothing more is queued to it. */
   condemned = false
   readonly mode: Mode
@@ -139,8 +142,14 @@ export class Connection implements PublicConnection {
   /** One frame. */
   send (frame: Buffer): void {
     if (!this.#takes()) return
-    if (this.#direct !== undefined) this.#write(frame)
-    else this.#socket.send(payloadOf(frame), TEXT)
+    const direct = this.#direct
+    if (direct === undefined) this.#socket.send(payloadOf(frame), TEXT)
+    else if (direct.writableLength === 0) this.#write(frame)
+    else {
+      this.waitingFrames++
+      this.#taken ??= () => { this.waitingFrames-- }
+      this.#write(frame, this.#taken)
+    }
   }
 
   /** What everybody in a room gets, in one write. */
@@ -196,10 +205,10 @@ export class Connection implements PublicConnection {
   }
 
   /** A stream of Node.js does not throw, but one that the host has wrapped may: that ends this connection, and no fan-out. */
-  #write (bytes: Buffer): void {
+  #write (bytes: Buffer, taken?: () => void): void {
     const direct = this.#direct!
     try {
-      direct.write(bytes)
+      direct.write(bytes, taken)
     } catch (error) {
       direct.destroy(asError(error))
     }

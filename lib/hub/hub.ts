@@ -344,9 +344,7 @@ export class Hub implements HubContext {
 
   async #attach (room: Room): Promise<void> {
     const [position] = await this.#broker.attach([room.topic])
-    // What was delivered meanwhile is newer.
-    room.position ??= position ?? undefined
-    room.isAttached = true
+    room.attachedAt(position ?? undefined)
   }
 
   #release (room: Room): void {

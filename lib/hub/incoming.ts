@@ -148,7 +148,7 @@ function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'messa
   const { definition, topic } = session
   if (definition.publish === null) throw new FST_ROOMS_FORBIDDEN('members may not publish here')
   if (!isValid(hub, session, definition.publish, frame.data, frame.ref)) return
-  return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data }, () => take(hub, session, frame))
+  return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data, key: frame.key }, () => take(hub, session, frame))
 }
 
 /** What a handler returned: where that is a promise it counts until it has settled. */

@@ -24,7 +24,7 @@ const v1 = all.filter(encoding => encodings[encoding].mode === 'rooms.v1')
 const nobody: MemberSession[] = []
 
 /** What a room counts itself. */
-type RoomCounters = Pick<Counters, 'sentBytes' | 'dropped' | 'conflated'>
+type RoomCounters = Pick<Counters, 'deliveries' | 'sentBytes' | 'dropped' | 'conflated'>
 
 /** Sends a member all that it is to get until here. */
 function sendView (connection: Connection, view: View): void {
@@ -71,7 +71,7 @@ export class Room {
   #message = 0
   #announcement = 0
   /** and so far as they have left. */
-  #left: { message: number, announcement: number, position: Position | undefined } = { message: 0, announcement: 0, position: undefined }
+  #left: { announcement: number, position: Position | undefined } = { announcement: 0, position: undefined }
   /** Members that fall behind may be owed the newest values. */
   readonly #mayConflate: boolean
   /** The messages of this turn, where members that fall behind in it may be owed them. */
@@ -90,6 +90,13 @@ export class Room {
 
   get size (): number { return this.members.length - this.#departed.length + this.laggards.size }
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.subscriptions.size === 0 }
+
+  /** The broker delivers this topic here from now on, what comes after this position. */
+  attachedAt (position: Position | undefined): void {
+    this.position ??= position // what was delivered meanwhile is newer
+    this.#left.position ??= position
+    this.isAttached = true
+  }
 
   /** Everybody whose membership is open. */
   * open (): Generator<MemberSession> {
@@ -175,7 +182,9 @@ export class Room {
     const { bytes: bound } = this.definition.slow
     const connections = this.#connections
     const batches = this.#batches
-    const left = { message: this.#message, announcement: this.#announcement, position: this.position }
+    const message = this.#message
+    const announcement = this.#announcement
+    const { position } = this
     const recent = this.#recent
     this.#batches = [undefined, undefined, undefined, undefined]
     this.#recent = []
@@ -205,9 +214,9 @@ export class Room {
       if (this.#departed.length > 0) for (const session of this.#departed.splice(0)) this.#take(session)
     }
     for (const session of behind) {
-      if (session.state === 'open') this.#fallBehind(session, batches[session.connection.encoding]!, left.message, recent)
+      if (session.state === 'open') this.#fallBehind(session, batches[session.connection.encoding]!, message, recent)
     }
-    this.#left = left
+    this.#left = { announcement, position }
     if (this.#newest !== undefined && this.#newest.bytes > bound) return [...behind, ...this.#lose()]
     return behind
   }
@@ -235,7 +244,9 @@ export class Room {
         ...(this.position === undefined ? {} : { to: formatPosition(this.position) })
       })))
     }
-    this.#forget(session, lag, lag.policy === 'latest' ? frames.length : 0)
+    const got = lag.policy === 'latest' ? frames.length : 0
+    this.#counters.deliveries += got
+    this.#forget(session, lag, got)
     this.#place(session)
     // What it missed of presence cannot be made up for by differences.
     if (isV1 && lag.announcement !== this.#announcement) frames.push(textFrameOf(this.presence!.snapshot()))
@@ -304,6 +315,7 @@ export class Room {
     session.lag = new Lag(last - span, this.#left.announcement, this.#left.position, span - view.messages, view.own())
     // Of what was counted as sent it gets its own frames only.
     this.#counters.sentBytes -= view.size - view.ownBytes
+    this.#counters.deliveries -= view.messages
     this.#counts[connection.encoding]!--
     this.#take(session)
     this.laggards.add(session)

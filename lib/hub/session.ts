@@ -87,6 +87,8 @@ export class MemberSession implements Session<string, any> {
   readonly #context: HubContext
   /** What onJoin sent: it follows hello. */
   #early: string[] | undefined = []
+  /** What all wait for who send to it while it has much to read. */
+  #drains: Promise<void> | undefined
   #abort: AbortController | undefined
   #readable: Readable | undefined
   #signature: string | undefined
@@ -173,9 +175,11 @@ export class MemberSession implements Session<string, any> {
     this.queue(bytes)
     backlog.sent(this)
     if (!waits) return
-    const drained = this.#drained()
-    drained.catch(() => {})
-    return drained
+    if (this.#drains === undefined) {
+      this.#drains = this.#drained().finally(() => { this.#drains = undefined })
+      this.#drains.catch(() => {})
+    }
+    return this.#drains
   }
 
   async #drained (): Promise<void> {

@@ -204,3 +204,25 @@ t.test('a peer that takes what waits for it is told from one that does not', asy
   t.equal(connection.hasTaken(), true)
   t.equal(new Connection(new FakeSocket(), {}, 'rooms.v1', '').hasTaken(), false, 'a stream inside the process')
 })
+
+t.test('frames of its own that wait one by one are counted until they have left', async t => {
+  const transport = new FakeTransport()
+  const done: (() => void)[] = []
+  let waiting = 0
+  Object.defineProperty(transport, 'writableLength', { get: () => waiting })
+  transport.write = ((bytes: Buffer, taken?: () => void) => {
+    transport.written.push(bytes)
+    if (taken !== undefined) done.push(taken)
+    return true
+  }) as never
+  const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
+  connection.send(frame('1'))
+  t.equal(connection.waitingFrames, 0, 'nothing waits')
+  waiting = 3
+  connection.send(frame('2'))
+  connection.send(frame('3'))
+  t.equal(connection.waitingFrames, 2)
+  for (const taken of done) taken()
+  t.equal(connection.waitingFrames, 0)
+  t.equal(transport.written.length, 3)
+})

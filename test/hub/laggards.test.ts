@@ -126,6 +126,19 @@ t.test('drop: nothing is queued while it waits, one gap says what was dropped, a
   t.match(counters, { dropped: 5, conflated: 0, slow: 0 })
 })
 
+t.test('a gap begins at the position from which the room delivers, where nothing came before it', async t => {
+  const { room, members: [a], say, turnEnds } = create({ policy: 'drop' }, ['a']) as any
+  room.attachedAt({ epoch: 'e', offset: 0 })
+  a.socket.bufferedAmount = 1_000
+  say()
+  room.attachedAt({ epoch: 'e', offset: 7 })
+  t.equal(room.position.offset, 1, 'what was delivered meanwhile is newer')
+  await turnEnds()
+  a.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  t.same(got(a), [{ type: 'gap', count: 1, reason: 'slow', from: 'e-0', to: 'e-1' }])
+})
+
 t.test('a gap has no positions where the broker has none', async t => {
   const { room, members: [a], say, turnEnds } = create({ policy: 'drop' }, ['a']) as any
   a.socket.bufferedAmount = 1_000
