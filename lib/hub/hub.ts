@@ -3,11 +3,10 @@ import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Pub
 import { isMemory } from '../brokers/memory.ts'
 import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
-import { kSession } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Admission, closeCodeOf } from './admission.ts'
 import { Backlog } from './backlog.ts'
-import { Connection, type Transport, type WebSocketLike } from './connection.ts'
+import { Connection, type Transport } from './connection.ts'
 import type { Ending, Hooks, HubContext, Log, Origin, Settings } from './context.ts'
 import { createCounters, type Counters } from './counters.ts'
 import { Deflate } from './deflate.ts'
@@ -18,8 +17,9 @@ import { Expiry } from './expiry.ts'
 import { Failures } from './failures.ts'
 import { sayGoodbye } from './goodbye.ts'
 import { Heartbeat } from './heartbeat.ts'
-import { receive, receiveControl, work } from './incoming.ts'
+import { work } from './incoming.ts'
 import { join, serverEnding, type JoinRequest } from './join.ts'
+import { listenTo, type MemberSocket } from './listeners.ts'
 import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
 import { countRefusal } from './refusals.ts'
@@ -28,14 +28,13 @@ import { Room } from './room.ts'
 import { MemberSession } from './session.ts'
 import { Subscription } from './subscription.ts'
 import { Turn } from './turn.ts'
-import { violationCode } from './violations.ts'
 
 /** Milliseconds that a publisher waits for a broker that is down. */
 const publishTimeout = 5_000
 
 /** A socket that was upgraded, and who is behind it. */
 export interface Arrival extends JoinRequest {
-  socket: WebSocketLike & { [kSession]?: MemberSession }
+  socket: MemberSocket
   /** `undefined` where ws does not tell: then frames go one by one, and silence is not watched. */
   transport: Transport | undefined
   mode: Mode
@@ -51,13 +50,6 @@ export interface Arrival extends JoinRequest {
   expiresAt?: number | undefined
   /** When it asked to join, on the clock of `performance`: before anybody looked at who it is. */
   begunAt?: number
-}
-
-/** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
-function closeAfterBatch (this: WebSocketLike & { [kSession]?: MemberSession }, code: number, reason: string): void {
-  const session = this[kSession]!
-  if (session.state === 'open') session.room!.flushMember(session)
-  session.connection.closeSocket(code, reason)
 }
 
 /** The rooms of one node: who is in which, and the one road of every message to them. */
@@ -154,27 +146,11 @@ export class Hub implements HubContext {
     const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
     connection.emptyTurn = this.#turn.now // what waits is the answer to its upgrade
     const session = new MemberSession(this, connection, randomUUID(), arrival, (member, frame) => work(this, member, frame))
-    socket[kSession] = session
-    socket.close = closeAfterBatch
-    socket.on('message', (data, isBinary) => { receive(this, session, data, isBinary) })
-    socket.on('ping', () => { receiveControl(this, session) })
-    // One that nobody has asked for.
-    socket.on('pong', () => { if (connection.pingedAt === 0) receiveControl(this, session) })
-    socket.on('close', (code, reason) => {
+    listenTo(socket, this, session, (code, reason) => {
       this.links.delete(session)
       this.admission.forget(session)
-      this.end(session, { code, reason: reason.toString(), by: 'peer' })
+      this.end(session, { code, reason, by: 'peer' })
       this.#drain.check()
-    })
-    socket.on('error', (error: Error) => {
-      // Neither is our error: a violation of RFC 6455 is answered by ws itself, and a connection that broke closes.
-      this.log.debug({ err: error, session: session.id }, 'connection error')
-      const code = violationCode(error)
-      if (code === undefined) return
-      this.counters.invalid++
-      countRefusal(this, session, 'frame', 'protocol')
-      connection.closes()
-      this.end(session, { code, reason: '', by: 'peer' })
     })
 
     const refusal = this.admission.bound(definition, topic, source)
