@@ -3,8 +3,8 @@ import type { FastifyRequest } from 'fastify'
 /** What the proxy next to us says that it was asked. */
 export interface Forwarded { host?: string | undefined, proto?: string | undefined }
 
-/** RFC 7239 4: one pair of an element, or none, and what ends it. `host=rooms.example:8080` is no pair: a colon has to be quoted. */
-const pairs = /[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:([\w!#$%&'*+.^`|~-]+)|"((?:[^"\\]|\\.)*)"))?[ \t]*([;,]|$)/gy
+/** RFC 7239 4: one pair of an element, or none, and what ends it. `host=rooms.example:8080` is no pair: a colon has to be quoted. No run of blanks can be split in two ways. */
+const pairs = /[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:([\w!#$%&'*+.^`|~-]+)|"((?:[^"\\]|\\.)*)")[ \t]*)?([;,]|$)/gy
 
 /**
  * The last element of a `Forwarded` header. Each proxy adds one behind those that it was sent, so this is the only one that the
