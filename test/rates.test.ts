@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import type { FastifyServerOptions } from 'fastify'
+import { drawFor } from '../lib/hub/pace.ts'
 import fastifyRooms from '../lib/index.ts'
 import { connect, createApp, join, listen, until, type AnyOptions, type Client } from './helpers/app.ts'
 import { joinMute } from './helpers/wire.ts'
@@ -233,4 +234,17 @@ t.test('one connection is in one topic: joining another is no frame', async t =>
   const { url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   for (const type of ['join', 'leave']) t.match(await client.ask({ type, topic: 'other' }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: /not known/ } })
+})
+
+t.test('what was kept waiting of many members of one address is no more than the address might have sent meanwhile', async t => {
+  const hub = { stalledFor: () => 0 }
+  const own = { capacity: 100, per: 1_000 }
+  const now = performance.now()
+  const source = { rate: { capacity: 1_000, per: 1_000 }, tokens: 1_000, filledAt: now }
+  const paused = () => ({ connection: { withheld: 2_000 }, definition: { rate: own }, source, tokens: own.capacity, filledAt: now - 2_000, tooFast: false })
+  const members = Array.from({ length: 1_000 }, paused)
+  drawFor(hub as never, members[0] as never)
+  t.ok(source.tokens > 1_150, 'one of them pays for nothing')
+  for (const member of members.slice(1)) drawFor(hub as never, member as never)
+  t.ok(source.tokens < 3_100, `and all of them find ${Math.round(source.tokens)}`)
 })

@@ -17,7 +17,10 @@ export function drawFor (hub: HubContext, session: MemberSession): OverRate | un
   const withheld = Math.max(connection.withheld, hub.stalledFor(now))
   if (withheld > 0) {
     connection.withheld = 0
-    source.tokens += credit(session, rate, now, withheld)
+    const beyond = credit(session, rate, now, withheld)
+    // What was kept waiting of many members at once is no more of their address than it might have sent meanwhile.
+    const ceiling = source.rate.capacity * (1 + withheld / source.rate.per)
+    source.tokens = Math.max(source.tokens, Math.min(source.tokens + beyond, ceiling))
   }
   const own = draw(session, rate, now)
   const shared = draw(source, source.rate, now)
