@@ -1,9 +1,11 @@
 import { EventEmitter, once } from 'node:events'
+import { connect as connectHttp2, type SecureClientSessionOptions } from 'node:http2'
+import { request as requestHttps } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { createServer as createTlsServer } from 'node:tls'
 import fastifyWebsocket from '@fastify/websocket'
-import type { FastifyServerOptions } from 'fastify'
+import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import fastifyRooms from '../lib/index.ts'
 import { Stragglers } from '../lib/routes/stragglers.ts'
@@ -14,6 +16,11 @@ const plugin = fastifyRooms as any
 /** Longer than any of these may take, and shorter than what would hold an app without bounds. */
 const soon = 20_000
 const body = 'POST /rooms/news HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"a'
+
+/** TLS by a key that both know, which takes no certificate. */
+const shared = Buffer.from('of the tests alone')
+const tls = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2', pskCallback: () => shared } as const
+const tlsClient = { ...tls, pskCallback: () => ({ psk: shared, identity: 'test' }), checkServerIdentity: () => undefined } as const
 
 interface Peer { socket: Socket, text (): string, closed (): boolean }
 
@@ -177,15 +184,73 @@ t.test('nothing of it stays on a server that has closed, or that never listened'
     t.equal(app.server.listenerCount('connection'), own + 1)
     await app.close()
     t.equal(app.server.listenerCount('connection'), own)
-    t.equal(app.server.listenerCount('close'), 0)
+    for (const event of ['close', 'session']) t.equal(app.server.listenerCount(event), 0)
   }
 })
 
-t.test('of a TLS server it watches what has been decrypted', async t => {
+t.test('of a TLS server it watches what has been decrypted, and who has not come so far', async t => {
   const server = createTlsServer()
-  const before = server.listenerCount('secureConnection')
+  const counts = (): number[] => ['connection', 'secureConnection'].map(event => server.listenerCount(event))
+  const before = counts()
   const stragglers = new Stragglers(server, 1_000)
-  t.equal(server.listenerCount('secureConnection'), before + 1)
+  t.same(counts(), before.map(count => count + 1))
   stragglers.close()
-  t.equal(server.listenerCount('secureConnection'), before)
+  t.same(counts(), before)
 })
+
+/** An app with a route that takes until it is told, and the plugin. */
+async function createSlow (t: Test, options: object): Promise<{ app: FastifyInstance, url: string, asked: () => boolean, finish: () => void }> {
+  const app = createApp(t, options)
+  await app.register(plugin, { prefix: '/rooms' })
+  let finish: (() => void) | undefined
+  app.get('/slow', async () => {
+    await new Promise<void>(resolve => { finish = resolve })
+    return 'done'
+  })
+  return { app, url: await listen(app), asked: () => finish !== undefined, finish: () => { finish!() } }
+}
+
+t.test('over TLS, too, app.close is not held by peers that say nothing, or not all, and a request in flight is answered', async t => {
+  const { app, url, asked, finish } = await createSlow(t, { https: tls })
+  const gone = await dial(t, url)
+  gone.socket.destroy()
+  const mute = [await dial(t, url), await dial(t, url, '\x16\x03\x01')]
+  let answer = ''
+  const request = requestHttps(`https://${url}/slow`, { ...tlsClient, agent: false }, response => { response.on('data', chunk => { answer += chunk }) }).end()
+  await until(asked)
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  await until(() => mute.every(peer => peer.closed()), soon)
+  t.notOk(over)
+  finish()
+  await once(request, 'close')
+  t.equal(answer, 'done')
+  await until(() => over, soon)
+  await closing
+})
+
+for (const secure of [false, true]) {
+  t.test(`a request of HTTP/2 ${secure ? 'over TLS ' : ''}in flight is answered when the app closes, and its session held no longer`, async t => {
+    const { app, url, asked, finish } = await createSlow(t, { http2: true, ...(secure ? { https: { ...tls, allowHTTP1: true } } : {}) })
+    const open = () => {
+      const session = connectHttp2(`${secure ? 'https' : 'http'}://${url}`, (secure ? tlsClient : {}) as SecureClientSessionOptions)
+      t.teardown(() => { session.destroy() })
+      return session.on('error', () => {})
+    }
+    const idle = open()
+    await once(idle, 'remoteSettings')
+    const stream = open().request({ ':path': '/slow' })
+    let answer = ''
+    stream.on('data', chunk => { answer += chunk })
+    await until(asked)
+    let over = false
+    const closing = app.close().then(() => { over = true })
+    await until(() => idle.closed, soon)
+    t.notOk(over)
+    finish()
+    await once(stream, 'close')
+    t.equal(answer, 'done')
+    await until(() => over, soon)
+    await closing
+  })
+}

@@ -175,10 +175,42 @@ t.test('upgrades to other protocols are not ours to time', async t => {
   await until(() => client.text().includes('101'), soon)
   await pause(handshake * 3)
   t.notOk(client.closed())
+  t.notMatch(client.text(), /404/, 'and nobody else answers')
   t.equal(sockets[0]!.timeout ?? 0, 0)
   client.socket.destroy()
   sockets[0]!.destroy()
 })
+
+for (const hosted of [false, true]) {
+  const where = hosted ? ', where the host registered @fastify/websocket' : ''
+
+  t.test(`an upgrade to a protocol that nobody speaks is answered, and cut within limits.handshake${where}`, async t => {
+    const app = createApp(t)
+    if (hosted) await app.register(fastifyWebsocket)
+    await app.register(plugin, { prefix: '/rooms', limits: { handshake } })
+    const url = await listen(app)
+    const paths = { '/nowhere': 404, '/%zz': 400, '/rooms/news': 400 }
+    for (const [path, status] of Object.entries(paths)) {
+      const client = await upgrade(t, url, path, { protocol: 'foo' })
+      await until(() => client.closed(), soon)
+      t.match(client.text(), new RegExp(`^HTTP/1\\.1 ${status} `), path)
+    }
+  })
+
+  t.test(`nor does one hold app.close${where}`, async t => {
+    const app = createApp(t)
+    if (hosted) await app.register(fastifyWebsocket)
+    await app.register(plugin, { prefix: '/rooms', limits: { handshake: 60_000 } })
+    const url = await listen(app)
+    const client = await upgrade(t, url, '/nowhere', { protocol: 'foo' })
+    await until(() => client.text() !== '', soon)
+    let over = false
+    const closing = app.close().then(() => { over = true })
+    await until(() => over, soon)
+    await closing
+    await until(() => client.closed(), soon)
+  })
+}
 
 t.test('no listeners of ours remain on the server after app.close(), whoever else listens', async t => {
   const count = (app: FastifyInstance) => app.server.listenerCount('upgrade')

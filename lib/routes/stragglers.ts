@@ -1,7 +1,8 @@
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Http2Session } from 'node:http2'
 import type { Server, Socket } from 'node:net'
-import { Server as TlsServer } from 'node:tls'
+import { Server as TlsServer, type TLSSocket } from 'node:tls'
 import { FST_ROOMS_BODY_TIMEOUT } from '../errors.ts'
 
 /** Milliseconds between two looks. */
@@ -9,19 +10,25 @@ const every = 100
 
 /** The answer that a connection waits for: from the end of a request's head to the end of its answer. */
 type HttpSocket = Socket & { _httpMessage?: ServerResponse | null }
+/** What TLS is spoken over. */
+type SecureSocket = TLSSocket & { _parent?: Socket }
 
 /**
  * Peers that would hold up the closing of an http server for as long as they like.
  *
  * Node.js stops to time requests when its server closes, and closes then connections that are idle after a request, but none that
- * has not sent one, or only half of it: each of those would keep the server, and `app.close()`, open for ever. And a body may take any
+ * has not sent one, or only half of it: each of those would keep the server, and `app.close()`, open for ever. So would sessions of
+ * HTTP/2 that their peers do not end, and for two minutes connections that never finish their TLS handshake. And a body may take any
  * time unless the host sets Fastify's `requestTimeout`; those of our routes are cut in ours.
  */
 export class Stragglers {
   readonly #server: EventEmitter & Partial<Pick<Server, 'listening'>>
-  readonly #event: 'connection' | 'secureConnection'
   readonly #timeout: number
+  /** Of HTTP/1. */
   readonly #sockets = new Set<HttpSocket>()
+  /** Those on which TLS has not begun to speak. */
+  readonly #handshakes = new Set<Socket>()
+  readonly #sessions = new Set<Http2Session>()
   /** Requests whose body has not ended, and until when it may. */
   readonly #bodies = new Map<IncomingMessage, number>()
   readonly #gone: (this: HttpSocket) => void
@@ -31,11 +38,16 @@ export class Stragglers {
   /** @param timeout - milliseconds for a body */
   constructor (server: EventEmitter, timeout: number) {
     const sockets = this.#sockets
+    const handshakes = this.#handshakes
     this.#server = server
-    this.#event = server instanceof TlsServer ? 'secureConnection' : 'connection'
     this.#timeout = timeout
-    this.#gone = function () { sockets.delete(this) }
-    server.on(this.#event, this.#connected)
+    this.#gone = function () {
+      sockets.delete(this)
+      handshakes.delete(this)
+    }
+    server.on('session', this.#began)
+    if (server instanceof TlsServer) server.on('connection', this.#dialled).on('secureConnection', this.#secured)
+    else if (!('updateSettings' in server)) server.on('connection', this.#connected) // which an HTTP/2 server has, and no other
   }
 
   /** It has become something else than a connection of requests. */
@@ -70,8 +82,28 @@ export class Stragglers {
     socket.on('close', this.#gone)
   }
 
+  readonly #dialled = (socket: Socket): void => {
+    this.#handshakes.add(socket)
+    socket.on('close', this.#gone)
+  }
+
+  readonly #secured = (socket: SecureSocket): void => {
+    const below = socket._parent!
+    this.#handshakes.delete(below)
+    below.removeListener('close', this.#gone)
+    if (socket.alpnProtocol !== 'h2') this.#connected(socket)
+  }
+
+  readonly #began = (session: Http2Session): void => {
+    this.#sessions.add(session)
+    session.once('close', () => { this.#sessions.delete(session) })
+  }
+
   readonly #stop = (): void => {
-    this.#server.removeListener(this.#event, this.#connected)
+    this.#server.removeListener('session', this.#began)
+    this.#server.removeListener('connection', this.#connected)
+    this.#server.removeListener('connection', this.#dialled)
+    this.#server.removeListener('secureConnection', this.#secured)
     clearInterval(this.#timer)
     this.#timer = undefined
   }
@@ -93,6 +125,8 @@ export class Stragglers {
     }
     if (this.#closing) {
       for (const socket of this.#sockets) if (!socket._httpMessage && socket.writableLength === 0) socket.destroy()
+      for (const socket of this.#handshakes) socket.destroy()
+      for (const session of this.#sessions) session.close() // once its requests are answered
     } else if (this.#bodies.size === 0) {
       clearInterval(this.#timer)
       this.#timer = undefined

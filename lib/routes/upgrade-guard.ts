@@ -6,17 +6,28 @@ import { Stragglers } from './stragglers.ts'
 
 /** What stands as the time-out of a socket that is watched; no timer goes with it. */
 const unset = -1
+/** Listeners that the guard itself has on the server. */
+const own = 2
 /** Looks within the time that an upgrade may take. */
 const sweeps = 8
 
 type Upgrade = (request: IncomingMessage, socket: Socket, head: Buffer) => void
+/** An answer over HTTP was made for it: by @fastify/websocket, which takes every upgrade there is. */
+type Watched = Socket & { _httpMessage?: object | null }
+/** An upgrade that goes on. */
+interface Pending { readonly deadline: number, readonly foreign: boolean }
 type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
+
+function isForeign ({ headers }: IncomingMessage): boolean {
+  return headers.upgrade?.toLowerCase() !== 'websocket'
+}
 
 /**
  * Watches over the upgrades of one http server, for all hubs on it.
  *
  * @fastify/websocket leaves some refused upgrades open for ever: one whose URL does not parse, one that a hook refused before it
- * was registered, one to a route outside its scope. Here every upgrade that has not become a WebSocket in time is cut.
+ * was registered, one to a route outside its scope. Here every upgrade that has not become a WebSocket in time is cut; of one to
+ * another protocol it is the host's to say when it is over, but where nobody has taken it, it was refused.
  */
 export class UpgradeGuard {
   /** Who else would hold this server up. */
@@ -25,7 +36,7 @@ export class UpgradeGuard {
   readonly #timeout: number
   readonly #cut: () => void
   /** Sockets that asked for an upgrade and have not got it, and until when they may. */
-  readonly #pending = new Map<Socket, number>()
+  readonly #pending = new Map<Watched, Pending>()
   #timer: NodeJS.Timeout | undefined
   #hubs = 0
   #route: EventEmitter | undefined
@@ -58,7 +69,7 @@ export class UpgradeGuard {
 
   /** The socket has become a WebSocket, and is watched over by the heartbeat. Returns when it asked for that, on the clock of `performance`. */
   release (socket: Socket): number {
-    const deadline = this.#pending.get(socket) ?? performance.now() + this.#timeout
+    const deadline = this.#pending.get(socket)?.deadline ?? performance.now() + this.#timeout
     this.#pending.delete(socket)
     return deadline - this.#timeout
   }
@@ -75,19 +86,20 @@ export class UpgradeGuard {
 
   readonly #watch: Upgrade = (request, socket) => {
     this.stragglers.forget(socket)
-    // Other protocols are not ours to time; a stream inside the process has no clock.
-    if (request.headers.upgrade?.toLowerCase() !== 'websocket' || typeof socket.setTimeout !== 'function') return
+    // A stream inside the process has no clock.
+    if (typeof socket.setTimeout !== 'function') return
+    const foreign = isForeign(request)
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
-    this.#pending.set(socket, performance.now() + this.#timeout)
-    const watched = socket as { timeout?: number }
-    watched.timeout = unset
+    this.#pending.set(socket, { deadline: performance.now() + this.#timeout, foreign })
+    if (!foreign) (socket as { timeout?: number }).timeout = unset
     this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.#timeout / sweeps).unref()
   }
 
   #cutBefore (now: number): void {
-    for (const [socket, deadline] of this.#pending) {
+    for (const [socket, { deadline, foreign }] of this.#pending) {
       // ws sets the socket's own time-out to 0 where it makes a WebSocket of it, for a route of the host, say.
-      if (deadline <= now && socket.timeout === unset && !socket.destroyed) {
+      const unfinished = foreign ? socket._httpMessage != null : socket.timeout === unset
+      if (deadline <= now && unfinished && !socket.destroyed) {
         socket.destroy()
         this.#cut()
       }
@@ -100,6 +112,8 @@ export class UpgradeGuard {
 
   readonly #forward: Upgrade = (request, socket, head) => {
     const taken = Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
-    if (!taken) this.#route!.emit('upgrade', request, socket, head)
+    // Two that answer would write into each other: another protocol belongs to whoever listens besides us.
+    const theirs = isForeign(request) && this.#server.listenerCount('upgrade') > own
+    if (!taken && !theirs) this.#route!.emit('upgrade', request, socket, head)
   }
 }
