@@ -1,13 +1,13 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { environment } from './helpers/process.ts'
 
 /** The soak in a process of its own, whose end is awaited: what held the process would fail it, too. */
 function soak (cycles: number): Promise<{ code: number, lines: string[] }> {
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(?:NODE_|TAP|_TAPJS)/.test(name)))
   const script = fileURLToPath(new URL('soak.ts', import.meta.url))
   return new Promise(resolve => {
-    execFile(process.execPath, ['--expose-gc', '--import', 'tsx', script], { env: { ...env, SOAK_CYCLES: String(cycles) }, timeout: 180_000 }, (error, stdout, stderr) => {
+    execFile(process.execPath, ['--expose-gc', '--import', 'tsx', script], { env: environment({ SOAK_CYCLES: String(cycles) }), timeout: 180_000 }, (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code ?? -1), lines: `${stdout}${stderr}`.trim().split('\n') })
     })
   })

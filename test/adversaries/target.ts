@@ -2,6 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { environment } from '../helpers/process.ts'
 import type { Report } from './pairs.ts'
 import type { Condition } from './server.ts'
 
@@ -20,11 +21,6 @@ export interface Target {
   settles (holds: (condition: Condition) => boolean, what: string): Promise<Condition>
   /** Closes the app. How the process ended: 0 where nothing held it. */
   close (): Promise<number | NodeJS.Signals | null>
-}
-
-/** The runner's own loaders and coverage are not for it. */
-function environment (): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(?:NODE_|TAP|_TAPJS)/.test(name)))
 }
 
 /** A program of this folder in a process of its own, and what it says next. */

@@ -22,10 +22,13 @@ export interface Example {
   stop (signal?: NodeJS.Signals): Promise<{ code: number | null, signal: NodeJS.Signals | null }>
 }
 
-/** The environment of a person at a terminal: the test runner's own loaders and coverage are not for the example. */
-function environment (env: Record<string, string>): NodeJS.ProcessEnv {
+/**
+ * The environment of a person at a terminal: the test runner's own loaders are not for what a test starts, nor is its coverage. It
+ * would put down what another compiler has made of lib, and the two do not go together.
+ */
+export function environment (env: Record<string, string> = {}): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(([name]) => !/^(?:NODE_|TAP|_TAPJS|HOST$|PORT$|LOG_LEVEL$)/.test(name))
-  return { ...Object.fromEntries(inherited), ...env }
+  return { ...Object.fromEntries(inherited), _TAPJS_PROCESSINFO_COVERAGE_: '0', ...env }
 }
 
 /** Starts an example on a free port, unless `env` says which, and waits for its URL. Stopped with its test. */
