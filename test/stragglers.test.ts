@@ -141,6 +141,25 @@ t.test('a body that a hook of the host reads in our place, or that nobody reads,
   t.match(peers[1]!.text(), /^HTTP\/1\.1 415 /)
 })
 
+for (const [who, refuse] of [['the app', (app: FastifyInstance, no: () => never) => { app.addHook('onRequest', async () => { no() }) }], ['the route', () => {}]] as const) {
+  t.test(`a body that a hook of ${who} refused before it was read has limits.handshake, too`, async t => {
+    const no = (): never => { throw Object.assign(new Error('no'), { statusCode: 401 }) }
+    const app = createApp(t)
+    refuse(app, no)
+    await app.register(plugin, { prefix: '/rooms', limits: { handshake: 200 }, routes: { broadcast: { onRequest: async () => { no() } } } })
+    const url = await listen(app)
+    const peers = [await dial(t, url, body), await dial(t, url, body)]
+    const trickle = setInterval(() => { peers[1]!.socket.write(' ') }, 20)
+    t.teardown(() => { clearInterval(trickle) })
+    await until(() => peers.every(peer => peer.closed()), soon)
+    for (const peer of peers) t.match(peer.text(), /^HTTP\/1\.1 401 /)
+    const whole = await dial(t, url, body.replace('100', '3'))
+    await until(() => whole.text().includes('401'))
+    await new Promise(resolve => setTimeout(resolve, 400))
+    t.notOk(whole.closed(), 'one that has come keeps its connection')
+  })
+}
+
 t.test('the head of a request, an upgrade too, is the http server\'s to time: headersTimeout of Node.js, which Fastify passes on', async t => {
   const app = createApp(t, { http: { headersTimeout: 200, connectionsCheckingInterval: 50 } } as FastifyServerOptions)
   await app.register(plugin, { prefix: '/rooms' })

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyRequest, FastifySchema, preParsingHookHandler, preValidationHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyRequest, FastifySchema, onResponseHookHandler, preParsingHookHandler, preValidationHookHandler } from 'fastify'
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
@@ -23,12 +23,18 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
     // No body and no content type: nothing was parsed, and a schema that takes null would let it pass.
     done(request.body === undefined ? new FST_ROOMS_BODY_MISSING() : undefined)
   }
+  // Refused before anybody read it, by a hook of the host: Node.js reads on, to no end.
+  const timeRest: onResponseHookHandler = (request, _reply, done) => {
+    if (request.raw.complete === false) stragglers.begin(request.raw)
+    done()
+  }
   const handler = (request: FastifyRequest) => {
     const { topic } = (request as AccessRequest)[kAccess]
     // The body was checked by the route, with the validator that code and members' frames go through.
     return hub.publish(definition, topic, definition.message.stringify(request.body), {})
   }
 
+  const { onError, onResponse } = countRefusals(hub, definition, hooks)
   const paths = typeof definition.post === 'string' ? [definition.post] : topicPaths(registry, definition)
   paths.forEach((url, index) => {
     addRoute(scope, {
@@ -45,7 +51,8 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
         ...(definition.family ? { params: paramsSchema(definition, options.limits.topicLength) } : {})
       } as FastifySchema,
       ...compilers,
-      ...countRefusals(hub, definition, hooks),
+      onError,
+      onResponse: [timeRest, ...list(onResponse)],
       preParsing: [beginBody, ...list(preParsing)],
       preValidation: [demandBody, ...list(preValidation)],
       preHandler: [...list(preHandler), broadcastAccess(context, definition)],

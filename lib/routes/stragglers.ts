@@ -55,8 +55,9 @@ export class Stragglers {
     if (this.#sockets.delete(socket)) socket.removeListener('close', this.#gone)
   }
 
-  /** The body of a request of ours begins. */
+  /** The body of a request of ours begins, or goes on when there was an answer already. */
   begin (request: IncomingMessage): void {
+    if (this.#bodies.has(request)) return
     this.#bodies.set(request, performance.now() + this.#timeout)
     this.#watch()
   }
