@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import type { Broker, BrokerHandlers, RoomsEvents } from '../types/index.ts'
 import { memoryBroker } from '../lib/index.ts'
 import { connect, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'
+import { environment } from './helpers/process.ts'
 
 /** Collects what a channel carries, until the test is over. */
 function listenTo<N extends keyof RoomsEvents> (t: Test, name: N): RoomsEvents[N][] {
@@ -232,8 +233,7 @@ await client.close()
 await app.close()
 console.log(JSON.stringify({ data, ok, uncaught, stats: app.rooms.stats().members }))
 `
-  const { NODE_OPTIONS, NODE_V8_COVERAGE, ...env } = process.env
-  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], { env, timeout: 60_000 })
+  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], { env: environment(), timeout: 60_000 })
   t.same(JSON.parse(stdout), { data: 'hi', ok: true, uncaught: ['join', 'message', 'broadcast', 'leave'], stats: 0 })
 })
 
