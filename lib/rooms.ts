@@ -117,6 +117,7 @@ export class HubRooms implements Rooms<any> {
     const { session, user, topic } = checkSelector('kick', selector)
     const ending = { ...checkClose(options.code ?? 4005, options.reason), by: 'server' as const }
     const members = this.#select(session, user, topic)
+    if (session === undefined) this.#hub.kicks.note(user, topic, ending)
     if (session === undefined && user === undefined) this.#hub.flush(topic!)
     let ended = 0
     for (const member of members) {

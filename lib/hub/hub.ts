@@ -19,6 +19,7 @@ import { sayGoodbye } from './goodbye.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { work } from './incoming.ts'
 import { join, serverEnding, type JoinRequest } from './join.ts'
+import { Kicks } from './kicks.ts'
 import { listenTo, type MemberSocket } from './listeners.ts'
 import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
@@ -70,6 +71,7 @@ export class Hub implements HubContext {
   working = 0
   readonly expiry: Expiry
   readonly admission: Admission
+  readonly kicks: Kicks
   readonly #node = randomUUID()
   readonly #broker: Broker
   readonly #inMemory: boolean
@@ -101,6 +103,7 @@ export class Hub implements HubContext {
     if (settings.deflate !== undefined) this.#deflate = new Deflate(settings.deflate)
     this.#failures = new Failures(this)
     this.admission = new Admission(this)
+    this.kicks = new Kicks(settings.limits.handshake)
     this.#heartbeat = new Heartbeat(this.links, {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
@@ -164,6 +167,11 @@ export class Hub implements HubContext {
     }
     this.admission.admit(session, source)
     if (this.expiry.check(session)) return
+    const kicked = arrival.begunAt === undefined ? undefined : this.kicks.find(arrival.begunAt, session.user, topic)
+    if (kicked !== undefined) {
+      this.end(session, kicked)
+      return
+    }
     this.expiry.watch(session)
     if (session.user !== undefined) {
       const others = this.users.get(session.user)

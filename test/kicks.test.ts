@@ -1,0 +1,59 @@
+import t, { type Test } from 'tap'
+import { Kicks } from '../lib/hub/kicks.ts'
+import { connect, createRooms, join, listen, until } from './helpers/app.ts'
+import { at } from './helpers/fakes.ts'
+
+/** A server on which whoever says so waits in identify. */
+async function serve (t: Test) {
+  const waiting: (() => void)[] = []
+  const joined: unknown[] = []
+  const app = await createRooms(t, {
+    identify: async request => {
+      if (request.headers['x-wait'] !== undefined) await new Promise<void>(resolve => { waiting.push(resolve) })
+      return { user: String(request.headers['x-user']) }
+    },
+    onJoin: session => { joined.push(session.user) }
+  })
+  return { rooms: app.rooms, url: await listen(app), waiting, joined }
+}
+
+t.test('who was upgrading while its user, or its topic, was kicked is ended when it comes, and never joins', async t => {
+  const { rooms, url, waiting, joined } = await serve(t)
+  const slow = ['anna', 'ben', 'cleo'].map((user, index) => connect(t, `${url}/rooms/${['news', 'closed', 'news'][index]}`, [], { headers: { 'x-user': user, 'x-wait': '1' } }))
+  await until(() => waiting.length === 3)
+  t.equal(await rooms.kick({ user: 'anna' }), 0, 'they are not counted: nobody knows of them yet')
+  t.equal(await rooms.kick({ topic: 'closed' }, { code: 4007 }), 0)
+  await rooms.kick({ user: 'cleo', topic: 'closed' })
+  for (const go of waiting) go()
+  const [anna, ben, cleo] = await Promise.all(slow)
+  t.same(await anna!.closed, { code: 4005, reason: 'kicked' })
+  t.same(await ben!.closed, { code: 4007, reason: 'topic_closed' })
+  t.match(await cleo!.next('hello'), { topic: 'news' }, 'only who matches all that is given')
+  t.same(joined, ['cleo'])
+  t.match(rooms.stats(), { refused: 2, refusals: { forbidden: 2 } })
+  await until(() => rooms.stats().connections === 1)
+})
+
+t.test('who comes after a kick is checked like anybody', async t => {
+  const { rooms, url } = await serve(t)
+  const headers = { 'x-user': 'anna' }
+  const before = await join(t, `${url}/rooms/news`, { headers })
+  t.equal(await rooms.kick({ user: 'anna' }), 1)
+  t.same(await before.closed, { code: 4005, reason: 'kicked' })
+  t.match((await join(t, `${url}/rooms/news`, { headers })).hello, { topic: 'news' })
+})
+
+t.test('kicks are remembered as long as an upgrade may take', async t => {
+  const kicks = new Kicks(100)
+  const ending = { code: 4005, reason: 'kicked', by: 'server' } as const
+  at(1_000, () => { kicks.note('anna', undefined, ending) })
+  at(1_050, () => { kicks.note(undefined, 'news', ending) })
+  const found = (now: number, begunAt: number, user: string | undefined, topic: string) => at(now, () => kicks.find(begunAt, user, topic) !== undefined)
+  t.equal(found(1_060, 1_000, 'anna', 'sports'), true)
+  t.equal(found(1_060, 1_001, 'anna', 'sports'), false, 'it began after the kick')
+  t.equal(found(1_060, 1_050, undefined, 'news'), true)
+  t.equal(found(1_060, 900, 'ben', 'sports'), false)
+  t.equal(found(1_101, 990, 'anna', 'sports'), false)
+  t.equal(found(1_101, 990, 'anna', 'news'), true)
+  t.equal(found(1_151, 990, 'anna', 'news'), false)
+})
