@@ -49,7 +49,7 @@ export interface Arrival extends JoinRequest {
   user: string | undefined
   info: unknown
   expiresAt?: number | undefined
-  /** When it asked to join, on the clock of `performance`: before anybody looked at who it is. */
+  /** When it asked to join, on the clock of `performance`: before anybody looked at who it is. Absent: it asks now. */
   begunAt?: number
 }
 
@@ -145,7 +145,7 @@ export class Hub implements HubContext {
 
   /** A connection joins. The socket's listeners stand when this returns. */
   arrive (arrival: Arrival): void {
-    const { socket, definition, topic, source } = arrival
+    const { socket, definition, topic, source, begunAt = Infinity } = arrival
     const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
     connection.emptyTurn = this.#turn.now // what waits is the answer to its upgrade
     const session = new MemberSession(this, connection, randomUUID(), arrival, (member, frame) => work(this, member, frame))
@@ -167,7 +167,7 @@ export class Hub implements HubContext {
     }
     this.admission.admit(session, source)
     if (this.expiry.check(session)) return
-    const kicked = arrival.begunAt === undefined ? undefined : this.kicks.find(arrival.begunAt, session.user, topic)
+    const kicked = this.kicks.find(begunAt, session.user, topic)
     if (kicked !== undefined) {
       this.end(session, kicked)
       return
@@ -182,7 +182,7 @@ export class Hub implements HubContext {
     room.joining++
     session.room = room
     join(this, session, room, arrival)
-    if (arrival.begunAt !== undefined && arrival.begunAt <= this.#reviewedAt) review(this, session)
+    if (begunAt <= this.#reviewedAt) review(this, session)
   }
 
   accept (session: MemberSession): void {
