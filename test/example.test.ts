@@ -1,8 +1,8 @@
 import { once } from 'node:events'
-import { connect as connectTcp, createServer, type AddressInfo } from 'node:net'
+import { connect as connectTcp } from 'node:net'
 import t, { type Test } from 'tap'
 import { connect, join, refused, type Client } from './helpers/app.ts'
-import { startExample, type Example } from './helpers/process.ts'
+import { freePort, startExample, type Example } from './helpers/process.ts'
 
 const headers = { 'content-type': 'application/json' }
 
@@ -21,16 +21,6 @@ async function presence (client: Client, says: (frame: any) => boolean): Promise
     const frame = await client.next('presence')
     if (says(frame)) return frame
   }
-}
-
-/** A port that was free a moment ago. */
-async function freePort (): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 // Starting takes a second, so that tests that can share a server do: each has rooms and figures of its own.

@@ -11,6 +11,19 @@ export function clientFrame (opcode: number, payload: Buffer | string): Buffer {
   return Buffer.concat([Buffer.of(0x80 | opcode), length, mask, data.map((byte, index) => byte ^ mask[index % 4]!)])
 }
 
+/** The texts in frames of a server. */
+export function textsIn (bytes: Buffer): string[] {
+  const found: string[] = []
+  for (let at = 0; at < bytes.length;) {
+    const short = bytes[at + 1]!
+    const start = at + (short < 126 ? 2 : short === 126 ? 4 : 10)
+    const length = short < 126 ? short : short === 126 ? bytes.readUInt16BE(at + 2) : Number(bytes.readBigUInt64BE(at + 2))
+    found.push(bytes.toString('utf8', start, start + length))
+    at = start + length
+  }
+  return found
+}
+
 /** A peer that has done the handshake by hand, and does nothing by itself: it answers no ping and no close. */
 export interface MutePeer {
   socket: Socket

@@ -7,20 +7,14 @@ import { HubRooms } from '../../lib/rooms.ts'
 import { TopicRegistry } from '../../lib/topics.ts'
 import { payloadCompiler, schemaCompiler } from '../../lib/payload.ts'
 import { createRooms, join, listen, until } from '../helpers/app.ts'
+import { bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
 
 /** A hub without Fastify, and sockets that do nothing of themselves. */
 async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   const lines: [string, object][] = []
-  const log = { debug: (object: object, message: string) => { lines.push([message, object]) }, info: () => {}, warn: () => {}, error: () => {} }
+  const log = { ...silent, debug: (object: object, message: string) => { lines.push([message, object]) } }
   const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 } })
-  const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer' }, {
-    heartbeat: false,
-    notice: 0,
-    limits: { connections: 10, topics: 10, info: 100, pending: 16, work: 100, badFrames: 10, handshake: 10_000 },
-    address: { connections: undefined, rate: { capacity: 1_000, per: 1_000 }, rateIsGiven: false },
-    drain: { timeout: 20, batch: 500, interval: 50 },
-    deflate: undefined
-  }, log)
+  const hub = new Hub(memoryBroker(), bareHooks(), bareSettings({ limits: { connections: 10, topics: 10 } }), log)
   hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))
   await hub.start()
   t.teardown(() => hub.close())

@@ -1,32 +1,12 @@
-import { EventEmitter } from 'node:events'
 import t, { type Test } from 'tap'
 import { memoryBroker } from '../../lib/brokers/memory.ts'
 import type { Hooks } from '../../lib/hub/context.ts'
 import { Hub, type Arrival } from '../../lib/hub/hub.ts'
-import { FakeSocket, fakeDefinition } from '../helpers/fakes.ts'
-
-/** A socket with events; `gone` is what ws does when the connection has closed. */
-class LiveSocket extends FakeSocket {
-  readonly events = new EventEmitter()
-  override on (event?: string, listener?: (...args: any[]) => void): void { this.events.on(event!, listener!) }
-  receive (frame: unknown): void { this.events.emit('message', Buffer.from(JSON.stringify(frame)), false) }
-  gone (code = 1006): void {
-    this.readyState = 3
-    this.events.emit('close', code, Buffer.alloc(0))
-  }
-}
-
-const silent = { debug () {}, info () {}, warn () {}, error () {} }
+import { LiveSocket, bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
+import { fakeDefinition } from '../helpers/fakes.ts'
 
 async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
-  const hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer', ...hooks }, {
-    heartbeat: false,
-    notice: 0,
-    limits: { connections: 100, topics: 100, info: 100, pending: 4, work: 100, badFrames: 10, handshake: 10_000 },
-    address: { connections: undefined, rate: { capacity: 1_000, per: 1_000 }, rateIsGiven: false },
-    drain: { timeout: 0, batch: 500, interval: 50 },
-    deflate: undefined
-  }, silent)
+  const hub = new Hub(memoryBroker(), bareHooks(hooks), bareSettings({ limits: { pending: 4 }, drain: { timeout: 0, batch: 500, interval: 50 } }), silent)
   await hub.start()
   t.teardown(() => hub.close())
   const arrive = (more: Partial<Arrival> = {}): LiveSocket => {

@@ -8,6 +8,7 @@ import type { MemberSession } from '../../lib/hub/session.ts'
 import { textFrameOf } from '../../lib/hub/text-frame.ts'
 import { Turn } from '../../lib/hub/turn.ts'
 import type { SlowPolicy } from '../../types/index.ts'
+import { textsIn } from '../helpers/wire.ts'
 import { FakeTransport, fakeDefinition, fakeDelivery, fakeMember } from '../helpers/fakes.ts'
 
 const bound = 1_000
@@ -63,19 +64,6 @@ interface Member {
   newest: Map<number | undefined, number | undefined>
   privates: number[]
   closed: boolean
-}
-
-/** Frames of text in what was written. */
-function framesOf (written: Buffer[]): any[] {
-  const all = Buffer.concat(written)
-  const frames = []
-  for (let at = 0; at < all.length;) {
-    const short = all[at + 1]!
-    const [start, length] = short < 126 ? [2, short] : [4, all.readUInt16BE(at + 2)]
-    frames.push(JSON.parse(all.subarray(at + start, at + start + length).toString()))
-    at += start + length
-  }
-  return frames
 }
 
 async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
@@ -171,7 +159,7 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
 
   let missed = 0
   for (const { session, pipe, due, newest, privates, closed } of members) {
-    const frames = framesOf(pipe.written)
+    const frames: any[] = textsIn(Buffer.concat(pipe.written)).map(text => JSON.parse(text))
     const told = frames.filter(({ type }) => type === 'direct').map(({ p }) => p)
     if (JSON.stringify(told) !== JSON.stringify(closed ? privates.slice(0, told.length) : privates)) throw new Error(`${session.id} was to be told ${privates} and got ${told}`)
     const got: number[] = frames.filter(({ type }) => type === 'message').map(({ data }) => data.n)

@@ -1,4 +1,3 @@
-import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import t from 'tap'
@@ -8,7 +7,9 @@ import { payloadCompiler, schemaCompiler } from '../../lib/payload.ts'
 import { HubRooms } from '../../lib/rooms.ts'
 import { TopicRegistry } from '../../lib/topics.ts'
 import type { Mode, ServerFrame } from '../../types/index.ts'
-import { FakeSocket, FakeTransport, fakeDefinition } from '../helpers/fakes.ts'
+import { LiveSocket, bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
+import { FakeTransport, fakeDefinition } from '../helpers/fakes.ts'
+import { textsIn } from '../helpers/wire.ts'
 
 /**
  * Rule 6 of docs/protocol.md for the hub alone, as a property: whatever happens in whatever order, and however much of it in one turn of the event loop, every member
@@ -17,46 +18,15 @@ import { FakeSocket, FakeTransport, fakeDefinition } from '../helpers/fakes.ts'
 const topics = ['chat', 'work'] as const
 type Topic = typeof topics[number]
 
-const silent = { debug () {}, info () {}, warn () {}, error () {} }
 const definition = fakeDefinition({ presence: null, maxPayload: 100_000 })
-const settings = {
-  heartbeat: false,
-  notice: 0,
-  limits: { connections: 100, topics: 10, info: 100, pending: 16, work: 100, badFrames: 10, handshake: 10_000 },
-  address: { connections: undefined, rate: { capacity: 1_000_000, per: 1_000 }, rateIsGiven: false },
-  drain: { timeout: 20, batch: 500, interval: 50 },
-  deflate: undefined
-} as const
-
-class Live extends FakeSocket {
-  readonly events = new EventEmitter()
-  override on (event?: string, listener?: (...args: any[]) => void): void { this.events.on(event!, listener!) }
-  receive (frame: unknown): void { this.events.emit('message', Buffer.from(JSON.stringify(frame)), false) }
-  gone (code: number): void {
-    this.readyState = 3
-    this.events.emit('close', code, Buffer.alloc(0))
-  }
-}
-
-/** The texts in frames of a server. */
-function texts (bytes: Buffer): string[] {
-  const found: string[] = []
-  for (let at = 0; at < bytes.length;) {
-    const short = bytes[at + 1]!
-    const start = at + (short < 126 ? 2 : short === 126 ? 4 : 10)
-    const length = short < 126 ? short : short === 126 ? bytes.readUInt16BE(at + 2) : Number(bytes.readBigUInt64BE(at + 2))
-    found.push(bytes.toString('utf8', start, start + length))
-    at = start + length
-  }
-  return found
-}
+const settings = bareSettings({ limits: { topics: 10 }, address: { connections: undefined, rate: { capacity: 1_000_000, per: 1_000 }, rateIsGiven: false } })
 
 /** One member, and what it must get: `life` stands for the epoch of its room. */
 interface Member {
   mode: Mode
   topic: Topic
   id: string
-  socket: Live
+  socket: LiveSocket
   transport: FakeTransport | undefined
   expected: string[]
   /** How it ended; one that has gone of itself may lack the last of what was sent to it. */
@@ -91,7 +61,7 @@ class World {
 
   constructor () {
     const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 } })
-    this.#hub = new Hub(memoryBroker(), { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: error => { this.faults.push(String(error)) }, onInvalid: 'answer' }, settings, silent)
+    this.#hub = new Hub(memoryBroker(), bareHooks({ onError: error => { this.faults.push(String(error)) } }), settings, silent)
     this.#hub.rooms = new HubRooms(this.#hub, registry, () => Promise.reject(new Error('no inject here')))
   }
 
@@ -121,7 +91,7 @@ class World {
 
   async #join ({ topic, raw, tcp }: Extract<Step, { do: 'join' }>): Promise<void> {
     const mode = raw ? 'rooms.raw' : 'rooms.v1'
-    const socket = new Live()
+    const socket = new LiveSocket()
     const transport = tcp ? new FakeTransport() : undefined
     const isNew = !this.#lives.has(topic)
     if (isNew) this.#lives.set(topic, { number: ++this.#begun, offset: 0 })
@@ -193,7 +163,7 @@ class World {
     await Promise.all(this.#results)
     const epochs = new Map<string, string>()
     for (const [index, { mode, topic, socket, transport, expected, over }] of this.members.entries()) {
-      const got = (transport === undefined ? socket.sent : texts(Buffer.concat(transport.written))).map(text => mode === 'rooms.raw' ? text : essence(text))
+      const got = (transport === undefined ? socket.sent : textsIn(Buffer.concat(transport.written))).map(text => mode === 'rooms.raw' ? text : essence(text))
       // Epochs are random: each stands for one life of one room.
       const read = got.map((line, place) => line.replace(/[0-9a-f]{16}(?=-\d)/, epoch => {
         const life = /(\d+)-\d+/.exec(expected[place] ?? '')?.[1] ?? '?'

@@ -3,12 +3,13 @@ import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync, constants } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { connect as netConnect, createServer, type AddressInfo } from 'node:net'
+import { connect as netConnect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Test } from 'tap'
 import { until } from '../helpers/app.ts'
+import { freePort } from '../helpers/process.ts'
 
 /** Milliseconds for a proxy to begin or to end: many times what it takes on a busy machine. */
 const patience = 30_000
@@ -47,15 +48,6 @@ async function fromDocs (file: string): Promise<string> {
   const found = blocks.find(code => code.startsWith(`# ${file}`))
   if (found === undefined) throw new Error(`docs/operations.md has no ${file}`)
   return found
-}
-
-async function freePort (): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 function answers (port: number): Promise<boolean> {

@@ -1,0 +1,35 @@
+import { EventEmitter } from 'node:events'
+import type { Hooks, Log, Settings } from '../../lib/hub/context.ts'
+import { FakeSocket } from './fakes.ts'
+
+/** A logger that says nothing. */
+export const silent: Log = { debug () {}, info () {}, warn () {}, error () {} }
+
+/** The hooks of a hub whose host has given none. */
+export function bareHooks (more: Partial<Hooks> = {}): Hooks {
+  return { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer', ...more }
+}
+
+/** Bounds of a hub that stands without Fastify: it times nobody. */
+export function bareSettings ({ limits, ...more }: Partial<Omit<Settings, 'limits'>> & { limits?: Partial<Settings['limits']> } = {}): Settings {
+  return {
+    heartbeat: false,
+    notice: 0,
+    limits: { connections: 100, topics: 100, info: 100, pending: 16, work: 100, badFrames: 10, handshake: 10_000, ...limits },
+    address: { connections: undefined, rate: { capacity: 1_000, per: 1_000 }, rateIsGiven: false },
+    drain: { timeout: 20, batch: 500, interval: 50 },
+    deflate: undefined,
+    ...more
+  }
+}
+
+/** A socket with events; `gone` is what ws does when the connection has closed. */
+export class LiveSocket extends FakeSocket {
+  readonly events = new EventEmitter()
+  override on (event?: string, listener?: (...args: any[]) => void): void { this.events.on(event!, listener!) }
+  receive (frame: unknown): void { this.events.emit('message', Buffer.from(JSON.stringify(frame)), false) }
+  gone (code = 1006): void {
+    this.readyState = 3
+    this.events.emit('close', code, Buffer.alloc(0))
+  }
+}
