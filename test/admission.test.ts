@@ -118,6 +118,6 @@ t.test('only so many are held to be told that there is no room; the next is refu
   t.match((await join(t, `${url}/rooms/two`)).hello, { topic: 'two' })
 
   // 5 s after they were told they are cut.
-  await until(() => rooms.stats().connections === 2, 20_000)
+  await until(() => rooms.stats().connections === 2)
   t.same(await (await connect(t, `${url}/rooms/one`)).closed, { code: 4102, reason: 'room_full' })
 })

@@ -115,7 +115,7 @@ async function joinMute (t: Test, url: string, path: string): Promise<{ socket: 
   socket.on('data', chunk => { text += chunk.toString('latin1') })
   await once(socket, 'connect')
   socket.write(`GET ${path} HTTP/1.1\r\nHost: ${url}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`)
-  await until(() => text.includes('"hello"'), 10_000)
+  await until(() => text.includes('"hello"'))
   return { socket, text: () => text }
 }
 

@@ -54,7 +54,7 @@ t.test('new credentials take the place of the old ones', async t => {
   t.ok(left > hour - 10_000 && left <= hour, String(left))
   t.same(sessions[0]!.expires, new Date(expires))
   t.same(tokens, [JSON.stringify({ user: 'ann', expires })])
-  await until(() => Date.now() > old.getTime() + 300, 5_000)
+  await until(() => Date.now() > old.getTime() + 300)
   t.match(await client.ask({ type: 'message', data: 1 }), { ok: true }, 'it outlives what it came with')
   t.equal(app.rooms.stats().expired, 0)
 })
@@ -72,7 +72,7 @@ t.test('credentials without an end make a session without one', async t => {
   const old = sessions[0]!.expires!.getTime()
   t.same(await client.ask(auth({ user: 'ann' }), 1), { type: 'ack', ref: 1, ok: true }, 'no data')
   t.equal(sessions[0]!.expires, undefined)
-  await until(() => Date.now() > old + 300, 5_000)
+  await until(() => Date.now() > old + 300)
   t.match(await client.ask({ type: 'ping' }), { ok: true })
 })
 

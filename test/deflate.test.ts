@@ -73,7 +73,7 @@ t.test('in one turn compressed messages, plain ones and private ones keep their 
       for (const { session } of members) app.rooms.send(session, { text })
     }
     const textOf = (frame: string): string | undefined => mode === 'rooms.raw' ? JSON.parse(frame).text : JSON.parse(frame).data?.text
-    await until(() => clients.every(({ received }) => received.map(textOf).filter(Boolean).length === texts.length), 10_000)
+    await until(() => clients.every(({ received }) => received.map(textOf).filter(Boolean).length === texts.length))
     for (const { received } of clients) t.same(received.map(textOf).filter(Boolean), texts)
   }
 })

@@ -35,7 +35,7 @@ async function serve (t: Test, options: AnyOptions = {}, prepare: (app: FastifyI
     /** Nothing may be left of anybody. */
     async empties (...members: Joined[]): Promise<void> {
       for (const member of members) await member.close()
-      await until(() => app.rooms.stats().connections === 0, 10_000)
+      await until(() => app.rooms.stats().connections === 0)
       t.match(app.rooms.stats(), { connections: 0, topics: 0, members: 0, queuedBytes: 0 })
       t.same(stray, [])
     }
@@ -107,7 +107,7 @@ t.test('whatever a hook throws or rejects with, it is an answer to the one it wa
       const leaver = await join(t, `${url}/rooms/other`, { headers })
       failing = 'onLeave'
       const closed = leaver.close()
-      await until(() => app.rooms.stats().connections === 2, 10_000)
+      await until(() => app.rooms.stats().connections === 2)
       failing = 'onError'
       return (await closed).code
     }
@@ -238,13 +238,13 @@ t.test('a hook may let everybody go, come, speak and leave, wherever it is calle
       const actor = await connect(t, `${url}/rooms/news?user=actor`)
       if (frame !== undefined) actor.send(frame)
       if (hook === 'onLeave') actor.socket.close()
-      await until(() => done.includes(hook), 10_000)
+      await until(() => done.includes(hook))
       t.equal((await watcher.next('message')).data, 'before', `${name} from ${hook}`)
       actor.socket.terminate()
       watcher.socket.close()
       const { code } = await watcher.closed
       if (![1005, 4005].includes(code)) t.fail(`${name} from ${hook}: the other is closed with ${code}`)
-      await until(async () => (await rooms.count('news')) === 0, 10_000)
+      await until(async () => (await rooms.count('news')) === 0)
     }
     t.same([...done].sort(), ['direct', 'onError', 'onInvalid', 'onJoin', 'onLeave', 'onMessage', 'presence', 'publish'], name)
     await rooms.broadcast('other', 'still here')
@@ -291,7 +291,7 @@ t.test('the app may be closed from anywhere, twice, and hooks that never settle 
       await before
     }
     if (where === 'drain first') closed.push(rooms.drain(), rooms.drain(), app.close())
-    await until(() => closed.length > 0, 10_000)
+    await until(() => closed.length > 0)
     await Promise.all(closed)
     t.same(await other.closed, { code: 1001, reason: 'going_away' }, where)
     if (where === 'between two broadcasts') t.same(other.received.map(text => JSON.parse(text)).filter(({ type }) => type === 'message').map(({ data }) => data), ['before', 'after'])

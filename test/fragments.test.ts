@@ -30,7 +30,7 @@ for (const hosted of [false, true]) {
       t.match(await ann.ask({ type: 'message', data: n }), { ok: true })
       t.match(await bob.next('message'), { data: n })
     }
-    await until(() => left.length === 1, 20_000)
+    await until(() => left.length === 1)
     t.match(left, [{ code: 1008 }])
     t.ok(hostile.text().endsWith(Buffer.of(0x88, 2, 1008 >> 8, 1008 & 0xff).toString('latin1')), 'and it was told so')
     t.equal(await app.rooms.count('news'), 2)

@@ -26,7 +26,7 @@ t.teardown(() => { unsubscribe('fastify-rooms:refused', tell) })
 /** Waits until these were refused, and nothing else. */
 async function expect (t: Test, rooms: any, refusals: Partial<Record<Refusal, number>>): Promise<void> {
   const total = (counts: object): number => Object.values(counts).reduce((sum, count) => sum + count, 0)
-  await until(() => total(counted(rooms)) >= total(refusals), 8_000)
+  await until(() => total(counted(rooms)) >= total(refusals))
   t.same(counted(rooms), refusals)
   const events: Partial<Record<Refusal, number>> = {}
   for (const event of told) if (event.rooms === rooms) events[event.reason] = (events[event.reason] ?? 0) + 1

@@ -21,7 +21,7 @@ async function rawStatus (t: Test, url: string, path: string, upgrade = false): 
   await once(socket, 'connect')
   const headers = upgrade ? 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n' : 'Connection: close\r\n'
   socket.write(`GET ${path} HTTP/1.1\r\nHost: ${url}\r\n${headers}\r\n`)
-  await until(() => /^HTTP\/1\.1 \d{3}/.test(text), 8_000)
+  await until(() => /^HTTP\/1\.1 \d{3}/.test(text))
   return Number(text.slice(9, 12))
 }
 

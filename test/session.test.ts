@@ -97,7 +97,7 @@ t.test('send waits while the bytes wait, and goes on when the peer reads again',
   await pending
   await until(() => session.connection.bufferedBytes === 0)
   await session.send('after')
-  await until(() => client.received.at(-1) === '{"type":"direct","data":"after"}', 10_000)
+  await until(() => client.received.at(-1) === '{"type":"direct","data":"after"}')
 })
 
 t.test('send waits as well where the room has sent something in the same turn', async t => {

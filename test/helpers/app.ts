@@ -132,8 +132,8 @@ export async function refused (url: string, protocols: string | string[] = [], o
   })
 }
 
-/** Waits until something holds; fails the test by a rejection after two seconds. */
-export async function until (holds: () => boolean | Promise<boolean>, milliseconds = 2_000): Promise<void> {
+/** Waits until something holds; fails the test by a rejection after 20 seconds, unless told otherwise. */
+export async function until (holds: () => boolean | Promise<boolean>, milliseconds = 20_000): Promise<void> {
   const deadline = Date.now() + milliseconds
   while (!await holds()) {
     if (Date.now() > deadline) throw new Error(`it does not hold within ${milliseconds} ms: ${holds}`)

@@ -79,7 +79,7 @@ for (const [way, options, through] of [
     client.resume()
     await one
     t.equal(connection.bufferedBytes, 0)
-    await until(() => received.length === sent, 10_000)
+    await until(() => received.length === sent)
   })
 
   t.test(`drained rejects where the connection closes first: ${way}`, async t => {
