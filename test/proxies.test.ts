@@ -65,9 +65,9 @@ const json = { 'content-type': 'application/json' }
 
 const proxies = [
   // Short timeouts, so that a quiet connection would be cut within the test.
-  { proxy: 'nginx', start: startNginx, short: { 'proxy_read_timeout 60s': 'proxy_read_timeout 1s' }, tooLarge: [413], cut: { client: [1006], server: [1006] } },
+  { proxy: 'nginx', start: startNginx, short: { 'proxy_read_timeout 60s': 'proxy_read_timeout 3s' }, tooLarge: [413], cut: { client: [1006], server: [1006] } },
   // It says goodbye to both sides. What it sends to the server is not masked (RFC 6455 5.1), which is 1002; a body that is too large is a failure of its own to it. Later versions may know better.
-  { proxy: 'caddy', start: startCaddy, short: { 'read_header 10s': 'read_header 1s', 'read_body 10s': 'read_body 1s' }, tooLarge: [413, 502], cut: { client: [1001], server: [1001, 1002] } }
+  { proxy: 'caddy', start: startCaddy, short: { 'read_header 10s': 'read_header 3s', 'read_body 10s': 'read_body 3s' }, tooLarge: [413, 502], cut: { client: [1001], server: [1001, 1002] } }
 ] as const
 
 for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
@@ -131,7 +131,7 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
     const client = await join(t, proxy)
     let pings = 0
     client.socket.on('ping', () => { pings++ })
-    await until(() => pings > 12, patience)
+    await until(() => pings > 16, patience)
     await app.rooms.broadcast('news', 'still here')
     t.equal((await client.next('message')).data, 'still here')
   })
