@@ -145,7 +145,7 @@ t.test('a join that is refused after the upgrade is counted once, by its reason'
 })
 
 t.test('a join whose credentials end before hello is counted as unauthorized', async t => {
-  const { rooms, url } = await serve(t, { identify: () => ({ user: 'anna', expires: (Date.now() + 200) / 1_000 }), onJoin: () => new Promise(() => {}) })
+  const { rooms, url } = await serve(t, { identify: () => ({ user: 'anna', expires: (Date.now() + 1_500) / 1_000 }), onJoin: () => new Promise(() => {}) })
   t.equal((await (await connect(t, `${url}/rooms/news`)).closed).code, 4300)
   await expect(t, rooms, { unauthorized: 1 })
 })
