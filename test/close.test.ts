@@ -249,7 +249,7 @@ t.test('a join under way when the app drains is refused with 1001', async t => {
 t.test('after a crowd has come and gone in every way there is, nothing is left', async t => {
   let n = 0
   const { rooms, url } = await serve(t, {
-    limits: { handshake: 100, pending: 2 },
+    limits: { handshake: 1_000, pending: 2 },
     onJoin: async (session, request) => {
       const how = Number(request.headers['x-how'])
       if (how === 1) return false

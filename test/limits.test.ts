@@ -136,7 +136,7 @@ t.test('before hello the same bound holds', async t => {
 t.test('an onJoin that never settles is ended with 4100, and one that settles too late is told of the end', async t => {
   let late = (): void => {}
   const { rooms, url, left } = await serve(t, {
-    limits: { handshake: 100 },
+    limits: { handshake: 500 },
     onJoin: session => session.topic === 'news' || new Promise<void>(resolve => { late = resolve })
   })
   const other = await join(t, `${url}/rooms/news`)

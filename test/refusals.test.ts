@@ -117,7 +117,7 @@ t.test('a join that is refused after the upgrade is counted once, by its reason'
   }
   const { rooms, url } = await serve(t, {
     topics: { ...Object.fromEntries(Object.keys(ends).map(topic => [topic, {}])), duel: { limits: { members: 1 } }, news: {}, held: { publish: true, limits: { payload: 10 } } },
-    limits: { connections: 3, topics: 2, handshake: 300 },
+    limits: { connections: 3, topics: 2, handshake: 1_000 },
     onJoin: session => session.topic === 'held' ? new Promise(() => {}) : ends[session.topic]?.(session),
     onError: () => {}
   })

@@ -105,7 +105,7 @@ t.test('a request in flight when the app closes is answered, however long its ha
 })
 
 t.test('the body of a broadcast ends within limits.handshake, or it is answered with 408 and its connection closed', async t => {
-  const app = await createRooms(t, { limits: { handshake: 200 } } satisfies AnyOptions)
+  const app = await createRooms(t, { limits: { handshake: 500 } } satisfies AnyOptions)
   app.post('/own', async () => 1)
   const url = await listen(app)
   const member = await join(t, `${url}/rooms/news`)
@@ -116,7 +116,7 @@ t.test('the body of a broadcast ends within limits.handshake, or it is answered 
   await until(() => peers.every(peer => peer.closed()), soon)
   for (const peer of peers) {
     t.match(peer.text(), /^HTTP\/1\.1 408 /)
-    t.match(JSON.parse(peer.text().split('\r\n\r\n')[1]!), { statusCode: 408, code: 'FST_ROOMS_BODY_TIMEOUT', message: 'the body did not come within 200 ms' })
+    t.match(JSON.parse(peer.text().split('\r\n\r\n')[1]!), { statusCode: 408, code: 'FST_ROOMS_BODY_TIMEOUT', message: 'the body did not come within 500 ms' })
   }
   t.match(app.rooms.stats().refusals, { handshake: 2, badRequest: 0 })
   t.notOk(host.closed(), 'routes of the host are the host\'s to time')
@@ -125,13 +125,13 @@ t.test('the body of a broadcast ends within limits.handshake, or it is answered 
   const whole = await dial(t, url, body.replace('100', '1').replace('{"a', '1'))
   await until(() => whole.text().includes('"local":1'))
   t.match(await member.next('message'), { data: 1 })
-  await new Promise(resolve => setTimeout(resolve, 400))
+  await new Promise(resolve => setTimeout(resolve, 1_000))
   t.notOk(whole.closed(), 'a connection lives on when its requests have ended')
 })
 
 t.test('a body that a hook of the host reads in our place, or that nobody reads, is cut', async t => {
   const app = await createRooms(t, {
-    limits: { handshake: 200 },
+    limits: { handshake: 500 },
     routes: { broadcast: { preParsing: async (_request, _reply, payload) => payload.pipe(new PassThrough()) } }
   })
   const url = await listen(app)
@@ -146,7 +146,7 @@ for (const [who, refuse] of [['the app', (app: FastifyInstance, no: () => never)
     const no = (): never => { throw Object.assign(new Error('no'), { statusCode: 401 }) }
     const app = createApp(t)
     refuse(app, no)
-    await app.register(plugin, { prefix: '/rooms', limits: { handshake: 200 }, routes: { broadcast: { onRequest: async () => { no() } } } })
+    await app.register(plugin, { prefix: '/rooms', limits: { handshake: 500 }, routes: { broadcast: { onRequest: async () => { no() } } } })
     const url = await listen(app)
     const peers = [await dial(t, url, body), await dial(t, url, body)]
     const trickle = setInterval(() => { peers[1]!.socket.write(' ') }, 20)
@@ -155,7 +155,7 @@ for (const [who, refuse] of [['the app', (app: FastifyInstance, no: () => never)
     for (const peer of peers) t.match(peer.text(), /^HTTP\/1\.1 401 /)
     const whole = await dial(t, url, body.replace('100', '3'))
     await until(() => whole.text().includes('401'))
-    await new Promise(resolve => setTimeout(resolve, 400))
+    await new Promise(resolve => setTimeout(resolve, 1_000))
     t.notOk(whole.closed(), 'one that has come keeps its connection')
   })
 }
