@@ -251,6 +251,8 @@ t.test('a send is awaited to its end, however much the host lets a socket hold',
 })
 
 t.test('an upgrade has all of limits.handshake', async t => {
-  const { url } = await serve(t, { limits: { handshake: 2_000 }, authorize: () => new Promise<boolean>(resolve => setTimeout(() => { resolve(true) }, 1_700)) })
-  await join(t, `${url}/rooms/news`)
+  const { url } = await serve(t, { limits: { handshake: 400 }, authorize: () => new Promise(() => {}) })
+  const begin = performance.now()
+  await t.rejects(join(t, `${url}/rooms/news`))
+  t.ok(performance.now() - begin >= 400, String(performance.now() - begin))
 })
