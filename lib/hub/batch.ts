@@ -1,3 +1,5 @@
+import { kept } from './text-frame.ts'
+
 /** What one member gets of a batch, in order: frames of the batch from one place to another, and frames of its own. */
 type Piece = Buffer | { from: number, to: number }
 
@@ -9,6 +11,7 @@ export class Batch {
   readonly #others: number[] = []
   #bytes: number
   #whole: Buffer | undefined
+  #kept: Buffer | undefined
 
   constructor (first: Buffer) {
     this.frames = [first]
@@ -23,13 +26,19 @@ export class Batch {
     this.#starts.push(this.#bytes)
     this.#bytes += frame.length
     this.frames.push(frame)
-    this.#whole = undefined
+    this.#whole = this.#kept = undefined
   }
 
   /** All frames as they go onto the wire. */
   get whole (): Buffer {
     this.#whole ??= Buffer.concat(this.frames, this.#bytes)
     return this.#whole
+  }
+
+  /** The same for those with whom it waits: one copy for all of them, where one is made. */
+  get kept (): Buffer {
+    this.#kept ??= kept(this.whole)
+    return this.#kept
   }
 
   /** The last frame is no message. */

@@ -4,7 +4,7 @@ import type { Connection as PublicConnection, Mode } from '../../types/index.ts'
 import { asError } from '../errors.ts'
 import type { Batch, View } from './batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
-import { payloadOf } from './text-frame.ts'
+import { kept, payloadOf } from './text-frame.ts'
 
 /** What is used of a `ws` WebSocket. */
 export interface WebSocketLike {
@@ -148,14 +148,14 @@ export class Connection implements PublicConnection {
     else {
       this.waitingFrames++
       this.#taken ??= () => { this.waitingFrames-- }
-      this.#write(frame, this.#taken)
+      this.#write(kept(frame), this.#taken)
     }
   }
 
-  /** What everybody in a room gets, in one write. */
-  sendBatch (batch: Batch): void {
+  /** What everybody in a room gets, in one write. @param waits - behind what waits already */
+  sendBatch (batch: Batch, waits: boolean): void {
     if (!this.#takes()) return
-    if (this.#direct !== undefined) this.#write(batch.whole)
+    if (this.#direct !== undefined) this.#write(waits ? batch.kept : batch.whole)
     else this.#sendEach(batch.frames)
   }
 
@@ -167,7 +167,7 @@ export class Connection implements PublicConnection {
       return
     }
     const bytes = view.bytes()
-    if (bytes !== undefined) this.#write(bytes)
+    if (bytes !== undefined) this.#write(this.#direct.writableLength > 0 ? kept(bytes) : bytes)
   }
 
   /** Several frames of its own, in one write. */

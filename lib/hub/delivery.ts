@@ -3,7 +3,7 @@ import { messageHead, tailEnd, tailStart, withKey } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { Deflate } from './deflate.ts'
 import { encodingOf, encodings, type Encoding } from './encoding.ts'
-import { textFrame, textFrameOf } from './text-frame.ts'
+import { kept, textFrame, textFrameOf } from './text-frame.ts'
 
 /** A private or public payload in raw mode: its JSON, or on a topic without a schema a string as its text. */
 export function rawText (json: string, untyped: boolean): string {
@@ -58,6 +58,7 @@ export class Delivery {
   readonly #untyped: boolean
   readonly #deflate: Deflate | undefined
   readonly #frames: (Buffer | undefined)[] = [undefined, undefined, undefined, undefined]
+  #isKept = false
 
   constructor (publication: Publication, position: Position | undefined, untyped: boolean, deflate?: Deflate) {
     this.publication = publication
@@ -76,8 +77,14 @@ export class Delivery {
 
   /** The complete WebSocket frame, header included. */
   frame (encoding: Encoding): Buffer {
-    this.#frames[encoding] ??= this.#make(encoding)
+    this.#frames[encoding] ??= this.#isKept ? kept(this.#make(encoding)) : this.#make(encoding)
     return this.#frames[encoding]
+  }
+
+  /** Somebody will have it for long: what frames there are go, and others take no more memory than theirs. */
+  keep (): void {
+    this.#isKept = true
+    this.#frames.fill(undefined)
   }
 
   #make (encoding: Encoding): Buffer {

@@ -55,6 +55,7 @@ export class Newest {
 
   put (value: Value): void {
     const { key } = value.delivery.publication
+    value.delivery.keep()
     const before = this.#values.get(key)
     if (before !== undefined) {
       this.bytes -= sizeOf(before.delivery)

@@ -206,7 +206,7 @@ export class Room {
           behind.push(this.members[i]!)
           continue
         }
-        if (view === undefined) connection.sendBatch(batch)
+        if (view === undefined) connection.sendBatch(batch, waiting > 0)
         else sendView(connection, view)
       }
     } finally {

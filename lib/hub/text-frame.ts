@@ -47,6 +47,17 @@ export function compressedFrame (payload: Buffer): Buffer {
   return frame
 }
 
+/**
+ * The same bytes for somebody who keeps them long: Node.js cuts small Buffers out of slabs of 8 KiB (`Buffer.poolSize`), each of which lives
+ * as long as the last of them. No copy where they are half of their memory, or more.
+ */
+export function kept (bytes: Buffer): Buffer {
+  if (bytes.buffer.byteLength <= 2 * bytes.length) return bytes
+  const copy = Buffer.allocUnsafeSlow(bytes.length)
+  bytes.copy(copy)
+  return copy
+}
+
 /** The payload in a frame. No copy. */
 export function payloadOf (frame: Buffer): Buffer {
   const length = frame[1]!

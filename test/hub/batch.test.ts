@@ -38,6 +38,16 @@ t.test('a batch that was asked for grows all the same', async t => {
   t.equal(batch.slice(1, 2).toString(), 'b')
 })
 
+t.test('for those with whom it waits there is one copy, outside of the pool', async t => {
+  const batch = batchOf('a', 'b')
+  const { kept } = batch
+  t.equal(kept.toString(), 'ab')
+  t.equal(kept.buffer.byteLength, 2)
+  t.equal(batch.kept, kept)
+  batch.push(frame('c'))
+  t.equal(batch.kept.toString(), 'abc')
+})
+
 t.test('slices are by frame, and share the bytes of the batch', async t => {
   const batch = batchOf('a', 'bc', 'def')
   const places = [[0, 0, ''], [0, 1, 'a'], [0, 3, 'abcdef'], [1, 2, 'bc'], [1, 3, 'bcdef'], [2, 3, 'def'], [3, 3, '']] as const

@@ -49,14 +49,14 @@ for (const [way, options, through] of [
     view.catchUp()
     const whole = ['b1', 'ü'.repeat(100), 'x'.repeat(70_000), 'last']
     connection.send(frame('first'))
-    connection.sendBatch(batch)
+    connection.sendBatch(batch, false)
     connection.ping(1)
     connection.sendView(view)
     connection.sendView(new View(batch, batch.length))
     connection.send(frame(''))
     const closed = once(client, 'close')
     connection.close(4005, 'kicked')
-    for (const late of [() => { connection.send(frame('late')) }, () => { connection.sendBatch(batch) }, () => { connection.sendView(view) }]) late()
+    for (const late of [() => { connection.send(frame('late')) }, () => { connection.sendBatch(batch, false) }, () => { connection.sendView(view) }]) late()
     const [code, reason] = await closed
     t.same(received, ['first', ...whole, ...whole.slice(1, 3), 'own', 'last', ''])
     t.same([code, reason.toString()], [4005, 'kicked'])
@@ -115,6 +115,24 @@ t.test('a wait that is over is followed by another', async t => {
   t.same([transport.listenerCount('drain'), transport.listenerCount('close')], [new Socket().listenerCount('drain'), new Socket().listenerCount('close')], 'it leaves no listeners')
 })
 
+t.test('what waits behind something else does not keep the pool of Node.js alive', async t => {
+  const batch = new Batch(frame('one'))
+  batch.push(frame('two'))
+  const part = new View(batch, 1)
+  part.catchUp()
+  for (const waits of [false, true]) {
+    const transport = new FakeTransport()
+    Object.defineProperty(transport, 'writableLength', { value: Number(waits) })
+    const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
+    connection.send(frame('own'))
+    connection.sendBatch(batch, waits)
+    connection.sendView(part)
+    const sizes = transport.written.map(bytes => bytes.buffer.byteLength > 2 * bytes.length)
+    t.same(sizes, Array(3).fill(!waits), waits ? 'it waits' : 'it does not')
+    t.same(transport.written.map(bytes => bytes.toString()), [frame('own'), batch.whole, batch.slice(1, 2)].map(String))
+  }
+})
+
 t.test('one write goes straight to TCP, and through ws only where it must', async t => {
   const batch = new Batch(frame('1'))
   batch.push(frame('2'))
@@ -122,7 +140,7 @@ t.test('one write goes straight to TCP, and through ws only where it must', asyn
   view.add(frame('own'))
   const say = (connection: Connection): void => {
     connection.send(frame('0'))
-    connection.sendBatch(batch)
+    connection.sendBatch(batch, false)
     connection.sendView(view)
   }
   const straight = { socket: new FakeSocket(), transport: new FakeTransport() }

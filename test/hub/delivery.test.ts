@@ -21,6 +21,19 @@ t.test('a publication knows where its payload stands, in bytes', async t => {
   t.equal(payloadOf(without.frame(1)).toString(), '"ü"', 'typed: with quotes')
 })
 
+t.test('a delivery that is kept takes no more memory than its frames', async t => {
+  const delivery = fakeDelivery('1')
+  t.ok(delivery.frame(0).buffer.byteLength > 100, 'a piece of the pool')
+  const text = delivery.frame(0).toString()
+  delivery.keep()
+  t.equal(delivery.frame(0).toString(), text)
+  for (const encoding of [0, 1] as const) {
+    const frame = delivery.frame(encoding)
+    t.ok(frame.buffer.byteLength <= 2 * frame.length)
+    t.equal(delivery.frame(encoding), frame)
+  }
+})
+
 t.test('raw mode gives a string of an untyped topic as its text, and other JSON as it is', async t => {
   t.equal(rawText('"a\\nb\\u00e4"', true), 'a\nbä')
   t.equal(rawText('""', true), '')

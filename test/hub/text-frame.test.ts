@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import t from 'tap'
 import * as ws from 'ws'
-import { payloadOf, textFrame } from '../../lib/hub/text-frame.ts'
+import { kept, payloadOf, textFrame, textFrameOf } from '../../lib/hub/text-frame.ts'
 
 /** Exported, but not typed. */
 const { Receiver } = ws as unknown as { Receiver: new (options: { isServer: boolean }) => Writable }
@@ -63,4 +63,16 @@ t.test('frames one after the other are as many messages', async t => {
   const lengths = [0, 3, 125, 126, 65_535, 65_536, 1]
   const messages = await receive(Buffer.concat(lengths.map(length => textFrame('', Buffer.alloc(length, 'z')))))
   t.same(messages.map(({ text }) => text.length), lengths)
+})
+
+t.test('what is kept long keeps no more than twice its bytes alive', async t => {
+  for (const length of [1, 100, 3_000, 70_000]) {
+    const bytes = textFrameOf('x'.repeat(length))
+    const copy = kept(bytes)
+    t.ok(copy.equals(bytes))
+    t.ok(copy.buffer.byteLength <= 2 * copy.length, `${copy.length} bytes in ${copy.buffer.byteLength}`)
+    t.equal(kept(copy), copy, 'once is enough')
+  }
+  const most = Buffer.allocUnsafeSlow(1_000).subarray(0, 500)
+  t.equal(kept(most), most)
 })
