@@ -2,12 +2,13 @@ import { kSession } from '../symbols.ts'
 import type { WebSocketLike } from './connection.ts'
 import type { HubContext } from './context.ts'
 import { receive, receiveControl } from './incoming.ts'
+import { stopAtViolation, type Receiver } from './receiver.ts'
 import { countRefusal } from './refusals.ts'
 import type { MemberSession } from './session.ts'
 import { violationCode } from './violations.ts'
 
-/** A WebSocket, and whose it is. */
-export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession }
+/** A WebSocket, and whose it is. Where it has no receiver, it is none of ws. */
+export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession, readonly _receiver?: Receiver }
 
 /** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
 function closeAfterBatch (this: MemberSocket, code: number, reason: string): void {
@@ -21,6 +22,7 @@ export function listenTo (socket: MemberSocket, hub: HubContext, session: Member
   const { connection } = session
   socket[kSession] = session
   socket.close = closeAfterBatch
+  if (socket._receiver !== undefined) stopAtViolation(socket._receiver)
   socket.on('message', (data, isBinary) => { receive(hub, session, data, isBinary) })
   socket.on('ping', () => { receiveControl(hub, session) })
   // One that nobody has asked for.

@@ -1,0 +1,44 @@
+import { once } from 'node:events'
+import { constants, deflateRawSync } from 'node:zlib'
+import t from 'tap'
+import { createRooms, join, listen, until } from './helpers/app.ts'
+import { clientFrame, joinMute, type MutePeer } from './helpers/wire.ts'
+
+const offer = 'sec-websocket-extensions: permessage-deflate\r\n'
+/** An invalid close frame: 1005 is never sent. */
+const violation = clientFrame(8, Buffer.of(0x03, 0xed))
+
+/** A message that is compressed. */
+function compressed (text: string): Buffer {
+  const frame = clientFrame(1, deflateRawSync(text, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4))
+  frame[0]! |= 0x40
+  return frame
+}
+
+/** Three chunks for the server: the two behind the first come while that is worked on. */
+async function writeBehind (peer: MutePeer, first: Buffer): Promise<void> {
+  peer.socket.setNoDelay(true)
+  for (const bytes of [first, violation, Buffer.from('any bytes')]) {
+    peer.socket.write(bytes)
+    await new Promise(resolve => setTimeout(resolve, 3))
+  }
+}
+
+t.test('what comes behind a violation ends nothing but its connection, while messages are inflated', async t => {
+  const left: number[] = []
+  const app = await createRooms(t, { websocket: { options: { perMessageDeflate: true } }, onLeave: (_session, { code }) => { left.push(code) } })
+  const url = await listen(app)
+  const other = await join(t, `${url}/rooms/news`)
+  const frame = compressed(JSON.stringify({ type: 'message', data: 'a'.repeat(60_000) }))
+  for (let n = 1; n <= 3; n++) {
+    const peer = await joinMute(t, `${url}/rooms/news`, offer)
+    await until(() => peer.text().includes('"hello"'))
+    await writeBehind(peer, Buffer.concat(Array.from({ length: Math.floor(15_000 / frame.length) }, () => frame)))
+    if (!peer.socket.destroyed) await once(peer.socket, 'close')
+    await until(() => left.length === n)
+    t.equal(left.at(-1), 1002)
+    t.ok(peer.text().includes('\x88\x02\x03\xea'), 'as the peer was told')
+  }
+  t.match(await other.ask({ type: 'ping' }), { ok: true })
+  t.match((app.rooms as any).stats(), { members: 1, refusals: { protocol: 3 } })
+})
