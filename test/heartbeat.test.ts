@@ -104,8 +104,9 @@ t.test('a peer that says goodbye and holds on to its connection is out of its ro
   const peer = await joinMute(t, `${url}/rooms/news`)
   await until(async () => await rooms.count('news') === 1)
   peer.socket.allowHalfOpen = true // the end of the other side is not answered by its own
-  peer.send(8, Buffer.from([0x03, 0xe8]))
+  peer.send(8, Buffer.from([0x0f, 0xa7, ...Buffer.from('enough')]))
   await until(async () => await rooms.count('news') === 0)
-  t.match(left, [{ code: 1006, reason: '' }])
+  t.match(left, [{ code: 4007, reason: 'enough' }])
   t.match(rooms.stats(), { silent: 0, connections: 1 })
+  await until(() => rooms.stats().connections === 0)
 })

@@ -12,7 +12,7 @@ export interface HeartbeatSettings {
   handshake: number
   /** A join took too long. */
   late (session: MemberSession): void
-  /** A peer has said goodbye, or broken the protocol, and holds on to its connection. */
+  /** A peer has ended its side without a word, and its connection stands. */
   gone (session: MemberSession): void
   /** A peer did not answer. */
   silent (session: MemberSession): void

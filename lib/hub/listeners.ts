@@ -22,7 +22,16 @@ export function listenTo (socket: MemberSocket, hub: HubContext, session: Member
   const { connection } = session
   socket[kSession] = session
   socket.close = closeAfterBatch
-  if (socket._receiver !== undefined) stopAtViolation(socket._receiver)
+  const receiver = socket._receiver
+  if (receiver !== undefined) {
+    stopAtViolation(receiver)
+    // By now ws has answered. Its connection may stand for some time yet, and it is no member meanwhile.
+    receiver.on('conclude', (code, reason) => {
+      if (session.state === 'closed') return
+      connection.closes()
+      hub.end(session, { code, reason: reason.toString(), by: 'peer' })
+    })
+  }
   socket.on('message', (data, isBinary) => { receive(hub, session, data, isBinary) })
   socket.on('ping', () => { receiveControl(hub, session) })
   // One that nobody has asked for.

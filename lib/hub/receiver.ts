@@ -4,6 +4,8 @@ type Done = (error?: Error) => void
 export interface Receiver {
   readonly errored: Error | null
   _write (chunk: Buffer, encoding: BufferEncoding, done: Done): void
+  /** The peer's close frame: its code, 1005 where it gave none. */
+  on (event: 'conclude', listener: (code: number, reason: Buffer) => void): unknown
 }
 
 /**

@@ -261,7 +261,7 @@ t.test('to a connection that is to be closed for not reading nothing more is que
   t.same(socket.sent, ['1'])
 })
 
-t.test('a peer that has begun to close and holds on to its connection is out at once, and cut after 5 s', async t => {
+t.test('a peer that has ended its side without a close frame and holds on to its connection is out at the next look, and cut after 5 s', async t => {
   const peer = fakeMember('peer')
   const beats = beat([peer], false)
   peer.socket.readyState = 2
