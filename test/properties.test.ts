@@ -201,7 +201,7 @@ const rounding = 1e-6
 
 t.test('of a bucket no more is served in any stretch of time than it holds and what flows into it', async t => {
   holds(t, fc.property(rate, pauses, (rate, pauses) => {
-    const bucket: Bucket = { tokens: rate.capacity, filledAt: 0 }
+    const bucket: Bucket = { tokens: rate.capacity, filledAt: 0, creditedUntil: 0 }
     const served: number[] = []
     let now = 0
     for (const pause of pauses) {
@@ -214,7 +214,7 @@ t.test('of a bucket no more is served in any stretch of time than it holds and w
 
 t.test('a bucket is as full as one that is filled drop by drop', async t => {
   holds(t, fc.property(rate, pauses, (rate, pauses) => {
-    const bucket: Bucket = { tokens: rate.capacity, filledAt: 0 }
+    const bucket: Bucket = { tokens: rate.capacity, filledAt: 0, creditedUntil: 0 }
     let [tokens, now] = [rate.capacity, 0]
     return pauses.every(pause => {
       now += pause
@@ -229,7 +229,7 @@ t.test('a bucket is as full as one that is filled drop by drop', async t => {
 
 t.test('who asks no faster than the rate is always served, and who has stopped is served again', async t => {
   holds(t, fc.property(rate, fc.integer({ min: 1, max: 500 }), fc.integer({ min: 0, max: 300 }), ({ capacity, per }, count, floods) => {
-    const bucket: Bucket = { tokens: capacity, filledAt: 0 }
+    const bucket: Bucket = { tokens: capacity, filledAt: 0, creditedUntil: 0 }
     let now = 0
     for (let n = 0; n < count; n++) {
       now += per / capacity + rounding
@@ -245,7 +245,7 @@ t.test('who asks no faster than the rate is always served, and who has stopped i
 t.test('what is credited is what would have flowed in meanwhile, and no more', async t => {
   holds(t, fc.property(rate, fc.double({ min: -50, max: 50, noNaN: true }), fc.double({ min: 0, max: 3_000, noNaN: true }), fc.double({ min: 0, max: 3_000, noNaN: true }), (rate, tokens, pause, waited) => {
     const start = Math.min(tokens, rate.capacity)
-    const bucket: Bucket = { tokens: start, filledAt: 0 }
+    const bucket: Bucket = { tokens: start, filledAt: 0, creditedUntil: 0 }
     const plain = level(bucket, rate, pause)
     const beyond = credit(bucket, rate, pause, waited)
     const most = rate.capacity + waited * rate.capacity / rate.per

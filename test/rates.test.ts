@@ -230,6 +230,27 @@ t.test('nobody is punished for what was kept waiting while the server stood stil
   t.equal(rooms.stats().refusals.messages, 0)
 })
 
+t.test('what comes once all that had waited is through did not wait: after a pause, before hello', async t => {
+  const { url, rooms } = await serve(t, {
+    limits: { messages: 10, per: 1_000, pending: 1, handshake: 100_000 },
+    heartbeat: { interval: 400, timeout: 400 },
+    onJoin: session => session.topic === 'slow' ? new Promise<void>(resolve => { setTimeout(resolve, 2_000) }) : undefined,
+    onMessage: { '*': () => new Promise<void>(resolve => { setTimeout(resolve, 2_000) }) }
+  })
+  for (const topic of ['news', 'slow']) {
+    const client = await connect(t, `${url}/rooms/${topic}`)
+    client.send({ type: topic === 'news' ? 'message' : 'ping', ref: 'first', data: 1 })
+    t.match(await client.next('ack'), { ref: 'first', ok: true })
+    await new Promise(resolve => setTimeout(resolve, 1_000))
+    const before = rooms.stats().refusals.messages
+    for (let n = 0; n < 19; n++) client.send({ type: 'ping', ref: n })
+    let count = 0
+    for (let n = 0; n < 19; n++) if ((await client.next('ack')).ok) count++
+    t.equal(rooms.stats().refusals.messages - before, 19 - count)
+    t.ok(count < 16, `of 19 at once ${count} are served, and would be all of them with what flows in within two seconds`)
+  }
+})
+
 t.test('one connection is in one topic: joining another is no frame', async t => {
   const { url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
@@ -240,11 +261,12 @@ t.test('what was kept waiting of many members of one address is no more than the
   const hub = { stalledFor: () => 0 }
   const own = { capacity: 100, per: 1_000 }
   const now = performance.now()
-  const source = { rate: { capacity: 1_000, per: 1_000 }, tokens: 1_000, filledAt: now }
-  const paused = () => ({ connection: { withheld: 2_000 }, definition: { rate: own }, source, tokens: own.capacity, filledAt: now - 2_000, tooFast: false })
+  const source = { rate: { capacity: 1_000, per: 1_000 }, tokens: 1_000, filledAt: now, creditedUntil: 0 }
+  const paused = () => ({ connection: { withheld: 2_000 }, definition: { rate: own }, source, tokens: own.capacity, filledAt: now - 2_000, creditedUntil: 0, tooFast: false })
   const members = Array.from({ length: 1_000 }, paused)
   drawFor(hub as never, members[0] as never)
   t.ok(source.tokens > 1_150, 'one of them pays for nothing')
   for (const member of members.slice(1)) drawFor(hub as never, member as never)
   t.ok(source.tokens < 3_100, `and all of them find ${Math.round(source.tokens)}`)
+  t.ok(source.creditedUntil > now + 4_000 && source.creditedUntil < now + 60_000, 'and not for ever')
 })

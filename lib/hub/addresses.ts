@@ -56,7 +56,7 @@ export class Addresses {
     let source = this.#sources.get(key)
     if (source === undefined) {
       const rate = key === loopback ? this.#localRate : this.#rate
-      source = { key, rate, connections: 0, tokens: rate.capacity, filledAt: now }
+      source = { key, rate, connections: 0, tokens: rate.capacity, filledAt: now, creditedUntil: 0 }
       this.#sources.set(key, source)
     } else this.#empty.delete(source)
     source.connections++

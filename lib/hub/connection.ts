@@ -97,7 +97,7 @@ export class Connection implements PublicConnection {
   #written = 0
   #unsent = 0
   /** Kept by the heartbeat: `bytesRead` when it last looked, and when that changed. */
-  seenBytes = 0
+  seenBytes: number | undefined = undefined
   seenAt: number
   pingedAt = 0
   /** When the close frame was handed over; 0 before. */
@@ -105,6 +105,8 @@ export class Connection implements PublicConnection {
   readonly openedAt: number
   /** Milliseconds for which what the peer sent was left waiting, and which are not accounted for yet. */
   withheld = 0
+  /** When that was last added to; 0 where all that had waited has been read. */
+  withheldAt = 0
   #pausedAt = 0
 
   constructor (socket: WebSocketLike, transport: Transport | undefined, mode: Mode, address: string) {
@@ -234,8 +236,14 @@ export class Connection implements PublicConnection {
     // While reading was paused the peer could not be heard: its silence starts anew.
     const now = performance.now()
     this.heard(now)
-    this.withheld += now - this.#pausedAt
+    this.keptWaiting(this.#pausedAt, now)
     this.#socket.resume()
+  }
+
+  /** What the peer sent in between was left waiting, and can be read from now on. */
+  keptWaiting (from: number, now: number): void {
+    this.withheld += now - from
+    this.withheldAt = now
   }
 
   /** The peer lives. */

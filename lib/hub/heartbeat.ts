@@ -63,7 +63,8 @@ export class Heartbeat {
     this.#sweptAt = now
     for (const session of this.#links) {
       const { connection } = session
-      connection.withheld += late
+      if (late > 0) connection.keptWaiting(now - late, now)
+      else if (connection.withheldAt !== 0) this.#settle(session, now)
       if (connection.closingAt !== 0) {
         if (now - connection.closingAt >= closeTimeout) connection.terminate()
       } else if (!connection.isOpen) {
@@ -71,8 +72,19 @@ export class Heartbeat {
         this.#settings.gone(session)
       } else if (session.state === 'joining' && now - connection.openedAt >= handshake) this.#settings.late(session)
       else if (heartbeat !== false) this.#check(session, heartbeat, now, stalled)
+      else connection.seenBytes = connection.bytesRead
     }
     this.#settings.swept(now)
+  }
+
+  /** Where nothing was read since the last look, though it could be, what was kept waiting is through, and what comes now did not wait. */
+  #settle (session: MemberSession, now: number): void {
+    const { connection } = session
+    const since = now - connection.withheldAt
+    if (connection.isPaused || since < this.#every) return
+    if (connection.bytesRead === connection.seenBytes) connection.withheld = connection.withheldAt = session.creditedUntil = 0
+    // A frame that comes byte by byte keeps it no longer than it was.
+    else if (since >= connection.withheld) connection.withheld = 0
   }
 
   #check (session: MemberSession, { interval, timeout }: { interval: number, timeout: number }, now: number, stalled: boolean): void {

@@ -115,7 +115,7 @@ export function receiveHeld (hub: HubContext, session: MemberSession): void {
   const held = session.held!
   session.held = undefined
   if (session.connection.isPaused) session.connection.resume()
-  if (held.length > 0) session.connection.withheld = performance.now() - session.connection.openedAt
+  if (held.length > 0) session.connection.keptWaiting(session.connection.openedAt, performance.now())
   for (const { data, isBinary } of held) receive(hub, session, data, isBinary)
 }
 

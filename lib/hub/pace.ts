@@ -1,6 +1,6 @@
 import type { HubContext } from './context.ts'
 import type { MemberSession } from './session.ts'
-import { credit, draw } from './token-bucket.ts'
+import { credit, draw, left } from './token-bucket.ts'
 
 /** The limits that a frame can be over. */
 export type OverRate = 'messages' | 'addressMessages'
@@ -20,7 +20,9 @@ export function drawFor (hub: HubContext, session: MemberSession): OverRate | un
     const beyond = credit(session, rate, now, withheld)
     // What was kept waiting of many members at once is no more of their address than it might have sent meanwhile.
     const ceiling = source.rate.capacity * (1 + withheld / source.rate.per)
-    source.tokens = Math.max(source.tokens, Math.min(source.tokens + beyond, ceiling))
+    const tokens = left(source, source.rate, now)
+    source.tokens = Math.max(tokens, Math.min(tokens + beyond, ceiling))
+    source.creditedUntil = Math.max(source.creditedUntil, session.creditedUntil)
   }
   const own = draw(session, rate, now)
   const shared = draw(source, source.rate, now)

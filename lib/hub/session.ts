@@ -62,6 +62,7 @@ export class MemberSession implements Session<string, any> {
   /** The bucket that its frames draw from. */
   tokens: number
   filledAt: number
+  creditedUntil = 0
   /** Its last frame was refused, for there were too many. */
   tooFast = false
   /** Refused frames since the last good one. */

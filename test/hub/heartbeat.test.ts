@@ -220,9 +220,39 @@ t.test('a stall of the process is noted with every connection, since what it sen
   t.equal(beats.stalledFor(301), 101)
   t.equal(beats.stalledFor(1_200), 1_000)
   beats.stall(1_200)
+  t.same([one, two].map(({ session }) => session.connection.withheld), [1_000, 1_000])
   beats.run(1_400)
   t.equal(beats.stalledFor(1_450), 0, 'it turns again')
-  t.same([one, two].map(({ session }) => session.connection.withheld), [1_000, 1_000])
+})
+
+t.test('a wait is accounted for no more once nothing has come for one look, and never while reading is paused', async t => {
+  for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
+    for (const transport of [{ bytesRead: 0 }, {}]) {
+      const [quiet, reading, paused, slow] = [member('quiet', transport), member('reading'), member('paused'), member('slow')]
+      const beats = beat([quiet, reading, paused, slow], heartbeat)
+      beats.run(100)
+      at(150, () => { paused.session.connection.pause() })
+      beats.stall(1_200)
+      for (const { session } of [quiet, reading, paused, slow]) session.creditedUntil = 60_000
+      reading.session.connection.withheld = 0
+      const noted = () => [quiet, reading, paused, slow].map(({ session }) => [session.connection.withheld, session.creditedUntil])
+      const comes = () => {
+        reading.transport.bytesRead!++
+        slow.transport.bytesRead!++
+      }
+      beats.run(1_300, comes)
+      t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [1_000, 60_000]])
+      beats.run(2_200, comes)
+      t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [0, 60_000]], 'a frame that comes byte by byte keeps it no longer than it was')
+      beats.run(2_300)
+      t.same(noted(), [[0, 0], [0, 0], [1_000, 60_000], [0, 0]])
+      at(2_350, () => { paused.session.connection.resume() })
+      beats.run(2_400)
+      t.match(noted()[2], [3_200, 60_000], 'what has waited is still to be read')
+      beats.run(2_500)
+      t.same(noted()[2], [0, 0])
+    }
+  }
 })
 
 t.test('the time for which reading is paused is noted', async t => {

@@ -2,7 +2,7 @@ import t from 'tap'
 import { credit, draw, level, type Bucket } from '../../lib/hub/token-bucket.ts'
 
 const rate = { capacity: 10, per: 1_000 }
-const full = (): Bucket => ({ tokens: 10, filledAt: 0 })
+const full = (): Bucket => ({ tokens: 10, filledAt: 0, creditedUntil: 0 })
 
 /** How many of so many are served. */
 const served = (bucket: Bucket, count: number, now: number): number => Array.from({ length: count }, () => draw(bucket, rate, now)).filter(left => left >= 0).length
@@ -61,10 +61,28 @@ t.test('no more is credited than time has passed since something was taken', asy
   t.equal(level(bucket, rate, 500), 5, 'asking twice is no gain')
 })
 
-t.test('what was credited stays until it is used, and nothing is added to it meanwhile', async t => {
+t.test('what was credited stays for five seconds, or as long as it waited, and nothing is added to it meanwhile', async t => {
   const bucket = full()
   t.equal(credit(bucket, rate, 1_000, 1_000), 10)
-  t.equal(level(bucket, rate, 60_000), 20)
-  t.equal(credit(bucket, rate, 62_000, 1_000), 10)
-  t.equal(level(bucket, rate, 62_000), 30)
+  t.equal(level(bucket, rate, 5_900), 20)
+  t.equal(credit(bucket, rate, 5_900, 1_000), 10)
+  t.equal(level(bucket, rate, 10_800), 30)
+  t.equal(level(bucket, rate, 10_900), 10)
+  t.equal(credit(bucket, rate, 70_000, 20_000), 200, 'what has lapsed does not come back')
+  t.equal(level(bucket, rate, 89_900), 210)
+  t.equal(served(bucket, 12, 90_000), 10)
+})
+
+t.test('credit of several waits adds up to five seconds, or to the longest of them', async t => {
+  const bucket = full()
+  let now = 0
+  for (let n = 0; n < 20; n++) {
+    now += 1_000
+    credit(bucket, rate, now, 1_000)
+  }
+  t.equal(level(bucket, rate, now), 60)
+  t.equal(credit(bucket, rate, now + 8_000, 8_000), 80)
+  t.equal(level(bucket, rate, now + 8_000), 90)
+  t.equal(credit(bucket, rate, now + 9_000, 1_000), 0)
+  t.equal(level(bucket, rate, now + 9_000), 90)
 })
