@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import type { PerMessageDeflateOptions } from 'ws'
 import fastifyRooms from '../lib/index.ts'
 import { connect, createApp, createRooms, join, listen, until } from './helpers/app.ts'
-import { joinMute } from './helpers/wire.ts'
+import { compressedClientFrame, joinMute } from './helpers/wire.ts'
 
 const large = { text: 'the same again and '.repeat(100) }
 const offer = 'sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n'
@@ -105,6 +105,62 @@ t.test('a host that wants the memory kept gets plain frames, and so does one tha
     await until(() => peer.after() !== '')
     t.equal(peer.after().charCodeAt(0), first)
   }
+})
+
+t.test('while reading from a member is paused nothing more is inflated of what it has sent; after that all of it is', async t => {
+  for (const when of ['before hello', 'behind unfinished messages']) {
+    let open = (): void => {}
+    const door = new Promise<void>(resolve => { open = resolve })
+    const taken: string[] = []
+    const { app, url } = await serve(t, true, {
+      limits: { pending: 2 },
+      onJoin: () => when === 'before hello' ? door : undefined,
+      onMessage: {
+        news: async (_session: unknown, { text }: { text: string }) => {
+          if (when !== 'before hello') await door
+          taken.push(text.split(' ')[0]!)
+        }
+      }
+    })
+    const stats = () => (app.rooms as any).stats()
+    const peer = await joinMute(t, `${url}/rooms/news`, offer)
+    if (when !== 'before hello') await until(() => peer.text().includes('"hello"'))
+    const frames = Array.from({ length: 100 }, (_, n) => compressedClientFrame(JSON.stringify({ type: 'message', data: { text: `${n} ${'a'.repeat(50_000)}` } })))
+    peer.socket.write(Buffer.concat(frames))
+    await until(() => stats().paused === 1)
+    await new Promise(resolve => setTimeout(resolve, 300))
+    t.ok(stats().received <= 3, when)
+    peer.send(8, Buffer.of(0x03, 0xe8))
+    open()
+    await until(() => taken.length === 100)
+    t.same(taken, Array.from({ length: 100 }, (_, n) => String(n)), when)
+  }
+})
+
+t.test('a connection that breaks, and one that is ended, while its frames wait to be inflated leave nothing', async t => {
+  const left: number[] = []
+  const { app, url } = await serve(t, true, { limits: { pending: 2 }, onMessage: { news: () => new Promise(() => {}) }, onLeave: (_session: unknown, { code }: { code: number }) => { left.push(code) } })
+  const stats = () => (app.rooms as any).stats()
+  for (const ends of ['breaks', 'is ended']) {
+    const peer = await member(t, url, offer)
+    const frame = compressedClientFrame(JSON.stringify({ type: 'message', data: { text: 'a'.repeat(50_000) } }))
+    const before = stats().paused
+    peer.socket.write(Buffer.concat(Array.from({ length: 100 }, () => frame)))
+    await until(() => stats().paused === before + 1)
+    await new Promise(resolve => setTimeout(resolve, 100))
+    if (ends === 'breaks') {
+      peer.socket.resetAndDestroy()
+      await until(async () => {
+        await app.rooms.broadcast('news', large)
+        return stats().connections === 0
+      })
+    } else {
+      await app.rooms.kick({ topic: 'news' })
+      peer.socket.end()
+    }
+    await until(() => stats().connections === 0)
+  }
+  t.same(left, [4005], 'what broke is not over before its messages are')
 })
 
 t.test('options that zlib does not take are refused at registration', async t => {

@@ -1,19 +1,11 @@
 import { once } from 'node:events'
-import { constants, deflateRawSync } from 'node:zlib'
 import t from 'tap'
 import { createRooms, join, listen, until } from './helpers/app.ts'
-import { clientFrame, joinMute, type MutePeer } from './helpers/wire.ts'
+import { clientFrame, compressedClientFrame as compressed, joinMute, type MutePeer } from './helpers/wire.ts'
 
 const offer = 'sec-websocket-extensions: permessage-deflate\r\n'
 /** An invalid close frame: 1005 is never sent. */
 const violation = clientFrame(8, Buffer.of(0x03, 0xed))
-
-/** A message that is compressed. */
-function compressed (text: string): Buffer {
-  const frame = clientFrame(1, deflateRawSync(text, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4))
-  frame[0]! |= 0x40
-  return frame
-}
 
 /** Three chunks for the server: the two behind the first come while that is worked on. */
 async function writeBehind (peer: MutePeer, first: Buffer): Promise<void> {

@@ -108,6 +108,8 @@ export class Connection implements PublicConnection {
   /** When that was last added to; 0 where all that had waited has been read. */
   withheldAt = 0
   #pausedAt = 0
+  /** What waits for reading to go on. */
+  onResume: (() => void) | undefined = undefined
 
   constructor (socket: WebSocketLike, transport: Transport | undefined, mode: Mode, address: string) {
     this.#socket = socket
@@ -237,7 +239,14 @@ export class Connection implements PublicConnection {
     const now = performance.now()
     this.heard(now)
     this.keptWaiting(this.#pausedAt, now)
+    this.#read()
+  }
+
+  #read (): void {
     this.#socket.resume()
+    const { onResume } = this
+    this.onResume = undefined
+    onResume?.()
   }
 
   /** What the peer sent in between was left waiting, and can be read from now on. */
@@ -262,7 +271,7 @@ export class Connection implements PublicConnection {
     this.closes()
     this.closeSocket(code, reason)
     // The peer's answer has to be read, or closing would wait for its time-out.
-    if (this.#socket.isPaused) this.#socket.resume()
+    if (this.#socket.isPaused) this.#read()
   }
 
   /** The socket's own close, whoever calls it. */

@@ -2,7 +2,7 @@ import { kSession } from '../symbols.ts'
 import type { WebSocketLike } from './connection.ts'
 import type { HubContext } from './context.ts'
 import { receive, receiveControl } from './incoming.ts'
-import { stopAtViolation, type Receiver } from './receiver.ts'
+import { inflateWhileReading, stopAtViolation, type Receiver } from './receiver.ts'
 import { countRefusal } from './refusals.ts'
 import type { MemberSession } from './session.ts'
 import { violationCode } from './violations.ts'
@@ -25,6 +25,7 @@ export function listenTo (socket: MemberSocket, hub: HubContext, session: Member
   const receiver = socket._receiver
   if (receiver !== undefined) {
     stopAtViolation(receiver)
+    if (socket.extensions !== '') inflateWhileReading(receiver, connection)
     // By now ws has answered. Its connection may stand for some time yet, and it is no member meanwhile.
     receiver.on('conclude', (code, reason) => {
       if (session.state === 'closed') return

@@ -1,9 +1,15 @@
+import type { Connection } from './connection.ts'
+
 type Done = (error?: Error) => void
 
 /** What is used of the receiver of a `ws` WebSocket, a Writable that parses frames. Not public. */
 export interface Receiver {
   readonly errored: Error | null
+  readonly writableEnded: boolean
   _write (chunk: Buffer, encoding: BufferEncoding, done: Done): void
+  /** Inflates what one frame brought, and goes on to parse once that is done. */
+  decompress (data: Buffer, done: Done): void
+  end (): void
   /** The peer's close frame: its code, 1005 where it gave none. */
   on (event: 'conclude', listener: (code: number, reason: Buffer) => void): unknown
 }
@@ -17,5 +23,32 @@ export function stopAtViolation (receiver: Receiver): void {
   receiver._write = function (chunk, encoding, done) {
     if (this.errored === null) write.call(this, chunk, encoding, done)
     else done()
+  }
+}
+
+/**
+ * While reading is paused nothing is inflated, and nothing behind it parsed: of what one read has brought (64 KiB) each frame might
+ * become as much as a frame may be. Where the connection ends meanwhile, what has not been inflated is lost with it.
+ */
+export function inflateWhileReading (receiver: Receiver, connection: Connection): void {
+  const { decompress, end } = receiver
+  let held: Done | undefined
+  const lose = (done: Done): void => { done(new Error('the connection has closed')) }
+  receiver.decompress = function (data, done) {
+    if (!connection.isPaused) decompress.call(this, data, done)
+    else if (this.writableEnded) lose(done)
+    else {
+      held = done
+      connection.onResume = () => {
+        held = undefined
+        decompress.call(this, data, done)
+      }
+    }
+  }
+  receiver.end = function () {
+    end.call(this)
+    connection.onResume = undefined
+    if (held !== undefined) lose(held)
+    held = undefined
   }
 }

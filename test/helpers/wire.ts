@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { connect as connectTcp, type Socket } from 'node:net'
+import { constants, deflateRawSync } from 'node:zlib'
 import type { Test } from 'tap'
 
 /** A frame as a client has to send it: masked (RFC 6455 5.2). */
@@ -9,6 +10,13 @@ export function clientFrame (opcode: number, payload: Buffer | string): Buffer {
   const length = data.length < 126 ? Buffer.of(data.length | 0x80) : Buffer.of(126 | 0x80, data.length >> 8, data.length & 0xff)
   const mask = randomBytes(4)
   return Buffer.concat([Buffer.of(0x80 | opcode), length, mask, data.map((byte, index) => byte ^ mask[index % 4]!)])
+}
+
+/** A text message that is compressed (RFC 7692 7.2.1), as one that follows no other. */
+export function compressedClientFrame (text: string): Buffer {
+  const frame = clientFrame(1, deflateRawSync(text, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4))
+  frame[0]! |= 0x40
+  return frame
 }
 
 /** The texts in frames of a server. */
