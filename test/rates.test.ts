@@ -3,7 +3,7 @@ import type { FastifyServerOptions } from 'fastify'
 import { drawFor } from '../lib/hub/pace.ts'
 import fastifyRooms from '../lib/index.ts'
 import { connect, createApp, join, listen, until, type AnyOptions, type Client } from './helpers/app.ts'
-import { joinMute } from './helpers/wire.ts'
+import { clientFrame, joinMute } from './helpers/wire.ts'
 
 const limited = { code: 4101, reason: 'rate_limited' }
 /** So long that nothing comes back within a test. */
@@ -186,6 +186,16 @@ t.test('the answer to a ping of the server does not count', async t => {
   client.socket.on('ping', () => { pings++ })
   await until(() => pings >= 5)
   t.match(await client.ask({ type: 'ping' }), { ok: true })
+})
+
+t.test('one pong answers a ping of the server, and the others count', async t => {
+  const { rooms, url } = await serve(t, { limits: { messages: 5, per: long, handshake: 100_000 }, heartbeat: { interval: 1_000, timeout: 20_000 } })
+  const peer = await joinMute(t, `${url}/rooms/news`)
+  await until(() => peer.text().includes('\x89\x00'))
+  // In one write: no look at the connection is between them.
+  peer.socket.write(Buffer.concat(Array.from({ length: 12 }, () => clientFrame(10, ''))))
+  await until(() => peer.text().includes('"code":4101'))
+  t.match(rooms.stats(), { members: 0, refusals: { messages: 1 } })
 })
 
 t.test('nobody is punished for what was kept waiting before hello', async t => {

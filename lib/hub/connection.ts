@@ -100,6 +100,8 @@ export class Connection implements PublicConnection {
   seenBytes: number | undefined = undefined
   seenAt: number
   pingedAt = 0
+  /** It was pinged, and no pong has come since. */
+  awaitsPong = false
   /** When the close frame was handed over; 0 before. */
   closingAt = 0
   readonly openedAt: number
@@ -224,6 +226,7 @@ export class Connection implements PublicConnection {
 
   ping (now: number): void {
     this.pingedAt = now
+    this.awaitsPong = true
     this.#socket.ping(NO_BYTES)
   }
 

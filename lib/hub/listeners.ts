@@ -35,8 +35,11 @@ export function listenTo (socket: MemberSocket, hub: HubContext, session: Member
   }
   socket.on('message', (data, isBinary) => { receive(hub, session, data, isBinary) })
   socket.on('ping', () => { receiveControl(hub, session) })
-  // One that nobody has asked for.
-  socket.on('pong', () => { if (connection.pingedAt === 0) receiveControl(hub, session) })
+  // One for each ping of ours; the others nobody has asked for.
+  socket.on('pong', () => {
+    if (connection.awaitsPong) connection.awaitsPong = false
+    else receiveControl(hub, session)
+  })
   socket.on('close', (code, reason) => { closed(code, reason.toString()) })
   socket.on('error', (error: Error) => {
     // Neither is our error: a violation of RFC 6455 is answered by ws itself, and a connection that broke closes.
