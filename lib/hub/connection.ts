@@ -105,6 +105,8 @@ export class Connection implements PublicConnection {
   /** When the close frame was handed over; 0 before. */
   closingAt = 0
   readonly openedAt: number
+  /** Milliseconds for which this process has stood still since it was opened. */
+  stalled = 0
   /** Milliseconds for which what the peer sent was left waiting, and which are not accounted for yet. */
   withheld = 0
   /** When that was last added to; 0 where all that had waited has been read. */
@@ -250,6 +252,13 @@ export class Connection implements PublicConnection {
     const { onResume } = this
     this.onResume = undefined
     onResume?.()
+  }
+
+  /** This process has stood still: what the peer sent meanwhile was left waiting, and what is timed has so much longer. */
+  stalledFor (milliseconds: number, now: number): void {
+    this.keptWaiting(now - milliseconds, now)
+    this.stalled += milliseconds
+    if (this.closingAt !== 0) this.closingAt += milliseconds
   }
 
   /** What the peer sent in between was left waiting, and can be read from now on. */

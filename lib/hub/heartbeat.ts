@@ -25,7 +25,7 @@ export interface HeartbeatSettings {
  * it last looked is alive, and only a quiet one is pinged. A peer is ended within interval + timeout of its last byte.
  *
  * While reading from a connection is paused, while the peer takes what waits for it, and after a stall of this process, silence says
- * nothing about the peer.
+ * nothing about the peer. A stall does not count for the time of a join, nor for that of the answer to a close frame.
  */
 export class Heartbeat {
   readonly #links: ReadonlySet<MemberSession>
@@ -63,14 +63,14 @@ export class Heartbeat {
     this.#sweptAt = now
     for (const session of this.#links) {
       const { connection } = session
-      if (late > 0) connection.keptWaiting(now - late, now)
+      if (late > 0) connection.stalledFor(late, now)
       else if (connection.withheldAt !== 0) this.#settle(session, now)
       if (connection.closingAt !== 0) {
         if (now - connection.closingAt >= closeTimeout) connection.terminate()
       } else if (!connection.isOpen) {
         connection.closes()
         this.#settings.gone(session)
-      } else if (session.state === 'joining' && now - connection.openedAt >= handshake) this.#settings.late(session)
+      } else if (session.state === 'joining' && now - connection.openedAt - connection.stalled >= handshake) this.#settings.late(session)
       else if (heartbeat !== false) this.#check(session, heartbeat, now, stalled)
       else connection.seenBytes = connection.bytesRead
     }

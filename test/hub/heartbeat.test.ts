@@ -182,6 +182,26 @@ t.test('a join that takes too long is refused, heartbeat or not', async t => {
   }
 })
 
+t.test('a stall of the process does not count for the time of a join, nor for that of the answer to a close frame', async t => {
+  for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
+    const [joining, closing] = [member('joining'), member('closing')]
+    joining.session.state = 'joining'
+    const { late, run, stall } = beat([joining, closing], heartbeat)
+    run(300)
+    at(300, () => { closing.session.connection.close(1000, 'normal') })
+    closing.session.state = 'closed'
+    stall(60_300)
+    run(60_600)
+    t.same(late, [])
+    run(61_000)
+    t.same([...new Set(late)], ['joining'])
+    run(64_900)
+    t.equal(closing.socket.terminations, 0)
+    run(65_300)
+    t.ok(closing.socket.terminations > 0)
+  }
+})
+
 t.test('without a heartbeat nobody is pinged', async t => {
   const mute = member('mute')
   const { silent, run } = beat([mute], false)
