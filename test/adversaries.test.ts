@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { bomb, comeAndGo, dawdle, explode, flood, mishandshake, stretch, talkAfterClose, violate } from './adversaries/attacks.ts'
+import { bomb, comeAndGo, dawdle, explode, flood, mishandshake, stretch, talkAfterClose, tatter, violate } from './adversaries/attacks.ts'
 import { fuzz } from './adversaries/fuzz.ts'
 import { startPairs, startTarget, type Target } from './adversaries/target.ts'
 import { violations } from './adversaries/violations.ts'
@@ -47,6 +47,12 @@ await attack('mutated frames are answered as a model says that knows nothing of 
   const verdicts = await fuzz(target, complain, { seed, frames: 6_000 })
   t.comment(`FUZZ_SEED=${seed}: ${JSON.stringify(verdicts)}`)
   t.ok(Object.keys(verdicts).length >= 10)
+})
+
+await attack('compressed frames in several segments, with mutated ones behind them, end nothing but their connections', async target => {
+  const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 1_000_000)
+  t.comment(`FUZZ_SEED=${seed}`)
+  await tatter(target, seed, 400)
 })
 
 await t.test('a server that stood still for longer than its heartbeats allow lets none of its members go', async t => {

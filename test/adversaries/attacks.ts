@@ -1,4 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { compressedClientFrame } from '../helpers/wire.ts'
+import { random } from '../helpers/random.ts'
+import { Mutations } from './mutations.ts'
 import { RawPeer, shaped } from './peer.ts'
 import { tolerated, violations, type Violation } from './violations.ts'
 
@@ -51,6 +54,26 @@ export async function talkAfterClose ({ port }: Place, complain: Complain): Prom
   await peer.until(() => peer.over, 'closed')
   if (peer.closeCode !== 1000) complain(`closed with ${peer.closeCode} after it had said goodbye`)
   if (peer.saidSince(0).some(({ ref }) => ref === 'late')) complain('what came after the close frame was answered')
+}
+
+/** Compressed frames with mutated ones behind them, in several segments each: what comes while something is inflated. */
+export async function tatter ({ port }: Place, seed: number, connections: number): Promise<void> {
+  const sound = compressedClientFrame(JSON.stringify({ type: 'ping', ref: 'a'.repeat(60) }))
+  await each(range(connections), 8, async number => {
+    const draw = random(seed * 1_000_003 + number)
+    const mutations = new Mutations(draw)
+    const peer = await RawPeer.join(port, '/lobby/attacked', agreed)
+    for (let n = 0; n < 6 && !peer.over; n++) {
+      const mutated = mutations.next('nobody')
+      if (draw() < 0.5) mutated[0]! |= 0x40
+      const at = Math.floor(draw() * mutated.length)
+      for (const bytes of [Buffer.concat([...range(20).map(() => sound), mutated.subarray(0, at)]), mutated.subarray(at), sound]) {
+        peer.write(bytes)
+        await sleep(1)
+      }
+    }
+    peer.destroy()
+  })
 }
 
 const deep = (count: number, open = '[', close = ']'): string => open.repeat(count) + close.repeat(count)
