@@ -119,7 +119,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   decorateRequests(app, hub, registry)
   await hub.start()
 
-  const guard = UpgradeGuard.of(app.server, options.limits.handshake, () => {
+  const guard = UpgradeGuard.of(app.server, options.limits.handshake, options.drain.timeout, () => {
     hub.counters.refusals.handshake++
     requestRefused(hub.rooms, 'handshake')
   })

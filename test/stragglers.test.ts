@@ -3,7 +3,7 @@ import { connect as connectHttp2, type SecureClientSessionOptions } from 'node:h
 import { request as requestHttps } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
-import { createServer as createTlsServer } from 'node:tls'
+import { connect as connectTls, createServer as createTlsServer } from 'node:tls'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
@@ -174,7 +174,7 @@ t.test('the head of a request, an upgrade too, is the http server\'s to time: he
 
 t.test('a body that was refused before it was read is let alone once it is there', async t => {
   const requests = [true, false, false].map((complete, index) => ({ complete, destroyed: index === 1, destroy () { this.destroyed = true }, listenerCount: () => 0 }))
-  const stragglers = new Stragglers(new EventEmitter(), 1)
+  const stragglers = new Stragglers(new EventEmitter(), 1, 1)
   for (const request of requests) stragglers.begin(request as never)
   await until(() => requests[2]!.destroyed, soon)
   t.notOk(requests[0]!.destroyed)
@@ -211,11 +211,61 @@ t.test('of a TLS server it watches what has been decrypted, and who has not come
   const server = createTlsServer()
   const counts = (): number[] => ['connection', 'secureConnection'].map(event => server.listenerCount(event))
   const before = counts()
-  const stragglers = new Stragglers(server, 1_000)
+  const stragglers = new Stragglers(server, 1_000, 1_000)
   t.same(counts(), before.map(count => count + 1))
   stragglers.close()
   t.same(counts(), before)
 })
+
+/** More than the buffers of two sockets take. */
+const large = 'x'.repeat(30_000_000)
+
+for (const secure of [false, true]) {
+  t.test(`app.close is not held by a peer that does not read its answers${secure ? ' over TLS' : ''}; one that reads slowly gets all, and one whose answer is being made is waited for`, async t => {
+    const app = createApp(t, secure ? { https: tls } as never : {})
+    await app.register(plugin, { prefix: '/rooms', drain: { timeout: 2_000 } })
+    app.get('/large', async () => large)
+    let finish: (() => void) | undefined
+    app.get('/slow', async () => {
+      await new Promise<void>(resolve => { finish = resolve })
+      return 'done'
+    })
+    let asked = 0
+    app.server.on('request', () => { asked++ })
+    const port = Number((await listen(app)).split(':')[1])
+    const ask = (text: string): { socket: Socket, closed: () => boolean } => {
+      let closed = false
+      const socket = secure ? connectTls({ ...tlsClient, host: '127.0.0.1', port } as never) : connect(port, '127.0.0.1')
+      socket.on('error', () => {}).on('close', () => { closed = true }).pause()
+      t.teardown(() => { socket.destroy() })
+      socket.write(text)
+      return { socket, closed: () => closed }
+    }
+    const request = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`
+    ask(`${request('/large')}GET /roo`)
+    ask(request('/large') + request('/large'))
+    const slow = ask(`${request('/large')}GET /roo`) // without more to come Node.js itself cuts it, its answer being finished
+    const waiting = ask(request('/slow'))
+    await until(() => asked === 5)
+    const open = (): Promise<number> => new Promise((resolve, reject) => { app.server.getConnections((error, count) => { if (error === null) resolve(count); else reject(error) }) })
+    t.equal(await open(), 4)
+    let got = 0
+    // All of it takes longer than a peer may take nothing.
+    slow.socket.on('data', (chunk: Buffer) => {
+      got += chunk.length
+      slow.socket.pause()
+      setTimeout(() => { slow.socket.resume() }, 8)
+    }).resume()
+    const closing = app.close()
+    await until(async () => await open() === 1, 2 * soon)
+    await until(() => slow.closed(), soon)
+    t.ok(got > large.length)
+    t.notOk(waiting.closed())
+    finish!()
+    await closing
+    await until(() => waiting.socket.read() !== null, soon)
+  })
+}
 
 /** An app with a route that takes until it is told, and the plugin. */
 async function createSlow (t: Test, options: object): Promise<{ app: FastifyInstance, url: string, asked: () => boolean, finish: () => void }> {

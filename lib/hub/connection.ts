@@ -5,6 +5,7 @@ import { asError } from '../errors.ts'
 import type { Batch, View } from './batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
 import { kept, payloadOf } from './text-frame.ts'
+import { unsentOf } from './unsent.ts'
 
 /** What is used of a `ws` WebSocket. */
 export interface WebSocketLike {
@@ -136,11 +137,10 @@ export class Connection implements PublicConnection {
 
   /** Whether the peer has taken some of what waits for it since this was last asked. Its pong may stand behind all of that. */
   hasTaken (): boolean {
-    const direct = this.#direct as Socket & { _handle?: { writeQueueSize?: number } | null } | undefined
+    const direct = this.#direct
     if (direct === undefined || direct.writableLength === 0) return false
     const written = direct.bytesWritten - direct.writableLength
-    // What is left of a write under way: not public, but what the socket's own time-out goes by.
-    const unsent = direct._handle?.writeQueueSize ?? 0
+    const unsent = unsentOf(direct)
     if (written === this.#written && unsent === this.#unsent) return false
     this.#written = written
     this.#unsent = unsent

@@ -4,12 +4,17 @@ import type { Http2Session } from 'node:http2'
 import type { Server, Socket } from 'node:net'
 import { Server as TlsServer, type TLSSocket } from 'node:tls'
 import { FST_ROOMS_BODY_TIMEOUT } from '../errors.ts'
+import { unsentOf } from '../hub/unsent.ts'
 
 /** Milliseconds between two looks. */
 const every = 100
+/** Milliseconds without a byte taken before a peer has stopped, at least: a network may stall for less. */
+const leastPatience = 1_000
 
 /** The answer that a connection waits for: from the end of a request's head to the end of its answer. */
 type HttpSocket = Socket & { _httpMessage?: ServerResponse | null }
+/** Bytes of its answers that a peer had taken, those that were left of a write under way, and for how many looks that has not changed. */
+interface Taken { readonly written: number, readonly unsent: number, looks: number }
 /** What TLS is spoken over. */
 type SecureSocket = TLSSocket & { _parent?: Socket }
 
@@ -17,15 +22,18 @@ type SecureSocket = TLSSocket & { _parent?: Socket }
  * Peers that would hold up the closing of an http server for as long as they like.
  *
  * Node.js stops to time requests when its server closes, and closes then connections that are idle after a request, but none that
- * has not sent one, or only half of it: each of those would keep the server, and `app.close()`, open for ever. So would sessions of
+ * has not sent one, or only half of it: each of those would keep the server, and `app.close()`, open for ever. So would one that asks
+ * and does not read the answers: what it has not taken of them counts as an answer under way. So would sessions of
  * HTTP/2 that their peers do not end, and for two minutes connections that never finish their TLS handshake. And a body may take any
  * time unless the host sets Fastify's `requestTimeout`; those of our routes are cut in ours.
  */
 export class Stragglers {
   readonly #server: EventEmitter & Partial<Pick<Server, 'listening'>>
   readonly #timeout: number
-  /** Of HTTP/1. */
-  readonly #sockets = new Set<HttpSocket>()
+  /** Looks; a clock would go on while this process stands still, and cannot hear of what was taken. */
+  readonly #patience: number
+  /** Of HTTP/1; what their peers have taken, where answers wait for them while the server closes. */
+  readonly #sockets = new Map<HttpSocket, Taken | undefined>()
   /** Those on which TLS has not begun to speak. */
   readonly #handshakes = new Set<Socket>()
   readonly #sessions = new Set<Http2Session>()
@@ -35,12 +43,13 @@ export class Stragglers {
   #timer: NodeJS.Timeout | undefined
   #closing = false
 
-  /** @param timeout - milliseconds for a body */
-  constructor (server: EventEmitter, timeout: number) {
+  /** @param timeout - milliseconds for a body; patience - those for a peer to take some of its answers, once the server closes */
+  constructor (server: EventEmitter, timeout: number, patience: number) {
     const sockets = this.#sockets
     const handshakes = this.#handshakes
     this.#server = server
     this.#timeout = timeout
+    this.#patience = Math.ceil(Math.max(patience, leastPatience) / every)
     this.#gone = function () {
       sockets.delete(this)
       handshakes.delete(this)
@@ -79,7 +88,7 @@ export class Stragglers {
   }
 
   readonly #connected = (socket: HttpSocket): void => {
-    this.#sockets.add(socket)
+    this.#sockets.set(socket, undefined)
     socket.on('close', this.#gone)
   }
 
@@ -125,12 +134,27 @@ export class Stragglers {
       if (request.complete || request.destroyed) this.#bodies.delete(request)
     }
     if (this.#closing) {
-      for (const socket of this.#sockets) if (!socket._httpMessage && socket.writableLength === 0) socket.destroy()
+      for (const [socket, taken] of this.#sockets) if (this.#isOver(socket, taken)) socket.destroy()
       for (const socket of this.#handshakes) socket.destroy()
       for (const session of this.#sessions) session.close() // once its requests are answered
     } else if (this.#bodies.size === 0) {
       clearInterval(this.#timer)
       this.#timer = undefined
     }
+  }
+
+  /** Whether nothing is being answered, and the peer has all its answers, or has stopped to take them. */
+  #isOver (socket: HttpSocket, taken: Taken | undefined): boolean {
+    const answer = socket._httpMessage
+    if (answer && !answer.writableEnded) {
+      this.#sockets.set(socket, undefined)
+      return false
+    }
+    if (!answer && socket.writableLength === 0) return true
+    const written = socket.bytesWritten - socket.writableLength
+    const unsent = unsentOf(socket)
+    if (taken?.written === written && taken.unsent === unsent) return ++taken.looks >= this.#patience
+    this.#sockets.set(socket, { written, unsent, looks: 0 })
+    return false
   }
 }

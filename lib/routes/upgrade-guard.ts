@@ -41,19 +41,19 @@ export class UpgradeGuard {
   #hubs = 0
   #route: EventEmitter | undefined
 
-  /** The guard of a server, shared by its hubs; the first sets the time, and counts. @param timeout - milliseconds; cut - called for each that is cut */
-  static of (server: EventEmitter, timeout: number, cut: () => void): UpgradeGuard {
+  /** The guard of a server, shared by its hubs; the first sets the times, and counts. @param timeout - milliseconds; patience - those of a closing server with a peer that takes nothing; cut - called for each that is cut */
+  static of (server: EventEmitter, timeout: number, patience: number, cut: () => void): UpgradeGuard {
     const guarded = server as Guarded
-    guarded[kUpgradeGuard] ??= new UpgradeGuard(guarded, timeout, cut)
+    guarded[kUpgradeGuard] ??= new UpgradeGuard(guarded, timeout, patience, cut)
     guarded[kUpgradeGuard].#hubs++
     return guarded[kUpgradeGuard]
   }
 
-  private constructor (server: Guarded, timeout: number, cut: () => void) {
+  private constructor (server: Guarded, timeout: number, patience: number, cut: () => void) {
     this.#server = server
     this.#timeout = timeout
     this.#cut = cut
-    this.stragglers = new Stragglers(server, timeout)
+    this.stragglers = new Stragglers(server, timeout, patience)
     server.prependListener('upgrade', this.#watch)
   }
 

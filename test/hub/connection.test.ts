@@ -220,6 +220,9 @@ t.test('a peer that takes what waits for it is told from one that does not', asy
   t.equal(connection.hasTaken(), false, 'what is queued meanwhile is not taken')
   bytes.writableLength = 200
   t.equal(connection.hasTaken(), true)
+  Object.assign(transport, { _parent: { _handle: { writeQueueSize: 90 } } })
+  t.equal(connection.hasTaken(), true, 'under TLS the socket below knows')
+  t.equal(connection.hasTaken(), false)
   t.equal(new Connection(new FakeSocket(), {}, 'rooms.v1', '').hasTaken(), false, 'a stream inside the process')
 })
 
