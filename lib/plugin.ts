@@ -123,6 +123,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     hub.counters.refusals.handshake++
     requestRefused(hub.rooms, 'handshake')
   })
+  hub.kicks.keep = guard.timeout
   // Before @fastify/websocket's own, which would close without a code.
   app.addHook('preClose', () => hub.drain())
   app.addHook('onClose', () => hub.close())

@@ -1,6 +1,8 @@
 import t, { type Test } from 'tap'
 import { Kicks } from '../lib/hub/kicks.ts'
-import { connect, createRooms, join, listen, until } from './helpers/app.ts'
+import fastifyRooms from '../lib/index.ts'
+import type { Rooms } from '../types/index.ts'
+import { connect, createApp, createRooms, join, listen, until } from './helpers/app.ts'
 import { at } from './helpers/fakes.ts'
 
 /** A server on which whoever says so waits in identify. */
@@ -53,7 +55,58 @@ t.test('kicks are remembered as long as an upgrade may take', async t => {
   t.equal(found(1_060, 1_001, 'anna', 'sports'), false, 'it began after the kick')
   t.equal(found(1_060, 1_050, undefined, 'news'), true)
   t.equal(found(1_060, 900, 'ben', 'sports'), false)
+  t.equal(found(1_101, 990, 'anna', 'sports'), true, 'it was in time when it was let in')
   t.equal(found(1_101, 990, 'anna', 'sports'), false)
   t.equal(found(1_101, 990, 'anna', 'news'), true)
+  t.equal(found(1_151, 990, 'ben', 'sports'), false)
   t.equal(found(1_151, 990, 'anna', 'news'), false)
+})
+
+t.test('an upgrade that is over its time joins nobody, though the server stood still while it was to be cut', async t => {
+  const joined: unknown[] = []
+  let go: (() => void) | undefined
+  const app = await createRooms(t, {
+    limits: { handshake: 1_000 },
+    identify: async () => {
+      await new Promise<void>(resolve => { go = resolve })
+      return { user: 'anna' }
+    },
+    onJoin: session => { joined.push(session.user) }
+  })
+  const url = await listen(app)
+  const anna = connect(t, `${url}/rooms/news`)
+  anna.catch(() => {})
+  await until(() => go !== undefined)
+  await app.rooms.kick({ user: 'anna' })
+  const end = Date.now() + 1_500
+  while (Date.now() < end);
+  go!() // before any timer
+  await t.rejects(anna)
+  t.same(joined, [])
+  t.match(app.rooms.stats(), { connections: 0, refused: 0, refusals: { handshake: 1, forbidden: 0 } })
+})
+
+t.test('of hubs on one server a kick is remembered for the time that the first gives to upgrades', async t => {
+  const app = createApp(t)
+  let go: (() => void) | undefined
+  await app.register(async scope => { await scope.register(fastifyRooms as any, { prefix: '/one', limits: { handshake: 60_000 } }) })
+  let rooms: Rooms | undefined
+  await app.register(async scope => {
+    await scope.register(fastifyRooms as any, {
+      prefix: '/two',
+      limits: { handshake: 100 },
+      identify: async () => {
+        await new Promise<void>(resolve => { go = resolve })
+        return { user: 'anna' }
+      }
+    })
+    rooms = scope.rooms
+  })
+  const url = await listen(app)
+  const anna = connect(t, `${url}/two/news`)
+  await until(() => go !== undefined)
+  await rooms!.kick({ user: 'anna' })
+  await new Promise(resolve => setTimeout(resolve, 300))
+  go!()
+  t.same(await (await anna).closed, { code: 4005, reason: 'kicked' })
 })

@@ -13,12 +13,12 @@ interface Kick {
  * after it.
  */
 export class Kicks {
-  readonly #keep: number
+  /** Milliseconds that an upgrade may take: of hubs on one server the first says so. Who began longer ago is let in nowhere. */
+  keep: number
   #recent: Kick[] = []
 
-  /** @param keep - milliseconds that an upgrade may take */
   constructor (keep: number) {
-    this.#keep = keep
+    this.keep = keep
   }
 
   note (user: string | undefined, topic: string | undefined, ending: Ending): void {
@@ -28,14 +28,16 @@ export class Kicks {
 
   /** How somebody is ended who began to come in at this time, on the clock of `performance`; `undefined` where no kick meant it. */
   find (begunAt: number, of: string | undefined, into: string): Ending | undefined {
+    const kick = this.#recent.find(({ at, user, topic }) => begunAt <= at && (user === undefined || user === of) && (topic === undefined || topic === into))
+    // Not before: it was in time a moment ago, on a clock that goes on.
     this.#forget()
-    return this.#recent.find(({ at, user, topic }) => begunAt <= at && (user === undefined || user === of) && (topic === undefined || topic === into))?.ending
+    return kick?.ending
   }
 
   /** Who was on the way in then has come by now, or never will. */
   #forget (): void {
     if (this.#recent.length === 0) return
-    const since = performance.now() - this.#keep
+    const since = performance.now() - this.keep
     const kept = this.#recent.findIndex(({ at }) => at >= since)
     this.#recent = kept === -1 ? [] : this.#recent.slice(kept)
   }

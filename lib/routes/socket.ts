@@ -48,7 +48,8 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     // Its listener would log what is none of its business, and holds the request for as long as the connection lives.
     for (const listener of socket.listeners('error')) socket.removeListener('error', listener)
     const begunAt = guard.release(request.raw.socket)
-    letGo(socket, request);
+    letGo(socket, request)
+    if (begunAt === undefined) return;
     (request.raw as { [kInjected]?: (socket: Socket) => void })[kInjected]?.(socket)
     hub.arrive({
       socket,

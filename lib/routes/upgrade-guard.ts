@@ -32,8 +32,9 @@ function isForeign ({ headers }: IncomingMessage): boolean {
 export class UpgradeGuard {
   /** Who else would hold this server up. */
   readonly stragglers: Stragglers
+  /** Milliseconds that an upgrade may take. */
+  readonly timeout: number
   readonly #server: Guarded
-  readonly #timeout: number
   readonly #cut: () => void
   /** Sockets that asked for an upgrade and have not got it, and until when they may. */
   readonly #pending = new Map<Watched, Pending>()
@@ -51,7 +52,7 @@ export class UpgradeGuard {
 
   private constructor (server: Guarded, timeout: number, patience: number, cut: () => void) {
     this.#server = server
-    this.#timeout = timeout
+    this.timeout = timeout
     this.#cut = cut
     this.stragglers = new Stragglers(server, timeout, patience)
     server.prependListener('upgrade', this.#watch)
@@ -67,11 +68,18 @@ export class UpgradeGuard {
     this.#server.on('upgrade', this.#forward)
   }
 
-  /** The socket has become a WebSocket, and is watched over by the heartbeat. Returns when it asked for that, on the clock of `performance`. */
-  release (socket: Socket): number {
-    const deadline = this.#pending.get(socket)?.deadline ?? performance.now() + this.#timeout
+  /**
+   * The socket has become a WebSocket, and is watched over by the heartbeat. Returns when it asked for that, on the clock of
+   * `performance`; `undefined` where that was too long ago, though no look has found it yet: then it is cut.
+   */
+  release (socket: Socket): number | undefined {
+    const now = performance.now()
+    const deadline = this.#pending.get(socket)?.deadline ?? now + this.timeout
     this.#pending.delete(socket)
-    return deadline - this.#timeout
+    if (deadline > now) return deadline - this.timeout
+    socket.destroy()
+    this.#cut()
+    return undefined
   }
 
   /** A hub has closed; with the last one nothing is left behind. */
@@ -90,9 +98,9 @@ export class UpgradeGuard {
     if (typeof socket.setTimeout !== 'function') return
     const foreign = isForeign(request)
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
-    this.#pending.set(socket, { deadline: performance.now() + this.#timeout, foreign })
+    this.#pending.set(socket, { deadline: performance.now() + this.timeout, foreign })
     if (!foreign) (socket as { timeout?: number }).timeout = unset
-    this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.#timeout / sweeps).unref()
+    this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.timeout / sweeps).unref()
   }
 
   #cutBefore (now: number): void {
