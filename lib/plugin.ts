@@ -56,10 +56,10 @@ function deflateOptions (given: unknown): DeflateOptions | undefined {
   return typeof given === 'object' && given !== null ? given : undefined
 }
 
-/** What one address may do: unless it is said, as much as ten busy members. */
+/** What one address may do: unless it is said, as much as ten busy members, of what they may send at once, too. */
 function addressLimits ({ limits: { perAddress, messages, per, addressMessages } }: ResolvedOptions, { definitions }: TopicRegistry): AddressLimits {
-  const most = Math.max(messages / per, ...definitions.map(({ rate }) => rate.capacity / rate.per))
-  return { connections: perAddress, rate: { capacity: addressMessages ?? Math.max(1, Math.round(addressFactor * most * per)), per }, rateIsGiven: addressMessages !== undefined }
+  const most = Math.max(messages, ...definitions.flatMap(({ rate }) => [rate.capacity, rate.capacity / rate.per * per]))
+  return { connections: perAddress, rate: { capacity: addressMessages ?? Math.round(addressFactor * most), per }, rateIsGiven: addressMessages !== undefined }
 }
 
 function hooksOf (options: ResolvedOptions): Hooks {

@@ -150,6 +150,13 @@ t.test('unless it is given, an address may send as much as ten busy members, and
   t.equal(await served(await join(t, `${given.url}/rooms/a`)), 0, 'what is given holds for this machine')
 })
 
+t.test('what a topic grants at once is within what an address may send, however slowly it comes back', async t => {
+  const { rooms, url } = await serve(t, { limits: { messages: 1, per: 1_000 }, topics: { quota: { limits: { messages: 50, per: 3_600_000 } } } }, { trustProxy: '127.0.0.1' })
+  const client = await join(t, `${url}/rooms/quota`, from('203.0.113.1'))
+  t.equal(await served(client), 50)
+  t.match(rooms.stats().refusals, { messages: 1, addressMessages: 0 })
+})
+
 t.test('pings and pongs of the WebSocket count; nothing answers them, and who goes on is closed', async t => {
   for (const opcode of [9, 10]) {
     const { rooms, url } = await serve(t, { limits: { messages: 5, per: long } })
