@@ -152,3 +152,52 @@ t.test('without a logger, and without lines for requests, nothing is in the way'
   t.equal((await app.inject(asked)).statusCode, 500)
   for (const line of lines) t.notMatch(JSON.stringify(line), secret)
 })
+
+for (const messageKey of [undefined, 'message']) {
+  t.test(`an answer that comes twice is logged without the query${messageKey === undefined ? '' : ', whatever the key of messages'}`, async t => {
+    const errors: unknown[] = []
+    const { app, lines } = logged(t, messageKey === undefined ? {} : { messageKey, serializers: { err: (error: (Error & { code?: string }) | null) => { errors.push(error?.message); return { code: error?.code, stack: error?.stack } } } })
+    await app.register(plugin, {
+      prefix: '/rooms',
+      routes: {
+        broadcast: {
+          onRequest: async (request: any, reply: any) => {
+            request.log.warn(5)
+            request.log.warn({ err: new Error('another') })
+            request.log.warn({ err: null }, 'none')
+            reply.code(401).send({ no: true })
+            reply.send({ no: true })
+            return reply
+          }
+        }
+      }
+    })
+    const url = `${asked}&quote="&x`
+    t.equal((await app.inject({ method: 'POST', url, payload: {} })).statusCode, 401)
+    const twice: any = lines.find(({ err }) => (err as any)?.code === 'FST_ERR_REP_ALREADY_SENT')
+    const text = `Reply was already sent, did you forget to "return reply" in "${written}&quote=[redacted]&[redacted]" (POST)?`
+    t.equal(twice[messageKey ?? 'msg'], text)
+    t.match(twice.err.stack, text)
+    if (messageKey === undefined) t.match(twice.err, { type: 'FastifyError', message: text })
+    else t.same(errors, ['another', undefined, text])
+    for (const line of lines) t.notMatch(JSON.stringify(line), secret)
+    t.ok(lines.some(line => line[messageKey ?? 'msg'] === 'another'))
+  })
+}
+
+t.test('a body that is late after Fastify has answered is cut, and says nothing to the log', async t => {
+  const { app, lines } = logged(t, {}, { handlerTimeout: 100 })
+  await app.register(plugin, { prefix: '/rooms', limits: { handshake: 1_000 } })
+  const url = await listen(app)
+  let text = ''
+  let closed = false
+  const socket = dial(Number(url.split(':')[1]), '127.0.0.1').on('error', () => {}).on('close', () => { closed = true })
+  socket.on('data', chunk => { text += chunk })
+  t.teardown(() => { socket.destroy() })
+  socket.write(`POST ${asked} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{`)
+  await until(() => closed)
+  t.match(text, /^HTTP\/1\.1 503 /)
+  t.match(app.rooms.stats().refusals, { failed: 1, handshake: 0 })
+  t.notOk(lines.some(({ err }) => (err as any)?.code === 'FST_ERR_REP_ALREADY_SENT'))
+  for (const line of lines) t.notMatch(JSON.stringify(line), secret)
+})

@@ -175,7 +175,7 @@ t.test('the head of a request, an upgrade too, is the http server\'s to time: he
 t.test('a body that was refused before it was read is let alone once it is there', async t => {
   const requests = [true, false, false].map((complete, index) => ({ complete, destroyed: index === 1, destroy () { this.destroyed = true }, listenerCount: () => 0 }))
   const stragglers = new Stragglers(new EventEmitter(), 1, 1)
-  for (const request of requests) stragglers.begin(request as never)
+  for (const request of requests) stragglers.begin(request as never, { headersSent: false })
   await until(() => requests[2]!.destroyed, soon)
   t.notOk(requests[0]!.destroyed)
   stragglers.close()

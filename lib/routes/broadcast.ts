@@ -14,8 +14,8 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
   const { hub, registry, options } = context
   const { preParsing, preValidation, preHandler, ...hooks } = options.routes.broadcast
 
-  const beginBody: preParsingHookHandler = (request, _reply, payload, done) => {
-    stragglers.begin(request.raw)
+  const beginBody: preParsingHookHandler = (request, reply, payload, done) => {
+    stragglers.begin(request.raw, reply.raw)
     done(null, payload)
   }
   const demandBody: preValidationHookHandler = (request, _reply, done) => {
@@ -24,8 +24,8 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
     done(request.body === undefined ? new FST_ROOMS_BODY_MISSING() : undefined)
   }
   // Refused before anybody read it, by a hook of the host: Node.js reads on, to no end.
-  const timeRest: onResponseHookHandler = (request, _reply, done) => {
-    if (request.raw.complete === false) stragglers.begin(request.raw)
+  const timeRest: onResponseHookHandler = (request, reply, done) => {
+    if (request.raw.complete === false) stragglers.begin(request.raw, reply.raw)
     done()
   }
   const handler = (request: FastifyRequest) => {

@@ -2,12 +2,15 @@ import type { FastifyInstance } from 'fastify'
 import { querySchema } from '../schemas.ts'
 
 type Serializer = (value: any) => unknown
+type Serializers = Record<string, Serializer | undefined>
 /** What a serializer may read of a request; of Fastify's, of Node's, or of an object that the host made. */
 interface Loggable { url?: unknown, originalUrl?: unknown, query?: unknown, raw?: unknown }
 
 /** Where pino keeps the serializers of a logger. */
 const kSerializers = Symbol.for('pino.serializers')
 const hidden = '[redacted]'
+/** The one error of Fastify that says the URL of its request: FST_ERR_REP_ALREADY_SENT. */
+const alreadySent = /(Reply was already sent, did you forget to "return reply" in ")(.*)(?=" \()/
 const ours = new Map(Object.entries(querySchema.properties).map(([name, { pattern }]) => [name, new RegExp(pattern)]))
 
 /** Whether a member of the query is one of ours, and its value one that ours has: of any other nobody knows what it says. */
@@ -49,18 +52,49 @@ function describe ({ method, url, headers, host, ip, socket }: any): object {
   return { method, url, version: headers?.['accept-version'], host, remoteAddress: ip, remotePort: socket?.remotePort }
 }
 
+function redactText (text: string): string {
+  return text.replace(alreadySent, (_whole, before: string, url: string) => before + redactUrl(url))
+}
+
+/** The same error to whoever reads it, but for a URL that it says. */
+function redactedError (error: unknown): unknown {
+  if ((error as { code?: unknown } | null | undefined)?.code !== 'FST_ERR_REP_ALREADY_SENT') return error
+  const { message, stack } = error as Error
+  return Object.create(error as Error, { message: { value: redactText(message) }, stack: { value: redactText(String(stack)) } })
+}
+
+/** Where pino writes the message of a line, which it takes from an error as that is. */
+function messageKeyOf (log: object): string {
+  for (let at: object | null = log; at !== null; at = Object.getPrototypeOf(at)) {
+    const symbol = Object.getOwnPropertySymbols(at).find(({ description }) => description === 'pino.messageKey')
+    if (symbol !== undefined) return (at as Record<symbol, string>)[symbol]!
+  }
+  return 'msg'
+}
+
+function same (value: unknown): unknown {
+  return value
+}
+
 /**
- * Keeps tokens in the query out of the logs of a scope's routes: the serializer of `req`, be it the host's, its scope's or Fastify's,
- * is shown a request without them.
+ * Keeps tokens in the query out of the logs of a scope's routes: the serializers of `req`, of `err` and of messages, be they the
+ * host's, its scope's or Fastify's, are shown a request, an error and a text without them.
  */
 export function redactLogs (scope: FastifyInstance): void {
-  const log = scope.log as { [kSerializers]?: { req?: Serializer }, serializers?: { req?: Serializer } }
+  const log = scope.log as { [kSerializers]?: Serializers, serializers?: Serializers }
   // Fastify looks at `serializers` of a logger that is not pino's, too.
-  const own = (log[kSerializers] ?? log.serializers)?.req ?? describe
+  const own = log[kSerializers] ?? log.serializers
+  const messageKey = messageKeyOf(log)
   scope.addHook('onRoute', route => {
     // By now the route has what the scopes around it have been given.
-    const serialise = (route.logSerializers as { req?: Serializer } | undefined)?.req ?? own
-    const req: Serializer = value => serialise(typeof value === 'object' && value !== null ? redacted(value) : value)
-    route.logSerializers = Object.assign(Object.create(route.logSerializers ?? null), { req })
+    const given = route.logSerializers as Serializers | undefined
+    const of = (name: string, otherwise: Serializer): Serializer => given?.[name] ?? own?.[name] ?? otherwise
+    const [req, err, text] = [of('req', describe), of('err', same), of(messageKey, same)]
+    const redacting: Serializers = {
+      req: value => req(typeof value === 'object' && value !== null ? redacted(value) : value),
+      err: value => err(redactedError(value)),
+      [messageKey]: value => text(typeof value === 'string' ? redactText(value) : value)
+    }
+    route.logSerializers = Object.assign(Object.create(route.logSerializers ?? null), redacting)
   })
 }

@@ -15,6 +15,8 @@ const leastPatience = 1_000
 type HttpSocket = Socket & { _httpMessage?: ServerResponse | null }
 /** Bytes of its answers that a peer had taken, those that were left of a write under way, and for how many looks that has not changed. */
 interface Taken { readonly written: number, readonly unsent: number, looks: number }
+/** Whether it is out is all that is asked of it. */
+type Answer = Pick<ServerResponse, 'headersSent'>
 /** What TLS is spoken over. */
 type SecureSocket = TLSSocket & { _parent?: Socket }
 
@@ -37,8 +39,8 @@ export class Stragglers {
   /** Those on which TLS has not begun to speak. */
   readonly #handshakes = new Set<Socket>()
   readonly #sessions = new Set<Http2Session>()
-  /** Requests whose body has not ended, and until when it may. */
-  readonly #bodies = new Map<IncomingMessage, number>()
+  /** Requests whose body has not ended, their answers, and until when it may. */
+  readonly #bodies = new Map<IncomingMessage, { readonly answer: Answer, readonly deadline: number }>()
   readonly #gone: (this: HttpSocket) => void
   #timer: NodeJS.Timeout | undefined
   #closing = false
@@ -65,9 +67,9 @@ export class Stragglers {
   }
 
   /** The body of a request of ours begins, or goes on when there was an answer already. */
-  begin (request: IncomingMessage): void {
+  begin (request: IncomingMessage, answer: Answer): void {
     if (this.#bodies.has(request)) return
-    this.#bodies.set(request, performance.now() + this.#timeout)
+    this.#bodies.set(request, { answer, deadline: performance.now() + this.#timeout })
     this.#watch()
   }
 
@@ -123,11 +125,12 @@ export class Stragglers {
   }
 
   #look (now: number): void {
-    for (const [request, deadline] of this.#bodies) {
+    for (const [request, { answer, deadline }] of this.#bodies) {
       if (deadline <= now && !request.complete) {
         this.#bodies.delete(request)
-        // Fastify listens while it reads, answers, and closes the connection. Where a hook reads in its place nobody may be left to answer.
-        if (request.listenerCount('error') > 0) request.emit('error', new FST_ROOMS_BODY_TIMEOUT(this.#timeout))
+        // Fastify listens while it reads, answers, and closes the connection. Where a hook reads in its place nobody may be left to
+        // answer, and where its handlerTimeout has, another answer would be a line in the log and no more.
+        if (request.listenerCount('error') > 0 && !answer.headersSent) request.emit('error', new FST_ROOMS_BODY_TIMEOUT(this.#timeout))
         else request.destroy()
       }
       // What was refused before it was read ends without a word to us.
