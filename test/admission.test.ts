@@ -65,6 +65,14 @@ t.test('unless it is given, 100 connections of an address are taken and no more,
   t.equal(rooms.stats().refusals.perAddress, 1)
 })
 
+t.test('who writes in a header that is believed that it is this machine is not exempt', async t => {
+  const { rooms, url } = await serve(t, {}, { trustProxy: '127.0.0.1' })
+  for (let i = 0; i < 100; i++) await join(t, `${url}/rooms/a`, from('127.0.0.1'))
+  t.same(await (await connect(t, `${url}/rooms/a`, [], from('127.0.0.1, 127.0.0.1'))).closed, full)
+  await join(t, `${url}/rooms/a`)
+  t.equal(rooms.stats().refusals.perAddress, 1)
+})
+
 t.test('connections through a unix socket are of this machine', async t => {
   const app = createApp(t)
   await app.register(fastifyRooms as any, { prefix: '/rooms', limits: { perAddress: 1 } })

@@ -2,7 +2,9 @@ import type { FastifyRequest } from 'fastify'
 import { addressKey } from '../hub/address-key.ts'
 
 /** Where a request comes from: what its address is counted under, and whether it says that it was passed on, and is not believed. */
-export function sourceOf ({ ip, raw: { socket, headers } }: FastifyRequest): { source: string, forwarded: boolean } {
-  const direct = ip === socket.remoteAddress
+export function sourceOf (request: FastifyRequest): { source: string, forwarded: boolean } {
+  const { ip, raw: { socket, headers } } = request
+  // A header that is believed may say the same address; then there are more of them than the socket's own.
+  const direct = ip === socket.remoteAddress && (request.ips?.length ?? 1) === 1
   return { source: addressKey(ip, direct), forwarded: direct && (headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined) }
 }
