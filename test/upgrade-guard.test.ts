@@ -15,9 +15,9 @@ const soon = 8_000
 interface RawClient { socket: Socket, text: () => string, closed: () => boolean }
 
 /** Sends an upgrade as bytes, so that it can be what no client would send. */
-async function upgrade (t: Test, url: string, path: string, { protocol = 'websocket', version = '13' } = {}): Promise<RawClient> {
+async function upgrade (t: Test, url: string, path: string, { protocol = 'websocket', version = '13', allowHalfOpen = false } = {}): Promise<RawClient> {
   const [host, port] = url.split(':')
-  const socket = connectTcp({ host: host!, port: Number(port) })
+  const socket = connectTcp({ host: host!, port: Number(port), allowHalfOpen })
   t.teardown(() => { socket.destroy() })
   let text = ''
   let closed = false
@@ -65,16 +65,36 @@ for (const [name, { path, status, before, after }] of Object.entries(leaks)) {
   }
 }
 
-t.test('without the guard such a socket would stay open', async t => {
+t.test('an upgrade that was refused at once is ended with its answer, and is none that took too long', async t => {
   const app = await createRooms(t, { limits: { handshake: 60_000 } })
   const url = await listen(app)
-  const client = await upgrade(t, url, '/%zz')
-  await until(() => client.text() !== '', soon)
-  await pause(handshake * 3)
-  t.notOk(client.closed())
-  await app.close()
-  await until(() => client.closed(), soon)
-  t.pass('and closing the app does not leave it behind')
+  for (const path of ['/%zz', '/rooms/%zz', '/nowhere/at/all', `/rooms/${'a'.repeat(200)}`]) {
+    for (const protocol of ['websocket', 'foo']) {
+      const client = await upgrade(t, url, path, { protocol })
+      await until(() => client.closed())
+      t.match(client.text(), /^HTTP\/1\.1 4(00|04|14) /, path)
+    }
+  }
+  t.equal(app.rooms.stats().refusals.handshake, 0)
+})
+
+t.test('a peer that does not go when it was refused is cut within limits.handshake, and closing the app does not leave it behind', async t => {
+  for (const time of [handshake, 60_000]) {
+    const app = await createRooms(t, { limits: { handshake: time } })
+    const url = await listen(app)
+    const client = await upgrade(t, url, '/%zz', { allowHalfOpen: true })
+    let ended = false
+    client.socket.on('end', () => { ended = true })
+    await until(() => ended)
+    const open = (): Promise<number> => new Promise((resolve, reject) => { app.server.getConnections((error, count) => { if (error === null) resolve(count); else reject(error) }) })
+    if (time > handshake) {
+      await pause(handshake * 3)
+      t.equal(await open(), 1)
+      await app.close()
+    }
+    await until(async () => await open() === 0)
+    t.equal(app.rooms.stats().refusals.handshake, 0)
+  }
 })
 
 t.test('a peer that goes on sending does not hold its refused socket open', async t => {
@@ -243,23 +263,30 @@ t.test('the first hub of a server sets the time', async t => {
 })
 
 for (const hosted of [false, true]) {
-  t.test(`upgrades while members are let go are refused with 503 or cut${hosted ? ', where the host registered @fastify/websocket' : ''}`, async t => {
-    const app = createApp(t)
-    if (hosted) await app.register(fastifyWebsocket)
-    await app.register(plugin, { prefix: '/rooms', drain: { timeout: 1_000 } } satisfies AnyOptions)
-    const url = await listen(app)
-    const mute = await upgrade(t, url, '/rooms/news')
-    await until(() => mute.text().includes('"hello"'), soon)
-    const closing = app.close()
-    await until(() => app.rooms.health().state === 'draining')
-    const late = await upgrade(t, url, '/rooms/news')
-    await until(() => late.text() !== '' || late.closed(), soon)
-    if (late.text() !== '') t.match(late.text(), /^HTTP\/1\.1 503 /)
-    await closing
-    await until(() => late.closed(), soon)
-    t.pass('it has not held app.close() up')
-    t.equal(app.rooms.stats().connections, 0)
-  })
+  for (const protocol of ['websocket', 'foo']) {
+    t.test(`upgrades to ${protocol} while members are let go are refused with 503, and their sockets ended${hosted ? ', where the host registered @fastify/websocket' : ''}`, async t => {
+      const app = createApp(t)
+      if (hosted) await app.register(fastifyWebsocket)
+      await app.register(plugin, { prefix: '/rooms', drain: { timeout: 8_000 } } satisfies AnyOptions)
+      const url = await listen(app)
+      const mute = await upgrade(t, url, '/rooms/news')
+      await until(() => mute.text().includes('"hello"'), soon)
+      let over = false
+      const closing = app.close().then(() => { over = true })
+      await until(() => app.rooms.health().state === 'draining')
+      const sockets: Socket[] = []
+      app.server.on('connection', (socket: Socket) => { sockets.push(socket) })
+      const late = await upgrade(t, url, '/rooms/news', { protocol })
+      await until(() => late.closed())
+      t.doesNotThrow(() => { sockets[0]!.emit('error', new Error('reset')) }, 'one that is reset meanwhile ends nothing else')
+      t.match(late.text(), /^HTTP\/1\.1 503 Service Unavailable\r\n/)
+      t.match(late.text(), /\r\nconnection: close\r\n/i)
+      t.notOk(over, 'not because the app has closed')
+      mute.socket.destroy()
+      await closing
+      t.match(app.rooms.stats(), { connections: 0, refusals: { handshake: 0 } })
+    })
+  }
 }
 
 t.test('after app.rooms.drain() joins are refused with 503, and the app goes on', async t => {

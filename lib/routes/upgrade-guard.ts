@@ -8,14 +8,16 @@ import { Stragglers } from './stragglers.ts'
 const unset = -1
 /** Listeners that the guard itself has on the server. */
 const own = 2
+/** What is said where nobody else would say anything. */
+const unavailable = 'HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'
 /** Looks within the time that an upgrade may take. */
 const sweeps = 8
 
 type Upgrade = (request: IncomingMessage, socket: Socket, head: Buffer) => void
 /** An answer over HTTP was made for it: by @fastify/websocket, which takes every upgrade there is. */
-type Watched = Socket & { _httpMessage?: object | null }
-/** An upgrade that goes on. */
-interface Pending { readonly deadline: number, readonly foreign: boolean }
+type Watched = Socket & { _httpMessage?: EventEmitter | null }
+/** An upgrade that goes on, or that was refused and whose peer has not gone. */
+interface Pending { readonly deadline: number, readonly foreign: boolean, answered: boolean }
 type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 
 function isForeign ({ headers }: IncomingMessage): boolean {
@@ -26,8 +28,9 @@ function isForeign ({ headers }: IncomingMessage): boolean {
  * Watches over the upgrades of one http server, for all hubs on it.
  *
  * @fastify/websocket leaves some refused upgrades open for ever: one whose URL does not parse, one that a hook refused before it
- * was registered, one to a route outside its scope. Here every upgrade that has not become a WebSocket in time is cut; of one to
- * another protocol it is the host's to say when it is over, but where nobody has taken it, it was refused.
+ * was registered, one to a route outside its scope. Here one that was answered is ended, and every upgrade that has not become a
+ * WebSocket in time is cut; of one to another protocol it is the host's to say when it is over, but where nobody has taken it, it
+ * was refused. And one that nobody listens for is answered: the host's own @fastify/websocket stops to when the app begins to close.
  */
 export class UpgradeGuard {
   /** Who else would hold this server up. */
@@ -42,7 +45,7 @@ export class UpgradeGuard {
   #hubs = 0
   #route: EventEmitter | undefined
 
-  /** The guard of a server, shared by its hubs; the first sets the times, and counts. @param timeout - milliseconds; patience - those of a closing server with a peer that takes nothing; cut - called for each that is cut */
+  /** The guard of a server, shared by its hubs; the first sets the times, and counts. @param timeout - milliseconds; patience - those of a closing server with a peer that takes nothing; cut - called for each that is cut without an answer */
   static of (server: EventEmitter, timeout: number, patience: number, cut: () => void): UpgradeGuard {
     const guarded = server as Guarded
     guarded[kUpgradeGuard] ??= new UpgradeGuard(guarded, timeout, patience, cut)
@@ -92,24 +95,38 @@ export class UpgradeGuard {
     delete this.#server[kUpgradeGuard]
   }
 
-  readonly #watch: Upgrade = (request, socket) => {
+  readonly #watch: Upgrade = (request, socket: Watched) => {
     this.stragglers.forget(socket)
     // A stream inside the process has no clock.
     if (typeof socket.setTimeout !== 'function') return
     const foreign = isForeign(request)
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
-    this.#pending.set(socket, { deadline: performance.now() + this.timeout, foreign })
+    const pending: Pending = { deadline: performance.now() + this.timeout, foreign, answered: false }
+    this.#pending.set(socket, pending)
     if (!foreign) (socket as { timeout?: number }).timeout = unset
     this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.timeout / sweeps).unref()
+    const answered = (): void => {
+      pending.answered = true
+      socket.end()
+      socket.resume() // what comes after it is nothing, and its end has to be read
+    }
+    if (this.#server.listenerCount('upgrade') > 1) {
+      // Once those who listen after us have made their answer.
+      process.nextTick(() => { socket._httpMessage?.once('finish', answered) })
+    } else {
+      socket.on('error', () => {}) // Node.js has taken its own away; it is destroyed all the same
+      socket.write(unavailable)
+      answered()
+    }
   }
 
   #cutBefore (now: number): void {
-    for (const [socket, { deadline, foreign }] of this.#pending) {
+    for (const [socket, { deadline, foreign, answered }] of this.#pending) {
       // ws sets the socket's own time-out to 0 where it makes a WebSocket of it, for a route of the host, say.
-      const unfinished = foreign ? socket._httpMessage != null : socket.timeout === unset
+      const unfinished = answered || (foreign ? socket._httpMessage != null : socket.timeout === unset)
       if (deadline <= now && unfinished && !socket.destroyed) {
         socket.destroy()
-        this.#cut()
+        if (!answered) this.#cut()
       }
       if (deadline <= now || socket.destroyed) this.#pending.delete(socket)
     }
