@@ -132,3 +132,53 @@ t.test('members of many rooms, those still joining and raw ones included, go in 
   t.match(frames(joining, 'bye'), [{ code: 1001, retry: { max: 15_000 } }])
   t.match(rooms.stats(), { connections: 0, topics: 0 })
 })
+
+t.test('a mute member whose message is still being worked on is gone when the drain is over, and app.close has nothing more to wait for', async t => {
+  let left = 0
+  const { app, rooms, url } = await serve(t, { drain: { timeout: 400 }, onMessage: { '*': () => new Promise(() => {}) }, onLeave: () => { left++ } })
+  const mute = await joinMute(t, `${url}/rooms/news`)
+  mute.send(1, '{"type":"message","data":1}')
+  await until(() => rooms.stats().working === 1)
+  mute.socket.pause()
+  await rooms.drain()
+  t.match(rooms.stats(), { connections: 0, members: 0, topics: 0 })
+  t.equal(left, 1)
+  await app.close()
+})
+
+t.test('what a member has sent that has left, or was sent away, is worked off before app.close is done', async t => {
+  const seen: unknown[] = []
+  const finish = new Map<string, () => void>()
+  const { app, rooms, url } = await serve(t, {
+    drain: { timeout: 9_900 },
+    identify: request => ({ user: request.headers['x-user'] as string }),
+    onMessage: {
+      '*': async (session, payload) => {
+        if (payload === 'go') session.close()
+        await new Promise<void>(resolve => { finish.set(session.user, resolve) })
+        const { published } = await session.rooms.broadcast('audit', payload)
+        seen.push([session.user, published])
+      }
+    },
+    onLeave: session => { seen.push(session.user) }
+  })
+  const users = ['goes', 'kicked', 'ends']
+  for (const user of users) {
+    const client = await join(t, `${url}/rooms/news`, { headers: { 'x-user': user } })
+    client.send({ type: 'message', data: user === 'ends' ? 'go' : 1 })
+    await until(() => finish.has(user))
+    if (user === 'goes') client.socket.close()
+    if (user === 'kicked') await rooms.kick({ user })
+    await client.closed
+  }
+  await until(() => rooms.stats().connections === 0)
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  await until(() => rooms.health().state === 'draining')
+  await new Promise(resolve => setTimeout(resolve, 50))
+  t.notOk(over)
+  for (const user of users) finish.get(user)!()
+  await closing
+  t.same(seen.filter(entry => Array.isArray(entry)), users.map(user => [user, true]))
+  t.same(seen.filter(entry => !Array.isArray(entry)).sort(), [...users].sort())
+})

@@ -8,6 +8,7 @@ import type { DrainSettings } from './drain.ts'
 import type { Expiry } from './expiry.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
+import type { Workload } from './workload.ts'
 
 /** What is used of a logger. */
 export interface Log {
@@ -59,6 +60,8 @@ export interface HubContext {
   readonly expiry: Expiry
   /** Calls of `onMessage` that have not finished. */
   working: number
+  /** What members have sent and is being worked on. */
+  readonly workload: Workload
   /** While draining nothing new is taken from members. */
   readonly state: 'open' | 'draining' | 'closed'
   /** Sessions by id, those still joining included. */

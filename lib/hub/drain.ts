@@ -1,9 +1,12 @@
 import type { MemberSession } from './session.ts'
+import type { Workload } from './workload.ts'
 
 /** Of the time for closing this part may pass before anybody is told: for messages that are being worked on. */
 const workShare = 0.5
 /** Of what is left after that this part may pass until everybody is told; the rest is for their answers. */
 const batchShare = 0.5
+/** Milliseconds within which connections that were cut say that they have closed, as they do in the next turns of the event loop. */
+const cutTime = 100
 
 /** How members are let go. */
 export interface DrainSettings {
@@ -24,15 +27,19 @@ export function shareOf (left: number, milliseconds: number, { batch, interval }
 /** Closing, in one time: unfinished work, then batch by batch the goodbyes, then the wait for connections; what is left at the end is cut. */
 export class Drain {
   readonly #links: ReadonlySet<MemberSession>
+  readonly #workload: Workload
   readonly #settings: DrainSettings
   readonly #release: (sessions: MemberSession[]) => void
   #running: Promise<void> | undefined
+  /** What was sent has its time once: nothing more is taken meanwhile. */
+  #settling: Promise<void> | undefined
   /** Set while the last wait goes on. */
   #gone: (() => void) | undefined
 
   /** @param release - says goodbye to members, all in one turn of the event loop */
-  constructor (links: ReadonlySet<MemberSession>, settings: DrainSettings, release: (sessions: MemberSession[]) => void) {
+  constructor (links: ReadonlySet<MemberSession>, workload: Workload, settings: DrainSettings, release: (sessions: MemberSession[]) => void) {
     this.#links = links
+    this.#workload = workload
     this.#settings = settings
     this.#release = release
   }
@@ -50,22 +57,10 @@ export class Drain {
 
   async #run (): Promise<void> {
     const deadline = performance.now() + this.#settings.timeout
-    await this.#settle()
+    this.#settling ??= this.#within(this.#settings.timeout * workShare, done => { this.#workload.whenDone(done) })
+    await this.#settling
     await this.#letGo(deadline)
     await this.#wait(deadline)
-  }
-
-  /** What members have sent is worked off, or has had its time. */
-  async #settle (): Promise<void> {
-    let busy = 1
-    await this.#within(this.#settings.timeout * workShare, done => {
-      const worked = (): void => { if (--busy === 0) done() }
-      for (const { inbox } of this.#links) {
-        busy++
-        inbox.whenIdle(worked)
-      }
-      worked()
-    })
   }
 
   /** Nobody joins any more: those who are here now are all. */
@@ -88,10 +83,15 @@ export class Drain {
   }
 
   async #wait (deadline: number): Promise<void> {
-    if (this.#links.size === 0) return
-    await this.#within(deadline - performance.now(), done => { this.#gone = done })
-    this.#gone = undefined
+    await this.#allGone(deadline - performance.now())
     for (const { connection } of this.#links) connection.terminate()
+    await this.#allGone(cutTime)
+  }
+
+  async #allGone (milliseconds: number): Promise<void> {
+    if (this.#links.size === 0) return
+    await this.#within(milliseconds, done => { this.#gone = done })
+    this.#gone = undefined
   }
 
   #within (milliseconds: number, start: (done: () => void) => void): Promise<void> {

@@ -29,6 +29,7 @@ import { Room } from './room.ts'
 import { MemberSession } from './session.ts'
 import { Subscription } from './subscription.ts'
 import { Turn } from './turn.ts'
+import { Workload } from './workload.ts'
 
 /** Milliseconds that a publisher waits for a broker that is down. */
 const publishTimeout = 5_000
@@ -69,6 +70,7 @@ export class Hub implements HubContext {
   state: 'open' | 'draining' | 'closed' = 'open'
   brokerState: BrokerState = 'down'
   working = 0
+  readonly workload = new Workload()
   readonly expiry: Expiry
   readonly admission: Admission
   readonly kicks: Kicks
@@ -126,7 +128,7 @@ export class Hub implements HubContext {
     })
     this.#turn = new Turn(this.#flush)
     this.backlog = new Backlog(this, this.#turn)
-    this.#drain = new Drain(this.links, settings.drain, sessions => { this.#letGo(sessions) })
+    this.#drain = new Drain(this.links, this.workload, settings.drain, sessions => { this.#letGo(sessions) })
   }
 
   async start (): Promise<void> {

@@ -1,3 +1,5 @@
+import type { Workload } from './workload.ts'
+
 /**
  * The work of one member: one piece at a time, in order, bounded. Work that finishes at once never waits and costs no
  * promise. At the bound reading from the member pauses, so that TCP pushes back; what one read had already brought
@@ -7,16 +9,20 @@ export class Inbox<Item> {
   readonly #run: (item: Item) => void | Promise<void>
   readonly #limit: number
   readonly #flow: { pause (): void, resume (): void }
+  readonly #workload: Workload
   #queue: Item[] = []
   #busy = false
   #paused = false
+  /** It is part of the workload. */
+  #counted = false
   #idle: (() => void)[] = []
 
   /** @param run - never throws, never rejects. */
-  constructor (run: (item: Item) => void | Promise<void>, limit: number, flow: { pause (): void, resume (): void }) {
+  constructor (run: (item: Item) => void | Promise<void>, limit: number, flow: { pause (): void, resume (): void }, workload: Workload) {
     this.#run = run
     this.#limit = limit
     this.#flow = flow
+    this.#workload = workload
   }
 
   /** Returns whether reading pauses with it. */
@@ -46,6 +52,10 @@ export class Inbox<Item> {
     const pending = this.#run(item)
     if (pending === undefined) return
     this.#busy = true
+    if (!this.#counted) {
+      this.#counted = true
+      this.#workload.begin()
+    }
     pending.then(() => { this.#next() })
   }
 
@@ -56,8 +66,9 @@ export class Inbox<Item> {
       this.#paused = false
       this.#flow.resume()
     }
-    if (this.#unfinished === 0) {
-      for (const done of this.#idle.splice(0)) done()
-    }
+    if (this.#unfinished > 0) return
+    for (const done of this.#idle.splice(0)) done()
+    this.#counted = false
+    this.#workload.end()
   }
 }

@@ -100,7 +100,7 @@ export class MemberSession implements Session<string, any> {
     this.connection = connection
     this.tokens = joining.definition.rate.capacity
     this.filledAt = connection.openedAt
-    this.inbox = new Inbox(frame => run(this, frame), context.settings.limits.pending, connection)
+    this.inbox = new Inbox(frame => run(this, frame), context.settings.limits.pending, connection, context.workload)
     this.id = id
     this.key = joining.definition.key
     this.definition = joining.definition

@@ -3,20 +3,24 @@ import t from 'tap'
 import { Inbox } from '../../lib/hub/inbox.ts'
 import { Drain, shareOf, type DrainSettings } from '../../lib/hub/drain.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
+import { until } from '../helpers/app.ts'
+import { Workload } from '../../lib/hub/workload.ts'
 
 const defaults = { timeout: 60_000, batch: 500, interval: 50 }
 
 /** Sessions as far as a drain looks at them. A batch that is released is closed; `gone` takes their connections away. */
-function create (count: number, settings: Partial<DrainSettings> = {}) {
+function create (count: number, given: Partial<DrainSettings> = {}) {
+  const settings = { ...defaults, ...given }
   let cut = 0
   const batches: number[][] = []
+  const workload = new Workload()
   const links = new Set(Array.from({ length: count }, (_member, id) => ({
     id,
     state: 'open',
-    inbox: new Inbox<() => Promise<void>>(run => run(), 9, { pause () {}, resume () {} }),
+    inbox: new Inbox<() => Promise<void>>(run => run(), 9, { pause () {}, resume () {} }, workload),
     connection: { terminate: () => { cut++ } }
   } as unknown as MemberSession)))
-  const drain = new Drain(links, { ...defaults, ...settings }, sessions => {
+  const drain = new Drain(links, workload, settings, sessions => {
     batches.push(sessions.map(({ id }) => id as unknown as number))
     for (const session of sessions) session.state = 'closed'
     onBatch(batches.length)
@@ -26,7 +30,7 @@ function create (count: number, settings: Partial<DrainSettings> = {}) {
     links.clear()
     drain.check()
   }
-  return { links, drain, batches, gone, cut: () => cut, onBatch: (listener: typeof onBatch) => { onBatch = listener } }
+  return { links, drain, settings, batches, gone, cut: () => cut, onBatch: (listener: typeof onBatch) => { onBatch = listener } }
 }
 
 const turn = () => new Promise(resolve => setImmediate(resolve))
@@ -92,6 +96,40 @@ t.test('unfinished work is waited for, but not for more than half of the time', 
   await stuck.drain.run()
   t.ok(told >= 90, 'half of the time')
   t.equal(stuck.cut(), 1)
+})
+
+t.test('unfinished work is waited for once, and work of those who have left as well', async t => {
+  const { links, drain, batches, gone } = create(1, { timeout: 20_000 })
+  let finish = (): void => {}
+  const [one] = [...links]
+  one!.inbox.push((() => new Promise<void>(resolve => { finish = resolve })) as never)
+  one!.state = 'closed'
+  gone()
+  let over = false
+  const first = drain.run().then(() => { over = true })
+  await new Promise(resolve => setTimeout(resolve, 50))
+  t.notOk(over, 'nobody is connected, and yet something is worked on')
+  t.same(batches, [])
+  finish()
+  await first
+
+  const stuck = create(1, { timeout: 20 })
+  const [only] = [...stuck.links]
+  only!.inbox.push((() => new Promise(() => {})) as never)
+  await stuck.drain.run()
+  stuck.gone()
+  stuck.settings.timeout = 100_000
+  over = false
+  stuck.drain.run().then(() => { over = true })
+  await until(() => over)
+})
+
+t.test('connections that are cut have closed when it is over', async t => {
+  const { links, drain, gone } = create(1, { timeout: 10 })
+  const [only] = [...links]
+  Object.assign(only!.connection, { terminate: () => { setTimeout(gone, 5) } })
+  await drain.run()
+  t.equal(links.size, 0)
 })
 
 t.test('members are let go batch by batch, with an interval between, and those who went by themselves count for nothing', async t => {

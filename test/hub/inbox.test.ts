@@ -1,21 +1,23 @@
 import t from 'tap'
 import { Inbox } from '../../lib/hub/inbox.ts'
+import { Workload } from '../../lib/hub/workload.ts'
 
 /** Work that finishes when it is told to, and what the reading side was told. */
 function create (limit: number) {
   const started: string[] = []
   const flow: string[] = []
   const finish = new Map<string, () => void>()
+  const workload = new Workload()
   const inbox = new Inbox<string>(item => {
     started.push(item)
     if (item.startsWith('sync')) return
     return new Promise<void>(resolve => { finish.set(item, resolve) })
-  }, limit, { pause: () => { flow.push('pause') }, resume: () => { flow.push('resume') } })
+  }, limit, { pause: () => { flow.push('pause') }, resume: () => { flow.push('resume') } }, workload)
   const end = async (item: string): Promise<void> => {
     finish.get(item)!()
     await new Promise(resolve => setImmediate(resolve))
   }
-  return { inbox, started, flow, end }
+  return { inbox, workload, started, flow, end }
 }
 
 t.test('work that finishes at once is done within the call and never pauses reading', async t => {
@@ -92,4 +94,26 @@ t.test('clear drops what waits and lets what runs finish', async t => {
   t.same(flow, ['pause', 'resume'])
   inbox.push('d')
   t.same(started, ['a', 'd'])
+})
+
+t.test('a workload is done when nothing is worked on, whatever was queued, dropped, or done at once', async t => {
+  const { inbox, workload, end } = create(9)
+  let done = 0
+  const ask = (): void => { workload.whenDone(() => { done++ }) }
+  ask()
+  inbox.push('sync')
+  ask()
+  t.equal(done, 2, 'at once')
+  for (const item of ['a', 'sync b', 'c', 'd']) inbox.push(item)
+  ask()
+  await end('a')
+  t.equal(done, 2, 'one after the other')
+  inbox.clear()
+  t.equal(done, 2)
+  await end('c')
+  t.equal(done, 3, 'what waited was dropped')
+  inbox.push('e')
+  ask()
+  await end('e')
+  t.equal(done, 4, 'and so on')
 })
