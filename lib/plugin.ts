@@ -17,6 +17,7 @@ import { injectClient } from './routes/inject.ts'
 import { checkOrigins } from './routes/origin.ts'
 import { redactLogs } from './routes/redact.ts'
 import { decorateRequests } from './routes/request-rooms.ts'
+import { drainTogether } from './routes/siblings.ts'
 import { socketRoute } from './routes/socket.ts'
 import { UpgradeGuard } from './routes/upgrade-guard.ts'
 import { kAccess, kRefusal } from './symbols.ts'
@@ -125,7 +126,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   })
   hub.kicks.keep = guard.timeout
   // Before @fastify/websocket's own, which would close without a code.
-  app.addHook('preClose', () => hub.drain())
+  drainTogether(app, hub)
   app.addHook('onClose', () => hub.close())
 
   await app.register(async scope => {

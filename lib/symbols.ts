@@ -1,5 +1,7 @@
 /** On an http server: the one upgrade guard of all hubs of that server. Shared by all copies of this package. */
 export const kUpgradeGuard: unique symbol = Symbol.for('fastify-rooms.upgrade-guard')
+/** On an app: all its hubs, in whichever scope. Shared by all copies of this package. */
+export const kSiblings: unique symbol = Symbol.for('fastify-rooms.siblings')
 /** On a request: what the access hooks found out, for the handler. */
 export const kAccess: unique symbol = Symbol('fastify-rooms.access')
 /** On `app.rooms`: the hub behind it, for the package's other entries. */

@@ -302,6 +302,33 @@ t.test('siblings have separate rooms, sessions and states', async t => {
   t.match(await two.ask({ type: 'message', data: 'still here' }), { ok: true })
 })
 
+t.test('siblings let their members go at the same time', async t => {
+  const app = createApp(t)
+  const hubs: FastifyInstance[] = []
+  for (const prefix of ['/one', '/two', '/three']) {
+    await app.register(async api => {
+      await api.register(async scope => {
+        await scope.register(plugin, { prefix, drain: { timeout: 9_000 }, heartbeat: false })
+        hubs.push(scope)
+      })
+    })
+  }
+  const url = await listen(app)
+  const one = await joinMute(t, url, '/one/news')
+  const two = await join(t, `${url}/two/news`)
+  const three = await joinMute(t, url, '/three/news')
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  await leavesProperly(t, two)
+  await until(() => one.text().includes('"bye"') && three.text().includes('"bye"'))
+  t.match(hubs.map(({ rooms }) => rooms.stats().connections), [1, Number, 1])
+  t.notOk(over)
+  one.socket.destroy()
+  three.socket.destroy()
+  await closing
+  t.same(hubs.map(({ rooms }) => rooms.health().state), ['closed', 'closed', 'closed'])
+})
+
 t.test('prefixes compose', async t => {
   const app = createApp(t)
   await app.register(async api => {

@@ -3,6 +3,7 @@ import type { WebSocket } from 'ws'
 import type { InjectedClient, InjectOptions, Mode, ServerFrame } from '../../types/index.ts'
 import { FST_ROOMS_INJECT_CLOSED, FST_ROOMS_INJECT_REFUSED } from '../errors.ts'
 import { kInjected } from '../symbols.ts'
+import { rootOf } from './siblings.ts'
 
 type Received = ServerFrame | string
 interface Reader { resolve (frame: Received): void, reject (error: Error): void }
@@ -74,15 +75,9 @@ class TestClient implements InjectedClient {
   }
 }
 
-/** Only the root's `ready` runs the hooks, and may be called when all is ready. */
-function rootOf (scope: FastifyInstance): FastifyInstance {
-  const parent = Object.getPrototypeOf(scope) as FastifyInstance | Record<string, never>
-  return 'ready' in parent ? rootOf(parent as FastifyInstance) : scope
-}
-
 /** Connects through the app's own router, hooks and all, without a port. @throws FST_ROOMS_INJECT_REFUSED */
 export async function injectClient (scope: FastifyInstance, path: string, { headers, since, mode = 'rooms.v1' }: InjectOptions): Promise<InjectedClient> {
-  await rootOf(scope).ready()
+  await rootOf(scope).ready() // the root's alone runs the hooks, and may be called when all is ready
   // A host's @fastify/websocket has stopped listening by then, and nobody would answer.
   if (scope.rooms.health().state !== 'open') throw new FST_ROOMS_INJECT_REFUSED(503)
   const url = since === undefined ? path : `${path}${path.includes('?') ? '&' : '?'}since=${encodeURIComponent(since)}`
