@@ -57,10 +57,37 @@ const thrown: [name: string, value: unknown][] = [
   ['an error whose details cannot be read', Object.defineProperty(Object.assign(new Error('hidden'), { statusCode: 400 }), 'details', { get: bad })],
   ['an error whose message is no text', Object.assign(new Error('x'), { statusCode: 400, message: { toString: bad } })],
   ['a proxy that refuses everything', new Proxy(new Error('hidden'), { get: bad, getPrototypeOf: bad, has: bad })],
+  ['an error whose cause cannot be read', new Error('outer', { cause: Object.defineProperty(new Error('hidden'), 'message', { get: bad }) })],
+  ['an error that is many, one of which cannot be read', new AggregateError([new Error('one'), Object.defineProperty(new Error('hidden'), 'message', { get: bad })])],
+  ['an error with a member that looks like one and cannot be read', Object.assign(new Error('outer'), { inner: Object.defineProperty({}, 'message', { get: bad }) })],
+  ['an error whose cause is a function that throws', new Error('outer', { cause: bad })],
   ['an error that is its own cause', Object.assign(new Error('circle'), { get cause () { return this } })]
 ]
 
-t.test('whatever a hook throws or rejects with, it is an answer to the one it was about, and nobody else misses anything', async t => {
+t.test('an error that cannot be logged is logged as such, and a logger that throws is not our end', async t => {
+  let isBroken = false
+  const frozen = Object.freeze(new Error('frozen'))
+  const lines: any[] = []
+  const { app, url, reaches, empties } = await serve(t, { onMessage: { '*': () => { throw frozen } } }, app => {
+    const { error } = app.log
+    app.log.error = function (...given: [any, string]) {
+      if (isBroken) throw frozen
+      error.apply(app.log, given)
+      lines.push(given)
+    } as never
+  })
+  const one = await join(t, `${url}/rooms/news`) as Joined
+  t.match(await one.ask({ type: 'message', data: 1 }), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } })
+  t.match(lines, [[{ err: { message: /^an error that cannot be logged: / }, session: one.hello.session, topic: 'news' }, 'a hook of fastify-rooms failed']])
+  isBroken = true
+  t.match(await one.ask({ type: 'message', data: 1 }), { ok: false })
+  t.equal(app.rooms.stats().errors, 2)
+  await reaches(one)
+  await empties(one)
+})
+
+/** @param heard - the host has an onError; else what fails is logged */
+async function failsInEveryWay (t: Test, heard: boolean): Promise<void> {
   let failing = ''
   let how: 'throw' | 'reject' = 'throw'
   let value: unknown
@@ -79,7 +106,7 @@ t.test('whatever a hook throws or rejects with, it is an answer to the one it wa
     onMessage: { '*': (session, payload) => hook('onMessage') ?? session.rooms.broadcast(session.topic, payload) },
     onLeave: () => hook('onLeave'),
     onInvalid: () => hook('onInvalid', 'answer'),
-    onError: () => hook('onError')
+    ...(heard ? { onError: () => hook('onError') } : {})
   })
   const headers = { origin: 'http://here.example' }
   const [one, two] = [await join(t, `${url}/rooms/news`, { headers }), await join(t, `${url}/rooms/news`, { headers })] as [Joined, Joined]
@@ -113,6 +140,7 @@ t.test('whatever a hook throws or rejects with, it is an answer to the one it wa
     }
   }
   const expected: Record<string, (told: unknown) => boolean> = { onJoin: told => told === 4003, onLeave: told => told === 1005, onError: told => told === 1005 }
+  if (!heard) delete acts['onError']
   for (const [name, act] of Object.entries(acts)) {
     for (how of ['throw', 'reject'] as const) {
       for (const [what, it] of thrown) {
@@ -128,7 +156,11 @@ t.test('whatever a hook throws or rejects with, it is an answer to the one it wa
   }
   t.equal(app.rooms.stats().members, 2)
   await empties(one, two)
-})
+}
+
+t.test('whatever a hook throws or rejects with, it is an answer to the one it was about, and nobody else misses anything', t => failsInEveryWay(t, true))
+
+t.test('nor where there is no onError, and the logger gets it', t => failsInEveryWay(t, false))
 
 t.test('a payload that fails while it is read is refused by code, at whichever read, and nobody receives anything', async t => {
   const schema = Type.Object({ text: Type.String(), more: Type.Optional(Type.Any()) }, { additionalProperties: false })

@@ -12,18 +12,29 @@ export class Failures {
     this.#context = context
   }
 
-  /** Counts an error and tells onError of it; where there is none, or where it fails itself, the log. */
+  /** Counts an error and tells onError of it; where there is none, or where it fails itself, the log. Never throws, whatever these do. */
   tell (error: Error, session?: MemberSession): void {
     if (this.#told.has(error)) return
     this.#told.add(error)
     // The same failure may come here twice in a turn; the same object thrown again later is another failure.
     setImmediate(() => { this.#told.delete(error) })
-    const { hooks: { onError }, counters, log: logger, rooms } = this.#context
+    const { hooks: { onError }, counters, rooms } = this.#context
     counters.errors++
     events.failed(rooms, error, session)
-    const log = (err: Error): void => { logger.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed') }
-    if (onError === undefined) log(error)
-    else this.#run(() => onError(error, session), log)
+    if (onError === undefined) this.#log(error, session)
+    else this.#run(() => onError(error, session), failure => { this.#log(failure, session) })
+  }
+
+  /** A logger reads more of an error than anybody else, its causes, say, and marks it while it does: neither need be possible. */
+  #log (error: Error, session: MemberSession | undefined): void {
+    const write = (err: Error): void => { this.#context.log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed') }
+    try {
+      write(error)
+    } catch (fault) {
+      try {
+        write(new Error(`an error that cannot be logged: ${asError(fault).message}`))
+      } catch {} // and there is nobody else to tell
+    }
   }
 
   /** Runs a hook whose answer nobody waits for. */
