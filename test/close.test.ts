@@ -246,6 +246,47 @@ t.test('a join under way when the app drains is refused with 1001', async t => {
   await until(() => left.length === 1)
 })
 
+t.test('a join that is accepted while the app waits for messages is refused with 1001, and nobody sees it', async t => {
+  let open = (): void => {}
+  let finish = (): void => {}
+  const { app, rooms, url, as, left } = await serve(t, {
+    drain: { timeout: 9_900 },
+    heartbeat: false,
+    onJoin: async (session, request) => {
+      if (request.headers['x-user'] === 'late') await new Promise<void>(resolve => { open = resolve })
+      if (request.headers['x-user'] === 'reader') {
+        await new Promise<void>(resolve => { open = resolve })
+        t.ok((await session[Symbol.asyncIterator]().next()).done)
+      }
+    },
+    onMessage: { '*': () => new Promise<void>(resolve => { finish = resolve }) }
+  })
+  const ann = await as('ann')
+  ann.send({ type: 'message', data: 1 })
+  await until(() => rooms.stats().working === 1)
+  const late: Client[] = []
+  const doors: (() => void)[] = []
+  for (const user of ['late', 'reader']) {
+    open = () => {}
+    const shut = open
+    late.push(await connect(t, `${url}/rooms/chat?presence=1`, [], { headers: { 'x-user': user } }))
+    await until(() => open !== shut)
+    doors.push(open)
+  }
+  const closing = app.close()
+  await until(() => rooms.health().state === 'draining')
+  for (const door of doors) door()
+  for (const client of late) {
+    t.same(await client.closed, { code: 1001, reason: 'going_away' })
+    t.match(client.received.map(text => JSON.parse(text)), [{ type: 'bye', code: 1001, retry: { max: 15_000 } }])
+  }
+  t.equal(await rooms.count('chat'), 1)
+  t.match(left.map(([, { code }]) => code), [1001, 1001], 'onJoin has accepted them')
+  t.match(rooms.stats(), { joined: 1, refused: 2, refusals: { draining: 2 } })
+  finish()
+  await closing
+})
+
 t.test('after a crowd has come and gone in every way there is, nothing is left', async t => {
   let n = 0
   const { rooms, url } = await serve(t, {

@@ -65,6 +65,10 @@ export async function join (hub: HubContext, session: MemberSession, room: Room,
 
 function commit (hub: HubContext, session: MemberSession, room: Room, { since, presence }: JoinRequest): void {
   if (hub.expiry.check(session)) return
+  if (hub.state !== 'open') {
+    hub.end(session, serverEnding(1001, 'draining'))
+    return
+  }
   const { connection } = session
   const known = since === undefined ? null : parsePosition(since)
   // Without history nothing can be replayed: a join resumes where nothing was published since.
