@@ -171,3 +171,20 @@ t.test('above 200 members a room is only counted, and below 150 there is one sta
   await until(() => listOf(watcher)?.size === 140)
   t.same(Object.keys(presenceOf(watcher).at(-1)), ['type', 'count', 'leave'])
 })
+
+t.test('presence info that is nested too deep is the member\'s fault, and nobody is told it', async t => {
+  const errors: Error[] = []
+  const app = await createRooms(t, { limits: { info: 65_000 }, onError: error => { errors.push(error) } })
+  const ann = await join(t, `${await listen(app)}/rooms/chat`)
+  const refused: number[] = []
+  for (let depth = 250; depth <= 32_000; depth += 250) {
+    ann.send(`{"type":"presence","ref":${depth},"info":${'['.repeat(depth)}${']'.repeat(depth)}}`)
+    const { ok, error } = await ann.next('ack') as any
+    if (ok) continue
+    refused.push(depth)
+    if (error.code !== 'FST_ROOMS_INVALID_PAYLOAD') t.fail(`${depth}: ${error.code}`)
+  }
+  t.equal(refused[0], 1_250)
+  t.same(errors, [])
+  t.match(app.rooms.stats(), { errors: 0, invalid: refused.length, refusals: { invalid: refused.length, failed: 0 } })
+})
