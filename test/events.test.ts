@@ -279,3 +279,18 @@ t.test('the bytes that stats counts are those that members have sent and got', a
   t.equal(clients[1]!.received.some(text => text.includes('not for ben')), false)
   t.match(rooms.stats(), { joined: 3, received: 3 })
 })
+
+t.test('a subscriber that ends the session whose refusal it is told finds it ended', async t => {
+  const { app, url } = await create(t, { onJoin: () => false })
+  let calls = 0
+  const kick = (event: any): void => {
+    if (++calls < 100) event.rooms.kick({ session: event.session }).then((count: number) => { t.equal(count, 0) })
+  }
+  subscribe('fastify-rooms:refused', kick)
+  t.teardown(() => { unsubscribe('fastify-rooms:refused', kick) })
+  const client = await connect(t, `${url}/rooms/chat:1`)
+  t.match(await client.closed, { code: 4003 })
+  t.equal(client.received.length, 1)
+  t.equal(calls, 1)
+  t.match(app.rooms.stats(), { refused: 1, refusals: { forbidden: 1 } })
+})

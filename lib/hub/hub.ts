@@ -203,10 +203,6 @@ export class Hub implements HubContext {
     const wasOpen = session.state === 'open'
     if (by === 'server') {
       session.dismissed = true
-      if (!wasOpen) {
-        this.counters.refused++
-        countRefusal(this, session, 'join', ending.refusal ?? 'other')
-      }
       sayGoodbye(session, ending)
       if (wasOpen) room!.flushMember(session)
     }
@@ -219,6 +215,10 @@ export class Hub implements HubContext {
     if (others?.size === 0) this.users.delete(user!)
     if (room !== undefined) this.#leave(session, room, wasOpen)
     if (wasOpen) events.left(session, code, reason, by)
+    else if (by === 'server') {
+      this.counters.refused++
+      countRefusal(this, session, 'join', ending.refusal ?? 'other')
+    }
     session.abort()
     session.asks?.drop(session)
     if (by === 'server') {
