@@ -1,4 +1,4 @@
-/** Milliseconds of one slot, and by which something is told late at most. */
+/** Milliseconds of one slot. Who looks once per tick, at whatever moment of it, learns of something up to two of them late: it is due when its slot is over. */
 export const tick = 100
 
 /** What has at most one alarm at a time; the wheel notes its slot here, 0 for none. */
