@@ -2,7 +2,7 @@ import { EventEmitter, once } from 'node:events'
 import { connect as connectHttp2, type SecureClientSessionOptions } from 'node:http2'
 import { request as requestHttps } from 'node:https'
 import { connect, type Socket } from 'node:net'
-import { PassThrough } from 'node:stream'
+import { PassThrough, Readable } from 'node:stream'
 import { connect as connectTls, createServer as createTlsServer } from 'node:tls'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyServerOptions } from 'fastify'
@@ -225,6 +225,7 @@ for (const secure of [false, true]) {
     const app = createApp(t, secure ? { https: tls } as never : {})
     await app.register(plugin, { prefix: '/rooms', drain: { timeout: 2_000 } })
     app.get('/large', async () => large)
+    app.get('/endless', async () => Readable.from((function * () { for (;;) yield Buffer.alloc(65_536) })()))
     let finish: (() => void) | undefined
     app.get('/slow', async () => {
       await new Promise<void>(resolve => { finish = resolve })
@@ -244,11 +245,12 @@ for (const secure of [false, true]) {
     const request = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`
     ask(`${request('/large')}GET /roo`)
     ask(request('/large') + request('/large'))
+    ask(request('/endless'))
     const slow = ask(`${request('/large')}GET /roo`) // without more to come Node.js itself cuts it, its answer being finished
     const waiting = ask(request('/slow'))
-    await until(() => asked === 5)
+    await until(() => asked === 6)
     const open = (): Promise<number> => new Promise((resolve, reject) => { app.server.getConnections((error, count) => { if (error === null) resolve(count); else reject(error) }) })
-    t.equal(await open(), 4)
+    t.equal(await open(), 5)
     let got = 0
     // All of it takes longer than a peer may take nothing.
     slow.socket.on('data', (chunk: Buffer) => {

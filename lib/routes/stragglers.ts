@@ -146,14 +146,16 @@ export class Stragglers {
     }
   }
 
-  /** Whether nothing is being answered, and the peer has all its answers, or has stopped to take them. */
+  /** Whether nothing is being answered and the peer has all its answers, or it has stopped to take what waits for it, a stream included. */
   #isOver (socket: HttpSocket, taken: Taken | undefined): boolean {
     const answer = socket._httpMessage
-    if (answer && !answer.writableEnded) {
-      this.#sockets.set(socket, undefined)
-      return false
+    if (socket.writableLength === 0) {
+      if (!answer) return true
+      if (!answer.writableEnded) {
+        this.#sockets.set(socket, undefined)
+        return false
+      }
     }
-    if (!answer && socket.writableLength === 0) return true
     const written = socket.bytesWritten - socket.writableLength
     const unsent = unsentOf(socket)
     if (taken?.written === written && taken.unsent === unsent) return ++taken.looks >= this.#patience
