@@ -37,6 +37,22 @@ t.test('a peer that only listens, but answers pings, stays', async t => {
   t.match(rooms.stats(), { silent: 0, members: 1 })
 })
 
+t.test('a peer that ends its side without a word, while something waits for it, leaves its room with 1006, and is cut', async t => {
+  const { rooms, url, left } = await serve(t, { heartbeat: { interval: 25_000, timeout: 10_000 }, slow: { bytes: 100_000_000 } })
+  const peer = await joinMute(t, `${url}/rooms/news`)
+  await until(async () => await rooms.count('news') === 1)
+  peer.socket.pause()
+  while (rooms.stats().queuedBytes === 0) {
+    await rooms.broadcast('news', 'x'.repeat(1_000_000))
+    await sleep(1)
+  }
+  peer.socket.end()
+  await until(() => left.length === 1)
+  t.match(left, [{ code: 1006, reason: '' }])
+  t.match(rooms.stats(), { members: 0, connections: 1 })
+  await until(() => rooms.stats().connections === 0)
+})
+
 t.test('any byte is a sign of life: a peer that answers no ping but speaks stays', async t => {
   const { rooms, url } = await serve(t, { heartbeat: { interval: 200, timeout: 200 } })
   const peer = await joinMute(t, `${url}/rooms/news`)
