@@ -81,14 +81,22 @@ export function fakeDelivery (json: string, key?: string): Delivery {
 /** The payloads of the messages that a member has got. */
 export const got = ({ socket }: { socket: FakeSocket }): unknown[] => socket.sent.map(text => JSON.parse(text).data)
 
-/** Calls something with a clock that stands at `now`. */
-export function at<T> (now: number, call: () => T): T {
+/** The clock stands at `now` until what this returns is called. Timers go on. */
+export function stopClock (now = performance.now()): () => void {
   const own = Object.getOwnPropertyDescriptor(performance, 'now')
   Object.defineProperty(performance, 'now', { value: () => now, configurable: true })
+  return () => {
+    if (own === undefined) Reflect.deleteProperty(performance, 'now')
+    else Object.defineProperty(performance, 'now', own)
+  }
+}
+
+/** Calls something with a clock that stands at `now`. */
+export function at<T> (now: number, call: () => T): T {
+  const start = stopClock(now)
   try {
     return call()
   } finally {
-    if (own === undefined) Reflect.deleteProperty(performance, 'now')
-    else Object.defineProperty(performance, 'now', own)
+    start()
   }
 }
