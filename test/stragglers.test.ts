@@ -1,5 +1,5 @@
 import { EventEmitter, once } from 'node:events'
-import { connect as connectHttp2, type SecureClientSessionOptions } from 'node:http2'
+import { connect as connectHttp2, type ClientHttp2Stream, type SecureClientSessionOptions } from 'node:http2'
 import { request as requestHttps } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
@@ -268,6 +268,48 @@ for (const secure of [false, true]) {
     await until(() => waiting.socket.read() !== null, soon)
   })
 }
+
+t.test('nor by a peer of HTTP/2 that does not read its answers; one that does gets all, and one whose answer is being made is waited for', async t => {
+  const app = createApp(t, { http2: true } as never)
+  await app.register(plugin, { prefix: '/rooms', drain: { timeout: 1_000 } })
+  app.get('/large', async () => large)
+  let finish: (() => void) | undefined
+  app.get('/slow', async () => {
+    await new Promise<void>(resolve => { finish = resolve })
+    return 'done'
+  })
+  let asked = 0
+  app.server.on('request', () => { asked++ })
+  const url = await listen(app)
+  const ask = (settings: object, ...paths: string[]): ClientHttp2Stream[] => {
+    const session = connectHttp2(`http://${url}`, { settings })
+    t.teardown(() => { session.destroy() })
+    session.on('error', () => {})
+    return paths.map(path => session.request({ ':path': path }).on('error', () => {}))
+  }
+  const [mute] = ask({ initialWindowSize: 0 }, '/large')
+  const [unread] = ask({}, '/large')
+  const [busy, waiting] = ask({}, '/large', '/slow') // it reads none of the one, and is waited for because of the other
+  const [slow] = ask({}, '/large')
+  await until(() => asked === 5)
+  let got = 0
+  // All of it takes longer than a peer may take nothing.
+  slow!.on('data', (chunk: Buffer) => {
+    got += chunk.length
+    slow!.pause()
+    setTimeout(() => { slow!.resume() }, 2)
+  })
+  const closing = app.close()
+  await until(() => mute!.closed && unread!.closed, soon)
+  await until(() => got === large.length, 2 * soon)
+  t.notOk(waiting!.closed)
+  busy!.resume()
+  finish!()
+  let answer = ''
+  waiting!.on('data', chunk => { answer += chunk })
+  await closing
+  t.equal(answer, 'done')
+})
 
 /** An app with a route that takes until it is told, and the plugin. */
 async function createSlow (t: Test, options: object): Promise<{ app: FastifyInstance, url: string, asked: () => boolean, finish: () => void }> {

@@ -1,6 +1,6 @@
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Http2Session } from 'node:http2'
+import type { Http2Session, Http2Stream } from 'node:http2'
 import type { Server, Socket } from 'node:net'
 import { Server as TlsServer, type TLSSocket } from 'node:tls'
 import { FST_ROOMS_BODY_TIMEOUT } from '../errors.ts'
@@ -14,11 +14,18 @@ const leastPatience = 1_000
 /** The answer that a connection waits for: from the end of a request's head to the end of its answer. */
 type HttpSocket = Socket & { _httpMessage?: ServerResponse | null }
 /** Bytes of its answers that a peer had taken, those that were left of a write under way, and for how many looks that has not changed. */
-interface Taken { readonly written: number, readonly unsent: number, looks: number }
+interface Taken { readonly written: number, readonly unsent: number, readonly looks: number }
+/** The requests on a session of HTTP/2 that go on, and what its peer has taken where answers wait for it while the server closes. */
+interface Multiplexed { readonly streams: Set<Http2Stream>, taken: Taken | undefined }
 /** Whether it is out is all that is asked of it. */
 type Answer = Pick<ServerResponse, 'headersSent'>
 /** What TLS is spoken over. */
 type SecureSocket = TLSSocket & { _parent?: Socket }
+
+/** What a look finds after another. */
+function next (taken: Taken | undefined, written: number, unsent: number): Taken {
+  return { written, unsent, looks: taken?.written === written && taken.unsent === unsent ? taken.looks + 1 : 0 }
+}
 
 /**
  * Peers that would hold up the closing of an http server for as long as they like.
@@ -26,7 +33,7 @@ type SecureSocket = TLSSocket & { _parent?: Socket }
  * Node.js stops to time requests when its server closes, and closes then connections that are idle after a request, but none that
  * has not sent one, or only half of it: each of those would keep the server, and `app.close()`, open for ever. So would one that asks
  * and does not read the answers: what it has not taken of them counts as an answer under way. So would sessions of
- * HTTP/2 that their peers do not end, and for two minutes connections that never finish their TLS handshake. And a body may take any
+ * HTTP/2 that their peers do not end, or whose answers they do not read, and for two minutes connections that never finish their TLS handshake. And a body may take any
  * time unless the host sets Fastify's `requestTimeout`; those of our routes are cut in ours.
  */
 export class Stragglers {
@@ -38,7 +45,7 @@ export class Stragglers {
   readonly #sockets = new Map<HttpSocket, Taken | undefined>()
   /** Those on which TLS has not begun to speak. */
   readonly #handshakes = new Set<Socket>()
-  readonly #sessions = new Set<Http2Session>()
+  readonly #sessions = new Map<Http2Session, Multiplexed>()
   /** Requests whose body has not ended, their answers, and until when it may. */
   readonly #bodies = new Map<IncomingMessage, { readonly answer: Answer, readonly deadline: number }>()
   readonly #gone: (this: HttpSocket) => void
@@ -107,7 +114,12 @@ export class Stragglers {
   }
 
   readonly #began = (session: Http2Session): void => {
-    this.#sessions.add(session)
+    const streams = new Set<Http2Stream>()
+    this.#sessions.set(session, { streams, taken: undefined })
+    session.on('stream', (stream: Http2Stream) => {
+      streams.add(stream)
+      stream.once('close', () => { streams.delete(stream) })
+    })
     session.once('close', () => { this.#sessions.delete(session) })
   }
 
@@ -139,7 +151,10 @@ export class Stragglers {
     if (this.#closing) {
       for (const [socket, taken] of this.#sockets) if (this.#isOver(socket, taken)) socket.destroy()
       for (const socket of this.#handshakes) socket.destroy()
-      for (const session of this.#sessions) session.close() // once its requests are answered
+      for (const [session, multiplexed] of this.#sessions) {
+        session.close() // once its requests are answered
+        if (this.#isStuck(session, multiplexed)) session.destroy()
+      }
     } else if (this.#bodies.size === 0) {
       clearInterval(this.#timer)
       this.#timer = undefined
@@ -156,10 +171,16 @@ export class Stragglers {
         return false
       }
     }
-    const written = socket.bytesWritten - socket.writableLength
-    const unsent = unsentOf(socket)
-    if (taken?.written === written && taken.unsent === unsent) return ++taken.looks >= this.#patience
-    this.#sockets.set(socket, { written, unsent, looks: 0 })
-    return false
+    const now = next(taken, socket.bytesWritten - socket.writableLength, unsentOf(socket))
+    this.#sockets.set(socket, now)
+    return now.looks >= this.#patience
+  }
+
+  /** Whether its peer has stopped to take what waits for it on every stream. A stream on which nothing waits is still being answered. */
+  #isStuck (session: Http2Session, multiplexed: Multiplexed): boolean {
+    const { streams, taken } = multiplexed
+    const waits = !session.destroyed && streams.size > 0 && [...streams].every(({ bufferSize }) => bufferSize > 0)
+    multiplexed.taken = waits ? next(taken, session.socket.bytesWritten, 0) : undefined
+    return multiplexed.taken !== undefined && multiplexed.taken.looks >= this.#patience
   }
 }
