@@ -175,13 +175,13 @@ export class Connection implements PublicConnection {
       return
     }
     const bytes = view.bytes()
-    if (bytes !== undefined) this.#write(this.#direct.writableLength > 0 ? kept(bytes) : bytes)
+    if (bytes !== undefined) this.#writeOwn(this.#direct, bytes)
   }
 
   /** Several frames of its own, in one write. */
   sendAll (frames: Buffer[]): void {
     if (frames.length === 0 || !this.#takes()) return
-    if (this.#direct !== undefined) this.#write(Buffer.concat(frames))
+    if (this.#direct !== undefined) this.#writeOwn(this.#direct, Buffer.concat(frames))
     else this.#sendEach(frames)
   }
 
@@ -210,6 +210,11 @@ export class Connection implements PublicConnection {
   /** Before each write. After the close frame, and after the verdict to close it as slow, nothing leaves any more. */
   #takes (): boolean {
     return this.isOpen && !this.condemned
+  }
+
+  /** What nobody else gets. */
+  #writeOwn (direct: Socket, bytes: Buffer): void {
+    this.#write(direct.writableLength > 0 ? kept(bytes) : bytes)
   }
 
   /** A stream of Node.js does not throw, but one that the host has wrapped may: that ends this connection, and no fan-out. */
