@@ -220,20 +220,39 @@ t.test('of a TLS server it watches what has been decrypted, and who has not come
 /** More than the buffers of two sockets take. */
 const large = 'x'.repeat(30_000_000)
 
+interface Slow { app: FastifyInstance, url: string, asked: () => number, isWaiting: () => boolean, finish: () => void }
+
+/** An app with the plugin, a route that takes until it is told, and routes with answers that nobody takes at once. */
+async function createSlow (t: Test, options: object, rooms: object = {}): Promise<Slow> {
+  const app = createApp(t, options)
+  await app.register(plugin, { prefix: '/rooms', ...rooms })
+  let finish: (() => void) | undefined
+  app.get('/slow', async () => {
+    await new Promise<void>(resolve => { finish = resolve })
+    return 'done'
+  })
+  app.get('/large', async () => large)
+  app.get('/endless', async () => Readable.from((function * () { for (;;) yield Buffer.alloc(65_536) })()))
+  let asked = 0
+  app.server.on('request', () => { asked++ })
+  return { app, url: await listen(app), asked: () => asked, isWaiting: () => finish !== undefined, finish: () => { finish!() } }
+}
+
+/** Reads a little at a time, with so many milliseconds in between. */
+function sip (stream: Readable, pause: number): { bytes: number } {
+  const got = { bytes: 0 }
+  stream.on('data', (chunk: Buffer) => {
+    got.bytes += chunk.length
+    stream.pause()
+    setTimeout(() => { stream.resume() }, pause)
+  }).resume()
+  return got
+}
+
 for (const secure of [false, true]) {
   t.test(`app.close is not held by a peer that does not read its answers${secure ? ' over TLS' : ''}; one that reads slowly gets all, and one whose answer is being made is waited for`, async t => {
-    const app = createApp(t, secure ? { https: tls } as never : {})
-    await app.register(plugin, { prefix: '/rooms', drain: { timeout: 2_000 } })
-    app.get('/large', async () => large)
-    app.get('/endless', async () => Readable.from((function * () { for (;;) yield Buffer.alloc(65_536) })()))
-    let finish: (() => void) | undefined
-    app.get('/slow', async () => {
-      await new Promise<void>(resolve => { finish = resolve })
-      return 'done'
-    })
-    let asked = 0
-    app.server.on('request', () => { asked++ })
-    const port = Number((await listen(app)).split(':')[1])
+    const { app, url, asked, finish } = await createSlow(t, secure ? { https: tls } : {}, { drain: { timeout: 2_000 } })
+    const port = Number(url.split(':')[1])
     const ask = (text: string): { socket: Socket, closed: () => boolean } => {
       let closed = false
       const socket = secure ? connectTls({ ...tlsClient, host: '127.0.0.1', port } as never) : connect(port, '127.0.0.1')
@@ -248,39 +267,23 @@ for (const secure of [false, true]) {
     ask(request('/endless'))
     const slow = ask(`${request('/large')}GET /roo`) // without more to come Node.js itself cuts it, its answer being finished
     const waiting = ask(request('/slow'))
-    await until(() => asked === 6)
+    await until(() => asked() === 6)
     const open = (): Promise<number> => new Promise((resolve, reject) => { app.server.getConnections((error, count) => { if (error === null) resolve(count); else reject(error) }) })
     t.equal(await open(), 5)
-    let got = 0
-    // All of it takes longer than a peer may take nothing.
-    slow.socket.on('data', (chunk: Buffer) => {
-      got += chunk.length
-      slow.socket.pause()
-      setTimeout(() => { slow.socket.resume() }, 8)
-    }).resume()
+    const got = sip(slow.socket, 8) // all of it takes longer than a peer may take nothing
     const closing = app.close()
     await until(async () => await open() === 1, 2 * soon)
     await until(() => slow.closed(), soon)
-    t.ok(got > large.length)
+    t.ok(got.bytes > large.length)
     t.notOk(waiting.closed())
-    finish!()
+    finish()
     await closing
     await until(() => waiting.socket.read() !== null, soon)
   })
 }
 
 t.test('nor by a peer of HTTP/2 that does not read its answers; one that does gets all, and one whose answer is being made is waited for', async t => {
-  const app = createApp(t, { http2: true } as never)
-  await app.register(plugin, { prefix: '/rooms', drain: { timeout: 1_000 } })
-  app.get('/large', async () => large)
-  let finish: (() => void) | undefined
-  app.get('/slow', async () => {
-    await new Promise<void>(resolve => { finish = resolve })
-    return 'done'
-  })
-  let asked = 0
-  app.server.on('request', () => { asked++ })
-  const url = await listen(app)
+  const { app, url, asked, finish } = await createSlow(t, { http2: true }, { drain: { timeout: 1_000 } })
   const ask = (settings: object, ...paths: string[]): ClientHttp2Stream[] => {
     const session = connectHttp2(`http://${url}`, { settings })
     t.teardown(() => { session.destroy() })
@@ -291,46 +294,28 @@ t.test('nor by a peer of HTTP/2 that does not read its answers; one that does ge
   const [unread] = ask({}, '/large')
   const [busy, waiting] = ask({}, '/large', '/slow') // it reads none of the one, and is waited for because of the other
   const [slow] = ask({}, '/large')
-  await until(() => asked === 5)
-  let got = 0
-  // All of it takes longer than a peer may take nothing.
-  slow!.on('data', (chunk: Buffer) => {
-    got += chunk.length
-    slow!.pause()
-    setTimeout(() => { slow!.resume() }, 2)
-  })
+  await until(() => asked() === 5)
+  const got = sip(slow!, 2)
   const closing = app.close()
   await until(() => mute!.closed && unread!.closed, soon)
-  await until(() => got === large.length, 2 * soon)
+  await until(() => got.bytes === large.length, 2 * soon)
   t.notOk(waiting!.closed)
   busy!.resume()
-  finish!()
+  finish()
   let answer = ''
   waiting!.on('data', chunk => { answer += chunk })
   await closing
   t.equal(answer, 'done')
 })
 
-/** An app with a route that takes until it is told, and the plugin. */
-async function createSlow (t: Test, options: object): Promise<{ app: FastifyInstance, url: string, asked: () => boolean, finish: () => void }> {
-  const app = createApp(t, options)
-  await app.register(plugin, { prefix: '/rooms' })
-  let finish: (() => void) | undefined
-  app.get('/slow', async () => {
-    await new Promise<void>(resolve => { finish = resolve })
-    return 'done'
-  })
-  return { app, url: await listen(app), asked: () => finish !== undefined, finish: () => { finish!() } }
-}
-
 t.test('over TLS, too, app.close is not held by peers that say nothing, or not all, and a request in flight is answered', async t => {
-  const { app, url, asked, finish } = await createSlow(t, { https: tls })
+  const { app, url, isWaiting, finish } = await createSlow(t, { https: tls })
   const gone = await dial(t, url)
   gone.socket.destroy()
   const mute = [await dial(t, url), await dial(t, url, '\x16\x03\x01')]
   let answer = ''
   const request = requestHttps(`https://${url}/slow`, { ...tlsClient, agent: false }, response => { response.on('data', chunk => { answer += chunk }) }).end()
-  await until(asked)
+  await until(isWaiting)
   let over = false
   const closing = app.close().then(() => { over = true })
   await until(() => mute.every(peer => peer.closed()), soon)
@@ -344,7 +329,7 @@ t.test('over TLS, too, app.close is not held by peers that say nothing, or not a
 
 for (const secure of [false, true]) {
   t.test(`a request of HTTP/2 ${secure ? 'over TLS ' : ''}in flight is answered when the app closes, and its session held no longer`, async t => {
-    const { app, url, asked, finish } = await createSlow(t, { http2: true, ...(secure ? { https: { ...tls, allowHTTP1: true } } : {}) })
+    const { app, url, isWaiting, finish } = await createSlow(t, { http2: true, ...(secure ? { https: { ...tls, allowHTTP1: true } } : {}) })
     const open = () => {
       const session = connectHttp2(`${secure ? 'https' : 'http'}://${url}`, (secure ? tlsClient : {}) as SecureClientSessionOptions)
       t.teardown(() => { session.destroy() })
@@ -355,7 +340,7 @@ for (const secure of [false, true]) {
     const stream = open().request({ ':path': '/slow' })
     let answer = ''
     stream.on('data', chunk => { answer += chunk })
-    await until(asked)
+    await until(isWaiting)
     let over = false
     const closing = app.close().then(() => { over = true })
     await until(() => idle.closed, soon)
