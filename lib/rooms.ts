@@ -1,6 +1,6 @@
 import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from './errors.ts'
-import { Asks } from './hub/asks.ts'
+import { Asks } from './hub/inbound/asks.ts'
 import type { Origin } from './hub/context.ts'
 import type { Hub } from './hub/hub.ts'
 import { describe } from './hub/presence.ts'

@@ -1,14 +1,14 @@
 import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Refusal, Rooms } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
-import type { AddressLimits } from './addresses.ts'
-import type { Backlog } from './backlog.ts'
+import type { AddressLimits } from './limits/addresses.ts'
+import type { Backlog } from './fan-out/backlog.ts'
 import type { Counters } from './counters.ts'
-import type { DeflateOptions } from './deflate.ts'
+import type { DeflateOptions } from './fan-out/deflate.ts'
 import type { DrainSettings } from './drain.ts'
-import type { Expiry } from './expiry.ts'
+import type { Expiry } from './identity/expiry.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
-import type { Workload } from './workload.ts'
+import type { Workload } from './inbound/workload.ts'
 
 /** What is used of a logger. */
 export interface Log {

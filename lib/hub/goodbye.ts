@@ -3,7 +3,7 @@ import { bye } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { Ending } from './context.ts'
 import type { MemberSession } from './session.ts'
-import { textFrameOf } from './text-frame.ts'
+import { textFrameOf } from './fan-out/text-frame.ts'
 
 /** When to come back, in milliseconds, by what the close code asks for; nothing where it asks not to. */
 const retry = {

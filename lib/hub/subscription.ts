@@ -1,5 +1,5 @@
 import { FST_ROOMS_SUBSCRIBER_SLOW } from '../errors.ts'
-import type { Delivery } from './delivery.ts'
+import type { Delivery } from './fan-out/delivery.ts'
 
 type Result = IteratorResult<unknown, void>
 interface Reader { resolve (result: Result): void, reject (error: Error): void }

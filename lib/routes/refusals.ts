@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest, RouteShorthandOptions } from 'fastif
 import type { Refusal } from '../../types/index.ts'
 import { requestRefused } from '../hub/events.ts'
 import type { Hub } from '../hub/hub.ts'
-import { refusalOf, refusalOfStatus } from '../hub/refusals.ts'
+import { refusalOf, refusalOfStatus } from '../hub/limits/refusals.ts'
 import { isTopicName } from '../protocol/topic-name.ts'
 import { kRefusal } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { Transport, WebSocketLike } from '../hub/connection.ts'
+import type { Transport, WebSocketLike } from '../hub/socket/connection.ts'
 import type { MemberSession } from '../hub/session.ts'
 import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
 import { paramsSchema, querySchema } from '../schemas.ts'

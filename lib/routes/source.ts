@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { addressKey } from '../hub/address-key.ts'
+import { addressKey } from '../hub/limits/address-key.ts'
 
 /** Where a request comes from: what its address is counted under, and whether it says that it was passed on, and is not believed. */
 export function sourceOf (request: FastifyRequest): { source: string, forwarded: boolean } {

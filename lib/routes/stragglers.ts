@@ -4,7 +4,7 @@ import type { Http2Session, Http2Stream } from 'node:http2'
 import type { Server, Socket } from 'node:net'
 import { Server as TlsServer, type TLSSocket } from 'node:tls'
 import { FST_ROOMS_BODY_TIMEOUT } from '../errors.ts'
-import { unsentOf } from '../hub/unsent.ts'
+import { unsentOf } from '../hub/socket/unsent.ts'
 
 /** Milliseconds between two looks. */
 const every = 100

@@ -1,6 +1,6 @@
 import { Socket } from 'node:net'
-import { Connection, type Transport, type WebSocketLike } from '../../lib/hub/connection.ts'
-import { Delivery, Outgoing } from '../../lib/hub/delivery.ts'
+import { Connection, type Transport, type WebSocketLike } from '../../lib/hub/socket/connection.ts'
+import { Delivery, Outgoing } from '../../lib/hub/fan-out/delivery.ts'
 import { createCounters } from '../../lib/hub/counters.ts'
 import { Room } from '../../lib/hub/room.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'

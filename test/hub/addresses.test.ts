@@ -1,7 +1,7 @@
 import t from 'tap'
-import { addressKey } from '../../lib/hub/address-key.ts'
-import { Addresses } from '../../lib/hub/addresses.ts'
-import { draw, level } from '../../lib/hub/token-bucket.ts'
+import { addressKey } from '../../lib/hub/limits/address-key.ts'
+import { Addresses } from '../../lib/hub/limits/addresses.ts'
+import { draw, level } from '../../lib/hub/limits/token-bucket.ts'
 
 const key = (address: string | undefined): string => addressKey(address, true)
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Asks } from '../../lib/hub/asks.ts'
+import { Asks } from '../../lib/hub/inbound/asks.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import { anyPayload } from '../../lib/payload.ts'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Batch, View } from '../../lib/hub/batch.ts'
+import { Batch, View } from '../../lib/hub/fan-out/batch.ts'
 
 const frame = (text: string): Buffer => Buffer.from(text)
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Claim } from '../../lib/hub/claim.ts'
+import { Claim } from '../../lib/hub/inbound/claim.ts'
 
 function create () {
   let abandoned = 0

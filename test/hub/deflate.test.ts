@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { inflateRawSync } from 'node:zlib'
 import t from 'tap'
-import { Deflate } from '../../lib/hub/deflate.ts'
-import { Delivery, Outgoing } from '../../lib/hub/delivery.ts'
-import { encodingOf, encodings } from '../../lib/hub/encoding.ts'
-import { payloadOf, textFrameOf } from '../../lib/hub/text-frame.ts'
+import { Deflate } from '../../lib/hub/fan-out/deflate.ts'
+import { Delivery, Outgoing } from '../../lib/hub/fan-out/delivery.ts'
+import { encodingOf, encodings } from '../../lib/hub/fan-out/encoding.ts'
+import { payloadOf, textFrameOf } from '../../lib/hub/fan-out/text-frame.ts'
 
 const delivery = (text: string, deflate?: Deflate): Delivery => new Delivery(new Outgoing({ uid: '1', node: 'n', topic: 'news', deadline: 0 }, JSON.stringify(text)), undefined, true, deflate)
 const rawText = encodingOf('rooms.raw', true)

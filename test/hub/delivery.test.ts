@@ -1,9 +1,9 @@
 import t from 'tap'
 import type { Publication } from '../../types/index.ts'
 import { createCounters } from '../../lib/hub/counters.ts'
-import { Delivery, Outgoing, rawText } from '../../lib/hub/delivery.ts'
+import { Delivery, Outgoing, rawText } from '../../lib/hub/fan-out/delivery.ts'
 import { Room } from '../../lib/hub/room.ts'
-import { payloadOf } from '../../lib/hub/text-frame.ts'
+import { payloadOf } from '../../lib/hub/fan-out/text-frame.ts'
 import { tailEnd } from '../../lib/protocol/frames.ts'
 import { FakeTransport, fakeDefinition, fakeDelivery, fakeMember } from '../helpers/fakes.ts'
 

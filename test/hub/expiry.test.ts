@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Expiry } from '../../lib/hub/expiry.ts'
+import { Expiry } from '../../lib/hub/identity/expiry.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import { tick } from '../../lib/hub/wheel.ts'
 import { fakeMember } from '../helpers/fakes.ts'

@@ -1,8 +1,8 @@
 import t from 'tap'
-import { Connection } from '../../lib/hub/connection.ts'
-import { Heartbeat, type HeartbeatSettings } from '../../lib/hub/heartbeat.ts'
+import { Connection } from '../../lib/hub/socket/connection.ts'
+import { Heartbeat, type HeartbeatSettings } from '../../lib/hub/socket/heartbeat.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
-import { textFrame } from '../../lib/hub/text-frame.ts'
+import { textFrame } from '../../lib/hub/fan-out/text-frame.ts'
 import { resolveOptions } from '../../lib/options.ts'
 import { FakeSocket, at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
 

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { Inbox } from '../../lib/hub/inbox.ts'
-import { Workload } from '../../lib/hub/workload.ts'
+import { Inbox } from '../../lib/hub/inbound/inbox.ts'
+import { Workload } from '../../lib/hub/inbound/workload.ts'
 
 /** Work that finishes when it is told to, and what the reading side was told. */
 function create (limit: number) {

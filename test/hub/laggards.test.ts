@@ -1,6 +1,6 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import t from 'tap'
-import { textFrameOf } from '../../lib/hub/text-frame.ts'
+import { textFrameOf } from '../../lib/hub/fan-out/text-frame.ts'
 import { until } from '../helpers/app.ts'
 import { FakeTransport, fakeMember } from '../helpers/fakes.ts'
 import { got, nextTurn, slowRoom, text } from './slow-room.ts'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { inflateWhileReading, stopAtViolation } from '../../lib/hub/receiver.ts'
+import { inflateWhileReading, stopAtViolation } from '../../lib/hub/socket/receiver.ts'
 import { fakeMember } from '../helpers/fakes.ts'
 
 /** A receiver that remembers what it was given to do. */

@@ -1,10 +1,10 @@
 import t from 'tap'
-import { Delivery } from '../../lib/hub/delivery.ts'
+import { Delivery } from '../../lib/hub/fan-out/delivery.ts'
 import { createCounters } from '../../lib/hub/counters.ts'
 import { Room } from '../../lib/hub/room.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import type { Subscription } from '../../lib/hub/subscription.ts'
-import { textFrame } from '../../lib/hub/text-frame.ts'
+import { textFrame } from '../../lib/hub/fan-out/text-frame.ts'
 import { fakeDefinition, fakeDelivery, fakeMember, fakeRoom, got, type FakeMember } from '../helpers/fakes.ts'
 
 /** Does something while a member is being written to, as a stream inside the process can. */

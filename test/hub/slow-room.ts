@@ -1,9 +1,9 @@
-import { Backlog } from '../../lib/hub/backlog.ts'
+import { Backlog } from '../../lib/hub/fan-out/backlog.ts'
 import type { Ending, HubContext } from '../../lib/hub/context.ts'
 import { createCounters } from '../../lib/hub/counters.ts'
 import { Room } from '../../lib/hub/room.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
-import { Turn } from '../../lib/hub/turn.ts'
+import { Turn } from '../../lib/hub/fan-out/turn.ts'
 import type { SlowRule } from '../../lib/topics.ts'
 import { fakeDefinition, fakeDelivery, fakeMember, type FakeMember, type FakeTransport } from '../helpers/fakes.ts'
 

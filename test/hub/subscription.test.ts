@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Delivery, Outgoing } from '../../lib/hub/delivery.ts'
+import { Delivery, Outgoing } from '../../lib/hub/fan-out/delivery.ts'
 import { Subscription } from '../../lib/hub/subscription.ts'
 import { tailEnd } from '../../lib/protocol/frames.ts'
 

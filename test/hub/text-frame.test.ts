@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import t from 'tap'
 import * as ws from 'ws'
-import { kept, payloadOf, textFrame, textFrameOf } from '../../lib/hub/text-frame.ts'
+import { kept, payloadOf, textFrame, textFrameOf } from '../../lib/hub/fan-out/text-frame.ts'
 
 /** Exported, but not typed. */
 const { Receiver } = ws as unknown as { Receiver: new (options: { isServer: boolean }) => Writable }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { credit, draw, level, type Bucket } from '../../lib/hub/token-bucket.ts'
+import { credit, draw, level, type Bucket } from '../../lib/hub/limits/token-bucket.ts'
 
 const rate = { capacity: 10, per: 1_000 }
 const full = (): Bucket => ({ tokens: 10, filledAt: 0, creditedUntil: 0 })

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import type { Room } from '../../lib/hub/room.ts'
-import { Turn } from '../../lib/hub/turn.ts'
+import { Turn } from '../../lib/hub/fan-out/turn.ts'
 
 /** Counts what a turn asks of the event loop. */
 function counting (t: Test): { count: number } {

@@ -1,7 +1,7 @@
 import { setImmediate as turnEnd } from 'node:timers/promises'
-import type { Ending, HubContext } from './context.ts'
-import { endingFor, serverEnding } from './join.ts'
-import type { MemberSession } from './session.ts'
+import type { Ending, HubContext } from '../context.ts'
+import { endingFor, serverEnding } from '../join.ts'
+import type { MemberSession } from '../session.ts'
 
 /** Sessions that the host is asked about at a time, and in one turn of the event loop. */
 const atATime = 100

@@ -1,10 +1,10 @@
-import type { SlowPolicy } from '../../types/index.ts'
-import { FST_ROOMS_INVALID_POLICY, asError } from '../errors.ts'
-import type { HubContext } from './context.ts'
-import { fellBehind } from './events.ts'
-import { serverEnding } from './join.ts'
-import type { Room } from './room.ts'
-import type { MemberSession } from './session.ts'
+import type { SlowPolicy } from '../../../types/index.ts'
+import { FST_ROOMS_INVALID_POLICY, asError } from '../../errors.ts'
+import type { HubContext } from '../context.ts'
+import { fellBehind } from '../events.ts'
+import { serverEnding } from '../join.ts'
+import type { Room } from '../room.ts'
+import type { MemberSession } from '../session.ts'
 import type { Turn } from './turn.ts'
 
 /** Bytes that a frame which waits by itself costs besides its own: some 400 were measured, of Node's and of V8's. */

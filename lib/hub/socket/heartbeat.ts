@@ -1,4 +1,4 @@
-import type { MemberSession } from './session.ts'
+import type { MemberSession } from '../session.ts'
 
 /** Milliseconds for the peer's answer to a close frame before the connection is cut. */
 const closeTimeout = 5_000

@@ -1,4 +1,4 @@
-import type { Room } from './room.ts'
+import type { Room } from '../room.ts'
 
 /**
  * Ends the turn of the event loop: every room that has something to say says it in one write per member. A microtask would come

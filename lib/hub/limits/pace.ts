@@ -1,5 +1,5 @@
-import type { HubContext } from './context.ts'
-import type { MemberSession } from './session.ts'
+import type { HubContext } from '../context.ts'
+import type { MemberSession } from '../session.ts'
 import { credit, draw, left } from './token-bucket.ts'
 
 /** The limits that a frame can be over. */

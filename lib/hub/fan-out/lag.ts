@@ -1,4 +1,4 @@
-import type { Position, SlowPolicy } from '../../types/index.ts'
+import type { Position, SlowPolicy } from '../../../types/index.ts'
 import type { Delivery } from './delivery.ts'
 
 /**

@@ -1,10 +1,10 @@
-import { kSession } from '../symbols.ts'
+import { kSession } from '../../symbols.ts'
 import type { WebSocketLike } from './connection.ts'
-import type { HubContext } from './context.ts'
-import { receive, receiveControl } from './incoming.ts'
+import type { HubContext } from '../context.ts'
+import { receive, receiveControl } from '../inbound/incoming.ts'
 import { inflateWhileReading, stopAtViolation, type Receiver } from './receiver.ts'
-import { countRefusal } from './refusals.ts'
-import type { MemberSession } from './session.ts'
+import { countRefusal } from '../limits/refusals.ts'
+import type { MemberSession } from '../session.ts'
 import { violationCode } from './violations.ts'
 
 /** A WebSocket, and whose it is. Where it has no receiver, it is none of ws. */

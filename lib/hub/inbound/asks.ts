@@ -1,6 +1,6 @@
-import type { Ref } from '../../types/index.ts'
-import { FST_ROOMS_ASK_TIMEOUT, FST_ROOMS_NOT_ASKABLE, FST_ROOMS_SESSION_CLOSED } from '../errors.ts'
-import type { MemberSession } from './session.ts'
+import type { Ref } from '../../../types/index.ts'
+import { FST_ROOMS_ASK_TIMEOUT, FST_ROOMS_NOT_ASKABLE, FST_ROOMS_SESSION_CLOSED } from '../../errors.ts'
+import type { MemberSession } from '../session.ts'
 
 interface Ask { resolve (answer: unknown): void, reject (error: Error): void }
 

@@ -1,4 +1,4 @@
-import type { Mode } from '../../types/index.ts'
+import type { Mode } from '../../../types/index.ts'
 
 /** All ways in which a message can stand in a frame. Whoever has negotiated compression for messages gets its own, but may be sent plain ones, too. */
 export const encodings = [

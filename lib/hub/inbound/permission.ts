@@ -1,6 +1,6 @@
-import type { AuthorizeContext } from '../../types/index.ts'
-import { FST_ROOMS_FORBIDDEN } from '../errors.ts'
-import type { HubContext } from './context.ts'
+import type { AuthorizeContext } from '../../../types/index.ts'
+import { FST_ROOMS_FORBIDDEN } from '../../errors.ts'
+import type { HubContext } from '../context.ts'
 
 /** Goes on with a value at once, or when it has come: hooks may be asynchronous, and most of them are not. */
 export function proceed<T> (value: T | PromiseLike<T>, next: (value: T) => void | Promise<void>): void | Promise<void> {

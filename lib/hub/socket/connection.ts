@@ -1,10 +1,10 @@
 import { Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
-import type { Connection as PublicConnection, Mode } from '../../types/index.ts'
-import { asError } from '../errors.ts'
-import type { Batch, View } from './batch.ts'
-import { encodingOf, type Encoding } from './encoding.ts'
-import { kept, payloadOf } from './text-frame.ts'
+import type { Connection as PublicConnection, Mode } from '../../../types/index.ts'
+import { asError } from '../../errors.ts'
+import type { Batch, View } from '../fan-out/batch.ts'
+import { encodingOf, type Encoding } from '../fan-out/encoding.ts'
+import { kept, payloadOf } from '../fan-out/text-frame.ts'
 import { unsentOf } from './unsent.ts'
 
 /** What is used of a `ws` WebSocket. */

@@ -1,4 +1,4 @@
-import { FST_ROOMS_SESSION_CLOSED } from '../errors.ts'
+import { FST_ROOMS_SESSION_CLOSED } from '../../errors.ts'
 
 /**
  * The messages of one member as an async iterator. One message is handed over at a time: `offer` settles when it was taken,

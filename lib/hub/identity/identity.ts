@@ -1,9 +1,9 @@
 import { types } from 'node:util'
-import type { Identity } from '../../types/index.ts'
-import { FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_TOKEN_EXPIRED } from '../errors.ts'
-import { maxTopicLength } from '../protocol/topic-name.ts'
-import type { TopicDefinition } from '../topics.ts'
-import { readInfo } from './infos.ts'
+import type { Identity } from '../../../types/index.ts'
+import { FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_TOKEN_EXPIRED } from '../../errors.ts'
+import { maxTopicLength } from '../../protocol/topic-name.ts'
+import type { TopicDefinition } from '../../topics.ts'
+import { readInfo } from '../inbound/infos.ts'
 
 /** Who somebody is, checked. */
 export interface KnownIdentity extends Identity { expires?: Date }

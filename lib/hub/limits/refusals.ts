@@ -1,7 +1,7 @@
-import type { Refusal, Refusals } from '../../types/index.ts'
-import type { HubContext } from './context.ts'
-import * as events from './events.ts'
-import type { MemberSession } from './session.ts'
+import type { Refusal, Refusals } from '../../../types/index.ts'
+import type { HubContext } from '../context.ts'
+import * as events from '../events.ts'
+import type { MemberSession } from '../session.ts'
 
 /** What was refused, by an error's code; the rest is known by the status. */
 const byCode: Readonly<Record<string, Refusal>> = {

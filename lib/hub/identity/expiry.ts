@@ -1,6 +1,6 @@
-import { expiring } from '../protocol/frames.ts'
-import type { MemberSession } from './session.ts'
-import { Wheel, tick } from './wheel.ts'
+import { expiring } from '../../protocol/frames.ts'
+import type { MemberSession } from '../session.ts'
+import { Wheel, tick } from '../wheel.ts'
 
 /**
  * Ends sessions when the credentials they came with end, and says so before. One timer for all, which runs while there is

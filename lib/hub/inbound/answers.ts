@@ -1,11 +1,11 @@
-import type { Ref } from '../../types/index.ts'
-import { FST_ROOMS_BAD_FRAME, asError, isClientError, wireError } from '../errors.ts'
-import { closeName } from '../protocol/close-codes.ts'
-import * as frames from '../protocol/frames.ts'
-import type { PayloadType } from '../payload.ts'
-import type { HubContext } from './context.ts'
-import { countRefusal, refusalOf } from './refusals.ts'
-import type { MemberSession } from './session.ts'
+import type { Ref } from '../../../types/index.ts'
+import { FST_ROOMS_BAD_FRAME, asError, isClientError, wireError } from '../../errors.ts'
+import { closeName } from '../../protocol/close-codes.ts'
+import * as frames from '../../protocol/frames.ts'
+import type { PayloadType } from '../../payload.ts'
+import type { HubContext } from '../context.ts'
+import { countRefusal, refusalOf } from '../limits/refusals.ts'
+import type { MemberSession } from '../session.ts'
 
 const closeCodeOf = new Map<unknown, number>([
   ['FST_ROOMS_BAD_FRAME', 4000],

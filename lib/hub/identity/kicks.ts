@@ -1,4 +1,4 @@
-import type { Ending } from './context.ts'
+import type { Ending } from '../context.ts'
 
 /** A kick, and whom it meant: who matches all that is given. */
 interface Kick {
