@@ -1,14 +1,14 @@
 import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Refusal, Rooms } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
-import type { AddressLimits } from './limits/addresses.ts'
-import type { Backlog } from './fan-out/backlog.ts'
 import type { Counters } from './counters.ts'
-import type { DeflateOptions } from './fan-out/deflate.ts'
 import type { DrainSettings } from './drain.ts'
+import type { Backlog } from './fan-out/backlog.ts'
+import type { DeflateOptions } from './fan-out/deflate.ts'
 import type { Expiry } from './identity/expiry.ts'
+import type { Workload } from './inbound/workload.ts'
+import type { AddressLimits } from './limits/addresses.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
-import type { Workload } from './inbound/workload.ts'
 
 /** What is used of a logger. */
 export interface Log {
@@ -77,6 +77,8 @@ export interface HubContext {
   stalledFor (now: number): number
   /** Ends a membership, once. */
   end (session: MemberSession, ending: Ending): void
+  /** Its connection is closed. */
+  gone (session: MemberSession, code: number, reason: string): void
   /** A joining session is accepted: by its onJoin, or because its messages are being read. */
   accept (session: MemberSession): void
   /** Watches over members that read too slowly. */

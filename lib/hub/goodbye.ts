@@ -2,8 +2,8 @@ import { closeBehaviour } from '../protocol/close-codes.ts'
 import { bye } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { Ending } from './context.ts'
-import type { MemberSession } from './session.ts'
 import { textFrameOf } from './fan-out/text-frame.ts'
+import type { MemberSession } from './session.ts'
 
 /** When to come back, in milliseconds, by what the close code asks for; nothing where it asks not to. */
 const retry = {

@@ -4,32 +4,32 @@ import { isMemory } from '../brokers/memory.ts'
 import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics.ts'
-import { Admission, closeCodeOf } from './limits/admission.ts'
-import { Backlog } from './fan-out/backlog.ts'
-import { Connection, type Transport } from './socket/connection.ts'
 import type { Ending, Hooks, HubContext, Log, Origin, Settings } from './context.ts'
 import { createCounters, type Counters } from './counters.ts'
-import { Deflate } from './fan-out/deflate.ts'
-import { Delivery, Outgoing } from './fan-out/delivery.ts'
 import { Drain } from './drain.ts'
 import * as events from './events.ts'
-import { Expiry } from './identity/expiry.ts'
 import { Failures } from './failures.ts'
+import { Backlog } from './fan-out/backlog.ts'
+import { Deflate } from './fan-out/deflate.ts'
+import { Delivery, Outgoing } from './fan-out/delivery.ts'
+import { Turn } from './fan-out/turn.ts'
 import { sayGoodbye } from './goodbye.ts'
-import { Heartbeat } from './socket/heartbeat.ts'
-import { work } from './inbound/incoming.ts'
-import { join, serverEnding, type JoinRequest } from './join.ts'
+import { Expiry } from './identity/expiry.ts'
 import { Kicks } from './identity/kicks.ts'
-import { listenTo, type MemberSocket } from './socket/listeners.ts'
+import { review, reviewAll } from './identity/reauthorize.ts'
+import { work } from './inbound/incoming.ts'
+import { Workload } from './inbound/workload.ts'
+import { join, serverEnding, type JoinRequest } from './join.ts'
+import { Admission, closeCodeOf } from './limits/admission.ts'
+import { countRefusal } from './limits/refusals.ts'
 import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
-import { countRefusal } from './limits/refusals.ts'
-import { review, reviewAll } from './identity/reauthorize.ts'
 import { Room } from './room.ts'
-import { MemberSession } from './session.ts'
+import { MemberSession, sessionId, type Run } from './session.ts'
+import { Connection, type Transport } from './socket/connection.ts'
+import { Heartbeat } from './socket/heartbeat.ts'
+import { listenTo, type MemberSocket } from './socket/listeners.ts'
 import { Subscription } from './subscription.ts'
-import { Turn } from './fan-out/turn.ts'
-import { Workload } from './inbound/workload.ts'
 
 /** Milliseconds that a publisher waits for a broker that is down. */
 const publishTimeout = 5_000
@@ -91,6 +91,7 @@ export class Hub implements HubContext {
     this.backlog.judge(room, behind)
   }
 
+  readonly #work: Run = (session, frame) => work(this, session, frame)
   readonly #deflate: Deflate | undefined
   #publications = 0
   /** When members were last asked about. Who was on the way in by then was not among them, and may have been let in by what was true before. */
@@ -150,13 +151,8 @@ export class Hub implements HubContext {
     const { socket, definition, topic, source, begunAt = Infinity } = arrival
     const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
     connection.emptyTurn = this.#turn.now // what waits is the answer to its upgrade
-    const session = new MemberSession(this, connection, randomUUID(), arrival, (member, frame) => work(this, member, frame))
-    listenTo(socket, this, session, (code, reason) => {
-      this.links.delete(session)
-      this.admission.forget(session)
-      this.end(session, { code, reason, by: 'peer' })
-      this.#drain.check()
-    })
+    const session = new MemberSession(this, connection, sessionId(), arrival, this.#work)
+    listenTo(socket, session)
 
     const refusal = this.admission.bound(definition, topic, source)
     this.links.add(session)
@@ -185,6 +181,13 @@ export class Hub implements HubContext {
     session.room = room
     join(this, session, room, arrival)
     if (begunAt <= this.#reviewedAt) review(this, session)
+  }
+
+  gone (session: MemberSession, code: number, reason: string): void {
+    this.links.delete(session)
+    this.admission.forget(session)
+    this.end(session, { code, reason, by: 'peer' })
+    this.#drain.check()
   }
 
   accept (session: MemberSession): void {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { Readable, Writable } from 'node:stream'
 import { setImmediate as turnEnd } from 'node:timers/promises'
 import type { ClientFrame, LeaveReason, Ref, Session, SessionState } from '../../types/index.ts'
@@ -5,16 +6,16 @@ import { FST_ROOMS_INVALID_CLOSE, FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_C
 import { closeName, isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
 import { direct, tailEnd } from '../protocol/frames.ts'
 import type { TopicDefinition } from '../topics.ts'
-import type { Source } from './limits/addresses.ts'
-import type { Asks } from './inbound/asks.ts'
-import { Claim } from './inbound/claim.ts'
-import type { Connection } from './socket/connection.ts'
 import type { HubContext } from './context.ts'
 import { rawText } from './fan-out/delivery.ts'
-import { Inbox } from './inbound/inbox.ts'
 import type { Lag } from './fan-out/lag.ts'
-import type { Room } from './room.ts'
 import { textFrameOf } from './fan-out/text-frame.ts'
+import type { Asks } from './inbound/asks.ts'
+import { Claim } from './inbound/claim.ts'
+import { Inbox, type Worker } from './inbound/inbox.ts'
+import type { Source } from './limits/addresses.ts'
+import type { Room } from './room.ts'
+import type { Connection } from './socket/connection.ts'
 
 /** Bytes waiting for a member above which `send` waits: Node's own stream bound on a socket is 64 KiB from version 22. */
 const highWaterMark = 65_536
@@ -24,6 +25,14 @@ export function checkClose (code: number, reason: string = closeName(code)): { c
   if (!isSendable(code)) throw new FST_ROOMS_INVALID_CLOSE('a code of 1000–1014 (not 1004–1006 or 1010) or 3000–4999')
   if (typeof reason !== 'string' || Buffer.byteLength(reason) > maxReasonBytes) throw new FST_ROOMS_INVALID_CLOSE(`a reason of at most ${maxReasonBytes} bytes`)
   return { code, reason }
+}
+
+const scratch = Buffer.alloc(36)
+
+/** A UUID as one string: randomUUID joins it from pieces, which would stay with it, 400 bytes of them (Node.js 20). */
+export function sessionId (): string {
+  scratch.write(randomUUID(), 'latin1')
+  return scratch.toString('latin1')
 }
 
 /** Who joins, and where. */
@@ -36,15 +45,21 @@ export interface Joining {
   expiresAt?: number | undefined
 }
 
+/** Works one frame of a session off. Never throws, never rejects. */
+export type Run = (session: MemberSession, frame: ClientFrame) => void | Promise<void>
+
+/** How a session ends of which nothing else is known. */
+const lost: LeaveReason = Object.freeze({ code: 1006, reason: '' })
+
 /** One connection in one topic: the public Session, and what the hub keeps of it. */
-export class MemberSession implements Session<string, any> {
+export class MemberSession implements Session<string, any>, Worker<ClientFrame> {
+  readonly hub: HubContext
   readonly id: string
   readonly key: string
   readonly topic: string
   readonly definition: TopicDefinition
   readonly connection: Connection
   readonly user: string | undefined
-  readonly connectedAt: Date = new Date()
   info: unknown
   expiresAt: number | undefined
   /** Kept by the wheel of its alarm. */
@@ -84,8 +99,9 @@ export class MemberSession implements Session<string, any> {
   /** The host looks at new credentials of it. */
   authenticating = false
   /** How it ended, once it has. */
-  ending: LeaveReason = { code: 1006, reason: '' }
-  readonly #context: HubContext
+  ending: LeaveReason = lost
+  readonly #run: Run
+  readonly #connectedAt = Date.now()
   /** What onJoin sent: it follows hello. */
   #early: string[] | undefined = []
   /** What all wait for who send to it while it has much to read. */
@@ -95,12 +111,13 @@ export class MemberSession implements Session<string, any> {
   #signature: string | undefined
   #writable: Writable | undefined
 
-  constructor (context: HubContext, connection: Connection, id: string, joining: Joining, run: (session: MemberSession, frame: ClientFrame) => void | Promise<void>) {
-    this.#context = context
+  constructor (hub: HubContext, connection: Connection, id: string, joining: Joining, run: Run) {
+    this.hub = hub
+    this.#run = run
     this.connection = connection
     this.tokens = joining.definition.rate.capacity
     this.filledAt = connection.openedAt
-    this.inbox = new Inbox(frame => run(this, frame), context.settings.limits.pending, connection, context.workload)
+    this.inbox = new Inbox(this, hub.settings.limits.pending, connection, hub.workload)
     this.id = id
     this.key = joining.definition.key
     this.definition = joining.definition
@@ -110,6 +127,8 @@ export class MemberSession implements Session<string, any> {
     this.expiresAt = joining.expiresAt
   }
 
+  get connectedAt (): Date { return new Date(this.#connectedAt) }
+
   /** What ends the frame of each message that it publishes. */
   get signature (): string {
     this.#signature ??= tailEnd(this.id, this.user)
@@ -118,7 +137,7 @@ export class MemberSession implements Session<string, any> {
 
   get expires (): Date | undefined { return this.expiresAt === undefined ? undefined : new Date(this.expiresAt) }
 
-  get rooms () { return this.#context.rooms }
+  get rooms () { return this.hub.rooms }
 
   get signal (): AbortSignal {
     this.#abort ??= new AbortController()
@@ -126,11 +145,15 @@ export class MemberSession implements Session<string, any> {
     return this.#abort.signal
   }
 
+  work (frame: ClientFrame): void | Promise<void> {
+    return this.#run(this, frame)
+  }
+
   send (payload: unknown): Promise<void> {
     const sent = this.#send(payload)
     // Nobody has to await it: a failure is told to onError, and is no unhandled rejection.
     sent.catch((error: Error & { code?: string }) => {
-      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#context.fail(error, this)
+      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.hub.fail(error, this)
     })
     return sent
   }
@@ -151,18 +174,18 @@ export class MemberSession implements Session<string, any> {
     if (this.state === 'closed' || this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id)
     if (this.#early !== undefined) {
       this.#early.push(frame)
-      this.#context.counters.directs++
+      this.hub.counters.directs++
       return
     }
     const queued = this.deliver(frame)
     if (this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id) // it did not read, and this was too much
-    this.#context.counters.directs++
+    this.hub.counters.directs++
     return queued
   }
 
   /** Queues a frame that only this member gets, in its place among those of the room. */
   queue (frame: Buffer): void {
-    this.#context.counters.sentBytes += frame.length
+    this.hub.counters.sentBytes += frame.length
     if (this.state === 'open') this.room!.sendTo(this, frame)
     else this.connection.send(frame)
   }
@@ -170,7 +193,7 @@ export class MemberSession implements Session<string, any> {
   /** The same, where it reads fast enough, and else its end; a promise where more than the high-water mark waits already. */
   deliver (frame: string): void | Promise<void> {
     const bytes = textFrameOf(frame)
-    const { backlog } = this.#context
+    const { backlog } = this.hub
     if (!backlog.admits(this, bytes.length)) return
     const waits = this.connection.bufferedBytes + (this.connection.view?.ownBytes ?? 0) > highWaterMark
     this.queue(bytes)
@@ -200,7 +223,7 @@ export class MemberSession implements Session<string, any> {
   }
 
   close (code = 1000, reason?: string): void {
-    this.#context.end(this, { ...checkClose(code, reason), by: 'server' })
+    this.hub.end(this, { ...checkClose(code, reason), by: 'server' })
   }
 
   abort (): void {
@@ -211,10 +234,10 @@ export class MemberSession implements Session<string, any> {
     if (this.claim !== undefined) throw new FST_ROOMS_SESSION_CLAIMED(this.id)
     this.claim = new Claim(this.id, () => {
       // A loop that is left by a throw rejects in this turn: that close has a better code.
-      setImmediate(() => { this.#context.end(this, { code: 1000, reason: closeName(1000), by: 'server' }) })
+      setImmediate(() => { this.hub.end(this, { code: 1000, reason: closeName(1000), by: 'server' }) })
     })
     if (this.state === 'closed') this.claim.end()
-    if (this.state === 'joining') this.#context.accept(this)
+    if (this.state === 'joining') this.hub.accept(this)
     return this.claim
   }
 
@@ -242,7 +265,7 @@ export class MemberSession implements Session<string, any> {
     })
     // Where nobody else listens an error of the stream would be one of the process, and a session may close at any time.
     writable.on('error', (error: Error & { code?: string }) => {
-      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#context.fail(error, this)
+      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.hub.fail(error, this)
     })
     this.#writable = writable
     return writable

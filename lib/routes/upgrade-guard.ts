@@ -24,6 +24,10 @@ function isForeign ({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() !== 'websocket'
 }
 
+function isTaken (request: IncomingMessage): boolean {
+  return Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
+}
+
 /**
  * Watches over the upgrades of one http server, for all hubs on it.
  *
@@ -136,9 +140,9 @@ export class UpgradeGuard {
   }
 
   readonly #forward: Upgrade = (request, socket, head) => {
-    const taken = Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
-    // Two that answer would write into each other: another protocol belongs to whoever listens besides us.
-    const theirs = isForeign(request) && this.#server.listenerCount('upgrade') > own
-    if (!taken && !theirs) this.#route!.emit('upgrade', request, socket, head)
+    // Two that answer would write into each other: what another @fastify/websocket has taken, and another protocol where somebody
+    // listens besides us, is theirs.
+    const shared = this.#server.listenerCount('upgrade') > own
+    if (!shared || !(isForeign(request) || isTaken(request))) this.#route!.emit('upgrade', request, socket, head)
   }
 }

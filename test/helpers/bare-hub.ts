@@ -26,7 +26,7 @@ export function bareSettings ({ limits, ...more }: Partial<Omit<Settings, 'limit
 /** A socket with events; `gone` is what ws does when the connection has closed. */
 export class LiveSocket extends FakeSocket {
   readonly events = new EventEmitter()
-  override on (event?: string, listener?: (...args: any[]) => void): void { this.events.on(event!, listener!) }
+  override on (event?: string, listener?: (...args: any[]) => void): void { this.events.on(event!, listener!.bind(this)) }
   receive (frame: unknown): void { this.events.emit('message', Buffer.from(JSON.stringify(frame)), false) }
   gone (code = 1006): void {
     this.readyState = 3

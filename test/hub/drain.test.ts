@@ -17,7 +17,7 @@ function create (count: number, given: Partial<DrainSettings> = {}) {
   const links = new Set(Array.from({ length: count }, (_member, id) => ({
     id,
     state: 'open',
-    inbox: new Inbox<() => Promise<void>>(run => run(), 9, { pause () {}, resume () {} }, workload),
+    inbox: new Inbox<() => Promise<void>>({ work: run => run() }, 9, { pause () {}, resume () {} }, workload),
     connection: { terminate: () => { cut++ } }
   } as unknown as MemberSession)))
   const drain = new Drain(links, workload, settings, sessions => {

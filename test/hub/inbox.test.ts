@@ -8,11 +8,12 @@ function create (limit: number) {
   const flow: string[] = []
   const finish = new Map<string, () => void>()
   const workload = new Workload()
-  const inbox = new Inbox<string>(item => {
+  const work = (item: string): void | Promise<void> => {
     started.push(item)
     if (item.startsWith('sync')) return
     return new Promise<void>(resolve => { finish.set(item, resolve) })
-  }, limit, { pause: () => { flow.push('pause') }, resume: () => { flow.push('resume') } }, workload)
+  }
+  const inbox = new Inbox({ work }, limit, { pause: () => { flow.push('pause') }, resume: () => { flow.push('resume') } }, workload)
   const end = async (item: string): Promise<void> => {
     finish.get(item)!()
     await new Promise(resolve => setImmediate(resolve))

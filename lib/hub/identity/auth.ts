@@ -1,9 +1,9 @@
 import type { ClientFrame } from '../../../types/index.ts'
 import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_AUTH, FST_ROOMS_RATE_LIMITED } from '../../errors.ts'
-import { acknowledge } from '../inbound/answers.ts'
 import type { HubContext } from '../context.ts'
-import { checkIdentity, withInfo } from './identity.ts'
+import { acknowledge } from '../inbound/answers.ts'
 import type { MemberSession } from '../session.ts'
+import { checkIdentity, withInfo } from './identity.ts'
 
 /** A member's auth frame: new credentials for the same user, in place of those that it came with. The token goes to the host, and nowhere else. */
 export async function authenticate (hub: HubContext, session: MemberSession, { token, ref }: ClientFrame & { type: 'auth' }): Promise<void> {

@@ -1,9 +1,9 @@
 import type { ClientFrame, DirectTarget } from '../../../types/index.ts'
 import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_SUCH_SESSION, asError, isClientError } from '../../errors.ts'
-import { acknowledge, isValid, jsonOf } from './answers.ts'
 import type { HubContext } from '../context.ts'
-import { ifPermitted } from './permission.ts'
 import type { MemberSession } from '../session.ts'
+import { acknowledge, isValid, jsonOf } from './answers.ts'
+import { ifPermitted } from './permission.ts'
 
 type Direct = ClientFrame & { type: 'direct' }
 

@@ -1,9 +1,9 @@
 import type { ClientFrame } from '../../../types/index.ts'
 import { FST_ROOMS_INFO_TOO_LARGE, FST_ROOMS_INVALID_PAYLOAD, FST_ROOMS_NO_PRESENCE } from '../../errors.ts'
-import { acknowledge, invalid, isValid, jsonOf, reply } from './answers.ts'
 import type { HubContext } from '../context.ts'
-import { ifPermitted } from './permission.ts'
 import type { MemberSession } from '../session.ts'
+import { acknowledge, invalid, isValid, jsonOf, reply } from './answers.ts'
+import { ifPermitted } from './permission.ts'
 
 /** Presence frames are written when nobody is there to be told that the stack did not hold one of the infos in it. */
 const maxDepth = 1_000

@@ -38,6 +38,7 @@ function embedded (groups: number[]): string | undefined {
  */
 export function addressKey (address: string | undefined, direct: boolean): string {
   if (address === undefined) return loopback
+  if (isIPv4(address)) return direct && address.startsWith('127.') ? loopback : address // as most are
   const found = withPort.exec(address)
   const bare = found?.[1] ?? found?.[2] ?? address
   const groups = isIPv6(bare) ? groupsOf(bare) : undefined

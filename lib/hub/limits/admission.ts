@@ -1,8 +1,8 @@
 import type { Refusal } from '../../../types/index.ts'
 import type { TopicDefinition } from '../../topics.ts'
-import { Addresses } from './addresses.ts'
 import type { HubContext } from '../context.ts'
 import type { MemberSession } from '../session.ts'
+import { Addresses } from './addresses.ts'
 
 /**
  * A close code can be read by every client, a status of HTTP by none in a browser: so who is too many gets its WebSocket, only to be

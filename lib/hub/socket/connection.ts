@@ -41,6 +41,9 @@ const OPEN = 1
 const TEXT = { binary: false, compress: false } as const
 const NO_BYTES = Buffer.alloc(0)
 
+/** Bytes up to which what is written behind what is held back for the end of the turn (the answer to the upgrade) does not count as waiting. */
+const gathered = 1_024
+
 /** Milliseconds between two looks at what an extension holds back. */
 const pollEvery = 10
 
@@ -152,7 +155,7 @@ export class Connection implements PublicConnection {
     if (!this.#takes()) return
     const direct = this.#direct
     if (direct === undefined) this.#socket.send(payloadOf(frame), TEXT)
-    else if (direct.writableLength === 0) this.#write(frame)
+    else if (direct.writableLength === 0 || (direct.writableCorked > 0 && direct.writableLength < gathered)) this.#write(frame)
     else {
       this.waitingFrames++
       this.#taken ??= () => { this.waitingFrames-- }

@@ -1,14 +1,16 @@
 import { kSession } from '../../symbols.ts'
-import type { WebSocketLike } from './connection.ts'
-import type { HubContext } from '../context.ts'
 import { receive, receiveControl } from '../inbound/incoming.ts'
-import { inflateWhileReading, stopAtViolation, type Receiver } from './receiver.ts'
 import { countRefusal } from '../limits/refusals.ts'
 import type { MemberSession } from '../session.ts'
+import type { WebSocketLike } from './connection.ts'
+import { inflateWhileReading, stopAtViolation, type Receiver } from './receiver.ts'
 import { violationCode } from './violations.ts'
 
+// The same functions for all sockets: a closure for each event would be half a kilobyte more for each connection.
+
 /** A WebSocket, and whose it is. Where it has no receiver, it is none of ws. */
-export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession, readonly _receiver?: Receiver }
+export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession, readonly _receiver?: MemberReceiver }
+type MemberReceiver = Receiver & { [kSession]?: MemberSession }
 
 /** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
 function closeAfterBatch (this: MemberSocket, code: number, reason: string): void {
@@ -17,38 +19,63 @@ function closeAfterBatch (this: MemberSocket, code: number, reason: string): voi
   session.connection.closeSocket(code, reason)
 }
 
-/** What a socket tells, to a session and its hub. @param closed - it is no more */
-export function listenTo (socket: MemberSocket, hub: HubContext, session: MemberSession, closed: (code: number, reason: string) => void): void {
-  const { connection } = session
+function message (this: MemberSocket, data: Buffer, isBinary: boolean): void {
+  const session = this[kSession]!
+  receive(session.hub, session, data, isBinary)
+}
+
+function ping (this: MemberSocket): void {
+  const session = this[kSession]!
+  receiveControl(session.hub, session)
+}
+
+/** One for each ping of ours; the others nobody has asked for. */
+function pong (this: MemberSocket): void {
+  const session = this[kSession]!
+  if (session.connection.awaitsPong) session.connection.awaitsPong = false
+  else receiveControl(session.hub, session)
+}
+
+/** The peer's close frame. By now ws has answered; its connection may stand for some time yet, and it is no member meanwhile. */
+function conclude (this: MemberReceiver, code: number, reason: Buffer): void {
+  const session = this[kSession]!
+  if (session.state === 'closed') return
+  session.connection.closes()
+  session.hub.end(session, { code, reason: reason.toString(), by: 'peer' })
+}
+
+function close (this: MemberSocket, code: number, reason: Buffer): void {
+  const session = this[kSession]!
+  session.hub.gone(session, code, reason.toString())
+}
+
+/** Neither is our error: a violation of RFC 6455 is answered by ws itself, and a connection that broke closes. */
+function error (this: MemberSocket, error: Error): void {
+  const session = this[kSession]!
+  const { hub, connection } = session
+  hub.log.debug({ err: error, session: session.id }, 'connection error')
+  const code = violationCode(error)
+  if (code === undefined) return
+  hub.counters.invalid++
+  countRefusal(hub, session, 'frame', 'protocol')
+  connection.closes()
+  hub.end(session, { code, reason: '', by: 'peer' })
+}
+
+/** What a socket tells, to a session and its hub. */
+export function listenTo (socket: MemberSocket, session: MemberSession): void {
   socket[kSession] = session
   socket.close = closeAfterBatch
   const receiver = socket._receiver
   if (receiver !== undefined) {
+    receiver[kSession] = session
     stopAtViolation(receiver)
-    if (socket.extensions !== '') inflateWhileReading(receiver, connection)
-    // By now ws has answered. Its connection may stand for some time yet, and it is no member meanwhile.
-    receiver.on('conclude', (code, reason) => {
-      if (session.state === 'closed') return
-      connection.closes()
-      hub.end(session, { code, reason: reason.toString(), by: 'peer' })
-    })
+    if (socket.extensions !== '') inflateWhileReading(receiver, session.connection)
+    receiver.on('conclude', conclude)
   }
-  socket.on('message', (data, isBinary) => { receive(hub, session, data, isBinary) })
-  socket.on('ping', () => { receiveControl(hub, session) })
-  // One for each ping of ours; the others nobody has asked for.
-  socket.on('pong', () => {
-    if (connection.awaitsPong) connection.awaitsPong = false
-    else receiveControl(hub, session)
-  })
-  socket.on('close', (code, reason) => { closed(code, reason.toString()) })
-  socket.on('error', (error: Error) => {
-    // Neither is our error: a violation of RFC 6455 is answered by ws itself, and a connection that broke closes.
-    hub.log.debug({ err: error, session: session.id }, 'connection error')
-    const code = violationCode(error)
-    if (code === undefined) return
-    hub.counters.invalid++
-    countRefusal(hub, session, 'frame', 'protocol')
-    connection.closes()
-    hub.end(session, { code, reason: '', by: 'peer' })
-  })
+  socket.on('message', message)
+  socket.on('ping', ping)
+  socket.on('pong', pong)
+  socket.on('close', close)
+  socket.on('error', error)
 }

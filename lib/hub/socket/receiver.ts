@@ -19,11 +19,12 @@ export interface Receiver {
  * hands over the next all the same; ws 8.23.0 then parses from where it gave up, and throws where nobody can catch it.
  */
 export function stopAtViolation (receiver: Receiver): void {
-  const write = receiver._write
-  receiver._write = function (chunk, encoding, done) {
-    if (this.errored === null) write.call(this, chunk, encoding, done)
-    else done()
-  }
+  receiver._write = writeUnlessErrored
+}
+
+function writeUnlessErrored (this: Receiver, chunk: Buffer, encoding: BufferEncoding, done: Done): void {
+  if (this.errored === null) (Object.getPrototypeOf(this) as Receiver)._write.call(this, chunk, encoding, done)
+  else done()
 }
 
 /**
