@@ -55,7 +55,6 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
       socket,
       transport: socket._socket,
       mode,
-      address: request.ip,
       ...sourceOf(request),
       definition,
       topic,

@@ -248,3 +248,21 @@ t.test('frames of its own that wait one by one are counted until they have left'
   t.equal(connection.waitingFrames, 0)
   t.equal(transport.written.length, 3)
 })
+
+t.test('what follows the answer to its upgrade within the turn does not wait, up to a kilobyte', async t => {
+  const transport = new FakeTransport()
+  let waiting = 129 // the answer
+  Object.defineProperty(transport, 'writableLength', { get: () => waiting })
+  const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
+  transport.cork()
+  const hello = frame('hello')
+  connection.send(hello)
+  t.equal(transport.written[0], hello, 'no copy')
+  waiting = 1_024
+  connection.send(frame('1'))
+  t.equal(connection.waitingFrames, 1)
+  transport.uncork()
+  waiting = 129
+  connection.send(frame('2'))
+  t.equal(connection.waitingFrames, 2)
+})
