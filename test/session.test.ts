@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
 import type { Session } from '../types/index.ts'
@@ -33,6 +34,19 @@ t.test('a session says who joined where, and how', async t => {
   await until(() => sessions.length === 2)
   t.match(sessions[1], { topic: 'sports', user: undefined, info: undefined, connection: { mode: 'rooms.raw' } })
   t.not(sessions[1]!.id, session.id)
+})
+
+t.test('a session in a log says who joined where, and nothing of its info or of others', async t => {
+  const { sessions, url } = await create(t, { identify: request => ({ user: request.headers['x-user'] as string, info: { token: 'secret' }, expires: new Date('2100-01-01T00:00:00Z') }) })
+  for (const user of ['anna', 'ben']) await join(t, `${url}/rooms/news`, { headers: { 'x-user': user } })
+  const [anna] = sessions as [Session]
+  const { id, connectedAt } = anna
+  t.same(JSON.parse(JSON.stringify({ anna })), { anna: { id, key: '*', topic: 'news', user: 'anna', state: 'open', connectedAt: connectedAt.toISOString(), expires: '2100-01-01T00:00:00.000Z' } })
+  for (const depth of [0, 2, Infinity]) {
+    const text = inspect({ anna }, { depth })
+    t.notMatch(text, /ben|secret|token/)
+    if (depth > 0) t.match(text, new RegExp(`anna: Session {\\s+id: '${id}'`))
+  }
 })
 
 t.test('the key is that of the topic map', async t => {

@@ -28,6 +28,7 @@ export interface Session<K extends string = string, T = Topics> {
   /** Presence info: what `identify` gave, or the member's own last presence frame. */
   readonly info: Info<K, T> | undefined
   readonly state: SessionState
+  /** A new object each time. */
   readonly connectedAt: Date
   /** When its credentials end, and it with them (4300); `undefined`: never. A new object each time. */
   readonly expires: Date | undefined
@@ -61,7 +62,12 @@ export interface Session<K extends string = string, T = Topics> {
    * that may be idle, to end it with the session.
    */
   readonly writable: Writable
+  /** What a logger shows of it: who joined where, and neither `info` nor anybody else. */
+  toJSON (): SessionSummary
 }
+
+/** A session in a log. */
+export type SessionSummary = Pick<Session, 'id' | 'key' | 'topic' | 'user' | 'state' | 'connectedAt' | 'expires'>
 
 /** A session of any topic of the map: a union over its keys, so that `session.key` narrows it. */
 export type AnySession<T = Topics> = Closed<T> extends false ? Session<string, T> : { [K in keyof T & string]: Session<K, T> }[keyof T & string]

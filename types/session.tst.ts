@@ -31,6 +31,7 @@ describe('a session', () => {
     expect(chat.state).type.toBe<'joining' | 'open' | 'closed'>()
     expect(chat.connectedAt).type.toBe<Date>()
     expect(chat.expires).type.toBe<Date | undefined>()
+    expect(chat.toJSON().user).type.toBe<string | undefined>()
     expect(chat.signal).type.toBe<AbortSignal>()
     expect(chat.connection.mode).type.toBe<'rooms.v1' | 'rooms.raw'>()
   })

@@ -78,7 +78,7 @@ export interface HubContext {
   /** Ends a membership, once. */
   end (session: MemberSession, ending: Ending): void
   /** Its connection is closed. */
-  gone (session: MemberSession, code: number, reason: string): void
+  closed (session: MemberSession, code: number, reason: string): void
   /** A joining session is accepted: by its onJoin, or because its messages are being read. */
   accept (session: MemberSession): void
   /** Watches over members that read too slowly. */

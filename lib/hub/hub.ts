@@ -17,7 +17,6 @@ import { sayGoodbye } from './goodbye.ts'
 import { Expiry } from './identity/expiry.ts'
 import { Kicks } from './identity/kicks.ts'
 import { review, reviewAll } from './identity/reauthorize.ts'
-import { work } from './inbound/incoming.ts'
 import { Workload } from './inbound/workload.ts'
 import { join, serverEnding, type JoinRequest } from './join.ts'
 import { Admission, closeCodeOf } from './limits/admission.ts'
@@ -25,7 +24,7 @@ import { countRefusal } from './limits/refusals.ts'
 import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
 import { Room } from './room.ts'
-import { MemberSession, sessionId, type Run } from './session.ts'
+import { MemberSession, sessionId } from './session.ts'
 import { Connection, type Transport } from './socket/connection.ts'
 import { Heartbeat } from './socket/heartbeat.ts'
 import { listenTo, type MemberSocket } from './socket/listeners.ts'
@@ -91,7 +90,6 @@ export class Hub implements HubContext {
     this.backlog.judge(room, behind)
   }
 
-  readonly #work: Run = (session, frame) => work(this, session, frame)
   readonly #deflate: Deflate | undefined
   #publications = 0
   /** When members were last asked about. Who was on the way in by then was not among them, and may have been let in by what was true before. */
@@ -151,7 +149,7 @@ export class Hub implements HubContext {
     const { socket, definition, topic, source, begunAt = Infinity } = arrival
     const connection = new Connection(socket, arrival.transport, arrival.mode, arrival.address)
     connection.emptyTurn = this.#turn.now // what waits is the answer to its upgrade
-    const session = new MemberSession(this, connection, sessionId(), arrival, this.#work)
+    const session = new MemberSession(this, connection, sessionId(), arrival)
     listenTo(socket, session)
 
     const refusal = this.admission.bound(definition, topic, source)
@@ -183,7 +181,7 @@ export class Hub implements HubContext {
     if (begunAt <= this.#reviewedAt) review(this, session)
   }
 
-  gone (session: MemberSession, code: number, reason: string): void {
+  closed (session: MemberSession, code: number, reason: string): void {
     this.links.delete(session)
     this.admission.forget(session)
     this.end(session, { code, reason, by: 'peer' })

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { Readable, Writable } from 'node:stream'
 import { setImmediate as turnEnd } from 'node:timers/promises'
-import type { ClientFrame, LeaveReason, Ref, Session, SessionState } from '../../types/index.ts'
+import { inspect, type InspectOptions } from 'node:util'
+import type { ClientFrame, LeaveReason, Ref, Session, SessionState, SessionSummary } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_CLOSE, FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_CLOSED, asError } from '../errors.ts'
 import { closeName, isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
 import { direct, tailEnd } from '../protocol/frames.ts'
@@ -13,6 +14,7 @@ import { textFrameOf } from './fan-out/text-frame.ts'
 import type { Asks } from './inbound/asks.ts'
 import { Claim } from './inbound/claim.ts'
 import { Inbox, type Worker } from './inbound/inbox.ts'
+import { work } from './inbound/incoming.ts'
 import type { Source } from './limits/addresses.ts'
 import type { Room } from './room.ts'
 import type { Connection } from './socket/connection.ts'
@@ -45,15 +47,11 @@ export interface Joining {
   expiresAt?: number | undefined
 }
 
-/** Works one frame of a session off. Never throws, never rejects. */
-export type Run = (session: MemberSession, frame: ClientFrame) => void | Promise<void>
-
 /** How a session ends of which nothing else is known. */
 const lost: LeaveReason = Object.freeze({ code: 1006, reason: '' })
 
 /** One connection in one topic: the public Session, and what the hub keeps of it. */
 export class MemberSession implements Session<string, any>, Worker<ClientFrame> {
-  readonly hub: HubContext
   readonly id: string
   readonly key: string
   readonly topic: string
@@ -100,7 +98,7 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
   authenticating = false
   /** How it ended, once it has. */
   ending: LeaveReason = lost
-  readonly #run: Run
+  readonly #hub: HubContext
   readonly #connectedAt = Date.now()
   /** What onJoin sent: it follows hello. */
   #early: string[] | undefined = []
@@ -111,9 +109,8 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
   #signature: string | undefined
   #writable: Writable | undefined
 
-  constructor (hub: HubContext, connection: Connection, id: string, joining: Joining, run: Run) {
-    this.hub = hub
-    this.#run = run
+  constructor (hub: HubContext, connection: Connection, id: string, joining: Joining) {
+    this.#hub = hub
     this.connection = connection
     this.tokens = joining.definition.rate.capacity
     this.filledAt = connection.openedAt
@@ -127,6 +124,8 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
     this.expiresAt = joining.expiresAt
   }
 
+  get hub (): HubContext { return this.#hub }
+
   get connectedAt (): Date { return new Date(this.#connectedAt) }
 
   /** What ends the frame of each message that it publishes. */
@@ -137,7 +136,7 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
 
   get expires (): Date | undefined { return this.expiresAt === undefined ? undefined : new Date(this.expiresAt) }
 
-  get rooms () { return this.hub.rooms }
+  get rooms () { return this.#hub.rooms }
 
   get signal (): AbortSignal {
     this.#abort ??= new AbortController()
@@ -146,14 +145,14 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
   }
 
   work (frame: ClientFrame): void | Promise<void> {
-    return this.#run(this, frame)
+    return work(this.#hub, this, frame)
   }
 
   send (payload: unknown): Promise<void> {
     const sent = this.#send(payload)
     // Nobody has to await it: a failure is told to onError, and is no unhandled rejection.
     sent.catch((error: Error & { code?: string }) => {
-      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.hub.fail(error, this)
+      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#hub.fail(error, this)
     })
     return sent
   }
@@ -174,18 +173,18 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
     if (this.state === 'closed' || this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id)
     if (this.#early !== undefined) {
       this.#early.push(frame)
-      this.hub.counters.directs++
+      this.#hub.counters.directs++
       return
     }
     const queued = this.deliver(frame)
     if (this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id) // it did not read, and this was too much
-    this.hub.counters.directs++
+    this.#hub.counters.directs++
     return queued
   }
 
   /** Queues a frame that only this member gets, in its place among those of the room. */
   queue (frame: Buffer): void {
-    this.hub.counters.sentBytes += frame.length
+    this.#hub.counters.sentBytes += frame.length
     if (this.state === 'open') this.room!.sendTo(this, frame)
     else this.connection.send(frame)
   }
@@ -193,7 +192,7 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
   /** The same, where it reads fast enough, and else its end; a promise where more than the high-water mark waits already. */
   deliver (frame: string): void | Promise<void> {
     const bytes = textFrameOf(frame)
-    const { backlog } = this.hub
+    const { backlog } = this.#hub
     if (!backlog.admits(this, bytes.length)) return
     const waits = this.connection.bufferedBytes + (this.connection.view?.ownBytes ?? 0) > highWaterMark
     this.queue(bytes)
@@ -223,7 +222,16 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
   }
 
   close (code = 1000, reason?: string): void {
-    this.hub.end(this, { ...checkClose(code, reason), by: 'server' })
+    this.#hub.end(this, { ...checkClose(code, reason), by: 'server' })
+  }
+
+  toJSON (): SessionSummary {
+    const { id, key, topic, user, state, connectedAt, expires } = this
+    return { id, key, topic, user, state, connectedAt, expires }
+  }
+
+  [inspect.custom] (_depth: number, options: InspectOptions): string {
+    return `Session ${inspect(this.toJSON(), options)}`
   }
 
   abort (): void {
@@ -234,10 +242,10 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
     if (this.claim !== undefined) throw new FST_ROOMS_SESSION_CLAIMED(this.id)
     this.claim = new Claim(this.id, () => {
       // A loop that is left by a throw rejects in this turn: that close has a better code.
-      setImmediate(() => { this.hub.end(this, { code: 1000, reason: closeName(1000), by: 'server' }) })
+      setImmediate(() => { this.#hub.end(this, { code: 1000, reason: closeName(1000), by: 'server' }) })
     })
     if (this.state === 'closed') this.claim.end()
-    if (this.state === 'joining') this.hub.accept(this)
+    if (this.state === 'joining') this.#hub.accept(this)
     return this.claim
   }
 
@@ -265,7 +273,7 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
     })
     // Where nobody else listens an error of the stream would be one of the process, and a session may close at any time.
     writable.on('error', (error: Error & { code?: string }) => {
-      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.hub.fail(error, this)
+      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#hub.fail(error, this)
     })
     this.#writable = writable
     return writable

@@ -24,6 +24,7 @@ function isForeign ({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() !== 'websocket'
 }
 
+/** Another @fastify/websocket notes the socket on the request that it answers. */
 function isTaken (request: IncomingMessage): boolean {
   return Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
 }

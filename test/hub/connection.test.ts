@@ -249,7 +249,7 @@ t.test('frames of its own that wait one by one are counted until they have left'
   t.equal(transport.written.length, 3)
 })
 
-t.test('what follows the answer to its upgrade within the turn does not wait, up to a kilobyte', async t => {
+t.test('a frame behind the answer to the upgrade, in the same turn, does not wait; one behind a kilobyte does', async t => {
   const transport = new FakeTransport()
   let waiting = 129 // the answer
   Object.defineProperty(transport, 'writableLength', { get: () => waiting })

@@ -22,10 +22,10 @@ export interface WebSocketLike {
   terminate (): void
   pause (): void
   resume (): void
-  on (event: 'message', listener: (data: Buffer, isBinary: boolean) => void): unknown
-  on (event: 'ping' | 'pong', listener: () => void): unknown
-  on (event: 'close', listener: (code: number, reason: Buffer) => void): unknown
-  on (event: 'error', listener: (error: Error) => void): unknown
+  on (event: 'message', listener: (this: this, data: Buffer, isBinary: boolean) => void): unknown
+  on (event: 'ping' | 'pong', listener: (this: this) => void): unknown
+  on (event: 'close', listener: (this: this, code: number, reason: Buffer) => void): unknown
+  on (event: 'error', listener: (this: this, error: Error) => void): unknown
 }
 
 /** RFC 7692 7.1; no bits are the full window of 15. */
@@ -41,7 +41,7 @@ const OPEN = 1
 const TEXT = { binary: false, compress: false } as const
 const NO_BYTES = Buffer.alloc(0)
 
-/** Bytes up to which what is written behind what is held back for the end of the turn (the answer to the upgrade) does not count as waiting. */
+/** While a socket is corked for its join: up to so many bytes in front of it (the answer to the upgrade), a frame does not count as waiting. */
 const gathered = 1_024
 
 /** Milliseconds between two looks at what an extension holds back. */

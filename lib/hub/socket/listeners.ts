@@ -46,15 +46,15 @@ function conclude (this: MemberReceiver, code: number, reason: Buffer): void {
 
 function close (this: MemberSocket, code: number, reason: Buffer): void {
   const session = this[kSession]!
-  session.hub.gone(session, code, reason.toString())
+  session.hub.closed(session, code, reason.toString())
 }
 
 /** Neither is our error: a violation of RFC 6455 is answered by ws itself, and a connection that broke closes. */
-function error (this: MemberSocket, error: Error): void {
+function error (this: MemberSocket, err: Error): void {
   const session = this[kSession]!
   const { hub, connection } = session
-  hub.log.debug({ err: error, session: session.id }, 'connection error')
-  const code = violationCode(error)
+  hub.log.debug({ err, session: session.id }, 'connection error')
+  const code = violationCode(err)
   if (code === undefined) return
   hub.counters.invalid++
   countRefusal(hub, session, 'frame', 'protocol')

@@ -11,7 +11,7 @@ export interface Receiver {
   decompress (data: Buffer, done: Done): void
   end (): void
   /** The peer's close frame: its code, 1005 where it gave none. */
-  on (event: 'conclude', listener: (code: number, reason: Buffer) => void): unknown
+  on (event: 'conclude', listener: (this: this, code: number, reason: Buffer) => void): unknown
 }
 
 /**
