@@ -1,5 +1,3 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import t, { type Test } from 'tap'
 import type { FastifyServerOptions } from 'fastify'
@@ -8,6 +6,7 @@ import fastifyRooms from '../lib/index.ts'
 import { maxDeclined } from '../lib/hub/limits/admission.ts'
 import { connect, createApp, join, listen, refused, until, type AnyOptions, type LogLine } from './helpers/app.ts'
 import { stopClock } from './helpers/fakes.ts'
+import { emptyFolder } from './helpers/folder.ts'
 import { joinMute } from './helpers/wire.ts'
 
 const full = { code: 4104, reason: 'connection_limit' }
@@ -80,9 +79,7 @@ t.test('connections through a unix socket are of this machine', async t => {
   const app = createApp(t)
   await app.register(fastifyRooms as any, { prefix: '/rooms', limits: { perAddress: 1 } })
   // Not in t.testdir(): the system takes no path of more than 107 bytes, and Node 20 cuts a longer one without a word.
-  const folder = await mkdtemp(joinPath(tmpdir(), 'fastify-rooms-'))
-  t.teardown(async () => { await rm(folder, { recursive: true }) })
-  const path = joinPath(folder, 'socket')
+  const path = joinPath(await emptyFolder(t), 'socket')
   await app.listen({ path })
   const options = { headers: { host: 'localhost' } }
   const url = `ws+unix:${path}:/rooms/a`

@@ -1,11 +1,11 @@
 import { accessSync, constants } from 'node:fs'
-import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { createRooms, listen as serve, until } from './helpers/app.ts'
+import { emptyFolder } from './helpers/folder.ts'
 import { startExample } from './helpers/process.ts'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
@@ -83,9 +83,7 @@ async function screenshotFolder (t: Test): Promise<string> {
     await mkdir(SCREENSHOTS, { recursive: true })
     return SCREENSHOTS
   }
-  const folder = await mkdtemp(join(tmpdir(), 'fastify-rooms-'))
-  t.teardown(() => rm(folder, { recursive: true }))
-  return folder
+  return emptyFolder(t)
 }
 
 async function screenshot (t: Test, page: Page, folder: string, name: string): Promise<void> {

@@ -4,11 +4,11 @@
  */
 import { execFile, type ExecFileException } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { cp, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
+import { emptyFolder } from '../helpers/folder.ts'
 
 export const root = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -58,13 +58,6 @@ export function run (command: string, args: string[], cwd: string): Promise<Outc
 
 /** Runs a tool of this repository with Node.js, by the path of its script under node_modules. */
 export const tool = (script: string, args: string[], cwd: string): Promise<Outcome> => run(process.execPath, [join(root, 'node_modules', script), ...args], cwd)
-
-/** A folder outside the repository, where no parent has a node_modules. Removed with its test. */
-export async function emptyFolder (t: Test): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'fastify-rooms-'))
-  t.teardown(() => rm(folder, { recursive: true, force: true }))
-  return folder
-}
 
 /** Packs what the last build made; builds only where there is none, because other tests read `dist` meanwhile. */
 export async function pack (t: Test): Promise<{ file: string, paths: string[] }> {
