@@ -47,9 +47,6 @@ export interface Joining {
   expiresAt?: number | undefined
 }
 
-/** How a session ends of which nothing else is known. */
-const lost: LeaveReason = Object.freeze({ code: 1006, reason: '' })
-
 /** One connection in one topic: the public Session, and what the hub keeps of it. */
 export class MemberSession implements Session<string, any>, Worker<ClientFrame> {
   readonly id: string
@@ -96,8 +93,8 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
   dismissed = false
   /** The host looks at new credentials of it. */
   authenticating = false
-  /** How it ended, once it has. */
-  ending: LeaveReason = lost
+  /** How it ended; set when it has. */
+  ending!: LeaveReason
   readonly #hub: HubContext
   readonly #connectedAt = Date.now()
   /** What onJoin sent: it follows hello. */
