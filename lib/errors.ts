@@ -35,6 +35,8 @@ export const FST_ROOMS_INVALID_PAYLOAD = createError<[string]>('FST_ROOMS_INVALI
 export const FST_ROOMS_FORBIDDEN = createError<[string]>('FST_ROOMS_FORBIDDEN', 'not allowed: %s', 403)
 export const FST_ROOMS_CLOSED = createError('FST_ROOMS_CLOSED', 'the app has closed', 503)
 export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the broker did not take it; try again', 503)
+export const FST_ROOMS_BROKER_SILENT = createError<[string, number]>('FST_ROOMS_BROKER_SILENT', 'the broker has not answered %s within %d ms', 503)
+export const FST_ROOMS_BROKER_FAULT = createError<[string]>('FST_ROOMS_BROKER_FAULT', 'the broker has broken its contract: %s', 500)
 
 // Frames of members.
 export const FST_ROOMS_BAD_FRAME = createError<[string]>('FST_ROOMS_BAD_FRAME', 'bad frame: %s', 400)
@@ -57,6 +59,7 @@ export const FST_ROOMS_INVALID_SELECTOR = createError<[string, string]>('FST_ROO
 export const FST_ROOMS_INVALID_ARGUMENT = createError<[string, string]>('FST_ROOMS_INVALID_ARGUMENT', '"%s" takes %s', 500, TypeError)
 
 // Helpers of the host.
+export const FST_ROOMS_MESSAGES_LOST = createError<[string]>('FST_ROOMS_MESSAGES_LOST', 'messages of "%s" may have been lost on their way from the broker: subscribe again', 500)
 export const FST_ROOMS_SUBSCRIBER_SLOW = createError<[string, number]>('FST_ROOMS_SUBSCRIBER_SLOW', 'the subscriber of "%s" is more than %d messages behind', 500)
 export const FST_ROOMS_RESPONSE_ENDED = createError('FST_ROOMS_RESPONSE_ENDED', 'the response has ended: use app.rooms.broadcast', 500)
 export const FST_ROOMS_METRICS_REGISTERED = createError<[string]>('FST_ROOMS_METRICS_REGISTERED', 'the registry has a metric "%s" already: give another "prefix", or first take the others out with what roomsMetrics returned', 500)

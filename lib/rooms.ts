@@ -134,7 +134,7 @@ export class HubRooms implements Rooms<any> {
   }
 
   stats (): Stats {
-    const { links, roomByTopic, working, counters } = this.#hub
+    const { links, roomByTopic, working, publishing, counters } = this.#hub
     let members = 0
     let queuedBytes = 0
     let lagging = 0
@@ -143,7 +143,7 @@ export class HubRooms implements Rooms<any> {
       lagging += room.laggards.size
     }
     for (const { connection } of links) queuedBytes += connection.bufferedBytes
-    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, working, lagging, ...counters, refusals: { ...counters.refusals } }
+    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, working, lagging, publishing, ...counters, refusals: { ...counters.refusals } }
   }
 
   health (): Health {

@@ -52,6 +52,7 @@ for (const [name, client] of Object.entries(clients)) {
       queued_bytes: 0,
       working: 0,
       lagging: 0,
+      publishing: 0,
       ready: 1,
       broker_up: 1,
       joins_total: 4,
@@ -69,7 +70,11 @@ for (const [name, client] of Object.entries(clients)) {
       conflated_messages_total: 0,
       silent_closes_total: 0,
       expired_closes_total: 0,
-      errors_total: 0
+      errors_total: 0,
+      unanswered_publications_total: 0,
+      repeated_entries_total: 0,
+      losses_total: 0,
+      broker_faults_total: 0
     }).map(([name, value]) => [prefixed(name), value])))
     t.same([...scrape.samples.keys()].filter(name => name.includes('refusals')), Object.keys(stats.refusals).map(reason => `fastify_rooms_refusals_total{reason="${reason}"}`), 'all reasons from the start')
     t.equal(total(scrape, 'refusals_total', '{reason="badFrames"}'), 1)

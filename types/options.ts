@@ -122,6 +122,8 @@ export type RoomsOptions<T = Topics> = {
     badFrames?: number
     /** Milliseconds for an upgrade, for the body of a broadcast, and again for `onJoin`. Default 10,000. */
     handshake?: number
+    /** Milliseconds that a publication waits for the broker. Default 5,000. After it: `published: false`; an ack with `FST_ROOMS_BROKER_DOWN`. */
+    publish?: number
   }
   /**
    * What happens to a member that reads more slowly than its room speaks: bytes left over from an earlier turn of the event loop, with those of

@@ -84,15 +84,19 @@ export interface ExpiringFrame {
   in: number
 }
 
-/** Messages of the room that this member read too slowly for, and will not get. */
+/** Messages of the room that this member will not get. Reload what depends on them. */
 export interface GapFrame {
   type: 'gap'
-  /** How many messages. */
-  count: number
-  reason: 'slow'
-  /** The position before the first of them. Absent where there are no positions. */
+  /** How many messages. Absent if that is not known. */
+  count?: number
+  /**
+   * `slow`: this member has read too slowly for them. `lost`: they may have been lost on their way from the broker to this server. `reset`: the broker has lost its
+   * data and counts the messages of the topic anew.
+   */
+  reason: 'slow' | 'lost' | 'reset'
+  /** The position before the first of them. Absent if there are no positions, or it is not known. */
   from?: string
-  /** The position of the last of them. */
+  /** The position of the last of them. Absent if it is not known. */
   to?: string
 }
 

@@ -87,6 +87,8 @@ export interface Stats {
   working: number
   /** Gauge: members that read too slowly, and are sent nothing of their room until they have read. */
   lagging: number
+  /** Gauge: publications that the broker has not answered. 0 with the memory broker, which answers at once. */
+  publishing: number
   /** Sessions that became members. */
   joined: number
   /** Messages to rooms: from code, the broadcast route and members. */
@@ -119,6 +121,14 @@ export interface Stats {
   expired: number
   /** Errors of hooks. */
   errors: number
+  /** Publications that the broker has not answered within `limits.publish`. */
+  unanswered: number
+  /** Entries of the broker that were not delivered, because they, or later ones, had been here before. */
+  repeated: number
+  /** Times that the members of a topic were told that messages may be missing: the broker said so, left a gap, or counts anew. */
+  losses: number
+  /** Times that the broker broke its contract. */
+  brokerFaults: number
   /** What was refused, by reason. */
   refusals: Refusals
 }

@@ -12,6 +12,8 @@ class MemoryBroker implements Broker {
   readonly #topics = new Map<string, Log>()
   #handlers: BrokerHandlers | undefined
 
+  get inProcess (): true { return true }
+
   async start (_node: string, handlers: BrokerHandlers): Promise<void> {
     if (this.#handlers !== undefined) throw new FST_ROOMS_INVALID_OPTION('broker', 'a broker that nothing else uses', 'one that has already been started')
     this.#handlers = handlers
@@ -50,9 +52,6 @@ class MemoryBroker implements Broker {
     this.#handlers = undefined
   }
 }
-
-/** Whether a broker brings back the very object that it was given. */
-export function isMemory (broker: Broker): boolean { return broker instanceof MemoryBroker }
 
 /**
  * The broker of a single process, and the reference for the others: publications go through it synchronously and are not

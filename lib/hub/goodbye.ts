@@ -27,7 +27,7 @@ export function sayGoodbye (session: MemberSession, { code, reason, refusal }: E
   if (connection.mode === 'rooms.raw' || code === 4201 || code === 4203) return
   const when = refusal === 'draining' ? drainRetry() : retry[closeBehaviour(code)]
   // Who lags has not had what the room has.
-  const position = state === 'open' && lag === undefined ? room?.position : undefined
+  const position = state === 'open' && lag === undefined ? room?.feed.position : undefined
   session.queue(textFrameOf(bye({
     code,
     reason,

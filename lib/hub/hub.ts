@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
 import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Rooms } from '../../types/index.ts'
-import { isMemory } from '../brokers/memory.ts'
 import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics.ts'
@@ -9,6 +8,9 @@ import { createCounters, type Counters } from './counters.ts'
 import { Drain } from './drain.ts'
 import * as events from './events.ts'
 import { Failures } from './failures.ts'
+import { BrokerLink } from './feed/broker-link.ts'
+import type { Gap } from './feed/feed.ts'
+import { tellLoss } from './feed/loss.ts'
 import { Backlog } from './fan-out/backlog.ts'
 import { Deflate } from './fan-out/deflate.ts'
 import { Delivery, Outgoing } from './fan-out/delivery.ts'
@@ -30,8 +32,8 @@ import { Heartbeat } from './socket/heartbeat.ts'
 import { listenTo, type MemberSocket } from './socket/listeners.ts'
 import { Subscription } from './subscription.ts'
 
-/** Milliseconds that a publisher waits for a broker that is down. */
-const publishTimeout = 5_000
+/** Milliseconds between two faults of the broker that are reported; all are counted. */
+const faultEvery = 1_000
 
 /** A socket that was upgraded, and who is behind it. */
 export interface Arrival extends JoinRequest {
@@ -74,8 +76,7 @@ export class Hub implements HubContext {
   readonly admission: Admission
   readonly kicks: Kicks
   readonly #node = randomUUID()
-  readonly #broker: Broker
-  readonly #inMemory: boolean
+  readonly #broker: BrokerLink
   readonly #heartbeat: Heartbeat
   readonly #presence: PresenceClock
   readonly #drain: Drain
@@ -92,12 +93,23 @@ export class Hub implements HubContext {
 
   readonly #deflate: Deflate | undefined
   #publications = 0
+  #faultToldAt = -Infinity
   /** When members were last asked about. Who was on the way in by then was not among them, and may have been let in by what was true before. */
   #reviewedAt = -1
 
   constructor (broker: Broker, hooks: Hooks, settings: Settings, log: Log) {
-    this.#broker = broker
-    this.#inMemory = isMemory(broker)
+    this.#broker = new BrokerLink(broker, { publish: settings.limits.publish, attach: settings.limits.handshake }, {
+      feed: topic => this.roomByTopic.get(topic)?.feed,
+      entry: (topic, publication, position, isRepeated) => { this.#deliver(topic, publication, position, isRepeated) },
+      lost: topics => { this.#lose(topics) },
+      state: (state, cause) => {
+        this.brokerState = state
+        this.log.info({ state, err: cause }, 'broker state')
+        events.brokerChanged(this.rooms, state, cause)
+      },
+      fault: error => { this.#fault(error) },
+      unanswered: () => { this.counters.unanswered++ }
+    })
     this.hooks = hooks
     this.settings = settings
     this.log = log
@@ -108,7 +120,7 @@ export class Hub implements HubContext {
     this.#heartbeat = new Heartbeat(this.links, {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
-      late: (session) => { this.end(session, serverEnding(4100, 'handshake')) },
+      late: (session) => { this.end(session, session.room?.feed.isReady === false ? serverEnding(4103, 'broker') : serverEnding(4100, 'handshake')) },
       gone: (session) => { this.end(session, { code: 1006, reason: '', by: 'peer' }) },
       silent: (session) => {
         this.counters.silent++
@@ -131,16 +143,7 @@ export class Hub implements HubContext {
   }
 
   async start (): Promise<void> {
-    await this.#broker.start(this.#node, {
-      entry: (topic, publication, position) => { this.#deliver(topic, publication, position) },
-      control: () => {},
-      state: (state, cause) => {
-        this.brokerState = state
-        this.log.info({ state, err: cause }, 'broker state')
-        events.brokerChanged(this.rooms, state, cause)
-      },
-      lost: () => {}
-    })
+    await this.#broker.start(this.#node)
     this.#heartbeat.start()
   }
 
@@ -254,14 +257,14 @@ export class Hub implements HubContext {
       uid: `${this.#node}-${++this.#publications}`,
       node: this.#node,
       topic,
-      deadline: Date.now() + publishTimeout,
+      deadline: Date.now() + this.settings.limits.publish,
       except,
       key
     }, json, signature)
     this.counters.broadcasts++
     if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
-    const outcomes = this.#broker.publish([this.#inMemory ? publication : publication.settle()])
-    return Array.isArray(outcomes) ? this.#result(publication, outcomes[0], definition, from) : outcomes.then(([outcome]) => this.#result(publication, outcome, definition, from))
+    const outcome = this.#broker.publish(publication, this.roomByTopic.get(topic)?.feed)
+    return outcome instanceof Promise ? outcome.then(outcome => this.#result(publication, outcome, definition, from)) : this.#result(publication, outcome, definition, from)
   }
 
   subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription {
@@ -273,7 +276,7 @@ export class Hub implements HubContext {
       ended()
     })
     room.subscriptions.add(subscription)
-    room.attached.catch((error: unknown) => { subscription.end(asError(error)) })
+    room.feed.ready.catch((error: unknown) => { subscription.end(asError(error)) })
     return subscription
   }
 
@@ -283,6 +286,9 @@ export class Hub implements HubContext {
     presence.joined(session)
     this.#presence.changed(presence)
   }
+
+  /** Publications that the broker has not answered. */
+  get publishing (): number { return this.#broker.pending }
 
   stalledFor (now: number): number {
     return this.#heartbeat.stalledFor(now)
@@ -324,21 +330,20 @@ export class Hub implements HubContext {
     if (room === undefined) {
       room = new Room(topic, definition, this.counters)
       this.roomByTopic.set(topic, room)
-      room.attached = this.#attach(room)
+      room.feed.ready = this.#attach(room)
     }
     return room
   }
 
   async #attach (room: Room): Promise<void> {
-    const [position] = await this.#broker.attach([room.topic])
-    room.attachedAt(position ?? undefined)
+    room.attachedAt(await this.#broker.attach(room.topic))
   }
 
   #release (room: Room): void {
     if (!room.isEmpty || this.roomByTopic.get(room.topic) !== room) return
     this.roomByTopic.delete(room.topic)
     if (room.presence !== undefined) this.#presence.forget(room.presence)
-    this.#broker.detach([room.topic]).catch((error: unknown) => { this.fail(asError(error)) })
+    this.#broker.detach(room.topic)
   }
 
   #leave (session: MemberSession, room: Room, wasOpen: boolean): void {
@@ -366,21 +371,52 @@ export class Hub implements HubContext {
     } else if (room.isDirty) this.#turn.add(room)
   }
 
-  #deliver (topic: string, publication: Publication, position: Position | undefined): void {
+  #deliver (topic: string, publication: Publication, position: Position | undefined, isRepeated: boolean): void {
     const room = this.roomByTopic.get(topic)
     if (room === undefined) return
-    if (position !== undefined) room.position = position
+    const step = room.feed.advance(position)
+    if (typeof step === 'object') this.#tellLoss(room, step)
+    if (isRepeated || step === 'old') {
+      this.counters.repeated++
+      return
+    }
+    const own = publication instanceof Outgoing ? publication : undefined
+    if (own !== undefined) own.isDelivered = true
     const delivery = new Delivery(publication, position, room.definition.message.schema === null, this.#deflate)
     const excepted = publication.except === undefined ? undefined : this.sessions.get(publication.except)
     const count = room.deliver(delivery, excepted?.room === room && excepted.state === 'open' ? excepted : undefined)
     this.#queued(room)
     this.counters.deliveries += count
-    if (publication instanceof Outgoing) publication.local = count
+    if (own !== undefined) own.local = count
   }
 
-  #result (publication: Outgoing, outcome: Outcome | undefined, { key }: TopicDefinition, from: string | undefined): BroadcastResult {
-    const { topic, local } = publication
-    const { state, position } = outcome ?? { state: 'unknown' as const }
+  /** Entries may have been missed: members and subscribers of these topics are told, and no position is promised until the next entry. */
+  #lose (topics: readonly string[] | 'all'): void {
+    const rooms = topics === 'all' ? [...this.roomByTopic.values()] : topics.flatMap(topic => this.roomByTopic.get(topic) ?? [])
+    for (const room of rooms) {
+      const gap = room.feed.lose()
+      if (gap !== undefined) this.#tellLoss(room, gap)
+    }
+  }
+
+  #tellLoss (room: Room, gap: Gap): void {
+    this.counters.losses++
+    tellLoss(this, room, gap)
+    this.#queued(room)
+  }
+
+  /** The broker has broken its contract: counted always, told to `onError` at most once a second. */
+  #fault (error: Error): void {
+    this.counters.brokerFaults++
+    const now = performance.now()
+    if (now - this.#faultToldAt < faultEvery) return
+    this.#faultToldAt = now
+    this.fail(error)
+  }
+
+  #result (publication: Outgoing, { state, position }: Outcome, { key }: TopicDefinition, from: string | undefined): BroadcastResult {
+    const { topic, local, failure } = publication
+    if (failure !== undefined) throw failure
     const published = state === 'ok' || state === 'duplicate'
     const result = position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
     events.published(this.rooms, key, publication, result, from)

@@ -41,9 +41,9 @@ export function endingFor (hub: HubContext, session: MemberSession, thrown: unkn
  */
 export async function join (hub: HubContext, session: MemberSession, room: Room, request: JoinRequest): Promise<void> {
   // Whoever comes into a room that is there already, and is asked nothing, waits for nothing: hello leaves with the upgrade.
-  if (!room.isAttached) {
+  if (!room.feed.isReady) {
     try {
-      await room.attached
+      await room.feed.ready
     } catch (error) {
       hub.fail(asError(error), session)
       hub.end(session, serverEnding(4103, 'broker'))
@@ -72,7 +72,8 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
   const { connection } = session
   const known = since === undefined ? null : parsePosition(since)
   // Without history nothing can be replayed: a join resumes where nothing was published since.
-  const recovered = known !== null && room.position !== undefined && formatPosition(room.position) === since
+  const { position } = room.feed
+  const recovered = known !== null && position !== undefined && formatPosition(position) === since
   if (connection.mode === 'rooms.raw' && known !== null && !recovered) {
     hub.end(session, serverEnding(4202, 'position')) // raw mode has no other word for it
     return
@@ -83,7 +84,7 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
   if (connection.mode === 'rooms.v1') {
     const { heartbeat } = hub.settings
     session.deliver(frames.hello({
-      id: room.position === undefined ? undefined : formatPosition(room.position),
+      id: position === undefined ? undefined : formatPosition(position),
       v: 1,
       session: session.id,
       topic: session.topic,

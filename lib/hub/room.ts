@@ -1,8 +1,10 @@
 import type { Position, SlowPolicy } from '../../types/index.ts'
+import { asError } from '../errors.ts'
 import { gap } from '../protocol/frames.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics.ts'
 import type { Counters } from './counters.ts'
+import { Feed } from './feed/feed.ts'
 import { Batch, View } from './fan-out/batch.ts'
 import type { Delivery } from './fan-out/delivery.ts'
 import { encodings, type Encoding } from './fan-out/encoding.ts'
@@ -25,6 +27,15 @@ const nobody: MemberSession[] = []
 
 /** What a room counts itself. */
 type RoomCounters = Pick<Counters, 'deliveries' | 'sentBytes' | 'dropped' | 'conflated'>
+
+/** A failure of one subscription ends it, and concerns nobody else in the room. */
+function push (subscription: Subscription, delivery: Delivery): void {
+  try {
+    subscription.push(delivery)
+  } catch (error) {
+    subscription.end(asError(error))
+  }
+}
 
 /** Sends a member all that it is to get until here. */
 function sendView (connection: Connection, view: View): void {
@@ -50,11 +61,8 @@ export class Room {
   readonly presence: RoomPresence | undefined
   /** Joins under way. */
   joining = 0
-  /** Settles when the broker delivers this topic here. */
-  attached: Promise<void> = Promise.resolve()
-  isAttached = false
-  /** The last position delivered here; `undefined` where the broker has none. */
-  position: Position | undefined
+  /** What the broker brings of this topic. */
+  readonly feed = new Feed()
   /** Something waits for the end of the turn, */
   isDirty = false
   /** or so much that it should not wait. */
@@ -91,11 +99,10 @@ export class Room {
   get size (): number { return this.members.length - this.#departed.length + this.laggards.size }
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.subscriptions.size === 0 }
 
-  /** The broker delivers this topic here from now on, what comes after this position. */
+  /** The broker delivers this topic here from now on, beginning after this position. */
   attachedAt (position: Position | undefined): void {
-    this.position ??= position // what was delivered meanwhile is newer
-    this.#left.position ??= position
-    this.isAttached = true
+    this.feed.attachedAt(position)
+    this.#left.position ??= this.feed.position
   }
 
   /** Everybody whose membership is open. */
@@ -129,7 +136,7 @@ export class Room {
     }
     this.#message++
     if (this.#mayConflate) this.#remember({ delivery, message: this.#message, except: excepted?.id })
-    for (const subscription of this.subscriptions) subscription.push(delivery)
+    for (const subscription of this.subscriptions) push(subscription, delivery)
     const count = this.members.length - this.#departed.length
     if (excepted === undefined) return count
     if (excepted.lag !== undefined) {
@@ -141,16 +148,17 @@ export class Room {
     return count - 1
   }
 
-  /** Queues one frame to all who speak `rooms.v1`. */
+  /** Queues a presence frame to all members that speak `rooms.v1`. */
   announce (text: string): void {
-    const frame = textFrameOf(text)
     this.#announcement++
-    for (const encoding of v1) {
-      if (this.#counts[encoding]! > 0) {
-        this.#push(encoding, frame)
-        this.#batches[encoding]!.markOther()
-      }
-    }
+    this.#pushOther(textFrameOf(text))
+  }
+
+  /** Queues the gap frame of a loss to all members that speak `rooms.v1`. A slow member gets it when it has read. */
+  tellLoss (text: string): void {
+    const frame = textFrameOf(text)
+    this.#pushOther(frame)
+    for (const { lag } of this.laggards) lag!.loss ??= frame
   }
 
   /** Sends one member a frame of its own, after what the room has sent so far: at once where nothing waits. */
@@ -184,7 +192,7 @@ export class Room {
     const batches = this.#batches
     const message = this.#message
     const announcement = this.#announcement
-    const { position } = this
+    const { position } = this.feed
     const recent = this.#recent
     this.#batches = [undefined, undefined, undefined, undefined]
     this.#recent = []
@@ -241,10 +249,11 @@ export class Room {
         count: missed,
         reason: 'slow',
         ...(lag.position === undefined ? {} : { from: formatPosition(lag.position) }),
-        ...(this.position === undefined ? {} : { to: formatPosition(this.position) })
+        ...(this.feed.position === undefined ? {} : { to: formatPosition(this.feed.position) })
       })))
     }
     const got = lag.policy === 'latest' ? frames.length : 0
+    if (isV1 && lag.loss !== undefined) frames.unshift(lag.loss)
     this.#counters.deliveries += got
     this.#forget(session, lag, got)
     this.#place(session)
@@ -278,6 +287,16 @@ export class Room {
     }
     batch.push(frame)
     if (batch.length >= fullFrames || batch.size >= fullBytes) this.isFull = true
+  }
+
+  /** Queues a frame that is not a message to all members that speak `rooms.v1`. */
+  #pushOther (frame: Buffer): void {
+    for (const encoding of v1) {
+      if (this.#counts[encoding]! > 0) {
+        this.#push(encoding, frame)
+        this.#batches[encoding]!.markOther()
+      }
+    }
   }
 
   #view (connection: Connection): View {

@@ -1,7 +1,18 @@
 import type { Position } from '../../types/index.ts'
 
+const epochPattern = '[A-Za-z0-9]{11,64}'
+const maxOffsetDigits = 15
+const epochRegExp = new RegExp(`^${epochPattern}$`)
+
 /** What `?since=` takes: an id, `0` for all kept history, `latest` for the newest kept value. */
-export const sincePattern = '^(?:0|latest|[A-Za-z0-9]{11,64}-[0-9]{1,15})$'
+export const sincePattern = `^(?:0|latest|${epochPattern}-[0-9]{1,${maxOffsetDigits}})$`
+
+/** Whether a value is a position whose id a client can give back as `?since=`. */
+export function isPosition (value: unknown): value is Position {
+  if (typeof value !== 'object' || value === null) return false
+  const { epoch, offset } = value as Partial<Position>
+  return typeof epoch === 'string' && epochRegExp.test(epoch) && Number.isInteger(offset) && offset! >= 0 && offset! < 10 ** maxOffsetDigits
+}
 
 /** The opaque id `"<epoch>-<offset>"`. */
 export function formatPosition (position: Position): string {

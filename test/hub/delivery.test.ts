@@ -67,8 +67,8 @@ t.test('all members of a mode get the same bytes, which are made once', async t 
 })
 
 t.test('a copy of a publication has all that the original says', async t => {
-  const publication = new Outgoing({ ...origin, except: 's9' }, '"ü"', tailEnd('s1', 'Jö')).settle()
-  const copy: Publication = { ...publication } as never
+  const publication = new Outgoing({ ...origin, except: 's9', key: 'k' }, '"ü"', tailEnd('s1', 'Jö'))
+  const copy: Publication = { ...publication.toPublication() }
   t.same(new Delivery(copy, undefined, false).frame(0), new Delivery(publication, undefined, false).frame(0))
   t.equal(new Delivery(copy, undefined, false).json, '"ü"')
 })

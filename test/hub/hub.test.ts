@@ -14,7 +14,10 @@ class FakeBroker implements Broker {
   /** Answers of attach; by default it confirms without positions. */
   onAttach: (topic: string) => Promise<Position | null> = async () => null
   onDetach: () => Promise<void> = async () => {}
-  onPublish: (publications: Publication[]) => Promise<Outcome[]> = async publications => publications.map(() => ({ state: 'ok' }))
+  onPublish: (publications: Publication[]) => Promise<Outcome[]> = async publications => publications.map(publication => {
+    this.handlers.entry(publication.topic, publication)
+    return { state: 'ok' }
+  })
 
   async start (node: string, handlers: BrokerHandlers): Promise<void> {
     this.calls.push('start')

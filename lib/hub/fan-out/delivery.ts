@@ -10,7 +10,7 @@ export function rawText (json: string, untyped: boolean): string {
   return untyped && json.startsWith('"') ? JSON.parse(json) as string : json
 }
 
-/** A publication of this node, on its way out; the memory broker brings the same object back. */
+/** A publication of this node, on its way out. The memory broker brings the same object back. */
 export class Outgoing implements Publication {
   readonly v = 1
   readonly uid: string
@@ -21,8 +21,13 @@ export class Outgoing implements Publication {
   readonly deadline: number
   /** Members of this node that it was queued to. */
   local = 0
+  /** Its entry has been here. */
+  isDelivered = false
+  /** Why it could not be delivered here. */
+  failure: Error | undefined
   readonly #json: string
   readonly #text: string
+  #copy: Publication | undefined
 
   /** @param end - of the frame, after the payload: see tailEnd */
   constructor (origin: { uid: string, node: string, topic: string, deadline: number, except?: string | undefined, key?: string | undefined }, json: string, end: string = tailEnd()) {
@@ -40,10 +45,18 @@ export class Outgoing implements Publication {
   get tail (): Buffer { return Buffer.from(this.#text) }
   get payloadLength (): number { return Buffer.byteLength(this.#json) }
 
-  /** For a broker that may copy it, or hand it on to a network: members are its own, as of any plain object. */
-  settle (): this {
-    const { tail, payloadLength } = this
-    return Object.defineProperties(this, { tail: { value: tail, enumerable: true }, payloadLength: { value: payloadLength, enumerable: true } })
+  /** The same as a plain object, for a broker that copies it or hands it on to a network. */
+  toPublication (): Publication {
+    const { v, uid, node, topic, tail, payloadLength, deadline, except, key } = this
+    this.#copy ??= { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }) }
+    return this.#copy
+  }
+
+  /** Whether an entry of this topic is this publication, byte for byte. */
+  isSameAs (topic: string, { v, node, topic: named, tail, payloadLength, except, key }: Publication): boolean {
+    const own = this.toPublication()
+    return v === 1 && topic === own.topic && named === topic && node === own.node && except === own.except && key === own.key && payloadLength === own.payloadLength &&
+      tail instanceof Uint8Array && own.tail.equals(tail)
   }
 
   // Where the same object comes back, nobody has to read its bytes.

@@ -18,6 +18,8 @@ export class Lag {
   owed: Buffer[]
   /** What is done about it; `undefined` until that is decided. */
   policy: SlowPolicy | undefined
+  /** The gap frame of the first loss since then, to be sent when it has read. */
+  loss: Buffer | undefined
   /** What it was to be told when it reads is no longer known. */
   isLost = false
 
