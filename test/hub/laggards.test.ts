@@ -64,7 +64,7 @@ t.test('a gap begins at the position from which the room delivers, where nothing
   a.socket.bufferedAmount = 1_000
   say()
   room.attachedAt({ epoch: 'e', offset: 7 })
-  t.equal(room.position.offset, 1, 'what was delivered meanwhile is newer')
+  t.equal(room.feed.position.offset, 1, 'what was delivered meanwhile is newer')
   await turnEnds()
   a.socket.bufferedAmount = 0
   await until(() => room.laggards.size === 0)
@@ -75,7 +75,7 @@ t.test('a gap has no positions where the broker has none', async t => {
   const { room, members: [a], say, turnEnds } = slowRoom({ policy: 'drop' }, ['a']) as any
   a.socket.bufferedAmount = 1_000
   say()
-  room.position = undefined
+  room.feed.position = undefined
   await turnEnds()
   a.socket.bufferedAmount = 0
   await until(() => room.laggards.size === 0)

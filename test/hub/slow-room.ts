@@ -50,7 +50,7 @@ export function slowRoom (slow: Partial<SlowRule> = {}, ids = ['a', 'b']) {
     flush,
     /** One message, which waits; its data is its number unless given. */
     say (json = String(++said), key?: string, excepted?: MemberSession) {
-      room.feed.position = { epoch: 'e', offset: (room.feed.position?.offset ?? 0) + 1 }
+      room.feed.advance({ epoch: 'e', offset: (room.feed.position?.offset ?? 0) + 1 })
       const delivery = fakeDelivery(json, key)
       room.deliver(delivery, excepted)
     },
