@@ -7,13 +7,13 @@ import fastifyRooms, { type Session } from 'fastify-rooms'
 import { maxRecords, Name, StatisticRecord, topics, type Statistic } from './topics.ts'
 
 const InvalidName = createError('INVALID_NAME', 'a name has 1 to 32 characters', 400)
-const NoSuchQuote = createError<[string]>('NO_SUCH_QUOTE', 'there are no figures for "%s" yet', 404)
-const NoSuchCommand = createError<[string]>('NO_SUCH_COMMAND', 'there is no command "%s"; try /quote and the name of a figure', 400)
+const NoSuchQuote = createError<[string]>('NO_SUCH_QUOTE', 'there are no numbers for "%s" yet', 404)
+const NoSuchCommand = createError<[string]>('NO_SUCH_COMMAND', 'there is no command "%s"; try /quote and the name of a number', 400)
 
 const { HOST = '127.0.0.1', PORT = '3000', LOG_LEVEL = 'warn' } = process.env
 const app = Fastify({ logger: { level: LOG_LEVEL } })
 
-/** The last figures, for those who come later. */
+/** The last numbers, for members that join later. */
 let latest: Statistic[] = []
 
 // The page: plain files, no build step. The policy holds it to its promise to load nothing from other hosts.
@@ -25,7 +25,7 @@ await app.register(fastifyStatic, {
 await app.register(fastifyRooms, {
   topics,
 
-  // Who you are is what you say you are. A real application looks at a session or a token here.
+  // A member is known by the name that it gives. A real application looks at a session or a token here.
   identify (request) {
     const { name } = request.query as { name?: unknown }
     if (name === undefined) return null
@@ -33,7 +33,7 @@ await app.register(fastifyRooms, {
     return { user: name, info: { name } }
   },
 
-  // Everybody may look on and post figures; who has a name may speak, and privately within one room.
+  // Everyone may listen and post numbers. Members with a name may also speak, and write privately within one room.
   authorize (context) {
     switch (context.action) {
       case 'publish':
@@ -56,7 +56,7 @@ await app.register(fastifyRooms, {
   }
 })
 
-/** `/quote visits` asks our own HTTP API, as it could ask anybody's, and tells the room. */
+/** `/quote visits` asks this server's own HTTP API, as it could ask any other, and tells the room. */
 async function command (session: Session<'chat:*'>, text: string): Promise<void> {
   const name = /^\/quote\s+(.+)$/.exec(text.trim())?.[1]
   if (name === undefined) throw new NoSuchCommand(text.split(/\s/, 1)[0]!)
@@ -75,7 +75,7 @@ app.get<{ Params: { name: string } }>('/quotes/:name', { schema: { response: { 2
   return record
 })
 
-/** A worker that listens: nobody sees it among the members. */
+/** Keeps the last numbers. A subscription is not a member, so no list of members shows it. */
 async function remember (): Promise<void> {
   for await (const records of app.rooms.subscribe('dailyNews')) {
     const at = new Date().toISOString()
@@ -86,7 +86,7 @@ remember()
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {
-    // Members are let go by the plugin. A browser's spare connection, which never sent a request, would hold the server open for a minute.
+    // The plugin closes its members. A browser's spare connection, which has sent no request, would hold the server open for a minute.
     setTimeout(() => { app.server.closeAllConnections() }, 2_000).unref()
     app.close()
   })

@@ -1,21 +1,21 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { defineTopics } from 'fastify-rooms'
 
-/** Figures that are kept for newcomers, and the most that one message takes. */
+/** The most numbers that are kept for new members, and that one message may hold. */
 export const maxRecords = 200
 
-/** One figure of the dashboard. */
+/** One number of the dashboard. */
 export const StatisticRecord = Type.Object({
   name: Type.String({ minLength: 1, maxLength: 40, pattern: '\\S' }),
   value: Type.Number(),
-  at: Type.Optional(Type.String({ format: 'date-time', description: 'Left out: now.' }))
+  at: Type.Optional(Type.String({ format: 'date-time', description: 'If left out, the time of arrival.' }))
 })
 export type Statistic = Static<typeof StatisticRecord>
 
-/** What a person is called in a room. */
+/** The name of a person in a room. */
 export const Name = Type.String({ minLength: 1, maxLength: 32, pattern: '\\S' })
 
-/** What members of a chat receive. Without `session` it is the server that speaks. */
+/** A message that members of a chat receive. Without `session` it comes from the server. */
 export const ChatMessage = Type.Object({
   session: Type.Optional(Type.String()),
   name: Name,

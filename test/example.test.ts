@@ -129,7 +129,7 @@ t.test('the example server: /quote asks an HTTP route from inside the message ha
   const quote = teal.ask({ type: 'message', data: { text: '/quote response ms' } })
   t.match(await ruby.next('message'), { data: { name: 'quotes', text: 'response ms: 42' } })
   t.match(await quote, { ok: true })
-  t.match(await teal.ask({ type: 'message', data: { text: '/quote nothing' } }), { ok: false, error: { code: 'NO_SUCH_QUOTE', message: 'there are no figures for "nothing" yet' } })
+  t.match(await teal.ask({ type: 'message', data: { text: '/quote nothing' } }), { ok: false, error: { code: 'NO_SUCH_QUOTE', message: 'there are no numbers for "nothing" yet' } })
   t.match(await teal.ask({ type: 'message', data: { text: '/dance' } }), { ok: false, error: { code: 'NO_SUCH_COMMAND' } })
 
   // One member's messages stay in order though the first of them waits for an HTTP answer.
@@ -140,7 +140,7 @@ t.test('the example server: /quote asks an HTTP route from inside the message ha
 })
 
 t.test('the example server: the page is plain files that load nothing from elsewhere', async t => {
-  for (const [path, type] of [['/', 'text/html'], ['/style.css', 'text/css'], ['/app.js', 'javascript'], ['/room.js', 'javascript'], ['/chart.js', 'javascript'], ['/icon.svg', 'image/svg']] as const) {
+  for (const [path, type] of [['/', 'text/html'], ['/style.css', 'text/css'], ['/app.js', 'javascript'], ['/room.js', 'javascript'], ['/chart.js', 'javascript'], ['/status.js', 'javascript'], ['/icon.svg', 'image/svg']] as const) {
     const response = await fetch(url + path)
     t.equal(response.status, 200, path)
     t.match(response.headers.get('content-type'), type)

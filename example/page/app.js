@@ -1,89 +1,84 @@
-/* global document, fetch, Intl, location, sessionStorage, addEventListener, setInterval, clearInterval, ResizeObserver */
+/* global document, fetch, Intl, location, matchMedia, sessionStorage, addEventListener, ResizeObserver */
 import { Charts, element, hueOf } from './chart.js'
 import { Room } from './room.js'
+import { faultLine, statusLine } from './status.js'
 
 const maxEntries = 300
-const groupedFor = 120_000 // milliseconds in which a person's messages stand under one name
+const groupedFor = 120_000 // milliseconds in which messages of one person stand under one name
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' })
 
 const $ = id => document.getElementById(id)
 const pick = list => list[Math.floor(Math.random() * list.length)]
 
-// A name for this tab: two tabs are two people.
+// A name for this tab, because two tabs are two people.
 let name = sessionStorage.getItem('name') ??
   `${pick(['Amber', 'Coral', 'Indigo', 'Jade', 'Olive', 'Ruby', 'Slate', 'Teal'])} ${pick(['Badger', 'Crane', 'Falcon', 'Heron', 'Lynx', 'Marten', 'Otter', 'Wren'])}`
 const remember = () => { sessionStorage.setItem('name', $('name').value = name) }
 remember()
 
-/** A line that says what went wrong, until the next success. */
-function faultLine (node) {
-  return {
-    show (error) {
-      node.textContent = error.message
-      node.hidden = false
-    },
-    clear () { node.hidden = true }
-  }
-}
 const chatFault = faultLine($('chat-fault'))
 const dashboardFault = faultLine($('dashboard-fault'))
 
-/** Connection status in words, with a countdown and a way round it. */
-function statusLine (node, retry) {
-  let countdown
-  return (state, { wait = 0, reason = '' }) => {
-    clearInterval(countdown)
-    node.dataset.state = state
-    if (state === 'connecting') node.textContent = 'Connecting…'
-    if (state === 'open') node.textContent = 'Connected'
-    if (state !== 'waiting' && state !== 'stopped') return
-    const text = element('span', '', state === 'stopped' ? `Stopped: ${reason}` : 'Connection lost')
-    const button = element('button', '', 'Connect now')
-    button.type = 'button'
-    button.addEventListener('click', retry)
-    node.replaceChildren(text, button)
-    if (state === 'stopped') return
-    const seconds = element('span')
-    seconds.ariaHidden = 'true' // not to be read out every second
-    text.after(seconds)
-    const until = Date.now() + wait
-    const show = () => { seconds.textContent = `next try in ${Math.max(1, Math.ceil((until - Date.now()) / 1_000))} s` }
-    show()
-    countdown = setInterval(show, 1_000)
+// Views: a narrow screen shows the chat or the numbers. The address holds which, so that "back" works.
+
+const tabs = [...document.querySelectorAll('.tabs a')]
+const newsOf = tab => tab.querySelector('.news')
+
+function showView () {
+  const view = document.body.dataset.view = location.hash === '#numbers' ? 'numbers' : 'chat'
+  for (const tab of tabs) {
+    const current = tab.hash === `#${view}`
+    tab.ariaCurrent = current ? 'true' : null
+    if (current) newsOf(tab).hidden = true
   }
+}
+addEventListener('hashchange', showView)
+showView()
+
+/** Marks the tab of a view as having news, unless it is the current one. */
+function markNews (view) {
+  for (const tab of tabs) if (tab.hash === `#${view}` && tab.ariaCurrent === null) newsOf(tab).hidden = false
 }
 
 // Chat
 
-const topic = `chat:${new URLSearchParams(location.search).get('room') ?? 'lobby'}`
+const room = new URLSearchParams(location.search).get('room') ?? 'lobby'
+const topic = `chat:${room}`
 let me = ''
-/** Names by session; `null` where the room is too full to be listed. */
+/** Names by session; `null` if the room is too full to be listed. */
 let members = new Map()
-/** The session that the next message is for; `null`: everybody. */
+/** Names of members before the connection was lost: it is no news that they are back, too. */
+let expected = new Set()
+/** The member that the next message is for, `{ session, name }`; `null` means everyone. */
 let target = null
 let previous = { by: '', at: 0 }
+/** The notice of the last return, and how many there have been. */
+let returned
+let returns = 0
 
 const nameOf = session => members?.get(session) ?? `guest ${session.slice(0, 4)}`
 
-// The log follows what is new, unless somebody has scrolled back to read.
+// The log stays at its end, unless the reader has scrolled back.
 let following = true
-const follow = () => { if (following) $('log').scrollTop = $('log').scrollHeight }
-$('log').addEventListener('scroll', () => {
-  const { scrollHeight, scrollTop, clientHeight } = $('log')
-  following = scrollHeight - scrollTop - clientHeight < 60
+const scroller = $('scroller')
+const follow = () => { if (following) scroller.scrollTop = scroller.scrollHeight }
+scroller.addEventListener('scroll', () => {
+  const { scrollHeight, scrollTop, clientHeight } = scroller
+  if (clientHeight > 0) following = scrollHeight - scrollTop - clientHeight < 60
 })
-new ResizeObserver(follow).observe($('log'))
+new ResizeObserver(follow).observe(scroller)
 
 function append (item) {
   const log = $('log')
   log.append(item)
   while (log.childElementCount > maxEntries) log.firstElementChild.remove()
   follow()
+  return item
 }
 
 function notice (text) {
   previous = { by: '', at: 0 }
-  append(element('li', 'notice', text))
+  return append(element('li', 'notice', text))
 }
 
 function message ({ by, author, text, at, aside = '', kind = '' }) {
@@ -98,10 +93,22 @@ function message ({ by, author, text, at, aside = '', kind = '' }) {
   meta.append(person, element('span', 'aside', aside), element('time', '', clock.format(when)))
   item.append(meta, element('p', 'text', text))
   append(item)
+  markNews('chat')
+}
+
+/** One notice is enough for any number of restarts: the next one takes the place of the last. */
+function noticeReturn () {
+  returned?.remove()
+  returned = notice(`Back again${++returns === 1 ? '' : ` (${returns} times)`}. Messages sent in the meantime are not kept.`)
 }
 
 function showMembers (count) {
-  $('members-title').textContent = count === 1 ? 'Only you are here' : `${count} people here; choose one to write privately`
+  const alone = count === 1
+  $('members-title').textContent = alone ? 'Only you are here' : `${count} people here. Choose one to write privately.`
+  const mayOpenTabs = matchMedia('(hover: hover) and (min-width: 62rem)').matches
+  $('log').dataset.empty = !alone
+    ? 'No messages yet. Say hello.'
+    : mayOpenTabs ? 'No messages yet. Open this page in a second tab to have company.' : 'No messages yet. Others appear here as they open this page.'
   $('members').replaceChildren(...[...members ?? []].map(([session, called]) => {
     const own = session === me
     const entry = element(own ? 'span' : 'button', own ? 'self' : '')
@@ -111,9 +118,9 @@ function showMembers (count) {
     else {
       entry.type = 'button'
       entry.dataset.session = session
-      entry.setAttribute('aria-pressed', session === target)
+      entry.setAttribute('aria-pressed', session === target?.session)
       entry.setAttribute('aria-label', `Write privately to ${called}`)
-      entry.addEventListener('click', () => { aim(session === target ? null : session) })
+      entry.addEventListener('click', () => { aim(session === target?.session ? null : session) })
     }
     const item = element('li')
     item.append(entry)
@@ -121,11 +128,23 @@ function showMembers (count) {
   }))
 }
 
+/** A private message must not become public because its reader has left: the target stays until the writer changes it. */
+const isGone = () => target !== null && members !== null && !members.has(target.session)
+
+function showTarget () {
+  if (target !== null && !isGone()) target.name = nameOf(target.session)
+  $('target').hidden = target === null
+  $('target-name').textContent = target?.name ?? ''
+  $('target-state').textContent = isGone() ? '(has left)' : 'only'
+  $('text').setAttribute('aria-label', target === null ? 'Message to everyone' : `Private message to ${target.name}`)
+  const quotable = target === null ? charts.first : undefined // commands work in public alone
+  $('text').placeholder = target !== null ? 'Private message' : quotable === undefined ? 'Message' : `Message, or /quote ${quotable}`
+  for (const button of $('members').querySelectorAll('button')) button.setAttribute('aria-pressed', button.dataset.session === target?.session)
+}
+
 function aim (session) {
-  target = session
-  $('target').hidden = session === null
-  $('target-name').textContent = session === null ? '' : nameOf(session)
-  for (const button of $('members').querySelectorAll('button')) button.setAttribute('aria-pressed', button.dataset.session === session)
+  target = session === null ? null : { session, name: nameOf(session) }
+  showTarget()
   $('text').focus()
 }
 
@@ -137,29 +156,36 @@ function presence ({ count, state, join = [], leave = [] }) {
       const before = members.get(session)
       const called = info?.name ?? `guest ${session.slice(0, 4)}`
       members.set(session, called)
-      if (before === undefined && session !== me) notice(`${called} joined`)
+      if (before === undefined && session !== me && !expected.delete(called)) notice(`${called} joined`)
       else if (before !== undefined && before !== called) notice(`${before} is now ${called}`)
     }
     for (const { session } of leave) {
       if (members.has(session)) notice(`${nameOf(session)} left`)
       members.delete(session)
     }
-    if (target !== null && !members.has(target)) aim(null)
-    if (target !== null) $('target-name').textContent = nameOf(target)
   }
-  // Rebuilding the list must not throw the keyboard's user out of it.
+  // The list is made anew, and the keyboard's focus must stay on the same member.
   const focused = document.activeElement?.dataset?.session
   showMembers(count)
+  showTarget()
   if (focused !== undefined) [...$('members').querySelectorAll('button')].find(button => button.dataset.session === focused)?.focus()
 }
 
+const showChatStatus = statusLine($('chat-status'), () => { chat.open() }, $('text'))
 const chat = new Room(topic, {
   query: () => ({ name, presence: '1' }),
-  onStatus: statusLine($('chat-status'), () => { chat.open() }),
+  onStatus (state, details) {
+    showChatStatus(state, details)
+    if (state === 'open') chatFault.clear()
+    if (state === 'waiting') {
+      expected = new Set(members?.values())
+      $('members-title').textContent = 'Here before the connection was lost'
+    }
+  },
   onFrame (frame) {
     if (frame.type === 'hello') {
       me = frame.session
-      if (frame.recovered === false) notice('Back again. What was said meanwhile is not kept.')
+      if (frame.recovered === false) noticeReturn()
     }
     if (frame.type === 'presence') presence(frame)
     if (frame.type === 'message') {
@@ -179,9 +205,11 @@ $('composer').addEventListener('submit', async event => {
   const to = target
   input.value = ''
   try {
-    await chat.request(to === null ? { type: 'message', data: { text } } : { type: 'direct', to, data: { text } })
+    if (isGone()) throw new Error('Not sent, because your reader has left.')
+    if (to !== null && text.startsWith('/')) throw new Error('Commands work only in messages to everyone.')
+    await chat.request(to === null ? { type: 'message', data: { text } } : { type: 'direct', to: to.session, data: { text } })
     chatFault.clear()
-    if (to !== null) message({ by: me, author: name, text, at: Date.now(), aside: `privately, to ${nameOf(to)}`, kind: 'own private' })
+    if (to !== null) message({ by: me, author: name, text, at: Date.now(), aside: `privately, to ${to.name}`, kind: 'own private' })
   } catch (error) {
     chatFault.show(error)
     if (input.value === '') input.value = text
@@ -199,7 +227,7 @@ $('name').addEventListener('change', async () => {
     if (wanted === '') throw new Error('a name has 1 to 32 characters')
     if (chat.connected) await chat.request({ type: 'presence', info: { name: wanted } })
     name = wanted
-    chat.open() // where the old name was refused
+    chat.open() // connects if the old name was refused
     chatFault.clear()
   } catch (error) {
     chatFault.show(error)
@@ -207,22 +235,31 @@ $('name').addEventListener('change', async () => {
   remember()
 })
 
-// Dashboard
+// Today's numbers
 
 const charts = new Charts($('charts'), $('empty'))
+const showDashboardStatus = statusLine($('dashboard-status'), () => { dashboard.open() }, $('random'))
 const dashboard = new Room('dailyNews', {
-  onStatus: statusLine($('dashboard-status'), () => { dashboard.open() }),
+  onStatus (state, details) {
+    showDashboardStatus(state, details)
+    if (state === 'open') dashboardFault.clear()
+  },
   onFrame (frame) {
-    if (frame.type === 'direct') charts.reset(frame.data) // what was before we came
-    if (frame.type === 'message') charts.add(frame.data)
+    if (frame.type === 'direct') charts.reset(frame.data) // the numbers from before this page connected
+    if (frame.type === 'message') {
+      charts.add(frame.data)
+      markNews('numbers')
+    }
     if (frame.type === 'error') dashboardFault.show(frame.error)
+    showTarget()
   }
 })
 
 async function post (records) {
+  const request = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(records) }
   try {
-    const response = await fetch('/dailyDashBoard', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(records) })
-    if (!response.ok) throw new Error((await response.json()).message)
+    const response = await fetch('/dailyDashBoard', request).catch(() => { throw new Error('The server cannot be reached. Nothing was added.') })
+    if (!response.ok) throw new Error(`Not added: ${(await response.json()).message}`)
     dashboardFault.clear()
   } catch (error) {
     dashboardFault.show(error)
@@ -242,16 +279,19 @@ $('random').addEventListener('click', () => {
   post([walk('visits', 1_200, 240), walk('orders', 85, 24), walk('refunds', 9, 6), walk('response ms', 42, 14)])
 })
 
+// Start
+
+$('chat-title').textContent = room.charAt(0).toUpperCase() + room.slice(1)
+$('topic').textContent = topic
 $('curl').textContent = `curl ${location.origin}/dailyDashBoard \\
   -H 'content-type: application/json' \\
   -d '[{"name":"visits","value":1234}]'`
-
-// Off we go
-
-$('chat-title').textContent = topic
 chat.open()
 dashboard.open()
-addEventListener('online', () => {
+
+function wake () {
   chat.wake()
   dashboard.wake()
-})
+}
+addEventListener('online', wake)
+document.addEventListener('visibilitychange', () => { if (!document.hidden) wake() })

@@ -8,21 +8,21 @@ const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumF
 const scientific = new Intl.NumberFormat(undefined, { notation: 'scientific', maximumFractionDigits: 2 })
 const times = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' })
 
-/** A number as it fits into a card. */
+/** Formats a number so that it fits into a card. */
 function show (value) {
   const size = Math.abs(value)
   const format = size < 1 ? small : size < 1e7 ? plain : size < 1e15 ? compact : scientific
   return format.format(value)
 }
 
-/** A colour of its own for each name, the same in every browser. */
+/** The hue of a name, in degrees: the same in every browser. */
 export function hueOf (name) {
   let hash = 0x811c9dc5 // FNV-1a: names that differ in one letter are far apart
   for (const character of name) hash = Math.imul(hash ^ character.codePointAt(0), 0x01000193)
   return (hash >>> 0) % 360
 }
 
-/** An element with a class and text; text only, whatever came over the network. */
+/** Makes an element with a class and text. What came over the network is never read as HTML. */
 export function element (tag, className = '', text = '') {
   const node = document.createElement(tag)
   node.className = className
@@ -36,7 +36,7 @@ function shape (tag, attributes) {
   return node
 }
 
-/** One figure: its value now, and how it came there. */
+/** One named number: its value now, and the values before it. */
 class Chart {
   node = element('article', 'chart')
   points = []
@@ -67,7 +67,7 @@ class Chart {
 
   add (value, at) {
     const time = new Date(at)
-    // JSON Schema's date-time has forms that Date does not read, a leap second among them.
+    // JSON Schema's date-time allows forms that Date does not read, such as a leap second.
     this.points.push({ value, at: Number.isNaN(time.getTime()) ? new Date() : time })
     this.points.sort((one, other) => one.at - other.at)
     this.points.splice(0, this.points.length - maxPoints)
@@ -96,12 +96,12 @@ class Chart {
 
   flash () {
     this.node.classList.remove('fresh')
-    this.node.getBoundingClientRect() // or the browser would take both for no change
+    this.node.getBoundingClientRect() // without this the browser sees no change, and the animation does not start again
     this.node.classList.add('fresh')
   }
 }
 
-/** The dashboard: a chart for every name, bounded. */
+/** A chart for each name, up to `maxCharts`; a new name then replaces the one that changed longest ago. */
 export class Charts {
   #container
   #empty
@@ -113,7 +113,7 @@ export class Charts {
     this.#empty = empty
   }
 
-  /** What was before this page came. */
+  /** Shows the records from before this page connected, in place of all others. */
   reset (records) {
     for (const { node } of this.#charts.values()) node.remove()
     this.#charts.clear()
@@ -135,9 +135,14 @@ export class Charts {
     this.#empty.hidden = this.#charts.size > 0
   }
 
-  /** The last value of a name. */
+  /** Returns the last value of a name, or `undefined`. */
   last (name) {
     return this.#charts.get(name)?.points.at(-1)?.value
+  }
+
+  /** Returns the name of the first chart, or `undefined`. */
+  get first () {
+    return this.#charts.keys().next().value
   }
 
   #chart (name) {

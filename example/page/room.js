@@ -4,19 +4,19 @@ const firstBound = 500
 const lastBound = 20_000
 
 /**
- * Milliseconds until the next attempt, `null` for none. The range of the close code says it, so there is no table of codes;
- * chance spreads the clients that a restart has cut off all at once.
+ * Returns the milliseconds until the next attempt, or `null` if there must be none. The range of the close code decides, so no
+ * table of codes is needed. Chance spreads the clients that a restart has cut off all at once.
  */
 export function delayAfter (code, attempt, retry) {
   const final = code === 1000 || code === 1002 || code === 1003 || (code >= 1007 && code <= 1010)
-  if (final || (code >= 4000 && code < 4100)) return null // unchanged, it would be refused again
-  if (code >= 4300 && code < 4400) return null // wants new credentials, and this page has none
+  if (final || (code >= 4000 && code < 4100)) return null // the same request would be refused again
+  if (code >= 4300 && code < 4400) return null // the server wants new credentials, and this page has none
   if (retry !== undefined) return retry.min + Math.random() * (retry.max - retry.min)
   const least = code >= 4100 && code < 4200 ? 1_000 : 0
   return least + Math.random() * Math.min(lastBound, firstBound * 2 ** attempt)
 }
 
-/** One topic over a bare WebSocket: frames in, frames out, and back after a loss. */
+/** One topic over a bare WebSocket: receives and sends frames, and reconnects after a loss. */
 export class Room {
   #topic
   #options
@@ -29,13 +29,13 @@ export class Room {
   #refs = 0
   #unanswered = new Map()
 
-  /** @param options - `query()`: what else goes into the URL; `onFrame(frame)`; `onStatus(state, { wait?, reason? })`, the state being connecting, open, waiting or stopped. */
+  /** @param options - `query()` returns more parameters for the URL; `onFrame(frame)`; `onStatus(state, { wait?, reason? })`, the state being connecting, open, waiting or stopped. */
   constructor (topic, options) {
     this.#topic = topic
     this.#options = options
   }
 
-  /** Connects, at once where it was waiting to. */
+  /** Connects. If the next attempt is waiting for its time, makes it at once. */
   open () {
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -54,7 +54,7 @@ export class Room {
     socket.addEventListener('close', ({ code, reason }) => { if (this.#socket === socket) this.#lost(code, reason, joined) })
   }
 
-  /** A browser cannot see the server's pings, so the page asks for itself: a socket that answers nothing is given up. */
+  /** A browser hides the server's pings, so the page sends pings of its own, and gives up a socket that does not answer. */
   #watch (socket, interval) {
     clearInterval(this.#pinging)
     let answered = true
@@ -69,7 +69,7 @@ export class Room {
     }, interval)
   }
 
-  /** There is a network again: no need to wait. */
+  /** Ends a wait for the next attempt, because the network is back or the page is visible again. */
   wake () {
     if (this.#timer !== undefined) this.open()
   }
@@ -82,7 +82,7 @@ export class Room {
   request (frame) {
     return new Promise((resolve, reject) => {
       if (!this.connected) {
-        reject(new Error('not connected'))
+        reject(new Error('Not connected. Send it again once the connection is back.'))
         return
       }
       const ref = ++this.#refs
@@ -120,13 +120,13 @@ export class Room {
   async #lost (code, reason, joined) {
     this.#socket = undefined
     clearInterval(this.#pinging)
-    for (const { reject } of this.#unanswered.values()) reject(new Error('the connection was lost before the answer came'))
+    for (const { reject } of this.#unanswered.values()) reject(new Error('The connection was lost before the answer came, so this may not have arrived.'))
     this.#unanswered.clear()
 
     const wait = delayAfter(code, this.#attempt++, this.#retry)
     this.#retry = undefined
     const refusal = wait === null ? reason || `closed with ${code}` : joined ? undefined : await this.#refusal()
-    if (this.#socket !== undefined) return // opened anew while the answer was on its way
+    if (this.#socket !== undefined) return // opened again while the answer was on its way
     if (refusal !== undefined) {
       this.#options.onStatus('stopped', { reason: refusal })
       return
@@ -135,14 +135,14 @@ export class Room {
     this.#timer = setTimeout(() => { this.open() }, wait)
   }
 
-  /** A browser hides why an upgrade was refused; the same URL tells a plain GET. */
+  /** Returns why an upgrade was refused. A browser hides that of an upgrade, but a GET of the same URL is refused alike. */
   async #refusal () {
     try {
       const response = await fetch(this.#url())
       if (response.status === 426 || response.status === 429 || response.status >= 500) return undefined
       return (await response.json()).message
     } catch {
-      return undefined // nobody there: it may come back
+      return undefined // no server answers; it may come back
     }
   }
 }
