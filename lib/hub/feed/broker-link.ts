@@ -67,7 +67,7 @@ export class BrokerLink {
   async attach (topic: string): Promise<Position | undefined> {
     const { attach } = this.#timeouts
     const answer = this.#broker.attach([topic])
-    const positions: unknown = this.#broker.inProcess === true ? await answer : await within(answer, attach, new FST_ROOMS_BROKER_SILENT(`attach of topic "${topic}"`, attach))
+    const positions: unknown = this.#broker.inProcess === true ? await answer : await within(answer, attach, `attach of topic "${topic}"`)
     const position: unknown = Array.isArray(positions) ? positions[0] : undefined
     if (position == null) return undefined
     if (isPosition(position)) return position
@@ -89,7 +89,7 @@ export class BrokerLink {
   async close (): Promise<void> {
     this.#isClosed = true
     try {
-      await within(this.#broker.close(), closeTimeout, new FST_ROOMS_BROKER_SILENT('close', closeTimeout))
+      await within(this.#broker.close(), closeTimeout, 'close')
     } catch (error) {
       if (!(error instanceof FST_ROOMS_BROKER_SILENT)) throw error
       this.#ports.fault(error)
@@ -144,10 +144,10 @@ export class BrokerLink {
   }
 }
 
-/** Settles as a promise does, at the latest after so many milliseconds: then it rejects with this error. */
-function within<T> (promise: Promise<T>, milliseconds: number, late: Error): Promise<T> {
+/** Settles as the broker's answer to a call does. @throws FST_ROOMS_BROKER_SILENT after so many milliseconds */
+function within<T> (answer: Promise<T>, milliseconds: number, call: string): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => { reject(late) }, milliseconds)
-    Promise.resolve(promise).then(resolve, reject).finally(() => { clearTimeout(timer) })
+    const timer = setTimeout(() => { reject(new FST_ROOMS_BROKER_SILENT(call, milliseconds)) }, milliseconds)
+    Promise.resolve(answer).then(resolve, reject).finally(() => { clearTimeout(timer) })
   })
 }

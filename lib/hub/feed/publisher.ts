@@ -15,7 +15,6 @@ interface Pending {
   readonly expiresAt: number
   outcome: Outcome | undefined
   settle: ((outcome: Outcome) => void) | undefined
-  fail: ((error: unknown) => void) | undefined
 }
 
 /** What the hub is told of broken promises. */
@@ -91,7 +90,7 @@ export class Publisher {
   }
 
   #begin (publication: Outgoing, feed: Feed | undefined): Pending {
-    const pending: Pending = { publication, feed, expiresAt: performance.now() + this.#timeout, outcome: undefined, settle: undefined, fail: undefined }
+    const pending: Pending = { publication, feed, expiresAt: performance.now() + this.#timeout, outcome: undefined, settle: undefined }
     this.#pending.set(publication.uid, pending)
     this.#timer ??= setTimeout(this.#expire, this.#timeout)
     return pending
@@ -100,7 +99,6 @@ export class Publisher {
   #wait (pending: Pending, answer: Outcome[] | Promise<Outcome[]>): Promise<Outcome> {
     return new Promise((resolve, reject) => {
       pending.settle = resolve
-      pending.fail = reject
       if (pending.outcome !== undefined) return
       Promise.resolve(answer).then(outcomes => {
         const outcome = pending.outcome = this.#read(outcomes)
