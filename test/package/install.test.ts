@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import t from 'tap'
+import { app, faults, required, topics, wrong, wrongs } from './programs.ts'
 import { install, tool, run, write } from './tarball.ts'
 
 const folder = await install(t)
@@ -111,72 +112,6 @@ t.test('a path inside the package is no part of it', async t => {
   t.match(stderr, 'ERR_PACKAGE_PATH_NOT_EXPORTED')
 })
 
-const topics = `
-import { Type } from '@sinclair/typebox'
-import { defineTopics } from 'fastify-rooms'
-
-export const topics = defineTopics({
-  news: { message: Type.Object({ title: Type.String() }) },
-  'chat:*': { message: Type.Object({ text: Type.String() }), publish: true }
-})
-
-declare module 'fastify-rooms' { interface Register { topics: typeof topics } }
-`
-
-const app = `
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
-import fastifyRooms, { closeCodes, errorCodes, fastifyRooms as named, memoryBroker, type RoomsOptions, type Session } from 'fastify-rooms'
-import { roomsMetrics, type MetricsRegistry } from 'fastify-rooms/metrics'
-import { topics } from './topics.js'
-
-export const remove = (app: FastifyInstance, registry: MetricsRegistry): () => void => roomsMetrics(app.rooms, { registry, topics: ['news', 'chat:*'] })
-
-const options: RoomsOptions = {
-  topics,
-  prefix: '/rooms',
-  broker: memoryBroker(),
-  websocket: { options: { perMessageDeflate: false } },
-  identify: (request: FastifyRequest) => ({ user: request.headers.authorization ?? 'nobody' }),
-  onMessage: { 'chat:*': (session: Session<'chat:*'>, payload) => session.rooms.broadcast(session.topic, { text: payload.text.toUpperCase() }) }
-}
-
-async function main (): Promise<void> {
-  const app = Fastify()
-  await app.register(fastifyRooms, options)
-  const client = await app.rooms.inject('/rooms/chat:1')
-  await client.next('hello')
-  const { local } = await app.rooms.broadcast('chat:1', { text: 'one' })
-  const { data } = await client.next('message')
-  await client.close()
-  await app.close()
-  console.log(JSON.stringify({ data, local, same: named === fastifyRooms, close: closeCodes[4102], error: new errorCodes.FST_ROOMS_CLOSED().code }))
-}
-main()
-`
-
-// One fault a line; the test holds the compiler to each of them.
-const wrong = `
-import type { FastifyInstance } from 'fastify'
-import fastifyRooms from 'fastify-rooms'
-import { roomsMetrics, type MetricsRegistry } from 'fastify-rooms/metrics'
-
-export async function wrong (app: FastifyInstance, registry: MetricsRegistry): Promise<void> {
-  await app.rooms.broadcast('news', { titel: 'misspelt' })
-  await app.rooms.broadcast('news', { title: 1 })
-  await app.rooms.broadcast('weather', {})
-  await app.rooms.broadcast('chat:1', { title: 'of another topic' })
-  await app.register(fastifyRooms, { onMessage: { news: () => {} } })
-  roomsMetrics(app.rooms, { registry, topics: ['chat:1'] })
-}
-`
-
-const required = `
-import fastifyRooms = require('fastify-rooms')
-const { defineTopics } = fastifyRooms
-const topics: object = defineTopics({ news: {} })
-console.log(JSON.stringify({ topics: Object.keys(topics), same: fastifyRooms.default === fastifyRooms.fastifyRooms }))
-`
-
 // The types of dependencies are checked, too: what ours make a user load has to be whole.
 for (const [type, module] of [['module', 'nodenext'], ['commonjs', 'node20']] as const) {
   t.test(`TypeScript: a project of type ${type} with module ${module} compiles and runs, and Register makes wrong uses errors`, async t => {
@@ -193,14 +128,7 @@ for (const [type, module] of [['module', 'nodenext'], ['commonjs', 'node20']] as
       ...(type === 'commonjs' ? { [`${name}/required.ts`]: required } : {})
     })
     const { stdout } = await tool('typescript/bin/tsc', ['--pretty', 'false', '-p', name], folder)
-    t.same(stdout.split('\n').filter(line => /^\S/.test(line)).map(line => line.replace(/^.*?([\w.-]+)\((\d+),\d+\): error (TS\d+): .*$/, '$1:$2 $3')), [
-      'wrong.ts:7 TS2561',
-      'wrong.ts:8 TS2322',
-      'wrong.ts:9 TS2345',
-      'wrong.ts:10 TS2353',
-      'wrong.ts:11 TS2769',
-      'wrong.ts:12 TS2820'
-    ])
+    t.same(faults(stdout), wrongs)
 
     const { code, stdout: printed, stderr } = await node(join(name, 'out/app.js'))
     t.equal(stderr, '')
