@@ -279,6 +279,17 @@ t.test('links lead somewhere', async t => {
   t.ok(links > 20)
 })
 
+t.test('each recipe has at most 80 lines without its hidden comments, a snippet that runs, and a link from the index', async t => {
+  const recipes = pages.filter(page => dirname(page) === 'docs/recipes' && page !== 'docs/recipes/README.md')
+  t.ok(recipes.length > 5)
+  for (const page of recipes) {
+    const lines = read(page).replace(/<!--[\s\S]*?-->\n/g, '').trimEnd().split('\n')
+    t.ok(lines.length <= 80, `${page}: ${lines.length} lines`)
+    t.ok(snippetsOf(page, read(page)).some(({ runs }) => runs), `${page}: a snippet runs`)
+    t.match(read('docs/recipes/README.md'), `](${page.slice('docs/recipes/'.length)})`, page)
+  }
+})
+
 t.test('snippets compile, and run where they say so', async t => {
   // Inside the repository, where packages resolve; of its own, since two runs share t.testdir().
   await mkdir('.tap', { recursive: true })
@@ -297,10 +308,12 @@ export const client: ClientFrame[] = [${clientFrames.join(',\n')}]`
 
   t.same(typecheck(root, [...snippets.filter(({ language }) => language === 'ts'), examples]), [], 'the compiler has nothing to say')
 
+  // All of them first: one that runs may import another of its page.
+  const files = new Map(await Promise.all(snippets.map(async snippet => [snippet, await runnable(root, snippet)] as const)))
   const work = snippets.filter(({ language, runs }) => runs || language !== 'ts')
   const worker = async (): Promise<void> => {
     for (let snippet = work.shift(); snippet !== undefined; snippet = work.shift()) {
-      const file = await runnable(root, snippet)
+      const file = files.get(snippet)!
       t.equal(await node(...snippet.runs ? [file] : ['--check', file]), '', snippet.where)
     }
   }

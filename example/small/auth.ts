@@ -1,6 +1,6 @@
 // Only who has a token gets in, only editors broadcast, and nobody writes to a topic that is not theirs.
 //
-//   websocat 'ws://127.0.0.1:3000/rooms/news?token=reader-token'
+//   npx wscat -c 'ws://127.0.0.1:3000/rooms/news?token=reader-token'
 //   new WebSocket('ws://127.0.0.1:3000/rooms/news', ['rooms.v1', 'bearer.' + base64url(token)])   // stays out of access logs
 //   curl --json '"hello"' -H 'authorization: Bearer editor-token' http://127.0.0.1:3000/rooms/news
 import createError from '@fastify/error'

@@ -1,6 +1,6 @@
 // The open lobby: any topic, any JSON, and a broadcast from any handler.
 //
-//   websocat ws://127.0.0.1:3000/rooms/orders
+//   npx wscat -c ws://127.0.0.1:3000/rooms/orders
 //   curl --json '{"item":"tea"}' http://127.0.0.1:3000/orders
 import Fastify from 'fastify'
 import fastifyRooms from 'fastify-rooms'

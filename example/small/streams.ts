@@ -1,7 +1,7 @@
 // A member's messages as a stream: with a loop, or in a pipeline with back-pressure from end to end.
 //
-//   websocat ws://127.0.0.1:3000/rooms/sum       {"type":"message","data":2}
-//   websocat ws://127.0.0.1:3000/rooms/shout     {"type":"message","data":"hello"}
+//   npx wscat -c ws://127.0.0.1:3000/rooms/sum       {"type":"message","data":2}
+//   npx wscat -c ws://127.0.0.1:3000/rooms/shout     {"type":"message","data":"hello"}
 import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import Fastify from 'fastify'
