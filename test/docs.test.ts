@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { readFile, readdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import * as errors from '../lib/errors.ts'
 import * as entry from '../lib/index.ts'
@@ -10,7 +10,7 @@ import { optionsSchema } from '../lib/options.ts'
 import { closeBehaviour, closeCodes } from '../lib/protocol/close-codes.ts'
 import { checkFrame } from '../lib/protocol/parse.ts'
 import { HubRooms } from '../lib/rooms.ts'
-import { createProject, membersOf, node, runnable, snippetsOf, typecheck, typesOf, writeSnippets } from './readme/snippets.ts'
+import { checkSnippets, membersOf, snippetsOf, typesOf } from './readme/snippets.ts'
 
 interface Schema { default?: unknown, minimum?: number, properties?: Record<string, Schema>, patternProperties?: Record<string, Schema>, anyOf?: Schema[] }
 
@@ -279,43 +279,14 @@ t.test('links lead somewhere', async t => {
   t.ok(links > 20)
 })
 
-t.test('each recipe has at most 80 lines without its hidden comments, a snippet that runs, and a link from the index', async t => {
-  const recipes = pages.filter(page => dirname(page) === 'docs/recipes' && page !== 'docs/recipes/README.md')
-  t.ok(recipes.length > 5)
-  for (const page of recipes) {
-    const lines = read(page).replace(/<!--[\s\S]*?-->\n/g, '').trimEnd().split('\n')
-    t.ok(lines.length <= 80, `${page}: ${lines.length} lines`)
-    t.ok(snippetsOf(page, read(page)).some(({ runs }) => runs), `${page}: a snippet runs`)
-    t.match(read('docs/recipes/README.md'), `](${page.slice('docs/recipes/'.length)})`, page)
-  }
-})
-
 t.test('snippets compile, and run where they say so', async t => {
-  // Inside the repository, where packages resolve; of its own, since two runs share t.testdir().
-  await mkdir('.tap', { recursive: true })
-  const root = await mkdtemp(resolve('.tap/snippets-'))
-  t.teardown(() => rm(root, { recursive: true }))
-  await createProject(root)
-  const snippets = [...texts].flatMap(([page, text]) => snippetsOf(page, text))
+  // Those of the recipes are in test/recipes.test.ts.
+  const snippets = [...texts].filter(([page]) => !page.startsWith('docs/recipes/')).flatMap(([page, text]) => snippetsOf(page, text))
   t.ok(snippets.length > 10)
-  const examples = {
+  await checkSnippets(t, snippets, [{
     path: 'frames.ts',
     code: `import type { ClientFrame, ServerFrame } from 'fastify-rooms'
 export const server: ServerFrame[] = [${serverFrames.join(',\n')}]
 export const client: ClientFrame[] = [${clientFrames.join(',\n')}]`
-  }
-  await writeSnippets(root, [...snippets, examples])
-
-  t.same(typecheck(root, [...snippets.filter(({ language }) => language === 'ts'), examples]), [], 'the compiler has nothing to say')
-
-  // All of them first: one that runs may import another of its page.
-  const files = new Map(await Promise.all(snippets.map(async snippet => [snippet, await runnable(root, snippet)] as const)))
-  const work = snippets.filter(({ language, runs }) => runs || language !== 'ts')
-  const worker = async (): Promise<void> => {
-    for (let snippet = work.shift(); snippet !== undefined; snippet = work.shift()) {
-      const file = files.get(snippet)!
-      t.equal(await node(...snippet.runs ? [file] : ['--check', file]), '', snippet.where)
-    }
-  }
-  await Promise.all([worker(), worker()])
+  }])
 })

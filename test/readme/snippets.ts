@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import type { Test } from 'tap'
 import ts from 'typescript'
 
 /** A fenced block of a page. The comments before it may say how it is to be tested (CONTRIBUTING.md). */
@@ -43,7 +44,7 @@ function createHost (options: ts.CompilerOptions): ts.CompilerHost {
 }
 
 /** A project of its own in `root`, with this package, freshly built, in its node_modules. */
-export async function createProject (root: string): Promise<void> {
+async function createProject (root: string): Promise<void> {
   const target = join(root, 'node_modules/fastify-rooms')
   await mkdir(target, { recursive: true })
   await writeFile(join(root, 'package.json'), '{ "name": "snippets", "type": "module" }')
@@ -53,7 +54,7 @@ export async function createProject (root: string): Promise<void> {
   ts.createProgram(fileNames, options).emit()
 }
 
-export async function writeSnippets (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): Promise<void> {
+async function writeSnippets (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): Promise<void> {
   for (const { path, code } of snippets) {
     await mkdir(dirname(join(root, path)), { recursive: true })
     await writeFile(join(root, path), code + '\n')
@@ -61,7 +62,7 @@ export async function writeSnippets (root: string, snippets: Pick<Snippet, 'path
 }
 
 /** What the compiler says against the snippets. */
-export function typecheck (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): string[] {
+function typecheck (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): string[] {
   const options: ts.CompilerOptions = {
     target: ts.ScriptTarget.ES2023,
     lib: ['lib.es2023.d.ts'],
@@ -91,7 +92,7 @@ export function typecheck (root: string, snippets: Pick<Snippet, 'path' | 'code'
 }
 
 /** What node runs of a snippet. */
-export async function runnable (root: string, { path, language, code }: Snippet): Promise<string> {
+async function runnable (root: string, { path, language, code }: Snippet): Promise<string> {
   const file = join(root, path)
   if (language !== 'ts') return file
   const { outputText } = ts.transpileModule(code, { compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext, rewriteRelativeImportExtensions: true } })
@@ -101,7 +102,7 @@ export async function runnable (root: string, { path, language, code }: Snippet)
 }
 
 /** Runs node; resolves with what it said where it failed, with '' where it did not. */
-export async function node (...args: string[]): Promise<string> {
+async function node (...args: string[]): Promise<string> {
   // Without what tap has node load: nothing here counts as coverage.
   const { NODE_OPTIONS, ...env } = process.env
   const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 })
@@ -110,6 +111,29 @@ export async function node (...args: string[]): Promise<string> {
   child.stderr.on('data', chunk => { output += chunk })
   const [code, signal] = await new Promise<[number | null, string | null]>(resolve => { child.on('close', (...result) => { resolve(result) }) })
   return code === 0 ? '' : `exit ${code ?? signal}\n${output}`
+}
+
+/** Compiles snippets, and `more` that is only compiled, and runs those that say so. */
+export async function checkSnippets (t: Test, snippets: Snippet[], more: Pick<Snippet, 'path' | 'code'>[] = []): Promise<void> {
+  // Inside the repository, where packages resolve; a folder for each run, since two runs share t.testdir().
+  await mkdir('.tap', { recursive: true })
+  const root = await mkdtemp(resolve('.tap/snippets-'))
+  t.teardown(() => rm(root, { recursive: true }))
+  await createProject(root)
+  await writeSnippets(root, [...snippets, ...more])
+
+  t.same(typecheck(root, [...snippets.filter(({ language }) => language === 'ts'), ...more]), [], 'the compiler has nothing to say')
+
+  // All files are there before one runs: a snippet may import another of its page.
+  const files = new Map(await Promise.all(snippets.map(async snippet => [snippet, await runnable(root, snippet)] as const)))
+  const work = snippets.filter(({ language, runs }) => runs || language !== 'ts')
+  const worker = async (): Promise<void> => {
+    for (let snippet = work.shift(); snippet !== undefined; snippet = work.shift()) {
+      const file = files.get(snippet)!
+      t.equal(await node(...snippet.runs ? [file] : ['--check', file]), '', snippet.where)
+    }
+  }
+  await Promise.all([worker(), worker()])
 }
 
 /** The names of an interface's members, as written. */
