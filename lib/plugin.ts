@@ -18,7 +18,7 @@ import { checkOrigins } from './routes/origin.ts'
 import { redactLogs } from './routes/redact.ts'
 import { decorateRequests } from './routes/request-rooms.ts'
 import { drainTogether } from './routes/siblings.ts'
-import { socketRoute } from './routes/socket.ts'
+import { hearConnections, socketRoute } from './routes/socket.ts'
 import { UpgradeGuard } from './routes/upgrade-guard.ts'
 import { kAccess, kRefusal } from './symbols.ts'
 import { TopicRegistry } from './topics.ts'
@@ -142,6 +142,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
       scope.addHook('onReady', async () => { guard.routeTo(upgrades) })
     }
     checkFragments(scope.websocketServer)
+    hearConnections(scope.websocketServer)
     // After the drain: what has not become a WebSocket by now will not.
     scope.addHook('preClose', async () => { guard.leave() })
     for (const definition of registry.definitions) {

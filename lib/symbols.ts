@@ -8,6 +8,8 @@ export const kAccess: unique symbol = Symbol('fastify-rooms.access')
 export const kInside: unique symbol = Symbol('fastify-rooms.inside')
 /** On the upgrade request of an injected client: is told the server's end of its connection. */
 export const kInjected: unique symbol = Symbol('fastify-rooms.injected')
+/** On the raw request of an upgrade: its WebSocket will be one of the plugin's. */
+export const kJoins: unique symbol = Symbol('fastify-rooms.joins')
 /** On a request: its pending broadcasts. */
 export const kPending: unique symbol = Symbol('fastify-rooms.pending')
 /** On a request: why it was refused. */

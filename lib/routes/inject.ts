@@ -30,6 +30,8 @@ class TestClient implements InjectedClient {
       if (reader === undefined) this.#frames.push(frame)
       else reader.resolve(frame)
     })
+    // The close that follows says that the connection broke.
+    socket.on('error', () => {})
     this.closed = new Promise(resolve => {
       socket.on('close', (code: number, reason: Buffer) => {
         const end = this.#end = { code, reason: reason.toString() }

@@ -1,9 +1,12 @@
+import type { EventEmitter } from 'node:events'
+import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
 import type { MemberSession } from '../hub/session.ts'
-import type { Transport, WebSocketLike } from '../hub/socket/connection.ts'
+import type { Transport } from '../hub/socket/connection.ts'
+import { hearErrors, hearErrorsAlone, type MemberSocket } from '../hub/socket/listeners.ts'
 import { paramsSchema, querySchema } from '../schemas.ts'
-import { kAccess, kInjected } from '../symbols.ts'
+import { kAccess, kInjected, kJoins, kSession } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
@@ -15,7 +18,8 @@ import { sourceOf } from './source.ts'
 import type { UpgradeGuard } from './upgrade-guard.ts'
 
 interface Stream extends Transport { _httpMessage?: { detachSocket (socket: Stream): void } | null }
-type Socket = WebSocketLike & { _socket?: Stream, listeners (event: 'error'): ((error: Error) => void)[], removeListener (event: 'error', listener: (error: Error) => void): unknown }
+type Socket = MemberSocket & { _socket?: Stream } & Parameters<typeof hearErrorsAlone>[0]
+type Upgrade = IncomingMessage & { [kJoins]?: true, [kInjected]?: (socket: Socket) => void }
 
 async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): Promise<never> {
   reply.header('upgrade', 'websocket').header('connection', 'upgrade')
@@ -29,9 +33,27 @@ function letGo (socket: Socket, request: FastifyRequest): void {
   forgetReply(request)
 }
 
+/** The last hook before an upgrade. */
 function answerWithHello (request: FastifyRequest, _reply: FastifyReply, done: () => void): void {
-  if (request.ws) corkThisTurn(request.raw.socket)
+  if (request.ws) {
+    (request.raw as Upgrade)[kJoins] = true
+    corkThisTurn(request.raw.socket)
+  }
   done()
+}
+
+/** Ends a WebSocket that has not got a session within its turn, because its upgrade came too late or code of the host threw. */
+function endUnclaimed (socket: Socket): void {
+  if (socket[kSession] === null) socket.terminate()
+}
+
+/** The plugin's WebSockets have a listener for errors from their first moment, whatever other listeners and handlers do. */
+export function hearConnections (server: EventEmitter): void {
+  server.prependListener('connection', (socket: Socket, request: Upgrade) => {
+    if (request[kJoins] !== true) return
+    hearErrors(socket)
+    process.nextTick(endUnclaimed, socket)
+  })
 }
 
 /** `GET` of a topic: an upgrade joins it. */
@@ -45,12 +67,12 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     const { since, presence } = request.query as { since?: string, presence?: string }
     // Closing is ours: @fastify/websocket would close without a code, and first. Without `clientTracking` it keeps none.
     scope.websocketServer.clients?.delete(socket as never)
-    // Its listener would log what is none of its business, and holds the request for as long as the connection lives.
-    for (const listener of socket.listeners('error')) socket.removeListener('error', listener)
+    // The listener of @fastify/websocket would log violations of a peer as errors, and holds the request for as long as the connection lives.
+    hearErrorsAlone(socket)
     const begunAt = guard.release(request.raw.socket)
     letGo(socket, request)
     if (begunAt === undefined) return;
-    (request.raw as { [kInjected]?: (socket: Socket) => void })[kInjected]?.(socket)
+    (request.raw as Upgrade)[kInjected]?.(socket)
     hub.arrive({
       socket,
       transport: socket._socket,

@@ -29,6 +29,9 @@ function isTaken (request: IncomingMessage): boolean {
   return Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
 }
 
+/** Node.js takes its own listener away before an upgrade. Without another one, a peer that resets its connection ends the process. */
+function ignore (): void {}
+
 /**
  * Watches over the upgrades of one http server, for all hubs on it.
  *
@@ -83,7 +86,7 @@ export class UpgradeGuard {
   release (socket: Socket): number | undefined {
     const now = performance.now()
     const deadline = this.#pending.get(socket)?.deadline ?? now + this.timeout
-    this.#pending.delete(socket)
+    if (this.#pending.delete(socket)) socket.removeListener('error', ignore) // ws listens now
     if (deadline > now) return deadline - this.timeout
     socket.destroy()
     this.#cut()
@@ -104,6 +107,7 @@ export class UpgradeGuard {
     this.stragglers.forget(socket)
     // A stream inside the process has no clock.
     if (typeof socket.setTimeout !== 'function') return
+    socket.on('error', ignore)
     const foreign = isForeign(request)
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
     const pending: Pending = { deadline: performance.now() + this.timeout, foreign, answered: false }
@@ -119,7 +123,6 @@ export class UpgradeGuard {
       // Once those who listen after us have made their answer.
       process.nextTick(() => { socket._httpMessage?.once('finish', answered) })
     } else {
-      socket.on('error', () => {}) // Node.js has taken its own away; it is destroyed all the same
       socket.write(unavailable)
       answered()
     }

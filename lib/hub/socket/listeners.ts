@@ -8,8 +8,8 @@ import { violationCode } from './violations.ts'
 
 // The same functions for all sockets: a closure for each event would be half a kilobyte more for each connection.
 
-/** A WebSocket, and whose it is. Where it has no receiver, it is none of ws. */
-export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession, readonly _receiver?: MemberReceiver }
+/** A WebSocket and its session, which is `null` before there is one. A WebSocket without a receiver is not one of ws. */
+export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession | null, readonly _receiver?: MemberReceiver }
 type MemberReceiver = Receiver & { [kSession]?: MemberSession }
 
 /** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
@@ -49,9 +49,11 @@ function close (this: MemberSocket, code: number, reason: Buffer): void {
   session.hub.closed(session, code, reason.toString())
 }
 
-/** Neither is our error: a violation of RFC 6455 is answered by ws itself, and a connection that broke closes. */
+/** Neither is an error of the host: ws answers a violation of RFC 6455 by itself, and a connection that broke closes. */
 function error (this: MemberSocket, err: Error): void {
   const session = this[kSession]!
+  // A connection that is cut before it has a session is counted by the code that cuts it.
+  if (session === null) return
   const { hub, connection } = session
   hub.log.debug({ err, session: session.id }, 'connection error')
   const code = violationCode(err)
@@ -62,8 +64,25 @@ function error (this: MemberSocket, err: Error): void {
   hub.end(session, { code, reason: '', by: 'peer' })
 }
 
-/** What a socket tells, to a session and its hub. */
+/**
+ * Puts the listener for errors on, once. It stands from the moment that there is a WebSocket, and is never removed: ws parses what the
+ * peer sent behind its upgrade even after the connection was destroyed, and an `error` event that has no listener ends the process.
+ */
+export function hearErrors (socket: MemberSocket): void {
+  if (socket[kSession] !== undefined) return
+  socket[kSession] = null
+  socket.on('error', error)
+}
+
+/** Removes all other listeners for errors. */
+export function hearErrorsAlone (socket: MemberSocket & { listeners (event: 'error'): unknown[], removeListener (event: 'error', listener: any): unknown }): void {
+  hearErrors(socket)
+  for (const listener of socket.listeners('error')) if (listener !== error) socket.removeListener('error', listener)
+}
+
+/** Tells a session and its hub of the events of a socket. */
 export function listenTo (socket: MemberSocket, session: MemberSession): void {
+  hearErrors(socket)
   socket[kSession] = session
   socket.close = closeAfterBatch
   const receiver = socket._receiver
@@ -77,5 +96,4 @@ export function listenTo (socket: MemberSocket, session: MemberSession): void {
   socket.on('ping', ping)
   socket.on('pong', pong)
   socket.on('close', close)
-  socket.on('error', error)
 }
