@@ -100,7 +100,8 @@ export const optionsSchema = Type.Object({
     topicLength: Type.Integer({ minimum: 1, maximum: maxTopicLength, default: maxTopicLength, description: `characters of a topic name, a whole number from 1 to ${maxTopicLength}` }),
     badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
     handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin, a whole number from 100'),
-    publish: milliseconds(100, 5_000, 'milliseconds that a publication waits for the broker, a whole number from 100')
+    publish: milliseconds(100, 5_000, 'milliseconds that a publication waits for the broker, a whole number from 100'),
+    unfinished: milliseconds(100, 30_000, 'milliseconds for a message of a member to end, a whole number from 100')
   }, 'an object of bounds'),
   slow: group({
     policy: Type.Union([...policies, functionOf('a function')], { default: 'close', description: '"close", "latest", "drop", or a function of (session, { bytes }) that returns one of them' }),
@@ -140,7 +141,7 @@ export interface ResolvedOptions {
   readonly origin: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => unknown)
   readonly heartbeat: false | { readonly interval: number, readonly timeout: number }
   readonly expiry: { readonly notice: number }
-  readonly limits: { readonly connections: number, readonly perAddress?: number, readonly messages: number, readonly per: number, readonly addressMessages?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly work: number, readonly topicLength: number, readonly badFrames: number, readonly handshake: number, readonly publish: number }
+  readonly limits: { readonly connections: number, readonly perAddress?: number, readonly messages: number, readonly per: number, readonly addressMessages?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly work: number, readonly topicLength: number, readonly badFrames: number, readonly handshake: number, readonly publish: number, readonly unfinished: number }
   readonly slow: SlowRule
   readonly drain: DrainSettings
   readonly broker?: Broker

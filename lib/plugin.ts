@@ -74,13 +74,17 @@ function hooksOf (options: ResolvedOptions): Hooks {
   }
 }
 
+/** Bytes of the largest frame that is read. */
+function largestFrame ({ definitions }: TopicRegistry): number {
+  return Math.max(...definitions.map(({ maxPayload }) => maxPayload)) * maxPayloadFactor
+}
+
 /** Where the host has none, @fastify/websocket stands in our own scope and takes upgrades from `upgrades`, so that a host may still register it. */
 async function registerWebSocket (scope: FastifyInstance, options: ResolvedOptions, registry: TopicRegistry, upgrades: EventEmitter): Promise<void> {
-  const largest = Math.max(...registry.definitions.map(({ maxPayload }) => maxPayload))
   const { perMessageDeflate, ...others } = options.websocket.options ?? {}
   const deflate = deflateOptions(perMessageDeflate)
   await scope.register(fastifyWebsocket, {
-    options: { maxPayload: largest * maxPayloadFactor, ...others, perMessageDeflate: deflate === undefined ? false : { serverNoContextTakeover: true, ...deflate }, server: upgrades as never },
+    options: { maxPayload: largestFrame(registry), ...others, perMessageDeflate: deflate === undefined ? false : { serverNoContextTakeover: true, ...deflate }, server: upgrades as never },
     // Sessions are let go by the hub, before this.
     preClose (done) {
       scope.websocketServer.close()
@@ -112,6 +116,8 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     limits: options.limits,
     address: addressLimits(options, registry),
     drain: options.drain,
+    // A server of the plugin's own has it from its options.
+    maxPayload: hosted ? largestFrame(registry) : Infinity,
     deflate: deflateOptions((hosted ? app.websocketServer.options : options.websocket.options)?.perMessageDeflate)
   }, app.log)
   let routes: FastifyInstance = app

@@ -124,6 +124,8 @@ export type RoomsOptions<T = Topics> = {
     handshake?: number
     /** Milliseconds that a publication waits for the broker. Default 5,000. After it: `published: false`; an ack with `FST_ROOMS_BROKER_DOWN`. */
     publish?: number
+    /** Milliseconds for a message of a member, or any other frame of the WebSocket, from its first byte to its last. Default 30,000. Over it: 1008. */
+    unfinished?: number
   }
   /**
    * What happens to a member that reads more slowly than its room speaks: bytes left over from an earlier turn of the event loop, with those of

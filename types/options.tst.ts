@@ -227,7 +227,7 @@ describe('options', () => {
       topics: same,
       origin: ['https://example.com', /\.example\.com$/],
       heartbeat: { interval: 1_000 },
-      limits: { connections: 1, perAddress: 1, messages: 1, per: 1, addressMessages: 1, topics: 1, payload: 1, info: 1, pending: 1, work: 1, topicLength: 1, badFrames: 1, handshake: 1 },
+      limits: { connections: 1, perAddress: 1, messages: 1, per: 1, addressMessages: 1, topics: 1, payload: 1, info: 1, pending: 1, work: 1, topicLength: 1, badFrames: 1, handshake: 1, unfinished: 1 },
       slow: { policy: 'close', bytes: 1 },
       drain: { timeout: 1 },
       broker: memoryBroker(),

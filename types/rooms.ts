@@ -166,6 +166,8 @@ export interface Refusals {
   invalid: number
   /** Violations of RFC 6455. */
   protocol: number
+  /** Messages that took longer than `limits.unfinished` to end. */
+  unfinished: number
   /** Requests from an origin that may not use the rooms. */
   origin: number
   /** Credentials that have expired before hello, and whatever a hook of the host answered with 401, over HTTP or in a frame. */

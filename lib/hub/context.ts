@@ -33,10 +33,12 @@ export interface Settings {
   heartbeat: false | { readonly interval: number, readonly timeout: number }
   /** `expiry.notice` */
   notice: number
-  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly work: number, readonly badFrames: number, readonly handshake: number, readonly publish: number }
+  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly work: number, readonly badFrames: number, readonly handshake: number, readonly publish: number, readonly unfinished: number }
   /** `limits.perAddress`, `limits.addressMessages` */
   address: AddressLimits
   drain: DrainSettings
+  /** Bytes of the largest message that is read at all, for ws to bound. */
+  maxPayload: number
   /** `perMessageDeflate` of ws, where it is on. */
   deflate: DeflateOptions | undefined
 }
@@ -85,6 +87,8 @@ export interface HubContext {
   readonly backlog: Backlog
   /** A member joined, or has new info. */
   presenceChanged (session: MemberSession): void
+  /** A receiver of ws is not one that is known. */
+  warnOfReceiver (): void
   /** An error of a hook: counted, and told to onError. Once per error. */
   fail (error: Error, session?: MemberSession): void
 }

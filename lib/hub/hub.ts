@@ -94,6 +94,7 @@ export class Hub implements HubContext {
   readonly #deflate: Deflate | undefined
   #publications = 0
   #faultToldAt = -Infinity
+  #warned = false
   /** When members were last asked about. Who was on the way in by then was not among them, and may have been let in by what was true before. */
   #reviewedAt = -1
 
@@ -120,7 +121,12 @@ export class Hub implements HubContext {
     this.#heartbeat = new Heartbeat(this.links, {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
+      unfinished: settings.limits.unfinished,
       late: (session) => { this.end(session, session.room?.feed.isReady === false ? serverEnding(4103, 'broker') : serverEnding(4100, 'handshake')) },
+      overdue: (session) => {
+        if (session.state === 'open') countRefusal(this, session, 'frame', 'unfinished')
+        this.end(session, { code: 1008, reason: 'unfinished', by: 'server', refusal: 'unfinished' })
+      },
       gone: (session) => { this.end(session, { code: 1006, reason: '', by: 'peer' }) },
       silent: (session) => {
         this.counters.silent++
@@ -292,6 +298,13 @@ export class Hub implements HubContext {
 
   stalledFor (now: number): number {
     return this.#heartbeat.stalledFor(now)
+  }
+
+  /** Once is enough: all receivers are of one ws. */
+  warnOfReceiver (): void {
+    if (this.#warned) return
+    this.#warned = true
+    this.log.warn({}, 'the receiver of this ws is unknown: the memory and the time of messages that do not end are bounded by ws alone')
   }
 
   fail (error: Error, session?: MemberSession): void {

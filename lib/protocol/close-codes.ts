@@ -5,6 +5,7 @@ export type CloseBehaviour = 'stop' | 'backoff' | 'resume' | 'renew'
 export const closeCodes = {
   1000: 'normal',
   1001: 'going_away',
+  1008: 'policy_violation',
   1009: 'too_large',
   1011: 'internal_error',
   4000: 'bad_frame',

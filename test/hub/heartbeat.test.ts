@@ -1,5 +1,6 @@
 import t from 'tap'
 import { Connection } from '../../lib/hub/socket/connection.ts'
+import type { Holder } from '../../lib/hub/socket/unfinished.ts'
 import { Heartbeat, type HeartbeatSettings } from '../../lib/hub/socket/heartbeat.ts'
 import type { MemberSession } from '../../lib/hub/session.ts'
 import { textFrame } from '../../lib/hub/fan-out/text-frame.ts'
@@ -7,10 +8,11 @@ import { resolveOptions } from '../../lib/options.ts'
 import { FakeSocket, at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
 
 /** A heartbeat whose clock is moved by hand: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
-function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] = { interval: 800, timeout: 800 }, handshake = 800) {
+function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] = { interval: 800, timeout: 800 }, handshake = 800, unfinished = 30_000) {
   const links = new Set(members.map(({ session }) => session))
   const silent: string[] = []
   const late: string[] = []
+  const overdue: string[] = []
   const gone: string[] = []
   const swept: number[] = []
   const real = globalThis.setInterval
@@ -19,6 +21,8 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
   const heart = new Heartbeat(links, {
     heartbeat,
     handshake,
+    unfinished,
+    overdue: ({ id }) => { overdue.push(id) },
     gone: ({ id }) => { gone.push(id) },
     late: ({ id }) => { late.push(id) },
     silent: ({ id }) => { silent.push(id) },
@@ -48,7 +52,7 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
     now = until
     at(now, sweep)
   }
-  return { links, gone, silent, late, swept, run, stall, every, stalledFor: (at: number) => heart.stalledFor(at) }
+  return { links, gone, silent, late, overdue, swept, run, stall, every, stalledFor: (at: number) => heart.stalledFor(at) }
 }
 
 /** A member whose connection was opened at time 0. */
@@ -214,11 +218,83 @@ t.test('sweeps are a fraction of the shortest time that is watched', async t => 
   t.equal(beat([], { interval: 25_000, timeout: 10_000 }, 10_000).every, 625)
   t.equal(beat([], { interval: 10, timeout: 10 }, 100).every, 1.25)
   t.equal(beat([], false, 100).every, 12.5)
+  t.equal(beat([], false, 800, 80).every, 10)
+})
+
+/** What a receiver has of a message, as far as the heartbeat looks at it. */
+function holding (bytes: number): { -readonly [member in keyof Holder]: Holder[member] } {
+  return { _buffers: [], _bufferedBytes: bytes, _fragments: [], _messageLength: 0, _fragmented: 0, _state: 0 }
+}
+
+t.test('a message that does not end in its time is overdue, with a heartbeat or without', async t => {
+  for (const heartbeat of [false, { interval: 800, timeout: 800 }] as const) {
+    const [peer, whole, unknown] = [member('peer'), member('whole'), member('unknown')] as [FakeMember, FakeMember, FakeMember]
+    const holder = peer.session.connection.holder = holding(0)
+    whole.session.connection.holder = holding(0)
+    const beats = beat([peer, whole, unknown], heartbeat, 800, 800)
+    const alive = (): void => { for (const { transport } of [peer, whole, unknown]) transport.bytesRead!++ }
+    beats.run(300, alive)
+    holder._state = 4 // the header of a frame has come
+    beats.run(1_100, alive)
+    t.same(beats.overdue, [], 'seen at 400')
+    beats.run(1_200, alive)
+    t.same(beats.overdue, ['peer'])
+    t.same(beats.silent, [])
+  }
+})
+
+t.test('a message that ends is not overdue, and the next one has its own time; frames between fragments end nothing', async t => {
+  const peer = member('peer')
+  const { connection } = peer.session
+  const holder = connection.holder = holding(0)
+  const beats = beat([peer], false, 800, 800)
+  beats.run(5_000, now => {
+    holder._bufferedBytes = 1
+    if (now % 700 === 0) connection.unfinishedAt = 0 // as each message does
+  })
+  t.same(beats.overdue, [])
+  holder._bufferedBytes = 0
+  beats.run(5_100)
+  beats.run(6_000, now => { holder._fragmented = now % 200 === 0 ? 1 : 2 })
+  t.same(beats.overdue.length, 1)
+})
+
+t.test('the time of a message stands still while reading is paused, and while the process does', async t => {
+  const peer = member('peer')
+  const { connection } = peer.session
+  connection.holder = holding(1)
+  const beats = beat([peer], false, 800, 800)
+  beats.run(500)
+  at(500, () => { connection.pause() })
+  beats.run(10_000)
+  at(10_050, () => { connection.resume() })
+  beats.run(10_200)
+  beats.stall(20_200)
+  beats.run(20_300)
+  t.same(beats.overdue, [], '400 before the pause, 150 up to the stall, 100 for the look in which it was, and 100 after it')
+  beats.run(20_400)
+  t.same(beats.overdue, ['peer'])
+})
+
+t.test('a pause before a message began does not count for it', async t => {
+  const peer = member('peer')
+  const { connection } = peer.session
+  const holder = connection.holder = holding(0)
+  const beats = beat([peer], false, 800, 800)
+  beats.run(100)
+  at(100, () => { connection.pause() })
+  beats.run(500)
+  at(500, () => { connection.resume() })
+  at(600, () => { connection.stalledFor(100, 600) })
+  t.equal(connection.unfinishedAt, 0)
+  holder._bufferedBytes = 1
+  beats.run(1_400)
+  t.same(beats.overdue.length, 1)
 })
 
 t.test('a stopped heartbeat looks at nobody any more', async t => {
   const peer = fakeMember('peer')
-  const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, gone () {}, late () {}, silent () {}, swept () {} })
+  const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, unfinished: 100, gone () {}, late () {}, overdue () {}, silent () {}, swept () {} })
   heart.start()
   heart.stop()
   await new Promise(resolve => setTimeout(resolve, 60))

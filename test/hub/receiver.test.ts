@@ -1,5 +1,5 @@
 import t from 'tap'
-import { inflateWhileReading, stopAtViolation } from '../../lib/hub/socket/receiver.ts'
+import { inflateWhileReading, takeOver } from '../../lib/hub/socket/receiver.ts'
 import { fakeMember } from '../helpers/fakes.ts'
 
 /** A receiver that remembers what it was given to do. */
@@ -24,7 +24,7 @@ class FakeReceiver {
 
 t.test('what comes behind a violation is dropped', async t => {
   const receiver = new FakeReceiver()
-  stopAtViolation(receiver)
+  t.equal(takeOver(receiver), undefined, 'its members are unknown')
   let dones = 0
   const write = (text: string): void => { receiver._write(Buffer.from(text), 'utf8', () => { dones++ }) }
   write('sound')

@@ -36,6 +36,7 @@ export function createRefusals (): Refusals {
     badFrames: 0,
     invalid: 0,
     protocol: 0,
+    unfinished: 0,
     origin: 0,
     unauthorized: 0,
     forbidden: 0,

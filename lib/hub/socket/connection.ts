@@ -5,6 +5,7 @@ import { asError } from '../../errors.ts'
 import type { Batch, View } from '../fan-out/batch.ts'
 import { encodingOf, type Encoding } from '../fan-out/encoding.ts'
 import { kept, payloadOf } from '../fan-out/text-frame.ts'
+import { isUnfinished, type Holder } from './unfinished.ts'
 import { unsentOf } from './unsent.ts'
 
 /** What is used of a `ws` WebSocket. */
@@ -116,6 +117,10 @@ export class Connection implements PublicConnection {
   /** When that was last added to; 0 where all that had waited has been read. */
   withheldAt = 0
   #pausedAt = 0
+  /** Holds what has come of a message that has not ended; `undefined` if that cannot be known. */
+  holder: Holder | undefined = undefined
+  /** Kept by the heartbeat: when it first saw the message that has not ended; 0 if there is none. */
+  unfinishedAt = 0
   /** What waits for reading to go on. */
   onResume: (() => void) | undefined = undefined
 
@@ -135,6 +140,7 @@ export class Connection implements PublicConnection {
   get bufferedBytes (): number { return this.#direct === undefined ? this.#socket.bufferedAmount : this.#direct.writableLength }
   get isOpen (): boolean { return this.#socket.readyState === OPEN }
   get isPaused (): boolean { return this.#socket.isPaused }
+  get isUnfinished (): boolean { return this.holder !== undefined && isUnfinished(this.holder) }
   /** Bytes received so far; `undefined` for a stream inside the process, which cannot go silent. */
   get bytesRead (): number | undefined { return this.#transport?.bytesRead }
 
@@ -252,6 +258,7 @@ export class Connection implements PublicConnection {
     const now = performance.now()
     this.heard(now)
     this.keptWaiting(this.#pausedAt, now)
+    if (this.unfinishedAt !== 0) this.unfinishedAt += now - this.#pausedAt
     this.#read()
   }
 
@@ -266,6 +273,7 @@ export class Connection implements PublicConnection {
   stalledFor (milliseconds: number, now: number): void {
     this.keptWaiting(now - milliseconds, now)
     this.stalled += milliseconds
+    if (this.unfinishedAt !== 0) this.unfinishedAt += milliseconds
     if (this.closingAt !== 0) this.closingAt += milliseconds
   }
 

@@ -1,4 +1,5 @@
 import type { MemberSession } from '../session.ts'
+import type { Connection } from './connection.ts'
 
 /** Milliseconds for the peer's answer to a close frame before the connection is cut. */
 const closeTimeout = 5_000
@@ -10,8 +11,12 @@ export interface HeartbeatSettings {
   heartbeat: false | { readonly interval: number, readonly timeout: number }
   /** Milliseconds that a join may take. */
   handshake: number
+  /** Milliseconds that a message may take to end. */
+  unfinished: number
   /** A join took too long. */
   late (session: MemberSession): void
+  /** A message took too long. */
+  overdue (session: MemberSession): void
   /** A peer has ended its side without a word, and its connection stands. */
   gone (session: MemberSession): void
   /** A peer did not answer. */
@@ -25,7 +30,8 @@ export interface HeartbeatSettings {
  * it last looked is alive, and only a quiet one is pinged. A peer is ended within interval + timeout of its last byte.
  *
  * While reading from a connection is paused, while the peer takes what waits for it, and after a stall of this process, silence says
- * nothing about the peer. A stall does not count for the time of a join, nor for that of the answer to a close frame.
+ * nothing about the peer. A stall does not count for the time of a join, of a message, or of the answer to a close frame; nor does a
+ * pause for the time of a message.
  */
 export class Heartbeat {
   readonly #links: ReadonlySet<MemberSession>
@@ -35,10 +41,10 @@ export class Heartbeat {
   #sweptAt = 0
 
   constructor (links: ReadonlySet<MemberSession>, settings: HeartbeatSettings) {
-    const { heartbeat, handshake } = settings
+    const { heartbeat, handshake, unfinished } = settings
     this.#links = links
     this.#settings = settings
-    this.#every = Math.max(1, Math.min(closeTimeout, handshake, ...(heartbeat === false ? [] : [heartbeat.interval, heartbeat.timeout])) / sweeps)
+    this.#every = Math.max(1, Math.min(closeTimeout, handshake, unfinished, ...(heartbeat === false ? [] : [heartbeat.interval, heartbeat.timeout])) / sweeps)
   }
 
   start (): void {
@@ -71,10 +77,20 @@ export class Heartbeat {
         connection.closes()
         this.#settings.gone(session)
       } else if (session.state === 'joining' && now - connection.openedAt - connection.stalled >= handshake) this.#settings.late(session)
+      else if (this.#isOverdue(connection, now)) this.#settings.overdue(session)
       else if (heartbeat !== false) this.#check(session, heartbeat, now, stalled)
       else connection.seenBytes = connection.bytesRead
     }
     this.#settings.swept(now)
+  }
+
+  /** Whether a message has not ended in its time, which begins when it is first seen here. */
+  #isOverdue (connection: Connection, now: number): boolean {
+    if (connection.isPaused) return false
+    if (!connection.isUnfinished) connection.unfinishedAt = 0
+    else if (connection.unfinishedAt === 0) connection.unfinishedAt = now
+    else return now - connection.unfinishedAt >= this.#settings.unfinished
+    return false
   }
 
   /** Where nothing was read since the last look, though it could be, what was kept waiting is through, and what comes now did not wait. */

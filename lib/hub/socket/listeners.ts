@@ -3,7 +3,7 @@ import { receive, receiveControl } from '../inbound/incoming.ts'
 import { countRefusal } from '../limits/refusals.ts'
 import type { MemberSession } from '../session.ts'
 import type { WebSocketLike } from './connection.ts'
-import { inflateWhileReading, stopAtViolation, type Receiver } from './receiver.ts'
+import { inflateWhileReading, lowerMaxPayload, takeOver, type Receiver } from './receiver.ts'
 import { violationCode } from './violations.ts'
 
 // The same functions for all sockets: a closure for each event would be half a kilobyte more for each connection.
@@ -21,6 +21,7 @@ function closeAfterBatch (this: MemberSocket, code: number, reason: string): voi
 
 function message (this: MemberSocket, data: Buffer, isBinary: boolean): void {
   const session = this[kSession]!
+  session.connection.unfinishedAt = 0
   receive(session.hub, session, data, isBinary)
 }
 
@@ -88,7 +89,9 @@ export function listenTo (socket: MemberSocket, session: MemberSession): void {
   const receiver = socket._receiver
   if (receiver !== undefined) {
     receiver[kSession] = session
-    stopAtViolation(receiver)
+    session.connection.holder = takeOver(receiver)
+    if (session.connection.holder === undefined) session.hub.warnOfReceiver()
+    lowerMaxPayload(receiver, session.hub.settings.maxPayload)
     if (socket.extensions !== '') inflateWhileReading(receiver, session.connection)
     receiver.on('conclude', conclude)
   }

@@ -1,4 +1,5 @@
 import type { Connection } from './connection.ts'
+import { compact, isHolder, type Holder } from './unfinished.ts'
 
 type Done = (error?: Error) => void
 
@@ -6,6 +7,9 @@ type Done = (error?: Error) => void
 export interface Receiver {
   readonly errored: Error | null
   readonly writableEnded: boolean
+  /** The most bytes of a message; 0: no bound. */
+  _maxPayload?: number
+  readonly _extensions?: { 'permessage-deflate'?: { _maxPayload?: number } }
   _write (chunk: Buffer, encoding: BufferEncoding, done: Done): void
   /** Inflates what one frame brought, and goes on to parse once that is done. */
   decompress (data: Buffer, done: Done): void
@@ -15,16 +19,34 @@ export interface Receiver {
 }
 
 /**
- * What has come behind a violation is dropped. Chunks queue while a message is inflated, and where one of them fails at once Node.js
+ * Drops what has come behind a violation. Chunks queue while a message is inflated, and where one of them fails at once Node.js
  * hands over the next all the same; ws 8.23.0 then parses from where it gave up, and throws where nobody can catch it.
+ *
+ * Bounds what a message costs that has not ended, and returns the part of the receiver that tells of it: `undefined` if the receiver has
+ * other members than that of ws 8.23. Then only the bounds of ws hold, 16,384 fragments and 262,144 chunks.
  */
-export function stopAtViolation (receiver: Receiver): void {
-  receiver._write = writeUnlessErrored
+export function takeOver (receiver: Receiver): Holder | undefined {
+  const holder = isHolder(receiver)
+  receiver._write = holder ? writeCompactly : writeUnlessErrored
+  return holder ? receiver : undefined
 }
 
 function writeUnlessErrored (this: Receiver, chunk: Buffer, encoding: BufferEncoding, done: Done): void {
   if (this.errored === null) (Object.getPrototypeOf(this) as Receiver)._write.call(this, chunk, encoding, done)
   else done()
+}
+
+function writeCompactly (this: Receiver & Holder, chunk: Buffer, encoding: BufferEncoding, done: Done): void {
+  writeUnlessErrored.call(this, chunk, encoding, done)
+  if (this._bufferedBytes > 0 || this._fragmented !== 0) compact(this)
+}
+
+/** Lowers the most bytes that a message may have, compressed or inflated. */
+export function lowerMaxPayload (receiver: Receiver, bytes: number): void {
+  for (const bounded of [receiver, receiver._extensions?.['permessage-deflate']]) {
+    if (bounded?._maxPayload === undefined) continue
+    bounded._maxPayload = bounded._maxPayload > 0 ? Math.min(bounded._maxPayload, bytes) : bytes
+  }
 }
 
 /**
