@@ -1,9 +1,11 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { join as joinPath } from 'node:path'
 import t, { type Test } from 'tap'
 import type { FastifyServerOptions } from 'fastify'
 import { WebSocket } from 'ws'
 import fastifyRooms from '../lib/index.ts'
 import { maxDeclined } from '../lib/hub/limits/admission.ts'
+import { refusedAddress } from '../lib/routes/source.ts'
 import { connect, createApp, join, listen, refused, until, type AnyOptions, type LogLine } from './helpers/app.ts'
 import { stopClock } from './helpers/fakes.ts'
 import { emptyFolder } from './helpers/folder.ts'
@@ -75,9 +77,21 @@ t.test('who writes in a header that is believed that it is this machine is not e
   t.equal(rooms.stats().refusals.perAddress, 1)
 })
 
-t.test('connections through a unix socket are of this machine', async t => {
-  const app = createApp(t)
-  await app.register(fastifyRooms as any, { prefix: '/rooms', limits: { perAddress: 1 } })
+t.test('issue 8: connections through a unix socket are of this machine, and their address is the string "unix"', async t => {
+  const logs: LogLine[] = []
+  const app = createApp(t, {}, logs)
+  const addresses: unknown[] = []
+  const note = (event: unknown): void => { addresses.push((event as { address: unknown }).address) }
+  for (const name of ['fastify-rooms:join', 'fastify-rooms:refused']) {
+    subscribe(name, note)
+    t.teardown(() => { unsubscribe(name, note) })
+  }
+  await app.register(fastifyRooms as any, {
+    prefix: '/rooms',
+    limits: { perAddress: 1 },
+    authorize: ({ topic }: { topic: string }) => topic === 'a',
+    onJoin: ({ connection }: any) => { addresses.push(connection.address) }
+  })
   // Not in t.testdir(): the system takes no path of more than 107 bytes, and Node 20 cuts a longer one without a word.
   const path = joinPath(await emptyFolder(t), 'socket')
   await app.listen({ path })
@@ -90,6 +104,23 @@ t.test('connections through a unix socket are of this machine', async t => {
   })
   t.match(await open(), { type: 'hello' })
   t.match(await open(), { type: 'bye', code: 4104 })
+  t.same(addresses, ['unix', 'unix', 'unix'], 'in onJoin, and of the join and the refusal')
+  t.match(logs.find(({ msg }) => msg === 'member joined'), { address: 'unix' })
+  addresses.length = 0
+  const status = await new Promise(resolve => {
+    new WebSocket(url.replace(/a$/, 'b'), [], options).on('unexpected-response', (_request, response) => { resolve(response.statusCode) }).on('error', () => {})
+  })
+  t.equal(status, 403)
+  await until(() => addresses.length === 1)
+  t.same(addresses, ['unix'])
+})
+
+t.test('a refused request whose TCP connection has gone has no address', async t => {
+  const request = (address: unknown, ip?: string) => ({ ip, server: { server: { address: () => address } } }) as never
+  t.equal(refusedAddress(request({ port: 80 })), undefined)
+  t.equal(refusedAddress(request(null)), undefined)
+  t.equal(refusedAddress(request('/run/socket')), 'unix')
+  t.equal(refusedAddress(request({ port: 80 }, '192.0.2.1')), '192.0.2.1')
 })
 
 t.test('who is told that there is no room counts for no limit: a place that is free is free', async t => {

@@ -19,7 +19,7 @@ export interface SessionEvent extends RoomsEvent {
   topicKey: string
   /** What `identify` said; `undefined` for an anonymous one. */
   user: string | undefined
-  /** Where the connection came from: `request.ip` at the upgrade. */
+  /** Where the connection came from: `request.ip` at the upgrade, `'unix'` for a unix socket. */
   address: string
   mode: Mode
 }
@@ -76,7 +76,7 @@ export interface RefusedEvent extends RoomsEvent {
   topicKey: string | undefined
   /** `undefined` for a request: whoever is refused may not have been asked for a name yet. */
   user: string | undefined
-  /** `undefined` for an upgrade that was cut. */
+  /** `undefined` for an upgrade that was cut, and for a request whose connection has gone. */
   address: string | undefined
 }
 

@@ -6,7 +6,7 @@ import type { Closed, Info, Message, NameOf, Publish, Topics } from './topics.ts
 /** The socket behind one or more sessions. */
 export interface Connection {
   readonly mode: Mode
-  /** `request.ip` at the upgrade, so `trustProxy` counts. */
+  /** `request.ip` at the upgrade, so `trustProxy` counts; `'unix'` for a unix socket, which has no address. */
   readonly address: string
   /** Bytes accepted for sending that the operating system has not taken yet. */
   readonly bufferedBytes: number

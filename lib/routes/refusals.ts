@@ -7,6 +7,7 @@ import { isTopicName } from '../protocol/topic-name.ts'
 import { kRefusal } from '../symbols.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { list } from './add-route.ts'
+import { refusedAddress } from './source.ts'
 
 type Hooks = Pick<RouteShorthandOptions, 'onError' | 'onResponse'>
 type Refused = Error & { code?: string, validationContext?: string }
@@ -40,7 +41,7 @@ export function countRefusals (hub: Hub, definition: TopicDefinition, { onError,
       // A hook of the host may refuse without an error.
       const reason = (request as Answered)[kRefusal] ?? refusalOfStatus(status)
       hub.counters.refusals[reason]++
-      requestRefused(hub.rooms, reason, { status, topic: topicOf(definition, request), topicKey: definition.key, address: request.ip })
+      requestRefused(hub.rooms, reason, { status, topic: topicOf(definition, request), topicKey: definition.key, address: refusedAddress(request) })
     }
     done()
   }
