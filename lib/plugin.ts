@@ -12,6 +12,7 @@ import { resolveOptions, type ResolvedOptions } from './options.ts'
 import { payloadCompiler, schemaCompiler } from './payload.ts'
 import { HubRooms } from './rooms.ts'
 import { compilersFor, list } from './routes/add-route.ts'
+import { otherServersOf } from './routes/bindings.ts'
 import { broadcastRoute } from './routes/broadcast.ts'
 import { injectClient } from './routes/inject.ts'
 import { checkOrigins } from './routes/origin.ts'
@@ -131,6 +132,9 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     requestRefused(hub.rooms, 'handshake')
   })
   hub.kicks.keep = guard.timeout
+  app.addHook('onListen', async () => {
+    for (const server of otherServersOf(app)) guard.join(server)
+  })
   // Before @fastify/websocket's own, which would close without a code.
   drainTogether(app, hub)
   app.addHook('onClose', () => hub.close())

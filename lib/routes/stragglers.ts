@@ -11,6 +11,7 @@ const every = 100
 /** Milliseconds without a byte taken before a peer has stopped, at least: a network may stall for less. */
 const leastPatience = 1_000
 
+type HttpServer = EventEmitter & Partial<Pick<Server, 'listening'>>
 /** The answer that a connection waits for: from the end of a request's head to the end of its answer. */
 type HttpSocket = Socket & { _httpMessage?: ServerResponse | null }
 /** Bytes of its answers that a peer had taken, those that were left of a write under way, and for how many looks that has not changed. */
@@ -37,7 +38,8 @@ function next (taken: Taken | undefined, written: number, unsent: number): Taken
  * time unless the host sets Fastify's `requestTimeout`; those of our routes are cut in ours.
  */
 export class Stragglers {
-  readonly #server: EventEmitter & Partial<Pick<Server, 'listening'>>
+  /** Those that may still have connections. */
+  readonly #servers = new Set<HttpServer>()
   readonly #timeout: number
   /** Looks; a clock would go on while this process stands still, and cannot hear of what was taken. */
   readonly #patience: number
@@ -53,16 +55,21 @@ export class Stragglers {
   #closing = false
 
   /** @param timeout - milliseconds for a body; patience - those for a peer to take some of its answers, once the server closes */
-  constructor (server: EventEmitter, timeout: number, patience: number) {
+  constructor (server: HttpServer, timeout: number, patience: number) {
     const sockets = this.#sockets
     const handshakes = this.#handshakes
-    this.#server = server
     this.#timeout = timeout
     this.#patience = Math.ceil(Math.max(patience, leastPatience) / every)
     this.#gone = function () {
       sockets.delete(this)
       handshakes.delete(this)
     }
+    this.watch(server)
+  }
+
+  /** Watches over one more server. */
+  watch (server: HttpServer): void {
+    this.#servers.add(server)
     server.on('session', this.#began)
     if (server instanceof TlsServer) server.on('connection', this.#dialled).on('secureConnection', this.#secured)
     else if (!('updateSettings' in server)) server.on('connection', this.#connected) // which an HTTP/2 server has, and no other
@@ -85,15 +92,14 @@ export class Stragglers {
     this.#bodies.delete(request)
   }
 
-  /** The server is about to close: a connection on which nothing is being answered has no more to wait for. */
+  /** The servers are about to close: a connection on which nothing is being answered has no more to wait for. */
   close (): void {
-    if (this.#server.listening !== true) {
-      this.#stop()
-      return
-    }
     this.#closing = true
     this.#watch()
-    this.#server.once('close', this.#stop)
+    for (const server of this.#servers) {
+      if (server.listening === true) server.once('close', () => { this.#stop(server) })
+      else this.#stop(server)
+    }
   }
 
   readonly #connected = (socket: HttpSocket): void => {
@@ -123,11 +129,13 @@ export class Stragglers {
     session.once('close', () => { this.#sessions.delete(session) })
   }
 
-  readonly #stop = (): void => {
-    this.#server.removeListener('session', this.#began)
-    this.#server.removeListener('connection', this.#connected)
-    this.#server.removeListener('connection', this.#dialled)
-    this.#server.removeListener('secureConnection', this.#secured)
+  #stop (server: HttpServer): void {
+    server.removeListener('session', this.#began)
+    server.removeListener('connection', this.#connected)
+    server.removeListener('connection', this.#dialled)
+    server.removeListener('secureConnection', this.#secured)
+    this.#servers.delete(server)
+    if (this.#servers.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }

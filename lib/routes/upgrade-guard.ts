@@ -49,6 +49,7 @@ export class UpgradeGuard {
   readonly #cut: () => void
   /** Sockets that asked for an upgrade and have not got it, and until when they may. */
   readonly #pending = new Map<Watched, Pending>()
+  readonly #others = new WeakSet<EventEmitter>()
   #timer: NodeJS.Timeout | undefined
   #hubs = 0
   #route: EventEmitter | undefined
@@ -67,6 +68,22 @@ export class UpgradeGuard {
     this.#cut = cut
     this.stragglers = new Stragglers(server, timeout, patience)
     server.prependListener('upgrade', this.#watch)
+  }
+
+  /**
+   * Watches over another server of the same app. It hands its upgrades to the first one, until it closes, which is after that. Those that
+   * come in between are answered here.
+   */
+  join (server: EventEmitter): void {
+    if (this.#others.has(server)) return
+    this.#others.add(server)
+    this.stragglers.watch(server)
+    server.on('upgrade', (_request: IncomingMessage, socket: Socket) => {
+      if (this.#server.listenerCount('upgrade') > 0) return
+      socket.on('error', ignore)
+      socket.end(unavailable)
+      socket.resume()
+    })
   }
 
   /**
