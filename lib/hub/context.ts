@@ -89,6 +89,8 @@ export interface HubContext {
   presenceChanged (session: MemberSession): void
   /** A receiver of ws is not one that is known. */
   warnOfReceiver (): void
-  /** An error of a hook: counted, and told to onError. Once per error. */
-  fail (error: Error, session?: MemberSession): void
+  /** An error of a hook: counted, and told to onError. Once per error. @param whileHandling - it comes out of onError: it goes to the log */
+  fail (error: Error, session?: MemberSession, whileHandling?: boolean): void
+  /** Whether an onError about this session runs: what is sent to it now is sent by that. */
+  isHandling (session: MemberSession): boolean
 }

@@ -3,26 +3,90 @@ import type { HubContext } from './context.ts'
 import * as events from './events.ts'
 import type { MemberSession } from './session.ts'
 
-/** Where errors of the host's hooks go: never up the stack, and each failure once. */
+/** Errors of one session, and of all, that onError and subscribers of `fastify-rooms:error` are told of within `perMilliseconds`. */
+export const toldOfSession = 100
+export const toldInAll = 10_000
+const perMilliseconds = 1_000
+
+/**
+ * Where errors of the host's hooks go: to onError, else to the log; each failure once, and never up the stack.
+ *
+ * An onError that causes errors must not call itself for ever: a loop in microtasks would stop the event loop. An error that comes out of
+ * handling an error goes to the log alone, and so does each error above the bounds. These are lifted by a timer, and not by
+ * the clock, because a timer needs the event loop to turn.
+ */
 export class Failures {
   readonly #context: Pick<HubContext, 'hooks' | 'counters' | 'log' | 'rooms'>
   readonly #told = new WeakSet<Error>()
+  /** The host is being told of an error: the synchronous part of onError, or a subscriber, is on the stack. */
+  #isTelling = false
+  /** Calls of onError whose promises have not settled: of each session, and in all. */
+  readonly #unsettled = new WeakMap<MemberSession, number>()
+  #unsettledInAll = 0
+  /** Errors that were told since the bounds were last lifted. */
+  readonly #countOf = new Map<MemberSession, number>()
+  #count = 0
 
   constructor (context: Pick<HubContext, 'hooks' | 'counters' | 'log' | 'rooms'>) {
     this.#context = context
   }
 
-  /** Counts an error and tells onError of it; where there is none, or where it fails itself, the log. Never throws, whatever these do. */
-  tell (error: Error, session?: MemberSession): void {
+  /** Whether an error about this session is being handled: what the host sends to it now is sent by onError, as far as can be told. */
+  isHandling (session: MemberSession): boolean {
+    return this.#isTelling || (this.#unsettledInAll > 0 && this.#unsettled.has(session))
+  }
+
+  /**
+   * Counts an error, and tells the host of it. Never throws, whatever the host's functions do.
+   * @param whileHandling - the error comes out of handling another: it goes to the log alone
+   */
+  tell (error: Error, session?: MemberSession, whileHandling = false): void {
     if (this.#told.has(error)) return
     this.#told.add(error)
     // The same failure may come here twice in a turn; the same object thrown again later is another failure.
     setImmediate(() => { this.#told.delete(error) })
     const { hooks: { onError }, counters, rooms } = this.#context
     counters.errors++
-    events.failed(rooms, error, session)
-    if (onError === undefined) this.#log(error, session)
-    else this.#run(() => onError(error, session), failure => { this.#log(failure, session) })
+    const isTold = !whileHandling && this.#draw(session)
+    if (!isTold || onError === undefined) this.#log(error, session)
+    if (!isTold) return
+    const before = this.#isTelling
+    this.#isTelling = true
+    try {
+      events.failed(rooms, error, session)
+      if (onError !== undefined) this.#run(() => this.#noted(onError(error, session), session), failure => { this.tell(failure, session, true) })
+    } finally {
+      this.#isTelling = before
+    }
+  }
+
+  /** Whether one more error may be told. */
+  #draw (session: MemberSession | undefined): boolean {
+    if (this.#count === toldInAll) return false
+    const count = session === undefined ? 0 : this.#countOf.get(session) ?? 0
+    if (count === toldOfSession) return false
+    if (this.#count++ === 0) {
+      setTimeout(() => {
+        this.#count = 0
+        this.#countOf.clear()
+      }, perMilliseconds).unref()
+    }
+    if (session !== undefined) this.#countOf.set(session, count + 1)
+    return true
+  }
+
+  /** Notes that an onError about a session runs until its promise settles. */
+  #noted (result: unknown, session: MemberSession | undefined): Promise<unknown> {
+    const settled = Promise.resolve(result)
+    if (session === undefined) return settled
+    this.#unsettledInAll++
+    this.#unsettled.set(session, (this.#unsettled.get(session) ?? 0) + 1)
+    return settled.finally(() => {
+      this.#unsettledInAll--
+      const left = this.#unsettled.get(session)! - 1
+      if (left === 0) this.#unsettled.delete(session)
+      else this.#unsettled.set(session, left)
+    })
   }
 
   /** A logger reads more of an error than anybody else, its causes, say, and marks it while it does: neither need be possible. */

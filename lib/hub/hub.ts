@@ -3,6 +3,7 @@ import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Pub
 import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics.ts'
+import { Aftermath } from './aftermath.ts'
 import type { Ending, Hooks, HubContext, Log, Origin, Settings } from './context.ts'
 import { createCounters, type Counters } from './counters.ts'
 import { Drain } from './drain.ts'
@@ -18,11 +19,10 @@ import { Turn } from './fan-out/turn.ts'
 import { sayGoodbye } from './goodbye.ts'
 import { Expiry } from './identity/expiry.ts'
 import { Kicks } from './identity/kicks.ts'
-import { review, reviewAll } from './identity/reauthorize.ts'
+import { Reviews } from './identity/reauthorize.ts'
 import { Workload } from './inbound/workload.ts'
 import { join, serverEnding, type JoinRequest } from './join.ts'
 import { Admission, closeCodeOf } from './limits/admission.ts'
-import { countRefusal } from './limits/refusals.ts'
 import type { Meter } from './meter.ts'
 import { PresenceClock } from './presence.ts'
 import { Room } from './room.ts'
@@ -83,6 +83,8 @@ export class Hub implements HubContext {
   readonly backlog: Backlog
   readonly #turn: Turn
   readonly #failures: Failures
+  readonly #aftermath = new Aftermath()
+  readonly #reviews = new Reviews(this)
   readonly #flush = (room: Room): void => {
     // No clock is read for nobody.
     const from = this.meters.size > 0 && room.isDirty ? performance.now() : undefined
@@ -187,7 +189,7 @@ export class Hub implements HubContext {
     room.joining++
     session.room = room
     join(this, session, room, arrival)
-    if (begunAt <= this.#reviewedAt) review(this, session)
+    if (begunAt <= this.#reviewedAt) this.#reviews.one(session)
   }
 
   closed (session: MemberSession, code: number, reason: string): void {
@@ -224,31 +226,36 @@ export class Hub implements HubContext {
     others?.delete(session)
     if (others?.size === 0) this.users.delete(user!)
     if (room !== undefined) this.#leave(session, room, wasOpen)
-    if (wasOpen) events.left(session, code, reason, by)
-    else if (by === 'server') {
+    const refusal = wasOpen || by === 'peer' ? undefined : ending.refusal ?? 'other'
+    if (refusal !== undefined) {
       this.counters.refused++
-      countRefusal(this, session, 'join', ending.refusal ?? 'other')
+      this.counters.refusals[refusal]++
     }
-    session.abort()
     session.asks?.drop(session)
     if (by === 'server') {
       connection.close(code, reason)
       session.inbox.clear()
     }
-    const finish = (): void => {
-      session.claim?.end()
-      if (session.accepted) this.#left(session)
-    }
-    // What a peer had sent before it went is still worked off, and its goodbye comes after that.
-    if (by === 'peer' && wasOpen) session.inbox.whenIdle(finish)
-    else finish()
+    // From here on the host's functions are called, which may do anything.
+    this.#aftermath.run(() => {
+      if (wasOpen) events.left(session, code, reason, by)
+      else if (refusal !== undefined) events.refused(session, 'join', refusal)
+      session.abort()
+      const finish = (): void => {
+        session.claim?.end()
+        if (session.accepted) this.#left(session)
+      }
+      // What a peer had sent before it went is still worked off, and its goodbye comes after that.
+      if (by === 'peer' && wasOpen) session.inbox.whenIdle(finish)
+      else finish()
+    })
   }
 
   /** Asks the host again about members: those that may not stay are ended. Resolves with how many. */
   async reauthorize (sessions: MemberSession[]): Promise<number> {
     if (this.hooks.authorize === undefined) return 0
     this.#reviewedAt = performance.now()
-    return reviewAll(this, sessions)
+    return this.#reviews.all(sessions)
   }
 
   /** Sends what waits in a room before everybody in it is let go: in one write each, and not copied for every one of them. */
@@ -307,8 +314,12 @@ export class Hub implements HubContext {
     this.log.warn({}, 'the receiver of this ws is unknown: the memory and the time of messages that do not end are bounded by ws alone')
   }
 
-  fail (error: Error, session?: MemberSession): void {
-    this.#failures.tell(error, session)
+  fail (error: Error, session?: MemberSession, whileHandling?: boolean): void {
+    this.#failures.tell(error, session, whileHandling)
+  }
+
+  isHandling (session: MemberSession): boolean {
+    return this.#failures.isHandling(session)
   }
 
   /** Lets everybody go, once what members have sent is worked off; settles when all are gone, at the latest after `drain.timeout`. */
@@ -373,7 +384,7 @@ export class Hub implements HubContext {
 
   #left (session: MemberSession): void {
     const { onLeave } = this.hooks
-    if (onLeave !== undefined) this.#failures.guard(() => onLeave(session, session.ending), session)
+    if (onLeave !== undefined) this.#aftermath.run(() => { this.#failures.guard(() => onLeave(session, session.ending), session) })
   }
 
   /** A room has something more to say; it leaves when the turn ends, or at once where that is much. */

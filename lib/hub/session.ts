@@ -136,8 +136,11 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
   get rooms () { return this.#hub.rooms }
 
   get signal (): AbortSignal {
-    this.#abort ??= new AbortController()
-    if (this.state === 'closed') this.abort()
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController()
+      // One that is there already is aborted by the hub, in its turn: its listeners may end further sessions.
+      if (this.state === 'closed') this.abort()
+    }
     return this.#abort.signal
   }
 
@@ -146,10 +149,12 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
   }
 
   send (payload: unknown): Promise<void> {
+    // Noted before, because onError may be over when its `send` fails.
+    const whileHandling = this.#hub.isHandling(this)
     const sent = this.#send(payload)
-    // Nobody has to await it: a failure is told to onError, and is no unhandled rejection.
+    // The caller need not await it: a failure is told to onError, and is not an unhandled rejection.
     sent.catch((error: Error & { code?: string }) => {
-      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#hub.fail(error, this)
+      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#hub.fail(error, this, whileHandling)
     })
     return sent
   }
@@ -257,10 +262,12 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
 
   get writable (): Writable {
     if (this.#writable !== undefined) return this.#writable
+    let whileHandling = false
     const writable = new Writable({
       objectMode: true,
       highWaterMark: 1,
       write: (payload, _encoding, done) => {
+        whileHandling = this.#hub.isHandling(this)
         this.#send(payload).then(() => { done() }, error => { done(asError(error)) })
       },
       final: (done) => {
@@ -268,9 +275,9 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
         done()
       }
     })
-    // Where nobody else listens an error of the stream would be one of the process, and a session may close at any time.
+    // Without another listener, an error of the stream would be one of the process, and a session may close at any time.
     writable.on('error', (error: Error & { code?: string }) => {
-      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#hub.fail(error, this)
+      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#hub.fail(error, this, whileHandling)
     })
     this.#writable = writable
     return writable

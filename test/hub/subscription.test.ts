@@ -88,3 +88,44 @@ t.test('a reader that leaves lets go of what was held', async t => {
   t.same(await subscription.next(), end)
   t.equal(subscription[Symbol.asyncIterator](), subscription)
 })
+
+t.test('issue 8: after a thousand messages within a turn the reader waits for the next, and nothing is lost or out of order', async t => {
+  const { subscription, push } = create(1_500)
+  for (let n = 0; n < 1_500; n++) push(n)
+  const seen: unknown[] = []
+  for (let n = 0; n < 1_000; n++) seen.push((await subscription.next()).value)
+  const waiting = [subscription.next(), subscription.next()]
+  for (const reader of waiting) reader.then(({ value }) => { seen.push(value) })
+  for (let n = 0; n < 10; n++) await undefined
+  t.equal(seen.length, 1_000)
+  await new Promise(resolve => setImmediate(resolve))
+  t.equal(seen.length, 1_002)
+  for (let n = 1_002; n < 1_500; n++) seen.push((await subscription.next()).value)
+  t.same(seen, Array.from({ length: 1_500 }, (_, n) => n))
+})
+
+t.test('issue 8: readers that wait for the turn in thousands take theirs in order', async t => {
+  const { subscription, push } = create(5_000)
+  const seen: unknown[] = []
+  for (let n = 0; n < 3_500; n++) push(n)
+  const readers = Array.from({ length: 3_500 }, async () => { seen.push((await subscription.next()).value) })
+  await Promise.all(readers)
+  t.same(seen, Array.from({ length: 3_500 }, (_, n) => n))
+})
+
+t.test('issue 8: a reader that waits for the turn is not behind, and is told of the end after what it was owed', async t => {
+  for (const error of [undefined, new Error('the end')]) {
+    const { subscription, push, detached } = create(1)
+    for (let n = 0; n < 1_000; n++) {
+      push(n)
+      await subscription.next()
+    }
+    const readers = Array.from({ length: 4 }, () => subscription.next())
+    for (const n of [1, 2, 3]) push(n)
+    t.equal(detached(), 0)
+    subscription.end(error)
+    t.same(await Promise.all(readers.slice(0, 3)), [1, 2, 3].map(value => ({ done: false, value })))
+    if (error === undefined) t.same(await readers[3], end)
+    else await t.rejects(readers[3]!, error)
+  }
+})

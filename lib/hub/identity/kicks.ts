@@ -39,6 +39,6 @@ export class Kicks {
     if (this.#recent.length === 0) return
     const since = performance.now() - this.keep
     const kept = this.#recent.findIndex(({ at }) => at >= since)
-    this.#recent = kept === -1 ? [] : this.#recent.slice(kept)
+    if (kept !== 0) this.#recent = kept === -1 ? [] : this.#recent.slice(kept)
   }
 }

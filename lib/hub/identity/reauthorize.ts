@@ -6,35 +6,72 @@ import type { MemberSession } from '../session.ts'
 /** Sessions that the host is asked about at a time, and in one turn of the event loop. */
 const atATime = 100
 
-/** How a session ends that may not stay; `undefined` where it may. What cannot be answered is no permission. */
-async function verdict (hub: HubContext, session: MemberSession): Promise<Ending | undefined> {
-  try {
-    const allowed = await hub.hooks.authorize!({ action: 'stay', topic: session.topic, session })
-    return allowed === true ? undefined : serverEnding(4301, 'forbidden')
-  } catch (thrown) {
-    return endingFor(hub, session, thrown, 1011)
+/** Asks the host again about sessions, and ends those that may not stay. */
+export class Reviews {
+  readonly #hub: HubContext
+  /** The host is being asked: the synchronous part of `authorize` is on the stack. */
+  #isAsking = false
+  /** Sessions that `authorize` itself wants to be asked about, in a later turn; all calls of one turn share it. */
+  #next: { sessions: Set<MemberSession>, ended: Promise<MemberSession[]> } | undefined
+
+  constructor (hub: HubContext) {
+    this.#hub = hub
   }
-}
 
-/** Asks about one session, and ends it where it may not stay: whether it did. */
-export async function review (hub: HubContext, session: MemberSession): Promise<boolean> {
-  if (session.state === 'closed') return false
-  const ending = await verdict(hub, session)
-  if (ending === undefined || session.state as string === 'closed') return false
-  hub.end(session, ending)
-  return true
-}
+  /** Asks about one session, and ends it if it may not stay: whether it did. */
+  async one (session: MemberSession): Promise<boolean> {
+    if (session.state === 'closed') return false
+    const ending = await this.#verdict(session)
+    if (ending === undefined || session.state as string === 'closed') return false
+    this.#hub.end(session, ending)
+    return true
+  }
 
-/** The same with many; returns how many were ended. */
-export async function reviewAll (hub: HubContext, sessions: MemberSession[]): Promise<number> {
-  const rest = sessions.values()
-  let ended = 0
-  const worker = async (): Promise<void> => {
-    for (const session of rest) {
-      if (await review(hub, session)) ended++
-      await turnEnd() // others have work, too
+  /** The same with many; returns how many were ended. A call from `authorize` waits for the next turn, because it would be a recursion. */
+  async all (sessions: MemberSession[]): Promise<number> {
+    if (!this.#isAsking) return (await this.#pass(sessions)).length
+    this.#next ??= { sessions: new Set(), ended: this.#nextPass() }
+    const next = this.#next
+    for (const session of sessions) next.sessions.add(session)
+    const ended = new Set(await next.ended)
+    return sessions.filter(session => ended.has(session)).length
+  }
+
+  async #nextPass (): Promise<MemberSession[]> {
+    await turnEnd()
+    const { sessions } = this.#next!
+    this.#next = undefined
+    return this.#pass([...sessions])
+  }
+
+  async #pass (sessions: MemberSession[]): Promise<MemberSession[]> {
+    const rest = sessions.values()
+    const ended: MemberSession[] = []
+    const worker = async (): Promise<void> => {
+      for (const session of rest) {
+        if (await this.one(session)) ended.push(session)
+        await turnEnd() // others have work, too
+      }
+    }
+    await Promise.all(Array.from({ length: Math.min(atATime, sessions.length) }, worker))
+    return ended
+  }
+
+  /** How a session ends that may not stay; `undefined` if it may. A question that cannot be answered is not a permission. */
+  async #verdict (session: MemberSession): Promise<Ending | undefined> {
+    try {
+      return await this.#ask(session) === true ? undefined : serverEnding(4301, 'forbidden')
+    } catch (thrown) {
+      return endingFor(this.#hub, session, thrown, 1011)
     }
   }
-  await Promise.all(Array.from({ length: Math.min(atATime, sessions.length) }, worker))
-  return ended
+
+  #ask (session: MemberSession): unknown {
+    this.#isAsking = true
+    try {
+      return this.#hub.hooks.authorize!({ action: 'stay', topic: session.topic, session })
+    } finally {
+      this.#isAsking = false
+    }
+  }
 }
