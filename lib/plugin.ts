@@ -169,7 +169,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
 
   if (registry.open && !(isGuarded(options, 'socket') && isGuarded(options, 'broadcast'))) {
     app.addHook('onReady', async () => {
-      app.log.warn('fastify-rooms is an open lobby: anyone may join any topic, publish and broadcast. Declare "topics" to say what exists, give "authorize" (or hooks in "routes") to say who may')
+      hub.log.warn({}, 'fastify-rooms is an open lobby: anyone may join any topic, publish and broadcast. Declare "topics" to say what exists, give "authorize" (or hooks in "routes") to say who may')
     })
   }
 }

@@ -10,7 +10,7 @@ import type { AddressLimits } from './limits/addresses.ts'
 import type { Room } from './room.ts'
 import type { MemberSession } from './session.ts'
 
-/** What is used of a logger. */
+/** The methods of a logger that the hub calls. */
 export interface Log {
   debug (object: object, message: string): void
   info (object: object, message: string): void

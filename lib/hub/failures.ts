@@ -1,5 +1,6 @@
 import { asError } from '../errors.ts'
 import type { HubContext } from './context.ts'
+import { isEndOf } from './end-cause.ts'
 import * as events from './events.ts'
 import type { MemberSession } from './session.ts'
 
@@ -37,7 +38,7 @@ export class Failures {
   }
 
   /**
-   * Counts an error, and tells the host of it. Never throws, whatever the host's functions do.
+   * Counts an error, and tells the host of it, unless it is the end of the session. Never throws, whatever the host's functions do.
    * @param whileHandling - the error comes out of handling another: it goes to the log alone
    */
   tell (error: Error, session?: MemberSession, whileHandling = false): void {
@@ -45,7 +46,11 @@ export class Failures {
     this.#told.add(error)
     // The same failure may come here twice in a turn; the same object thrown again later is another failure.
     setImmediate(() => { this.#told.delete(error) })
-    const { hooks: { onError }, counters, rooms } = this.#context
+    const { hooks: { onError }, counters, log, rooms } = this.#context
+    if (session !== undefined && isEndOf(session, error)) {
+      log.debug({ err: error, session: session.id, topic: session.topic }, 'a hook ended with its session')
+      return
+    }
     counters.errors++
     const isTold = !whileHandling && this.#draw(session)
     if (!isTold || onError === undefined) this.#log(error, session)
@@ -89,19 +94,11 @@ export class Failures {
     })
   }
 
-  /** A logger reads more of an error than anybody else, its causes, say, and marks it while it does: neither need be possible. */
-  #log (error: Error, session: MemberSession | undefined): void {
-    const write = (err: Error): void => { this.#context.log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed') }
-    try {
-      write(error)
-    } catch (fault) {
-      try {
-        write(new Error(`an error that cannot be logged: ${asError(fault).message}`))
-      } catch {} // and there is nobody else to tell
-    }
+  #log (err: Error, session: MemberSession | undefined): void {
+    this.#context.log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed')
   }
 
-  /** Runs a hook whose answer nobody waits for. */
+  /** Runs a hook whose answer the hub does not use. */
   guard (hook: () => unknown, session: MemberSession): void {
     this.#run(hook, error => { this.tell(error, session) })
   }

@@ -17,6 +17,7 @@ import { Deflate } from './fan-out/deflate.ts'
 import { Delivery, Outgoing } from './fan-out/delivery.ts'
 import { Turn } from './fan-out/turn.ts'
 import { sayGoodbye } from './goodbye.ts'
+import { GuardedLog } from './guarded-log.ts'
 import { Expiry } from './identity/expiry.ts'
 import { Kicks } from './identity/kicks.ts'
 import { Reviews } from './identity/reauthorize.ts'
@@ -59,6 +60,7 @@ export interface Arrival extends JoinRequest {
 export class Hub implements HubContext {
   readonly hooks: Hooks
   readonly settings: Settings
+  /** Never throws. */
   readonly log: Log
   readonly counters: Counters = createCounters()
   readonly sessions = new Map<string, MemberSession>()
@@ -115,7 +117,7 @@ export class Hub implements HubContext {
     })
     this.hooks = hooks
     this.settings = settings
-    this.log = log
+    this.log = new GuardedLog(log)
     if (settings.deflate !== undefined) this.#deflate = new Deflate(settings.deflate)
     this.#failures = new Failures(this)
     this.admission = new Admission(this)

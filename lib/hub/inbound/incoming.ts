@@ -3,6 +3,7 @@ import type { ClientFrame, Ref } from '../../../types/index.ts'
 import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_OVERLOADED, FST_ROOMS_RATE_LIMITED, asError, isForPeer } from '../../errors.ts'
 import { checkFrame } from '../../protocol/parse.ts'
 import type { HubContext } from '../context.ts'
+import { isEndOf } from '../end-cause.ts'
 import * as events from '../events.ts'
 import { authenticate } from '../identity/auth.ts'
 import { drawFor, goesOn, type OverRate } from '../limits/pace.ts'
@@ -28,10 +29,11 @@ function readFrame (hub: HubContext, session: MemberSession, text: string): Clie
   try {
     value = parse(text, undefined, strict)
   } catch (error) {
+    const { message } = asError(error)
     // Text that is JSON, but poisoned, is no text of the untyped kind either. JSON.parse quotes the text, but never begins so.
-    const isText = raw && session.definition.publish?.schema === null && !asError(error).message.startsWith('Object contains forbidden')
-    if (isText) return { type: 'message', data: text }
-    badFrame(hub, session, `no JSON (${asError(error).message.replace(excerpt, '')})`)
+    const isPoisoned = message.startsWith('Object contains forbidden')
+    if (raw && session.definition.publish?.schema === null && !isPoisoned) return { type: 'message', data: text }
+    badFrame(hub, session, `no JSON (${message.replace(excerpt, '')})`)
     return undefined
   }
   if (raw) return { type: 'message', data: value }
@@ -135,8 +137,15 @@ function dispatch (hub: HubContext, session: MemberSession, frame: ClientFrame):
   return frame.type === 'direct' ? sendDirect(hub, session, frame) : setInfo(hub, session, frame as FrameOf<'presence'>)
 }
 
-/** What a hook threw: to the member what speaks to it; to the host what does not, and an invalid payload, which was its own. */
+/**
+ * What a hook threw. An error that speaks to the member is its answer; any other is told to the host, and so is an invalid payload, which
+ * was the host's own. The end of the session is neither: there is no member to answer.
+ */
 function failed (hub: HubContext, session: MemberSession, { ref }: ClientFrame, error: Error & { code?: string }): void {
+  if (isEndOf(session, error)) {
+    hub.fail(error, session)
+    return
+  }
   const own = error.code === 'FST_ROOMS_INVALID_PAYLOAD' || !isForPeer(error)
   if (own) hub.fail(error, session)
   const shown = own ? new FST_ROOMS_HANDLER_FAILED() : error
