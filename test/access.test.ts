@@ -282,7 +282,7 @@ for (const hosted of [false, true]) {
   t.test(`an offer that holds none of ours is refused with 400, on every way${where}`, async t => {
     const { app, url } = await rooms(t)
     for (const offer of [['other'], ['rooms.v2'], ['ROOMS.V1'], ['bearer.c2VjcmV0'], ['graphql-ws', 'other']]) {
-      t.match(await refused(`${url}/rooms/news`, offer), { status: 400, body: { statusCode: 400, code: 'FST_ROOMS_BAD_SUBPROTOCOL', message: /known are rooms\.v1, rooms\.raw/ } }, offer.join())
+      t.match(await refused(`${url}/rooms/news`, offer), { status: 400, body: { statusCode: 400, code: 'FST_ROOMS_BAD_SUBPROTOCOL', message: 'none of the subprotocols offered is known: offer rooms.v1 or rooms.raw, or none at all' } }, offer.join())
       t.equal((await app.inject({ url: '/rooms/news', headers: { 'sec-websocket-protocol': offer.join(', ') } })).statusCode, 400)
     }
     t.equal((await app.inject({ url: '/rooms/news', headers: { 'sec-websocket-protocol': '' } })).statusCode, 400)

@@ -327,7 +327,7 @@ t.test('the token is in no log, no error, and no frame', async t => {
   await client.ask({ type: 'auth', token: { token } })
   for (const malformed of [`{"type":"auth","token":${token}}`, `{"type":"auth","token":"${token}`, `{"type":"auth","token":"${token}"x}`, `{"type":"auth","token":"\n${token}"}`]) {
     client.send(malformed)
-    t.match(await client.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME', message: /^bad frame: no JSON \([^"]+\)$/ } })
+    t.match(await client.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME', message: /^bad frame: no JSON \([^"]+\); a frame looks like \{"type":"message","data":…\}$/ } })
   }
   await client.close()
   await until(() => app.rooms.stats().connections === 0)

@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fast
 import t, { type Test } from 'tap'
 import fastifyRooms from '../lib/index.ts'
 import { lastForwarded } from '../lib/routes/forwarded.ts'
-import { createApp, createRooms, join, listen, refused, type AnyOptions } from './helpers/app.ts'
+import { createApp, createRooms, join, listen, refused, type AnyOptions, type LogLine } from './helpers/app.ts'
 
 /** Asks whether headers may join, which has to be whether they may broadcast. */
 async function gate (t: Test, options: AnyOptions): Promise<(headers: Record<string, string>) => Promise<boolean>> {
@@ -250,4 +250,16 @@ t.test('an entry of a list that no browser will ever send is refused at registra
 t.test('an app of its own scheme, and a sandboxed page, join where the list names them', async t => {
   const allows = await gate(t, { origin: ['capacitor://localhost', 'null'] })
   for (const [origin, allowed] of [['capacitor://localhost', true], ['null', true], ['capacitor://other', false], ['http://localhost', false]] as const) t.equal(await allows({ origin }), allowed, origin)
+})
+
+t.test('issue 8: an origin that is refused is in the log at debug, beside the host that it was compared with', async t => {
+  const logs: LogLine[] = []
+  const app = await createRooms(t, {}, logs)
+  // A development server that rewrites Host, as Vite does with `changeOrigin`, and leaves Origin alone.
+  const headers = { origin: 'http://localhost:5173', host: 'localhost:3000' }
+  t.equal((await app.inject({ url: '/rooms/news', headers })).statusCode, 403)
+  const refusals = logs.filter(({ msg }) => msg === 'origin refused')
+  t.match(refusals, [{ level: 20, origin: 'http://localhost:5173', host: 'localhost:3000' }])
+  t.equal((await app.inject({ url: '/rooms/news', headers: { ...headers, host: 'localhost:5173' } })).statusCode, 426)
+  t.equal(logs.filter(({ msg }) => msg === 'origin refused').length, 1)
 })

@@ -17,9 +17,12 @@ export function isKey (value: unknown): value is string {
   return typeof value === 'string' && value.length >= 1 && value.length <= maxKeyLength
 }
 
+/** What the fault of a text that is not a frame at all says besides. */
+export const goodFrame = '; a frame looks like {"type":"message","data":…}'
+
 /** Checks a parsed frame of a client. Members that it does not know are ignored; a type that it does not know is a fault. */
 export function checkFrame (value: unknown): ClientFrame | FrameFault {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: 'a frame is a JSON object' }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: `a frame is a JSON object${goodFrame}` }
   const { type, ref, data, to, key, token } = value as Record<string, unknown>
   if (ref !== undefined && !isRef(ref)) return { fault: `"ref" is a string of 1 to ${maxRefLength} characters or a safe integer` }
   const fault = (text: string): FrameFault => ref === undefined ? { fault: text } : { fault: text, ref }
@@ -43,7 +46,7 @@ export function checkFrame (value: unknown): ClientFrame | FrameFault {
     case 'ping':
       break
     default:
-      return fault(typeof type === 'string' ? `the type ${JSON.stringify(type.slice(0, 32))} is not known here` : '"type" is missing')
+      return fault(typeof type === 'string' ? `the type ${JSON.stringify(type.slice(0, 32))} is not known here` : `"type" is missing${goodFrame}`)
   }
   return value as ClientFrame
 }

@@ -67,7 +67,7 @@ function hook (check: (request: AccessRequest, reply: FastifyReply) => void | Pr
 export function broadcastAccess (context: AccessContext, definition: TopicDefinition): preHandlerHookHandler {
   return hook(request => {
     const topic = topicOf(context.registry, definition, request)
-    return ifAllowed(context.options, request, () => identified(context, 'broadcast', topic, request, identity => {
+    return ifAllowed(context, request, () => identified(context, 'broadcast', topic, request, identity => {
       request[kAccess] = { topic, identity, mode: 'rooms.v1' }
     }))
   })
@@ -80,13 +80,13 @@ export function joinAccess (context: AccessContext, definition: TopicDefinition)
     const topic = topicOf(context.registry, definition, request)
     const { headers } = request.raw
     const mode = negotiate(headers['sec-websocket-protocol'])
-    if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(', '))
+    if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(' or ')) // the offer is not quoted: a token may be in it
     if (context.hub.state !== 'open') throw new FST_ROOMS_DRAINING()
     if (admission.isBusy && admission.bound(definition, topic, sourceOf(request).source) !== undefined) {
       reply.header('retry-after', retryAfter)
       throw new FST_ROOMS_OVERLOADED('too many are being told that there is no room')
     }
-    return ifAllowed(context.options, request, () => identified(context, 'join', topic, request, identity => {
+    return ifAllowed(context, request, () => identified(context, 'join', topic, request, identity => {
       // ws answers with the first name of the offer, whoever registered it and however: so only ours is left.
       if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode
       request[kAccess] = { topic, identity: withInfo(definition, identity, context.options.limits.info, 'identify'), mode }

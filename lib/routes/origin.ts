@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { FST_ROOMS_INVALID_OPTION, FST_ROOMS_ORIGIN_REFUSED } from '../errors.ts'
+import type { Log } from '../hub/context.ts'
 import { proceed } from '../hub/inbound/permission.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { addressOf } from './forwarded.ts'
@@ -51,8 +52,8 @@ export function checkOrigins (rule: ResolvedOptions['origin']): void {
   })
 }
 
-/** Goes on where the page may be here. @throws FST_ROOMS_ORIGIN_REFUSED */
-export function ifAllowed ({ origin: rule }: ResolvedOptions, request: FastifyRequest, next: () => void | Promise<void>): void | Promise<void> {
+/** Continues if the page may use the rooms. @throws FST_ROOMS_ORIGIN_REFUSED */
+export function ifAllowed ({ hub: { log }, options: { origin: rule } }: { hub: { log: Log }, options: Pick<ResolvedOptions, 'origin'> }, request: FastifyRequest, next: () => void | Promise<void>): void | Promise<void> {
   const { origin } = request.headers
   if (origin === undefined || rule === 'any') return next()
   let allowed: unknown
@@ -60,7 +61,10 @@ export function ifAllowed ({ origin: rule }: ResolvedOptions, request: FastifyRe
   else if (typeof rule === 'function') allowed = rule(origin, request)
   else allowed = rule.some(entry => typeof entry === 'string' ? entry === origin : new RegExp(entry).test(origin))
   return proceed(allowed, allowed => {
-    if (allowed !== true) throw new FST_ROOMS_ORIGIN_REFUSED()
+    if (allowed !== true) {
+      log.debug({ origin, host: addressOf(request).host }, 'origin refused')
+      throw new FST_ROOMS_ORIGIN_REFUSED()
+    }
     return next()
   })
 }

@@ -58,7 +58,7 @@ t.test('a sound frame is taken as it is, with members that are not known', async
 })
 
 t.test('what is no object is no frame', async t => {
-  for (const value of [null, 1, 'x', true, [], [{ type: 'ping' }]]) t.same(fault(value), { fault: 'a frame is a JSON object' })
+  for (const value of [null, 1, 'x', true, [], [{ type: 'ping' }]]) t.same(fault(value), { fault: 'a frame is a JSON object; a frame looks like {"type":"message","data":…}' })
 })
 
 t.test('a ref that cannot be repeated is a fault without a ref', async t => {
@@ -74,8 +74,8 @@ t.test('a fault names what is wrong, and the ref where there is one', async t =>
   for (const to of [undefined, null, 7, '', 'user:', ['x']]) t.same(fault({ type: 'direct', to, data: 1, ref: 7 }), { fault: '"to" is a session id or "user:" and a user', ref: 7 })
   for (const token of [undefined, null, 7, '', ['x'], 'x'.repeat(8_193)]) t.same(fault({ type: 'auth', token, ref: 7 }), { fault: '"token" is a string of 1 to 8192 characters', ref: 7 })
   t.same(fault({ type: 'ack' }), { fault: '"ref" is missing' })
-  t.same(fault({ data: 1, ref: 7 }), { fault: '"type" is missing', ref: 7 })
-  t.same(fault({ type: 7 }), { fault: '"type" is missing' })
+  t.same(fault({ data: 1, ref: 7 }), { fault: '"type" is missing; a frame looks like {"type":"message","data":…}', ref: 7 })
+  t.same(fault({ type: 7 }), { fault: '"type" is missing; a frame looks like {"type":"message","data":…}' })
   t.same(fault({ type: 'x"'.repeat(40) }), { fault: `the type ${JSON.stringify('x"'.repeat(16))} is not known here` }, 'a long type is cut')
   for (const type of ['constructor', '__proto__', 'toString', 'history', 'expiring', 'hello']) t.match(fault({ type }).fault, 'is not known here')
 })

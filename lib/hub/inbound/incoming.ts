@@ -1,7 +1,7 @@
 import { parse } from 'secure-json-parse'
 import type { ClientFrame, Ref } from '../../../types/index.ts'
 import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_OVERLOADED, FST_ROOMS_RATE_LIMITED, asError, isForPeer } from '../../errors.ts'
-import { checkFrame } from '../../protocol/parse.ts'
+import { checkFrame, goodFrame } from '../../protocol/parse.ts'
 import type { HubContext } from '../context.ts'
 import { isEndOf } from '../end-cause.ts'
 import * as events from '../events.ts'
@@ -33,7 +33,7 @@ function readFrame (hub: HubContext, session: MemberSession, text: string): Clie
     // Text that is JSON, but poisoned, is no text of the untyped kind either. JSON.parse quotes the text, but never begins so.
     const isPoisoned = message.startsWith('Object contains forbidden')
     if (raw && session.definition.publish?.schema === null && !isPoisoned) return { type: 'message', data: text }
-    badFrame(hub, session, `no JSON (${message.replace(excerpt, '')})`)
+    badFrame(hub, session, `no JSON (${message.replace(excerpt, '')})${raw || isPoisoned ? '' : goodFrame}`)
     return undefined
   }
   if (raw) return { type: 'message', data: value }
