@@ -29,6 +29,16 @@ export function checkBroadcast (options: BroadcastOptions | undefined): Origin {
   return { except, key }
 }
 
+/** The topic that `sendToUser` is limited to. A `topic` that is `undefined` was meant to narrow, so it is refused. @throws FST_ROOMS_INVALID_ARGUMENT */
+function checkTopicOption (options: unknown): string | undefined {
+  if (options === undefined) return undefined
+  const isObject = typeof options === 'object' && options !== null && !Array.isArray(options)
+  if (!isObject || Object.keys(options).some(name => name !== 'topic')) throw new FST_ROOMS_INVALID_ARGUMENT('options', 'an object with "topic"')
+  if (!('topic' in options)) return undefined
+  if (typeof options.topic !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('topic', 'the name of a topic')
+  return options.topic
+}
+
 /**
  * What is given selects: a member that is there and undefined was meant to narrow it, and must not select more than was meant.
  * @throws FST_ROOMS_INVALID_SELECTOR
@@ -65,9 +75,11 @@ export class HubRooms implements Rooms<any> {
     await member.sendPrivate(member.privateFrame(member.definition.message.serialise(payload)))
   }
 
-  async sendToUser (user: string, payload: unknown): Promise<{ local: number }> {
-    const members = [...this.#hub.users.get(user) ?? []]
-    const frames = members.map(member => member.privateFrame(member.definition.message.serialise(payload)))
+  async sendToUser (user: string, payload: unknown, options?: { topic?: string }): Promise<{ local: number }> {
+    const topic = checkTopicOption(options)
+    const json = topic === undefined ? undefined : this.#registry.get(topic).message.serialise(payload)
+    const members = [...this.#hub.users.get(user) ?? []].filter(member => topic === undefined || member.topic === topic)
+    const frames = members.map(member => member.privateFrame(json ?? member.definition.message.serialise(payload)))
     const sent = await Promise.allSettled(members.map(async (member, index) => member.sendPrivate(frames[index]!)))
     return { local: sent.filter(({ status }) => status === 'fulfilled').length }
   }

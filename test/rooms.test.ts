@@ -66,6 +66,29 @@ t.test('where one of the topics of a user does not take a payload, nobody receiv
   for (const client of [any, numbers]) t.equal((await client.next('direct')).data, 7, 'the first that came')
 })
 
+t.test('issue 8: sendToUser with a topic reaches the sessions of the user in that topic alone', async t => {
+  const { rooms, as } = await create(t, { topics: { any: {}, numbers: { message: Type.Number() }, 'chat:*': {} } })
+  const [any, numbers, ben] = [await as('anna', 'any'), await as('anna', 'numbers'), await as('ben', 'any')]
+  await as('anna', 'chat:1')
+  await as('anna', 'chat:2')
+  const send = rooms.sendToUser.bind(rooms) as (user: string, payload: unknown, options?: unknown) => Promise<{ local: number }>
+  t.same(await send('anna', 'text', { topic: 'any' }), { local: 1 }, 'although another topic of the user does not take it')
+  t.same(await send('anna', 7, { topic: 'numbers' }), { local: 1 })
+  t.same(await send('anna', 1, { topic: 'chat:2' }), { local: 1 }, 'one room of a family')
+  t.same(await send('anna', 1, { topic: 'chat:3' }), { local: 0 }, 'no session there is no error')
+  t.same(await send('cleo', 1, { topic: 'any' }), { local: 0 })
+  t.same(await send('anna', 1, {}), { local: 4 }, 'without a topic: all sessions')
+  t.same(await any.next('direct'), { type: 'direct', data: 'text' })
+  t.same(await numbers.next('direct'), { type: 'direct', data: 7 })
+  await ben.ask({ type: 'ping' })
+  t.notOk(ben.received.some(text => text.includes('"direct"')))
+  for (const user of ['anna', 'cleo']) await t.rejects(send(user, 'text', { topic: 'numbers' }), { code: 'FST_ROOMS_INVALID_PAYLOAD' }, 'whether the user is there or not')
+  await t.rejects(send('anna', 1, { topic: 'weather' }), { code: 'FST_ROOMS_NO_SUCH_TOPIC' })
+  for (const [options, name] of [[{ topic: undefined }, 'topic'], [{ topic: 1 }, 'topic'], [{ topics: 'any' }, 'options'], ['any', 'options'], [null, 'options'], [[], 'options']] as const) {
+    await t.rejects(send('anna', 1, options), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: new RegExp(`^"${name}" takes`) }, JSON.stringify(options))
+  }
+})
+
 t.test('ask resolves with the answer of the session', async t => {
   const { rooms, as } = await create(t)
   const client = await as('anna')

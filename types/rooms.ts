@@ -217,10 +217,16 @@ export interface Rooms<T = Topics> {
    */
   send (session: string, payload: unknown): Promise<void>
   /**
-   * Sends a private message to all sessions of one user. `local`: how many of this node it was queued to; none is no error.
-   * @throws `FST_ROOMS_INVALID_PAYLOAD` where one of their topics does not take it, and then nobody receives it.
+   * Sends a private message to all sessions of one user, in all topics: a user with two sessions, in one topic or in two rooms of a
+   * family, receives it twice. Resolves with the number of sessions of this node that it was queued to, which may be 0.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` if the topic of any of these sessions does not take the payload; then no session receives it.
    */
   sendToUser (user: string, payload: unknown): Promise<{ local: number }>
+  /**
+   * The same to the sessions of the user in one topic, with a payload of that topic.
+   * @throws `FST_ROOMS_NO_SUCH_TOPIC`; `FST_ROOMS_INVALID_PAYLOAD`, even if the user has no session there; `FST_ROOMS_INVALID_ARGUMENT`.
+   */
+  sendToUser<N extends TopicName<T>> (user: string, payload: Payload<NoInfer<N>, T>, options: { topic: N }): Promise<{ local: number }>
   /**
    * Sends a private message that wants an answer, and resolves with it.
    * @throws `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw session),
