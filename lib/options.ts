@@ -69,6 +69,7 @@ export const optionsSchema = Type.Object({
   onLeave: Type.Optional(functionOf('a function of (session, { code, reason })')),
   onError: Type.Optional(functionOf('a function of (error, session)')),
   onMessage: Type.Optional(Type.Record(Type.String(), functionOf('a function of (session, payload)'), { description: 'functions of (session, payload) by topic key ("*" in the open lobby)' })),
+  onDirect: Type.Optional(Type.Record(Type.String(), functionOf('a function of (session, payload, direct)'), { description: 'functions of (session, payload, direct) by topic key ("*" in the open lobby)' })),
   onInvalid: Type.Union([Type.Literal('answer'), Type.Literal('ignore'), Type.Literal('close'), functionOf('a function')], { default: 'answer', description: '"answer", "ignore", "close", or a function of (session, fault) that returns one of them' }),
   origin: Type.Union([
     Type.Literal('same'),
@@ -96,7 +97,7 @@ export const optionsSchema = Type.Object({
     payload: count(65_536, 'bytes of a member\'s frame and of a broadcast route\'s body, a whole number from 1'),
     info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
     pending: count(16, 'unfinished messages of one member before reading from it pauses, a whole number from 1'),
-    work: count(10_000, 'calls of onMessage that have not finished, a whole number from 1'),
+    work: count(10_000, 'calls of onMessage and onDirect that have not finished, a whole number from 1'),
     topicLength: Type.Integer({ minimum: 1, maximum: maxTopicLength, default: maxTopicLength, description: `characters of a topic name, a whole number from 1 to ${maxTopicLength}` }),
     badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
     handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin, a whole number from 100'),
@@ -137,6 +138,7 @@ export interface ResolvedOptions {
   readonly onLeave?: (session: never, reason: { code: number, reason: string }) => unknown
   readonly onError?: (error: Error, session?: never) => unknown
   readonly onMessage?: Record<string, (session: never, payload: never) => unknown>
+  readonly onDirect?: Record<string, (session: never, payload: never, direct: never) => unknown>
   readonly onInvalid: 'answer' | 'ignore' | 'close' | ((session: never, fault: never) => unknown)
   readonly origin: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => unknown)
   readonly heartbeat: false | { readonly interval: number, readonly timeout: number }

@@ -41,10 +41,12 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
   if (pluginTimeout > 0 && options.drain.timeout >= pluginTimeout) throw new FST_ROOMS_DRAIN_TOO_LONG(options.drain.timeout, pluginTimeout)
 
   checkOrigins(options.origin)
-  for (const key of Object.keys(options.onMessage ?? {})) {
-    const definition = registry.definitions.find(known => known.key === key)
-    if (definition === undefined) throw new FST_ROOMS_INVALID_OPTION('onMessage', 'functions by topic key', JSON.stringify(key))
-    if (definition.publish === null) throw new FST_ROOMS_INVALID_OPTION(`onMessage.${key}`, 'nothing: members of this topic may not publish', 'a function')
+  for (const option of ['onMessage', 'onDirect'] as const) {
+    for (const key of Object.keys(options[option] ?? {})) {
+      const definition = registry.definitions.find(known => known.key === key)
+      if (definition === undefined) throw new FST_ROOMS_INVALID_OPTION(option, 'functions by topic key', JSON.stringify(key))
+      if (definition.publish === null) throw new FST_ROOMS_INVALID_OPTION(`${option}.${key}`, 'nothing: members of this topic may not publish', 'a function')
+    }
   }
   for (const { key, converted, post } of registry.definitions) {
     if (converted && !Object.hasOwn(options.onMessage ?? {}, key)) throw new FST_ROOMS_HANDLER_MISSING(key)
@@ -68,6 +70,7 @@ function hooksOf (options: ResolvedOptions): Hooks {
   return {
     authorize: options.authorize as Hooks['authorize'],
     onMessage: new Map(Object.entries(options.onMessage ?? {})) as unknown as Hooks['onMessage'],
+    onDirect: new Map(Object.entries(options.onDirect ?? {})) as unknown as Hooks['onDirect'],
     onAuth: options.onAuth as Hooks['onAuth'],
     onLeave: options.onLeave as Hooks['onLeave'],
     onError: options.onError as Hooks['onError'],

@@ -2,7 +2,7 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest, RouteShorthandOptions } from 'fastify'
 import type { Broker } from './broker.ts'
 import type { AnySession, Session } from './session.ts'
-import type { Closed, Converted, Publish, Publishable, SlowPolicy, TopicMap, TopicName, Topics } from './topics.ts'
+import type { Closed, Converted, Message, NameOf, Publish, Publishable, SlowPolicy, TopicMap, TopicName, Topics } from './topics.ts'
 
 /** Who a request is. */
 export interface Identity {
@@ -25,7 +25,10 @@ export type AuthorizeContext<T = Topics> =
   | { action: 'presence', topic: TopicName<T>, session: AnySession<T>, payload: unknown }
   | { action: 'direct', topic: TopicName<T>, session: AnySession<T>, payload: unknown, target: DirectTarget }
 
-/** Whom a member writes to. Asked once per topic that holds such sessions; without `authorize` only the sender's own topic. */
+/**
+ * Whom a member writes to. `authorize` is asked once per topic that holds such sessions; with `onDirect`, if none of these topics permits it or
+ * there are no such sessions, also about the sender's own topic. Without `authorize` only the sender's own topic is reached.
+ */
 export interface DirectTarget {
   /** The topic of the sessions that would receive it. */
   topic: string
@@ -47,6 +50,28 @@ export interface InvalidMessage {
 
 /** What else a member's message says. `key`: what it is the newest value of; a handler that broadcasts passes it on. */
 export interface MessageDetails { key: string | undefined }
+
+/** A private message of a member, before it is delivered. */
+export interface DirectDetails<K extends string = string, T = Topics> {
+  /** The session or the user that the member named. */
+  readonly to: { readonly session: string } | { readonly user: string }
+  /** The sessions that it would reach: open, and permitted by `authorize`. Empty if the user is offline, for example. */
+  readonly receivers: readonly AnySession<T>[]
+  /**
+   * Queues the member's own payload to `receivers`, as a `direct` frame from the member. Returns the number of sessions that it was queued
+   * to: not those that have ended meanwhile, and none if the server has ended the sender meanwhile.
+   */
+  deliver (): number
+  /**
+   * Queues another payload in its place. It is typed by the member's own topic; if `receivers` are in others, name theirs:
+   * `deliver<'inbox:ann'>(payload)`.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` if the `message` schema of the topic of one of `receivers` does not take it; then no session receives it.
+   */
+  deliver<N extends TopicName<T> = NameOf<K, T> & TopicName<T>> (payload: Message<NoInfer<N>, T>): number
+}
+
+type OnDirect<K extends string, T, P = Publish<K, T>> = (session: Session<K, T>, payload: P, direct: DirectDetails<K, T>) => unknown
+type DirectHandlers<T> = Closed<T> extends false ? Record<string, OnDirect<string, T, any>> : { [K in keyof T & string]?: K extends Publishable<T> ? OnDirect<K, T> : never }
 
 type OnMessage<K extends string, T> = (session: Session<K, T>, payload: Publish<K, T>, message: MessageDetails) => unknown
 type Handlers<T> = Closed<T> extends false ? { onMessage?: Record<string, (session: Session<string, T>, payload: any, message: MessageDetails) => unknown> } :
@@ -78,6 +103,11 @@ export type RoomsOptions<T = Topics> = {
   onLeave?: (session: AnySession<T>, reason: LeaveReason) => unknown
   /** An error in a hook, or of a connection (`session` is absent where none was concerned). Default: it is logged. */
   onError?: (error: Error, session?: AnySession<T>) => unknown
+  /**
+   * What a private message of a member does, by the key of the member's topic: it stores, changes, refuses or delivers it. Called if no session
+   * is reached, too. The return value is the ack's `data`, `{ local }` if it is `undefined`; a throw as in `onMessage`. Absent: it is delivered.
+   */
+  onDirect?: DirectHandlers<T>
   /** Reaction to a message that is not valid JSON, no frame, or not by the schema. Default `'answer'`: an ack or error frame. */
   onInvalid?: 'answer' | 'ignore' | 'close' | ((session: AnySession<T>, fault: InvalidMessage) => 'answer' | 'ignore' | 'close')
   /** Which `Origin` headers may join and broadcast; requests without one are no browser's. Default `'same'`. */
@@ -114,7 +144,7 @@ export type RoomsOptions<T = Topics> = {
     info?: number
     /** Messages of one member that are not finished yet before reading from it pauses. Default 16. */
     pending?: number
-    /** Calls of `onMessage` for all members together that have not finished yet. Default 10,000. Over it: `FST_ROOMS_OVERLOADED`. */
+    /** Calls of `onMessage` and `onDirect` for all members together that have not finished yet. Default 10,000. Over it: `FST_ROOMS_OVERLOADED`. */
     work?: number
     /** Longest topic name, in characters. Default 255, and no more than that. A longer one is no topic. */
     topicLength?: number

@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
-import { defineTopics, memoryBroker, type AnySession, type AuthorizeContext, type DirectTarget, type Identity, type LeaveReason, type RoomsOptions, type Session } from 'fastify-rooms'
+import { defineTopics, memoryBroker, type AnySession, type AuthorizeContext, type DirectDetails, type DirectTarget, type Identity, type LeaveReason, type RoomsOptions, type Session } from 'fastify-rooms'
 import { describe, expect, test, when } from 'tstyche'
 
 const Chat = Type.Object({ text: Type.String(), user: Type.String() })
@@ -94,6 +94,51 @@ describe('onMessage', () => {
         any: (_session, payload) => { expect(payload).type.toBe<unknown>() }
       }
     })
+  })
+})
+
+describe('onDirect', () => {
+  test('is optional, and refused if members may not publish', () => {
+    expect(acceptSame).type.toBeCallableWith({ topics: same, onDirect: {} })
+    expect(acceptSame).type.toBeCallableWith({ topics: same, onDirect: { 'chat:*': () => {}, echo: async () => 1 } })
+    expect(acceptConverted).type.toBeCallableWith({ topics: converted, onMessage: { 'chat:*': chat }, onDirect: { echo: () => {} } })
+    expect(acceptSame).type.not.toBeCallableWith({ topics: same, onDirect: { news: () => {} } })
+    expect(acceptReadOnly).type.not.toBeCallableWith({ topics: readOnly, onDirect: { news: () => {} } })
+  })
+
+  test('goes by topic key, not by name', () => {
+    expect(acceptSame).type.not.toBeCallableWith({ topics: same, onDirect: { 'chat:42': () => {} } })
+    expect(acceptSame).type.not.toBeCallableWith({ topics: same, onDirect: { weather: () => {} } })
+    expect(acceptSame).type.not.toBeCallableWith({ topics: same, onDirect: () => {} })
+  })
+
+  test('knows its session, its payload and whom it would reach', () => {
+    acceptConverted({
+      topics: converted,
+      onMessage: { 'chat:*': chat },
+      onDirect: {
+        'chat:*': (session, payload, direct) => {
+          expect(session).type.toBe<Session<'chat:*', Converted>>()
+          expect(payload).type.toBe<{ text: string }>()
+          expect(direct).type.toBe<DirectDetails<'chat:*', Converted>>()
+          expect(direct.receivers).type.toBe<readonly AnySession<Converted>[]>()
+          expect(direct.deliver()).type.toBe<number>()
+          if ('user' in direct.to) expect(direct.to.user).type.toBe<string>()
+          else expect(direct.to.session).type.toBe<string>()
+        }
+      }
+    })
+  })
+
+  test('delivers a payload of its own topic, or of another one that it names', () => {
+    const direct = {} as DirectDetails<'chat:*', Converted>
+    expect(direct.deliver).type.toBeCallableWith({ text: 'x', user: 'ann' })
+    expect(direct.deliver).type.not.toBeCallableWith({ text: 'x' })
+    expect(direct.deliver).type.not.toBeCallableWith(undefined)
+    expect(direct.deliver<'echo'>).type.toBeCallableWith({ text: 'x' })
+    expect(direct.deliver<'echo'>).type.not.toBeCallableWith({ words: 'x' })
+    const open = {} as DirectDetails
+    expect(open.deliver).type.toBeCallableWith({ any: 'thing' })
   })
 })
 

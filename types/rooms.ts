@@ -83,7 +83,7 @@ export interface Stats {
   members: number
   /** Gauge: bytes accepted for sending that the operating system has not taken yet. */
   queuedBytes: number
-  /** Gauge: asynchronous calls of `onMessage` that have not finished. */
+  /** Gauge: asynchronous calls of `onMessage` and `onDirect` that have not finished. */
   working: number
   /** Gauge: members that read too slowly, and are sent nothing of their room until they have read. */
   lagging: number

@@ -1,4 +1,4 @@
-import type { AuthorizeContext, BroadcastResult, BrokerState, InvalidMessage, LeaveReason, Refusal, Rooms } from '../../types/index.ts'
+import type { AuthorizeContext, BroadcastResult, BrokerState, DirectDetails, InvalidMessage, LeaveReason, Refusal, Rooms } from '../../types/index.ts'
 import type { TopicDefinition } from '../topics.ts'
 import type { Counters } from './counters.ts'
 import type { DrainSettings } from './drain.ts'
@@ -22,6 +22,7 @@ export interface Log {
 export interface Hooks {
   authorize: ((context: AuthorizeContext<any>) => unknown) | undefined
   onMessage: ReadonlyMap<string, (session: MemberSession, payload: unknown, message: { key: string | undefined }) => unknown>
+  onDirect: ReadonlyMap<string, (session: MemberSession, payload: unknown, direct: DirectDetails<string, any>) => unknown>
   onAuth: ((session: MemberSession, token: string) => unknown) | undefined
   onLeave: ((session: MemberSession, reason: LeaveReason) => unknown) | undefined
   onError: ((error: Error, session?: MemberSession) => unknown) | undefined
@@ -60,7 +61,7 @@ export interface HubContext {
   readonly brokerState: BrokerState
   /** Of members' credentials. */
   readonly expiry: Expiry
-  /** Calls of `onMessage` that have not finished. */
+  /** Calls of `onMessage` and `onDirect` that have not finished. */
   working: number
   /** What members have sent and is being worked on. */
   readonly workload: Workload

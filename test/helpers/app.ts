@@ -7,7 +7,9 @@ import fastifyRooms from '../../lib/index.ts'
 import type { RoomsOptions, ServerFrame } from '../../types/index.ts'
 
 /** Options as loosely typed as a JavaScript user's. */
-export type AnyOptions = Omit<RoomsOptions<any>, 'onMessage'> & { onMessage?: Record<string, (session: any, payload: any, message: any) => unknown> }
+export type AnyOptions = Omit<RoomsOptions<any>, 'onMessage' | 'onDirect'> & { onMessage?: Handlers, onDirect?: Handlers }
+
+type Handlers = Record<string, (session: any, payload: any, details: any) => unknown>
 
 /** A line of the log. */
 export interface LogLine { level: number, msg: string, [member: string]: unknown }

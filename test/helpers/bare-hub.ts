@@ -7,7 +7,7 @@ export const silent: Log = { debug () {}, info () {}, warn () {}, error () {} }
 
 /** The hooks of a hub whose host has given none. */
 export function bareHooks (more: Partial<Hooks> = {}): Hooks {
-  return { authorize: undefined, onMessage: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer', ...more }
+  return { authorize: undefined, onMessage: new Map(), onDirect: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer', ...more }
 }
 
 /** Bounds of a hub that stands without Fastify: it times nobody. */

@@ -3,7 +3,9 @@ import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_SUCH_SESSION, asError, isClientError 
 import type { HubContext } from '../context.ts'
 import type { MemberSession } from '../session.ts'
 import { acknowledge, isValid, jsonOf } from './answers.ts'
-import { ifPermitted } from './permission.ts'
+import { callHandler } from './handlers.ts'
+import { PendingDirect, queueDirect } from './pending-direct.ts'
+import { ifPermitted, proceed } from './permission.ts'
 
 type Direct = ClientFrame & { type: 'direct' }
 
@@ -16,9 +18,14 @@ function named (hub: HubContext, to: string): MemberSession[] {
   return session === undefined ? [] : [session]
 }
 
+/** Who a member's `to` names, for `authorize` and `onDirect`. */
+function addressee (to: string): { user: string } | { session: string } {
+  return to.startsWith(userPrefix) ? { user: to.slice(userPrefix.length) } : { session: to }
+}
+
 /**
- * A private message of a member. Without `authorize` it reaches sessions of the sender's own topic; with it, those of each
- * topic that it permits. What a stranger may not reach is not there for it.
+ * A private message of a member. Without `authorize` it reaches sessions of the sender's own topic; with it, those of each topic that it
+ * permits. A session that the sender may not reach looks like one that does not exist.
  */
 export function sendDirect (hub: HubContext, session: MemberSession, frame: Direct): void | Promise<void> {
   const { definition, topic } = session
@@ -26,49 +33,54 @@ export function sendDirect (hub: HubContext, session: MemberSession, frame: Dire
   if (definition.publish === null) throw new FST_ROOMS_FORBIDDEN('members may not write here')
   if (!isValid(hub, session, definition.publish, data, ref)) return
   const receivers = named(hub, to)
-  if (hub.hooks.authorize === undefined) {
-    deliver(hub, session, frame, receivers.filter(receiver => receiver.topic === topic))
-    return
-  }
-  return deliverPermitted(hub, session, frame, receivers)
+  if (hub.hooks.authorize === undefined) return pass(hub, session, frame, receivers.filter(receiver => receiver.topic === topic))
+  return passPermitted(hub, session, frame, receivers)
 }
 
-async function deliverPermitted (hub: HubContext, session: MemberSession, frame: Direct, receivers: MemberSession[]): Promise<void> {
+async function passPermitted (hub: HubContext, session: MemberSession, frame: Direct, receivers: MemberSession[]): Promise<void> {
   const { topic } = session
   const { to, data } = frame
   const permitted: MemberSession[] = []
+  let isPermitted = false
   let refusal: Error | undefined
-  for (const name of new Set(receivers.map(receiver => receiver.topic))) {
-    const target: DirectTarget = to.startsWith(userPrefix) ? { topic: name, user: to.slice(userPrefix.length) } : { topic: name, session: to }
+  const ask = async (name: string): Promise<void> => {
+    const target: DirectTarget = { topic: name, ...addressee(to) }
     try {
       await ifPermitted(hub, { action: 'direct', topic, session, payload: data, target }, () => {
+        isPermitted = true
         permitted.push(...receivers.filter(receiver => receiver.topic === name))
       })
     } catch (error) {
-      // Where another topic permits it, nobody else would hear of a hook that failed.
+      // If another topic permits it, nothing else reports a hook that failed.
       const failure = asError(error)
       if (!isClientError(failure)) hub.fail(failure, session)
-      // A plain no about another topic says nothing, not even that somebody is there.
+      // A plain no about another topic says nothing, not even that a session is there.
       if (name === topic || !(failure instanceof FST_ROOMS_FORBIDDEN)) refusal ??= failure
     }
   }
-  if (permitted.length === 0 && refusal !== undefined) throw refusal
-  deliver(hub, session, frame, permitted)
+  const topics = new Set(receivers.map(receiver => receiver.topic))
+  for (const name of topics) await ask(name)
+  // onDirect is called without receivers, too, but never without permission.
+  if (!isPermitted && refusal === undefined && !topics.has(topic) && hub.hooks.onDirect.has(session.key)) await ask(topic)
+  if (!isPermitted && refusal !== undefined) throw refusal
+  return pass(hub, session, frame, permitted)
 }
 
-function deliver (hub: HubContext, session: MemberSession, { to, data, ref }: Direct, receivers: MemberSession[]): void {
+/** A private message that is valid and permitted: to `onDirect`, or to its receivers. */
+function pass (hub: HubContext, session: MemberSession, { to, data, ref }: Direct, receivers: MemberSession[]): void | Promise<void> {
   if (session.dismissed) return
   const open = receivers.filter(receiver => receiver.state === 'open')
+  const handler = hub.hooks.onDirect.get(session.key)
+  if (handler !== undefined) {
+    const direct = new PendingDirect(session, data, addressee(to), open)
+    return proceed(callHandler(hub, handler, session, data, direct), answer => {
+      acknowledge(session, ref, undefined, answer === undefined ? { local: direct.local } : answer)
+    })
+  }
   if (open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
   const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return
-  let local = 0
-  for (const receiver of open) {
-    try {
-      receiver.sendPrivate(receiver.privateFrame(json, session.id, session.user))
-      local++
-    } catch {} // it does not read, and has just been closed for that
-  }
+  const local = open.filter(receiver => queueDirect(session, receiver, json)).length
   if (local === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
   acknowledge(session, ref, undefined, { local })
 }

@@ -1,6 +1,6 @@
 import { parse } from 'secure-json-parse'
 import type { ClientFrame, Ref } from '../../../types/index.ts'
-import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_OVERLOADED, FST_ROOMS_RATE_LIMITED, asError, isForPeer } from '../../errors.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_RATE_LIMITED, asError, isForPeer } from '../../errors.ts'
 import { checkFrame, goodFrame } from '../../protocol/parse.ts'
 import type { HubContext } from '../context.ts'
 import { isEndOf } from '../end-cause.ts'
@@ -11,6 +11,7 @@ import { countRefusal, refusalOf } from '../limits/refusals.ts'
 import type { MemberSession } from '../session.ts'
 import { acknowledge, badFrame, closeFor, invalid, isValid, jsonOf, refuse } from './answers.ts'
 import { sendDirect } from './directs.ts'
+import { callHandler } from './handlers.ts'
 import { setInfo } from './infos.ts'
 import { ifPermitted, proceed } from './permission.ts'
 
@@ -160,26 +161,13 @@ function publish (hub: HubContext, session: MemberSession, frame: FrameOf<'messa
   return ifPermitted(hub, { action: 'publish', topic, session, payload: frame.data, key: frame.key }, () => take(hub, session, frame))
 }
 
-/** What a handler returned: where that is a promise it counts until it has settled. */
-function counted (hub: HubContext, result: unknown): unknown {
-  if (typeof (result as PromiseLike<unknown> | undefined)?.then !== 'function') return result
-  hub.working++
-  const done = (): void => { hub.working-- }
-  const pending = Promise.resolve(result)
-  pending.then(done, done)
-  return pending
-}
-
 /** A member's message that is valid and permitted: to the reader, to the host's handler, or to the room. */
 function take (hub: HubContext, session: MemberSession, { data, ref, key }: FrameOf<'message'>): void | Promise<void> {
   if (session.dismissed) return
   if (session.claim !== undefined) return proceed(session.claim.offer(data), () => { acknowledge(session, ref) })
 
   const handler = hub.hooks.onMessage.get(session.key)
-  if (handler !== undefined) {
-    if (hub.working >= hub.settings.limits.work) throw new FST_ROOMS_OVERLOADED('too much is being worked on')
-    return proceed(counted(hub, handler(session, data, { key })), answer => { acknowledge(session, ref, undefined, answer) })
-  }
+  if (handler !== undefined) return proceed(callHandler(hub, handler, session, data, { key }), answer => { acknowledge(session, ref, undefined, answer) })
 
   const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return
