@@ -64,7 +64,8 @@ export const FST_ROOMS_SUBSCRIBER_SLOW = createError<[string, number]>('FST_ROOM
 export const FST_ROOMS_RESPONSE_ENDED = createError('FST_ROOMS_RESPONSE_ENDED', 'the response has ended: use app.rooms.broadcast', 500)
 export const FST_ROOMS_METRICS_REGISTERED = createError<[string]>('FST_ROOMS_METRICS_REGISTERED', 'the registry has a metric "%s" already: give another "prefix", or first take the others out with what roomsMetrics returned', 500)
 export const FST_ROOMS_NO_RESPONSE = createError('FST_ROOMS_NO_RESPONSE', 'request.rooms waits for a response, and this request has none (it was upgraded), or a hook asked that runs before the plugin\'s: use app.rooms.broadcast', 500)
-export const FST_ROOMS_INJECT_REFUSED = createError<[number]>('FST_ROOMS_INJECT_REFUSED', 'the upgrade was refused with status %d', 500)
+export const FST_ROOMS_INJECT_REFUSED = createError<[number, string]>('FST_ROOMS_INJECT_REFUSED', 'the upgrade was refused with status %d%s', 500)
+export const FST_ROOMS_INJECT_TIMEOUT = createError<[string, number, string]>('FST_ROOMS_INJECT_TIMEOUT', 'no%s frame came within %d ms; %s', 500)
 export const FST_ROOMS_INJECT_CLOSED = createError<[number, string]>('FST_ROOMS_INJECT_CLOSED', 'the server closed with %d %s', 500)
 
 /** What is read of an error on its way to a peer, through Fastify, or into a log, besides what can be listed. */

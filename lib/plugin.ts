@@ -125,7 +125,8 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     deflate: deflateOptions((hosted ? app.websocketServer.options : options.websocket.options)?.perMessageDeflate)
   }, app.log)
   let routes: FastifyInstance = app
-  hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, path, injectOptions))
+  const upgrades = hosted ? undefined : new EventEmitter()
+  hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, upgrades, path, injectOptions))
   app.decorate('rooms', hub.rooms)
   decorateRequests(app, hub, registry)
   await hub.start()
@@ -149,8 +150,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     redactLogs(scope)
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('application/json', { parseAs: 'string' }, scope.getDefaultJsonParser('error', 'error'))
-    if (!hosted) {
-      const upgrades = new EventEmitter()
+    if (upgrades !== undefined) {
       await registerWebSocket(scope, options, registry, upgrades)
       scope.addHook('onReady', async () => { guard.routeTo(upgrades) })
     }

@@ -15,7 +15,7 @@ const defaultAskTimeout = 10_000
 const selectors = ['session', 'user', 'topic']
 
 /** @throws FST_ROOMS_INVALID_ARGUMENT */
-function wholeNumber (name: string, value: unknown, fallback: number): number {
+export function wholeNumber (name: string, value: unknown, fallback: number): number {
   if (value === undefined) return fallback
   if (Number.isInteger(value) && value as number >= 1 && value as number < 2 ** 31) return value as number
   throw new FST_ROOMS_INVALID_ARGUMENT(name, 'a whole number from 1')

@@ -1,3 +1,5 @@
+import { EventEmitter } from 'node:events'
+import { PassThrough, Readable } from 'node:stream'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
@@ -279,4 +281,102 @@ t.test('a host hook may listen to the request that inject makes', async t => {
   })
   await app.register(plugin, { prefix: '/rooms' })
   t.match(await (await app.rooms.inject('/rooms/news')).next('hello'), { topic: 'news' })
+})
+
+t.test('issue 8: next() that waits in vain rejects with the frames that came instead', async t => {
+  const app = await createRooms(t)
+  const client = await app.rooms.inject('/rooms/news')
+  const { session } = await client.next('hello')
+  client.send({ type: 'message', ref: 1 })
+  await app.rooms.send(session, 'x'.repeat(1_000))
+  const begun = performance.now()
+  const error = await client.next('message', { timeout: 50 }).then(() => { throw new Error('it came') }, error => error)
+  t.match(error, { code: 'FST_ROOMS_INJECT_TIMEOUT', message: /^no "message" frame came within 50 ms; dropped were \{"type":"ack","ref":1,"ok":false,.*…, \{"type":"direct","data":"x+…$|dropped were .*direct.*ack/ })
+  t.ok(error.message.length < 400, 'cut')
+  t.ok(performance.now() - begun < 4_000, 'the default is longer')
+  await t.rejects(client.next({ timeout: 10 }), { code: 'FST_ROOMS_INJECT_TIMEOUT', message: /^no frame came within 10 ms; dropped were .*"ack"/ }, 'frames that an earlier call has dropped are listed')
+
+  const waiting = client.next('message')
+  await app.rooms.broadcast('news', 'for the reader that still waits')
+  t.match(await waiting, { data: 'for the reader that still waits' }, 'a reader that gave up takes nothing')
+  for (let n = 0; n < 30; n++) await app.rooms.broadcast('news', `message ${n}`)
+  const many = await client.next('bye', { timeout: 50 }).catch(error => error)
+  t.equal(many.message.match(/"message"/g).length, 10, 'the last ten')
+  t.match(many.message, /message 29/)
+})
+
+t.test('next() says that no frame came, in raw mode, too, and refuses a timeout that is not one', async t => {
+  const app = await createRooms(t)
+  const raw = await app.rooms.inject('/rooms/news', { mode: 'rooms.raw' })
+  await t.rejects(raw.next({ timeout: 10 }), { code: 'FST_ROOMS_INJECT_TIMEOUT', message: /^no frame came within 10 ms; none was dropped$/ })
+  for (const timeout of [0, 1.5, Infinity, '10'] as number[]) {
+    await t.rejects(raw.next({ timeout }), { code: 'FST_ROOMS_INVALID_ARGUMENT' })
+    await t.rejects(raw.next('message', { timeout }), { code: 'FST_ROOMS_INVALID_ARGUMENT' })
+  }
+})
+
+t.test('issue 8: a refused upgrade carries the status and the body of the answer', async t => {
+  for (const hosted of [false, true]) {
+    const app = createApp(t)
+    if (hosted) await app.register(fastifyWebsocket)
+    app.addHook('onRequest', async (request, reply) => {
+      if (request.headers['x-answer'] === 'stream') return reply.code(418).type('text/plain').send(Readable.from([Buffer.from('short and '), Buffer.from('stout')]))
+      if (request.headers['x-answer'] === 'empty') return reply.code(401).send()
+      if (request.headers['x-answer'] === 'broken') return reply.code(500).type('application/json').send('{"no')
+    })
+    await app.register(plugin, { prefix: '/rooms', topics: { news: {}, closed: {} }, authorize: (context: any) => context.topic !== 'closed' })
+    const refusal = async (path: string, answer = ''): Promise<any> => app.rooms.inject(path, { headers: { 'x-answer': answer } }).then(() => { throw new Error('not refused') }, error => error)
+    t.match(await refusal('/rooms/closed'), {
+      code: 'FST_ROOMS_INJECT_REFUSED',
+      statusCode: 403,
+      body: { statusCode: 403, code: 'FST_ROOMS_FORBIDDEN', error: 'Forbidden', message: 'not allowed: join' },
+      message: 'the upgrade was refused with status 403 (FST_ROOMS_FORBIDDEN)'
+    })
+    t.match(await refusal('/rooms/news?presence=7'), { statusCode: 400, body: { code: 'FST_ERR_VALIDATION' } })
+    t.match(await refusal('/nowhere'), { statusCode: 404, body: { error: 'Not Found' }, message: /status 404$/ })
+    t.match(await refusal('/rooms/%zz'), { statusCode: 400, body: { code: 'FST_ERR_BAD_URL' } })
+    t.match(await refusal('/rooms/news', 'stream'), { statusCode: 418, body: 'short and stout' })
+    t.match(await refusal('/rooms/news', 'empty'), { statusCode: 401, body: '' })
+    t.match(await refusal('/rooms/news', 'broken'), { statusCode: 500, body: '{"no' })
+    const client = await app.rooms.inject('/rooms/news')
+    t.match(await client.next(), { type: 'hello' })
+    await app.rooms.drain()
+    t.match(await refusal('/rooms/news'), { statusCode: 503, body: { statusCode: 503, code: 'FST_ROOMS_DRAINING', error: 'Service Unavailable' } })
+  }
+})
+
+t.test('next() waits five seconds by default, and so does inject for the end of a refusal', async t => {
+  const app = createApp(t)
+  const body = new PassThrough()
+  app.addHook('onRequest', async (request, reply) => {
+    if (request.headers['x-endless'] !== undefined) return reply.code(418).type('text/plain').send(body)
+  })
+  await app.register(plugin, { prefix: '/rooms' })
+  const client = await app.rooms.inject('/rooms/news')
+  await client.next('hello')
+  body.write('begun')
+  await Promise.all([
+    t.rejects(client.next('message'), { code: 'FST_ROOMS_INJECT_TIMEOUT', message: /within 5000 ms/ }),
+    t.rejects(app.rooms.inject('/rooms/news', { headers: { 'x-endless': '1' } }), { code: 'FST_ROOMS_INJECT_REFUSED', statusCode: 418, body: 'begun' })
+  ])
+  body.end()
+})
+
+t.test('a refusal that ends later is read to its end', async t => {
+  const app = createApp(t)
+  const body = new PassThrough()
+  app.addHook('onRequest', async (_request, reply) => reply.code(418).type('application/json').send(body))
+  await app.register(plugin, { prefix: '/rooms' })
+  body.write('{"tea":')
+  const refused = app.rooms.inject('/rooms/news').catch(error => error)
+  setTimeout(() => { body.end('"pot"}') }, 50)
+  t.match(await refused, { statusCode: 418, body: { tea: 'pot' } })
+})
+
+t.test('a refusal by an @fastify/websocket that listens to a server of its own has a status alone', async t => {
+  const app = createApp(t)
+  await app.register(fastifyWebsocket, { options: { server: new EventEmitter() as never } })
+  await app.register(plugin, { prefix: '/rooms', topics: { news: {} } })
+  t.match(await app.rooms.inject('/rooms/weather').catch(error => error), { code: 'FST_ROOMS_INJECT_REFUSED', statusCode: 404, body: undefined })
+  t.match(await (await app.rooms.inject('/rooms/news')).next(), { type: 'hello' })
 })

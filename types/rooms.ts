@@ -1,6 +1,6 @@
 import type { BrokerState } from './broker.ts'
-import type { Member, Mode, ServerFrame } from './protocol.ts'
-import type { Info, Message, Payload, TopicName, Topics } from './topics.ts'
+import type { DirectFrame, Member, MessageFrame, Mode, PresenceFrame, ServerFrame } from './protocol.ts'
+import type { Info, Message, Payload, Publish, TopicName, Topics } from './topics.ts'
 
 export interface BroadcastOptions {
   /** The id of one session that is not to receive it. Live delivery only, no access control. */
@@ -58,13 +58,37 @@ export interface InjectOptions {
   mode?: Mode
 }
 
-/** A connected client without a port, for tests. */
-export interface InjectedClient {
+export interface NextOptions {
+  /** Milliseconds to wait for the frame. Default 5,000. */
+  timeout?: number
+}
+
+type LastSegment<P extends string> = P extends `${infer Q}?${string}` ? LastSegment<Q> : P extends `${string}/${infer R}` ? LastSegment<R> : P
+
+/** The topic that a URL names in its last segment, whatever stands before it; `never` if that is not known to be a topic. */
+export type TopicOfPath<P extends string, T = Topics> = LastSegment<P> extends infer N extends TopicName<T> ? N : never
+
+/** The frames whose content depends on their topic. Private messages come from the host (`message`) or from a member (`publish`). */
+interface TopicFrames<N extends string, T> {
+  message: MessageFrame<[N] extends [never] ? unknown : Message<N, T>>
+  direct: DirectFrame<[N] extends [never] ? unknown : Message<N, T> | Publish<N, T>>
+  presence: PresenceFrame<[N] extends [never] ? unknown : Info<N, T>>
+}
+
+/** A frame by its type, as members of topic `N` receive it. */
+export type FrameOf<K extends ServerFrame['type'], N extends string = never, T = Topics> = K extends keyof TopicFrames<N, T> ? TopicFrames<N, T>[K] : Extract<ServerFrame, { type: K }>
+
+/** A connected client without a port, for tests. `N`: the topic that it is in, if that is known to the compiler. */
+export interface InjectedClient<N extends string = never, T = Topics> {
   readonly mode: Mode
-  /** The next frame (an object in `rooms.v1`, the text in `rooms.raw`); rejects with `FST_ROOMS_INJECT_CLOSED` once the server has closed and all frames are read. */
-  next (): Promise<ServerFrame | string>
+  /**
+   * The next frame (an object in `rooms.v1`, the text in `rooms.raw`).
+   * @throws `FST_ROOMS_INJECT_CLOSED` once the server has closed and all frames are read; `FST_ROOMS_INJECT_TIMEOUT` if none comes within
+   * `timeout`: its message lists the last frames that were dropped.
+   */
+  next (options?: NextOptions): Promise<ServerFrame | string>
   /** The next frame of one type; other frames before it are dropped. */
-  next<K extends ServerFrame['type']> (type: K): Promise<Extract<ServerFrame, { type: K }>>
+  next<K extends ServerFrame['type']> (type: K, options?: NextOptions): Promise<FrameOf<K, N, T>>
   /** Sends a frame: an object is serialised, a string goes as it is. */
   send (frame: unknown): void
   /** Closes and waits until the server has let go. */
@@ -265,9 +289,9 @@ export interface Rooms<T = Topics> {
   /**
    * A client without a port, for tests.
    * @param path - the URL as a client would ask for it, prefix included.
-   * @throws `FST_ROOMS_INJECT_REFUSED` with the HTTP status where the upgrade was refused.
+   * @throws `FST_ROOMS_INJECT_REFUSED` if the upgrade was refused: `statusCode` and `body` are those of the answer.
    */
-  inject (path: string, options?: InjectOptions): Promise<InjectedClient>
+  inject<P extends string> (path: P, options?: InjectOptions): Promise<InjectedClient<TopicOfPath<P, T>, T>>
 }
 
 /** `request.rooms` */

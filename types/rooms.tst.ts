@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { defineTopics, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame } from 'fastify-rooms'
+import { defineTopics, type AckFrame, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame } from 'fastify-rooms'
 import { describe, expect, test } from 'tstyche'
 
 export const topics = defineTopics({
@@ -159,12 +159,42 @@ describe('subscribe', () => {
 
 describe('a client without a port', () => {
   test('gives the next frame, or the next of one type', () => {
-    expect(rooms.inject('/news', { mode: 'rooms.raw', since: '0', headers: { a: 'b' } })).type.toBe<Promise<InjectedClient>>()
+    expect(rooms.inject(text, { mode: 'rooms.raw', since: '0', headers: { a: 'b' } })).type.toBe<Promise<InjectedClient<never, typeof topics>>>()
     expect(rooms.inject).type.not.toBeCallableWith('/news', { mode: 'rooms.v2' })
     const client = {} as InjectedClient
     expect(client.next()).type.toBe<Promise<string | ServerFrame>>()
     expect(client.next('message')).type.toBe<Promise<{ type: 'message', id?: string, data: unknown, from?: string, user?: string, key?: string }>>()
     expect(client.next).type.not.toBeCallableWith('massage')
+    expect(client.next({ timeout: 10 })).type.toBe<Promise<string | ServerFrame>>()
+    expect(client.next('ack', { timeout: 10 })).type.toBe<Promise<AckFrame>>()
+    expect(client.next).type.not.toBeCallableWith({ timeout: '10' })
+    expect(client.next).type.not.toBeCallableWith('ack', 10)
     expect(client.closed).type.toBe<Promise<{ code: number, reason: string }>>()
+  })
+
+  test('is typed by the topic that its path names', async () => {
+    const chat = await rooms.inject('/api/rooms/chat:1?since=0')
+    expect((await chat.next('message')).data).type.toBe<{ text: string }>()
+    expect((await chat.next('direct')).data).type.toBe<{ text: string }>()
+    expect((await chat.next('presence', { timeout: 1 })).state).type.toBe<Member<{ name: string }>[] | undefined>()
+    expect(await chat.next('ack')).type.toBe<AckFrame>()
+    expect((await (await rooms.inject('/news')).next('message')).data).type.toBe<{ headline: string }>()
+    expect((await (await rooms.inject('/rooms/chat:admin')).next('message')).data).type.toBe<{ text: string, level: number }>()
+    expect((await (await rooms.inject(`/rooms/chat:${text}` as const)).next('message')).data).type.toBe<{ text: string }>()
+    expect((await (await rooms.inject('/rooms/any')).next('message')).data).type.toBe<unknown>()
+  })
+
+  test('is not typed if its path names no topic that is known', async () => {
+    for (const client of [await rooms.inject('/rooms/weather'), await rooms.inject('/news/'), await rooms.inject(text), {} as InjectedClient]) {
+      expect((await client.next('message')).data).type.toBe<unknown>()
+      expect((await client.next('direct')).data).type.toBe<unknown>()
+      expect((await client.next('presence')).state).type.toBe<Member<unknown>[] | undefined>()
+    }
+    expect((await (await ({} as Rooms).inject('/rooms/news')).next('message')).data).type.toBe<unknown>()
+  })
+
+  test('gets private messages of members, which are what members may send', async () => {
+    const drafts = {} as Rooms<{ drafts: { message: { static: { id: number }, params: [] }, publish: { static: { text: string }, params: [] } } }>
+    expect((await (await drafts.inject('/drafts')).next('direct')).data).type.toBe<{ id: number } | { text: string }>()
   })
 })
