@@ -111,8 +111,12 @@ export const optionsSchema = Type.Object({
   drain: group({
     timeout: milliseconds(0, 5_000, 'milliseconds for the goodbye, a whole number from 0'),
     batch: count(500, 'members let go at a time, a whole number from 1'),
-    interval: milliseconds(0, 50, 'milliseconds from one batch to the next, a whole number from 0')
-  }, 'an object with "timeout", "batch" and "interval"'),
+    interval: milliseconds(0, 50, 'milliseconds from one batch to the next, a whole number from 0'),
+    retry: group({
+      min: milliseconds(0, 100, 'milliseconds before a member that was let go may come back, a whole number from 0'),
+      max: milliseconds(0, 15_000, 'milliseconds within which a member that was let go comes back, a whole number from 0')
+    }, 'an object with "min" and "max"')
+  }, 'an object with "timeout", "batch", "interval" and "retry"'),
   broker: Type.Optional(instanceOf('a broker, such as memoryBroker()', ['start', 'attach', 'detach', 'publish', 'control', 'close'])),
   websocket: group({
     options: Type.Optional(instanceOf('an object of ws server options'))

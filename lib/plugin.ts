@@ -40,6 +40,9 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
   const { pluginTimeout = 10_000 } = app.initialConfig as { pluginTimeout?: number }
   if (pluginTimeout > 0 && options.drain.timeout >= pluginTimeout) throw new FST_ROOMS_DRAIN_TOO_LONG(options.drain.timeout, pluginTimeout)
 
+  const { min, max } = options.drain.retry
+  if (min > max) throw new FST_ROOMS_INVALID_OPTION('drain.retry', 'a "min" that is not above "max"', `min ${min} and max ${max}`)
+
   checkOrigins(options.origin)
   for (const option of ['onMessage', 'onDirect'] as const) {
     for (const key of Object.keys(options[option] ?? {})) {

@@ -196,7 +196,7 @@ t.test('app.close says goodbye to everybody, delivers what was accepted, and doe
   t.ok(took >= 250, 'it waited for the answers')
   t.ok(took < 8_000, `and not for ever: ${took} ms`)
   t.same(await ann.closed, { code: 1001, reason: 'going_away' })
-  t.match(ann.received.slice(-2).map(text => JSON.parse(text)), [{ type: 'message', data: 'last' }, { type: 'bye', code: 1001, reason: 'going_away', retry: { min: Number, max: 15_000 }, id }])
+  t.match(ann.received.slice(-2).map(text => JSON.parse(text)), [{ type: 'message', data: 'last' }, { type: 'bye', code: 1001, reason: 'going_away', retry: { min: Number, max: 1_000 }, id }])
   t.same(await raw.closed, { code: 1001, reason: 'going_away' })
   t.same(raw.received, ['last'])
   await until(() => mute.socket.closed)
@@ -278,7 +278,7 @@ t.test('a join that is accepted while the app waits for messages is refused with
   for (const door of doors) door()
   for (const client of late) {
     t.same(await client.closed, { code: 1001, reason: 'going_away' })
-    t.match(client.received.map(text => JSON.parse(text)), [{ type: 'bye', code: 1001, retry: { max: 15_000 } }])
+    t.match(client.received.map(text => JSON.parse(text)), [{ type: 'bye', code: 1001, retry: { max: 1_000 } }])
   }
   t.equal(await rooms.count('chat'), 1)
   t.match(left.map(([, { code }]) => code), [1001, 1001], 'onJoin has accepted them')

@@ -44,8 +44,27 @@ t.test('members go in batches, each with a range of its own to come back in; who
     t.equal(bye.id, frames(client, 'message').at(-1).id)
     return bye
   })
-  for (const { code, retry: { min, max } } of byes) t.ok(code === 1001 && Number.isInteger(min) && min >= 500 && min <= 5_000 && max === 15_000, `${min} to ${max}`)
+  for (const { code, retry: { min, max } } of byes) t.ok(code === 1001 && Number.isInteger(min) && min >= 100 && min <= 400 && max === 1_000, `${min} to ${max}`)
   t.ok(new Set(byes.map(({ retry }) => retry.min)).size > 20, 'they are not one herd')
+})
+
+t.test('issue 8: drain.retry bounds when members come back', async t => {
+  const { rooms, url } = await serve(t, { drain: { retry: { min: 2_000, max: 2_500 } } })
+  const clients = await crowd(t, url, 3)
+  await rooms.drain()
+  for (const client of clients) {
+    await client.closed
+    const [{ retry: { min, max } }] = frames(client, 'bye')
+    t.ok(min >= 2_000 && min < 2_200, String(min))
+    t.equal(max, 2_500)
+  }
+})
+
+t.test('a drain.retry whose min is above its max is refused', async t => {
+  for (const [retry, got] of [[{ min: 2_000, max: 1_000 }, 'min 2000 and max 1000'], [{ max: 50 }, 'min 100 and max 50'], [{ min: 20_000 }, 'min 20000 and max 15000']] as const) {
+    await t.rejects(createRooms(t, { drain: { retry } }), { code: 'FST_ROOMS_INVALID_OPTION', message: `option "drain.retry" takes a "min" that is not above "max"; got ${got}` })
+  }
+  await createRooms(t, { drain: { retry: { min: 0, max: 0 } } })
 })
 
 t.test('a close of the host with 1001 is no drain, and says the same range to everybody', async t => {
@@ -129,7 +148,7 @@ t.test('members of many rooms, those still joining and raw ones included, go in 
     t.match(client.received.slice(-2).map(text => JSON.parse(text)), [{ type: 'message' }, { type: 'bye' }])
   }
   t.match(await joining.closed, { code: 1001 })
-  t.match(frames(joining, 'bye'), [{ code: 1001, retry: { max: 15_000 } }])
+  t.match(frames(joining, 'bye'), [{ code: 1001, retry: { min: Number, max: 1_000 } }])
   t.match(rooms.stats(), { connections: 0, topics: 0 })
 })
 

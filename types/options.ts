@@ -171,6 +171,11 @@ export type RoomsOptions<T = Topics> = {
     batch?: number
     /** Milliseconds from one batch to the next. Default 50. */
     interval?: number
+    /**
+     * Bounds of `bye.retry`, the time in which members that are let go come back, in milliseconds. Within them it grows by 1.5 for each member,
+     * from 900. Default `{ min: 100, max: 15_000 }`.
+     */
+    retry?: { min?: number, max?: number }
   }
   /** What carries publications. Default `memoryBroker()`. */
   broker?: Broker

@@ -67,6 +67,8 @@ export interface HubContext {
   readonly workload: Workload
   /** While draining nothing new is taken from members. */
   readonly state: 'open' | 'draining' | 'closed'
+  /** Connections that there were when the drain began; 0 before. */
+  readonly leaving: number
   /** Sessions by id, those still joining included. */
   readonly sessions: ReadonlyMap<string, MemberSession>
   /** Sessions by user. */

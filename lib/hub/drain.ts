@@ -16,10 +16,12 @@ export interface DrainSettings {
   readonly batch: number
   /** Milliseconds from one batch to the next. */
   readonly interval: number
+  /** Bounds of the range in which members come back, in milliseconds. */
+  readonly retry: { readonly min: number, readonly max: number }
 }
 
 /** How many of those that are left to let go now, to be done in so many milliseconds: a batch, or more where that is no time for it. */
-export function shareOf (left: number, milliseconds: number, { batch, interval }: DrainSettings): number {
+export function shareOf (left: number, milliseconds: number, { batch, interval }: Pick<DrainSettings, 'batch' | 'interval'>): number {
   const batches = 1 + Math.floor(Math.max(0, milliseconds) / Math.max(1, interval))
   return Math.max(batch, Math.ceil(left / batches))
 }

@@ -73,6 +73,7 @@ export class Hub implements HubContext {
   rooms!: Rooms<any>
   state: 'open' | 'draining' | 'closed' = 'open'
   brokerState: BrokerState = 'down'
+  leaving = 0
   working = 0
   readonly workload = new Workload()
   readonly expiry: Expiry
@@ -330,6 +331,7 @@ export class Hub implements HubContext {
     const begins = this.state === 'open'
     if (begins) {
       this.state = 'draining'
+      this.leaving = this.links.size
       events.drained(this.rooms, 'begin', this.links.size)
     }
     this.#presence.stop()

@@ -6,7 +6,7 @@ import { LiveSocket, bareHooks, bareSettings, silent } from '../helpers/bare-hub
 import { fakeDefinition } from '../helpers/fakes.ts'
 
 async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
-  const hub = new Hub(memoryBroker(), bareHooks(hooks), bareSettings({ limits: { pending: 4 }, drain: { timeout: 0, batch: 500, interval: 50 } }), silent)
+  const hub = new Hub(memoryBroker(), bareHooks(hooks), bareSettings({ limits: { pending: 4 }, drain: { timeout: 0, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } } }), silent)
   await hub.start()
   t.teardown(() => hub.close())
   const arrive = (more: Partial<Arrival> = {}): LiveSocket => {

@@ -6,7 +6,7 @@ import type { MemberSession } from '../../lib/hub/session.ts'
 import { until } from '../helpers/app.ts'
 import { Workload } from '../../lib/hub/inbound/workload.ts'
 
-const defaults = { timeout: 60_000, batch: 500, interval: 50 }
+const defaults = { timeout: 60_000, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } }
 
 /** Sessions as far as a drain looks at them. A batch that is released is closed; `gone` takes their connections away. */
 function create (count: number, given: Partial<DrainSettings> = {}) {
