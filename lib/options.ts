@@ -8,12 +8,15 @@ import { maxTopicLength } from './protocol/topic-name.ts'
 import type { SlowRule } from './topics.ts'
 
 const functionOf = (description: string): TSchema => Type.Unsafe<(...args: never[]) => unknown>({ [Kind]: 'RoomsFunction', description })
+// A validator object that is a function (an ArkType) passes here, so that topics can say what to give instead.
+const schemaOf = (description: string): TSchema => Type.Unsafe<object>({ [Kind]: 'RoomsSchema', description })
 const instanceOf = (description: string, functions: string[] = []): TSchema => Type.Unsafe<object>({ [Kind]: 'RoomsObject', description, functions })
 
 // Runtime values that JSON Schema has no word for. The registry is TypeBox's own and keyed by name: setting it twice is harmless.
 TypeRegistry.Set('RoomsFunction', (_schema, value) => typeof value === 'function')
 TypeRegistry.Set('RoomsObject', (schema: { functions: string[] }, value) => typeof value === 'object' && value !== null && !Array.isArray(value) &&
   schema.functions.every(name => typeof (value as Record<string, unknown>)[name] === 'function'))
+TypeRegistry.Set('RoomsSchema', (_schema, value) => (typeof value === 'object' && value !== null && !Array.isArray(value)) || (typeof value === 'function' && '~standard' in value))
 TypeRegistry.Set('RoomsRegExp', (_schema, value) => value instanceof RegExp)
 
 const group = <P extends TProperties>(properties: P, description: string) => Type.Object(properties, { additionalProperties: false, default: {}, description })
@@ -24,9 +27,9 @@ const policies = [Type.Literal('close'), Type.Literal('latest'), Type.Literal('d
 const slowBytes = 'bytes waiting for one member, a whole number from 1'
 
 const topicSchema = Type.Object({
-  message: Type.Optional(instanceOf('a JSON Schema object')),
-  publish: Type.Optional(Type.Union([Type.Literal(true), instanceOf('a schema')], { description: 'true or a JSON Schema object' })),
-  presence: Type.Optional(Type.Union([Type.Literal(true), instanceOf('a schema')], { description: 'true or a JSON Schema object' })),
+  message: Type.Optional(schemaOf('a JSON Schema object')),
+  publish: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema')], { description: 'true or a JSON Schema object' })),
+  presence: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema')], { description: 'true or a JSON Schema object' })),
   post: Type.Optional(Type.Union([Type.Literal(true), Type.String({ pattern: '^(?:/|(?:/[A-Za-z0-9_.~-]+)+)$' })], { description: 'true or a path of literal segments, beginning with "/"' })),
   limits: Type.Optional(Type.Object({
     members: Type.Optional(Type.Integer({ minimum: 1, description: 'a whole number from 1' })),

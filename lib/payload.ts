@@ -1,9 +1,12 @@
 import AjvCompiler from '@fastify/ajv-compiler'
 import { closeSchema } from './close-schema.ts'
 import { FST_ROOMS_INVALID_PAYLOAD } from './errors.ts'
+import { isOfNewerDraft } from './schema/fault.ts'
+import { tellKindsApart } from './schema/kinds.ts'
+import type { Schema } from './schema/walk.ts'
 import { compileSerialiser, type Serialise } from './serialiser.ts'
 
-interface SchemaError { instancePath: string, message?: string, params: Record<string, unknown> }
+interface SchemaError { instancePath: string, keyword?: string, message?: string, params: Record<string, unknown> }
 
 /** A compiled schema as Ajv and Fastify know it. */
 export interface Validate {
@@ -34,7 +37,7 @@ export class PayloadType {
     const forRoute: Validate = payload => {
       try {
         const taken = isTaken(validate, payload)
-        forRoute.errors = validate.errors
+        forRoute.errors = taken ? null : reported(validate)
         return taken
       } catch (error) {
         return { error } // what a validator throws would be a 500
@@ -47,7 +50,7 @@ export class PayloadType {
   check (payload: unknown): void {
     const validate = this.#validate
     if (validate === null || isTaken(validate, payload)) return
-    const details = (validate.errors ?? []).map(error => ({ path: error.instancePath, message: explain(error) }))
+    const details = reported(validate).map(({ instancePath, message }) => ({ path: instancePath, message }))
     const [first] = details
     throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD(first === undefined ? 'refused by its schema' : `${first.path} ${first.message}`.trim()), { details })
   }
@@ -98,9 +101,30 @@ function isTaken (validate: Validate, payload: unknown): boolean {
 /** The payload of a topic without a schema. */
 export const anyPayload: PayloadType = new PayloadType(null, null)
 
+/** Faults of one payload that are told; a host whose Ajv collects all of them (`allErrors`) could be made to send one per byte. */
+const maxDetails = 20
+
+/** Characters of a list of allowed values. */
+const maxListed = 256
+
+function listed (values: unknown[]): string {
+  const text = values.map(value => JSON.stringify(value)).join(', ')
+  return text.length > maxListed ? `${text.slice(0, maxListed)}…` : text
+}
+
 function explain ({ message = 'is invalid', params }: SchemaError): string {
-  const { additionalProperty } = params
-  return typeof additionalProperty === 'string' ? `${message} (${JSON.stringify(additionalProperty.slice(0, 64))})` : message
+  const { additionalProperty, allowedValues, allowedValue } = params
+  if (typeof additionalProperty === 'string') return `${message} (${JSON.stringify(additionalProperty.slice(0, 64))})`
+  if (Array.isArray(allowedValues)) return `${message} (${listed(allowedValues)})`
+  return allowedValue === undefined ? message : `${message} (${listed([allowedValue])})`
+}
+
+/** Why a validator has refused: its errors, with messages that name the member or the values in question. */
+function reported ({ errors }: Validate): (SchemaError & { message: string })[] {
+  const all = errors ?? []
+  // That a condition failed says nothing beside what failed in it.
+  const telling = all.filter(({ keyword }) => keyword !== 'if')
+  return (telling.length === 0 ? all : telling).slice(0, maxDetails).map(error => ({ ...error, message: explain(error) }))
 }
 
 /** Whether JSON writes a value just as it stands: plain objects and arrays all the way down. */
@@ -123,17 +147,17 @@ export function toJson (payload: unknown): string {
   return json
 }
 
-/** Why something is no JSON Schema; `null` where it may be one. */
-export function schemaFault (schema: object): string | null {
-  if ('$async' in schema) return 'it is asynchronous ($async), and messages are checked in order'
-  // What z.toJSONSchema returns carries '~standard', too.
-  if ('$schema' in schema || (!('~standard' in schema) && typeof (schema as { parse?: unknown }).parse !== 'function')) return null
-  return 'it is a validator object (Zod or another Standard Schema); give its JSON Schema, with Zod 4 z.toJSONSchema(schema, { target: "draft-7" })'
+/** What the host gave as `Fastify({ ajv })`, as @fastify/ajv-compiler takes it. */
+export interface HostAjv {
+  readonly customOptions?: Record<string, unknown>
+  readonly plugins?: readonly unknown[]
+  readonly onCreate?: (ajv: never) => unknown
 }
 
 /**
  * Nothing is changed on the way in: no coercion, no defaults, no members removed. Of Ajv's strict mode the checks that find
- * mistakes stay on (unknown keywords and formats, NaN); those that refuse sound schemas for their form are off.
+ * mistakes stay on (unknown keywords and formats, NaN); those that refuse sound schemas for their form are off. These win over
+ * what the host says for its routes.
  */
 const ajvOptions = {
   coerceTypes: false,
@@ -142,22 +166,55 @@ const ajvOptions = {
   // A recursive schema refers to itself by its $id.
   addUsedSchema: true,
   strict: true,
+  strictSchema: true,
+  strictNumbers: true,
   strictTypes: false,
   strictTuples: false,
-  strictRequired: false
+  strictRequired: false,
+  validateFormats: true,
+  discriminator: true
 } as const
 
-/** Compiles schemas as they are. @param shared - the host's shared schemas (`app.getSchemas()`), for `$ref`. */
-export function schemaCompiler (shared: Record<string, unknown>): (schema: object) => Validate {
-  const compile = AjvCompiler()(shared as Record<string, object>, { customOptions: { ...ajvOptions } }) as unknown as (route: { schema: object }) => Validate
+interface AjvInstance {
+  opts: Record<string, unknown>
+  RULES: { all: Record<string, boolean | { definition: { modifying?: boolean } } | undefined> }
+  removeKeyword (keyword: string): unknown
+}
+
+/** After the host's plugins and `onCreate` have run: our settings again, and no keyword that says that it changes what it checks. */
+function secure (ajv: AjvInstance): void {
+  // The keywords beside a `$ref` are what closes it. Ajv warns of the option, whatever its value, if it is given one at the start.
+  Object.assign(ajv.opts, ajvOptions, { ignoreKeywordsWithRef: false })
+  for (const [keyword, rule] of Object.entries(ajv.RULES.all)) {
+    if (typeof rule === 'object' && rule.definition.modifying === true) ajv.removeKeyword(keyword)
+  }
+}
+
+/** Compiles schemas as they are. @param shared - the host's shared schemas (`app.getSchemas()`), for `$ref`. @param host - its formats, keywords and plugins */
+export function schemaCompiler (shared: Record<string, unknown>, { customOptions, plugins = [], onCreate }: HostAjv = {}): (schema: object) => Validate {
+  const options = {
+    customOptions: { ...customOptions, ...ajvOptions },
+    plugins,
+    onCreate (ajv: AjvInstance) {
+      onCreate?.(ajv as never)
+      secure(ajv)
+    }
+  }
+  const compile = AjvCompiler()(shared as Record<string, object>, options as never) as unknown as (route: { schema: object }) => Validate
   return schema => compile({ schema })
+}
+
+/** As compiled: kinds told apart, and a newer draft by the name of the one that is compiled. */
+function prepare (schema: Schema, shared: Record<string, unknown>): Schema {
+  const { $schema, ...rest } = tellKindsApart(schema, shared)
+  return $schema === undefined || isOfNewerDraft({ $schema }) ? rest : { $schema, ...rest }
 }
 
 /** Compiles what topics carry: closed, see closeSchema. */
 export function payloadCompiler (compile: (schema: object) => Validate, shared: Record<string, unknown>): CompilePayload {
   const named = new Map<string, object>()
   return (schema) => {
-    const closed = { ...closeSchema(schema) as { $id?: string } }
+    const closed = { ...closeSchema(schema, shared) as Schema & { $id?: string } }
     // The compiler answers with what it first saw under an id: a shared schema is not closed, and another's is not this one.
     const { $id } = closed
     if ($id !== undefined && ($id in shared || (named.get($id) ?? schema) !== schema)) {
@@ -165,6 +222,6 @@ export function payloadCompiler (compile: (schema: object) => Validate, shared: 
       if (JSON.stringify(closed).includes(`"$ref":${JSON.stringify($id)}`)) throw new Error(`it refers to itself as "${$id}", and so is another schema called`)
       delete closed.$id
     } else if ($id !== undefined) named.set($id, schema)
-    return new PayloadType(closed, compile(closed))
+    return new PayloadType(closed, compile(prepare(closed, shared)))
   }
 }

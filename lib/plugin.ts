@@ -14,6 +14,7 @@ import { HubRooms } from './rooms.ts'
 import { compilersFor, list } from './routes/add-route.ts'
 import { otherServersOf } from './routes/bindings.ts'
 import { broadcastRoute } from './routes/broadcast.ts'
+import { hostAjv } from './routes/host-ajv.ts'
 import { injectClient } from './routes/inject.ts'
 import { checkOrigins } from './routes/origin.ts'
 import { redactLogs } from './routes/redact.ts'
@@ -113,7 +114,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   if (hosted && options.websocket.options !== undefined) throw new FST_ROOMS_WEBSOCKET_REGISTERED()
 
   const shared = app.getSchemas()
-  const compile = schemaCompiler(shared)
+  const compile = schemaCompiler(shared, hostAjv(app))
   const registry = new TopicRegistry(options.topics, payloadCompiler(compile, shared), options)
   checkTogether(app, options, registry)
 

@@ -1,7 +1,8 @@
 import type { SlowPolicy, TopicMap, TopicOptions, TopicsAsData } from '../types/index.ts'
 import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_NO_SUCH_TOPIC, asError } from './errors.ts'
-import { anyPayload, schemaFault, type CompilePayload, type PayloadType } from './payload.ts'
+import { anyPayload, type CompilePayload, type PayloadType } from './payload.ts'
 import { isTopicName, maxTopicLength } from './protocol/topic-name.ts'
+import { explainFault, schemaFault } from './schema/fault.ts'
 
 /** Declares topics. Returns its argument: what it does is to keep the names and schemas as literal types. */
 export function defineTopics<const T extends TopicMap> (topics: T & TopicsAsData<T>): T {
@@ -63,7 +64,7 @@ function define (key: string, options: TopicOptions, compile: CompilePayload, de
     try {
       return compile(schema)
     } catch (error) {
-      throw new FST_ROOMS_INVALID_SCHEMA(key, option, asError(error).message)
+      throw new FST_ROOMS_INVALID_SCHEMA(key, option, explainFault(schema, asError(error).message))
     }
   }
   const message = compiled('message')

@@ -3,7 +3,8 @@ import t from 'tap'
 import * as zod from 'zod'
 import { errorCodes } from '../lib/index.ts'
 import { asError, isClientError, wireError } from '../lib/errors.ts'
-import { PayloadType, anyPayload, payloadCompiler, schemaCompiler, schemaFault, toJson } from '../lib/payload.ts'
+import { PayloadType, anyPayload, payloadCompiler, schemaCompiler, toJson } from '../lib/payload.ts'
+import { schemaFault } from '../lib/schema/fault.ts'
 
 function compilerWith (shared: Record<string, object> = {}) {
   return payloadCompiler(schemaCompiler(shared), shared)

@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
-import { defineTopics, type Info, type Message, type NameOf, type Payload, type Publish, type TopicKey, type TopicName } from 'fastify-rooms'
+import { defineTopics, type Info, type Message, type NameOf, type Payload, type Publish, type Rooms, type RoomsOptions, type Session, type TopicKey, type TopicName } from 'fastify-rooms'
 import { describe, expect, test } from 'tstyche'
+import * as z from 'zod'
 
 const Chat = Type.Object({ text: Type.String(), user: Type.String() })
 const Draft = Type.Object({ text: Type.String() })
@@ -126,5 +127,53 @@ describe('what a topic carries', () => {
     expect<Publish<'news'>>().type.toBe<unknown>()
     expect<Info<'news'>>().type.toBe<unknown>()
     expect<Payload<'news'>>().type.toBe<unknown>()
+  })
+})
+
+describe('kinds of message', () => {
+  const kinds = defineTopics({
+    chat: {
+      message: Type.Union([
+        Type.Object({ kind: Type.Literal('text'), text: Type.String() }),
+        Type.Object({ kind: Type.Literal('typing'), on: Type.Boolean() })
+      ]),
+      publish: true
+    }
+  })
+  type K = typeof kinds
+  type Kind = { kind: 'text', text: string } | { kind: 'typing', on: boolean }
+
+  test('are narrowed by their literal in onMessage', () => {
+    expect(kinds.chat.publish).type.toBe<true>()
+    const onMessage: NonNullable<RoomsOptions<K>['onMessage']> = {
+      chat: (session, payload) => {
+        expect(payload).type.toBe<Kind>()
+        if (payload.kind === 'text') {
+          expect(payload).type.toBe<{ kind: 'text', text: string }>()
+          return session.send({ kind: 'typing', on: false })
+        }
+        expect(payload.on).type.toBe<boolean>()
+      }
+    }
+    expect(onMessage).type.toBeAssignableTo<object>()
+  })
+
+  test('are each checked in send and broadcast', () => {
+    for (const call of [{} as Session<'chat', K>]) {
+      expect(call.send).type.toBeCallableWith({ kind: 'text', text: 'x' })
+      expect(call.send).type.not.toBeCallableWith({ kind: 'text', on: true })
+      expect(call.send).type.not.toBeCallableWith({ kind: 'txt', text: 'x' })
+    }
+    const rooms = {} as Rooms<K>
+    expect(rooms.broadcast).type.toBeCallableWith('chat', { kind: 'typing', on: true })
+    expect(rooms.broadcast).type.not.toBeCallableWith('chat', { kind: 'typing', text: 'x' })
+    expect(rooms.broadcast).type.not.toBeCallableWith('chat', { kind: 'gone' })
+  })
+
+  test('may come from Zod', () => {
+    const schema = z.discriminatedUnion('kind', [z.object({ kind: z.literal('text'), text: z.string() }), z.object({ kind: z.literal('typing'), on: z.boolean() })])
+    const topics = defineTopics({ chat: { message: Type.Unsafe<z.infer<typeof schema>>(z.toJSONSchema(schema, { target: 'draft-7' })) } })
+    expect(topics).type.toBeAssignableTo<object>()
+    expect<Message<'chat', typeof topics>>().type.toBe<Kind>()
   })
 })

@@ -1,0 +1,45 @@
+/** A JSON Schema that is an object, as opposed to `true` and `false`. */
+export type Schema = Record<string, unknown>
+
+const maps = ['properties', 'patternProperties', '$defs', 'definitions', 'dependentSchemas', 'dependencies'] as const
+const lists = ['allOf', 'anyOf', 'oneOf', 'prefixItems'] as const
+const singles = ['items', 'additionalItems', 'additionalProperties', 'unevaluatedItems', 'unevaluatedProperties', 'not', 'if', 'then', 'else', 'contains', 'propertyNames'] as const
+
+export function isSchema (value: unknown): value is Schema {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The schemas of a list such as `allOf`; a keyword that is not a list has none. */
+export function schemasOf (value: unknown): Schema[] {
+  return Array.isArray(value) ? value.filter(isSchema) : []
+}
+
+/** A copy of a map of schemas, such as `properties`. */
+export function mapValues (map: Schema, each: (value: unknown, name: string) => unknown): Schema {
+  return Object.fromEntries(Object.entries(map).map(([name, value]) => [name, each(value, name)]))
+}
+
+/** A shallow copy of a schema in which `each` has replaced the schemas directly below it. Values such as `const` and `default` are data, and stay. */
+export function mapSchemas (schema: Schema, each: (inner: Schema) => unknown): Schema {
+  const one = (value: unknown): unknown => isSchema(value) ? each(value) : value
+  const copy: Schema = { ...schema }
+  for (const keyword of maps) {
+    const map = schema[keyword]
+    if (isSchema(map)) copy[keyword] = mapValues(map, one)
+  }
+  for (const keyword of lists) {
+    const list = schema[keyword]
+    if (Array.isArray(list)) copy[keyword] = list.map(one)
+  }
+  for (const keyword of singles) {
+    const value = schema[keyword]
+    if (value !== undefined) copy[keyword] = Array.isArray(value) ? value.map(one) : one(value)
+  }
+  return copy
+}
+
+/** Calls `visit` for a schema and every schema in it. */
+export function visitSchemas (schema: Schema, visit: (inner: Schema) => void): void {
+  visit(schema)
+  mapSchemas(schema, inner => { visitSchemas(inner, visit) })
+}
