@@ -63,15 +63,14 @@ t.test('issue 8: an upgrade on the second server of localhost while the first on
   t.teardown(() => { process.setUncaughtExceptionCaptureCallback(null) })
   const app = createApp(t)
   await app.register(plugin, { prefix: '/rooms' })
-  let finish = (): void => {}
-  app.get('/slow', () => new Promise(resolve => { finish = () => { resolve('done') } }))
+  const finish: (() => void)[] = []
+  app.get('/slow', () => new Promise(resolve => { finish.push(() => { resolve('done') }) }))
   const port = await listenOnBoth(t, app)
-  const started = finish
   const slow = await dial(t, port, 'GET /slow HTTP/1.1\r\nhost: x\r\n\r\n')
   const holding = connect(port, '127.0.0.1')
   t.teardown(() => { holding.destroy() })
   holding.on('error', () => {}).write('GET /slow HTTP/1.1\r\nhost: x\r\n\r\n')
-  await until(() => finish !== started)
+  await until(() => finish.length === 2)
   const closing = app.close()
   await until(() => app.server.listenerCount('upgrade') === 0 && !app.server.listening)
   const refused = await dial(t, port, upgrade)
@@ -81,7 +80,7 @@ t.test('issue 8: an upgrade on the second server of localhost while the first on
   reset.socket.resetAndDestroy()
   await pause(50)
   t.same(uncaught, [])
-  finish()
+  for (const end of finish) end()
   holding.destroy()
   slow.socket.destroy()
   await closing
