@@ -43,7 +43,11 @@ async function passPermitted (hub: HubContext, session: MemberSession, frame: Di
   const permitted: MemberSession[] = []
   let isPermitted = false
   let refusal: Error | undefined
-  const ask = async (name: string): Promise<void> => {
+  const topics = new Set(receivers.map(receiver => receiver.topic))
+  // onDirect is called without receivers, too, but never without permission: then the question is about the sender's own topic.
+  const isAlone = !topics.has(topic) && hub.hooks.onDirect.has(session.key)
+  for (const name of isAlone ? [...topics, topic] : topics) {
+    if (!topics.has(name) && (isPermitted || refusal !== undefined)) break
     const target: DirectTarget = { topic: name, ...addressee(to) }
     try {
       await ifPermitted(hub, { action: 'direct', topic, session, payload: data, target }, () => {
@@ -58,10 +62,6 @@ async function passPermitted (hub: HubContext, session: MemberSession, frame: Di
       if (name === topic || !(failure instanceof FST_ROOMS_FORBIDDEN)) refusal ??= failure
     }
   }
-  const topics = new Set(receivers.map(receiver => receiver.topic))
-  for (const name of topics) await ask(name)
-  // onDirect is called without receivers, too, but never without permission.
-  if (!isPermitted && refusal === undefined && !topics.has(topic) && hub.hooks.onDirect.has(session.key)) await ask(topic)
   if (!isPermitted && refusal !== undefined) throw refusal
   return pass(hub, session, frame, permitted)
 }
