@@ -107,7 +107,7 @@ t.test('a changed payload is checked by the topic of each receiver, and what it 
   t.match(errors.splice(0), [{ code: 'FST_ROOMS_INVALID_PAYLOAD' }])
   changed = []
   t.match(await ask('user:bob'), { ok: true, data: { local: 2 } }, 'without an argument: the payload of the member')
-  for (const client of [bob, numbers]) t.match(await client.next('direct'), { data: { text: 'hi!' } }, 'nobody received the others')
+  for (const client of [bob, numbers]) t.match(await client.next('direct'), { data: { text: 'hi' } }, 'as the member sent it, and nobody received the others')
 })
 
 t.test('an invalid payload, or a topic without publish, does not reach onDirect', async t => {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Rooms } from '../../types/index.ts'
-import { FST_ROOMS_CLOSED, asError } from '../errors.ts'
+import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_CLOSED, asError } from '../errors.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics.ts'
 import { Aftermath } from './aftermath.ts'
@@ -11,7 +11,7 @@ import * as events from './events.ts'
 import { Failures } from './failures.ts'
 import { BrokerLink } from './feed/broker-link.ts'
 import type { Gap } from './feed/feed.ts'
-import { tellLoss } from './feed/loss.ts'
+import { Losses } from './feed/loss.ts'
 import { Backlog } from './fan-out/backlog.ts'
 import { Deflate } from './fan-out/deflate.ts'
 import { Delivery, Outgoing } from './fan-out/delivery.ts'
@@ -88,6 +88,7 @@ export class Hub implements HubContext {
   readonly #turn: Turn
   readonly #failures: Failures
   readonly #aftermath = new Aftermath()
+  readonly #losses = new Losses((session, ending) => { this.end(session, ending) })
   readonly #reviews = new Reviews(this)
   readonly #flush = (room: Room): void => {
     // No clock is read for nobody.
@@ -293,6 +294,7 @@ export class Hub implements HubContext {
       ended()
     })
     room.subscriptions.add(subscription)
+    room.feed.receiverCame()
     room.feed.ready.catch((error: unknown) => { subscription.end(asError(error)) })
     return subscription
   }
@@ -373,6 +375,8 @@ export class Hub implements HubContext {
     this.roomByTopic.delete(room.topic)
     if (room.presence !== undefined) this.#presence.forget(room.presence)
     this.#broker.detach(room.topic)
+    room.feed.isGone = true
+    this.#broker.review(room.feed)
   }
 
   #leave (session: MemberSession, room: Room, wasOpen: boolean): void {
@@ -404,9 +408,28 @@ export class Hub implements HubContext {
     const room = this.roomByTopic.get(topic)
     if (room === undefined) return
     const step = room.feed.advance(position)
-    if (typeof step === 'object') this.#tellLoss(room, step)
-    if (isRepeated || step === 'old') {
+    if (typeof step === 'object') {
+      // Code of the host may run for those that are told, and publish: that comes after this message.
+      this.#aftermath.run(() => {
+        this.#tellLoss(room, step)
+        try {
+          this.#pass(room, publication, position, isRepeated)
+        } catch (error) {
+          this.#fault(asError(error))
+          this.#lose([topic])
+        }
+      })
+    } else if (step === 'old' && !isRepeated) {
+      this.#fault(new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" came behind a later one`))
       this.counters.repeated++
+      this.#lose([topic])
+    } else this.#pass(room, publication, position, isRepeated || step === 'old')
+  }
+
+  #pass (room: Room, publication: Publication, position: Position | undefined, isRepeated: boolean): void {
+    if (isRepeated) {
+      this.counters.repeated++
+      this.#queued(room)
       return
     }
     const own = publication instanceof Outgoing ? publication : undefined
@@ -416,7 +439,9 @@ export class Hub implements HubContext {
     const count = room.deliver(delivery, excepted?.room === room && excepted.state === 'open' ? excepted : undefined)
     this.#queued(room)
     this.counters.deliveries += count
-    if (own !== undefined) own.local = count
+    if (own === undefined) return
+    own.local = count
+    this.#broker.delivered(own)
   }
 
   /** Entries may have been missed: members and subscribers of these topics are told, and no position is promised until the next entry. */
@@ -424,14 +449,17 @@ export class Hub implements HubContext {
     const rooms = topics === 'all' ? [...this.roomByTopic.values()] : topics.flatMap(topic => this.roomByTopic.get(topic) ?? [])
     for (const room of rooms) {
       const gap = room.feed.lose()
-      if (gap !== undefined) this.#tellLoss(room, gap)
+      if (gap !== undefined) {
+        this.#tellLoss(room, gap)
+        this.#queued(room)
+      }
+      this.#broker.review(room.feed)
     }
   }
 
   #tellLoss (room: Room, gap: Gap): void {
     this.counters.losses++
-    tellLoss(this, room, gap)
-    this.#queued(room)
+    this.#losses.tell(room, gap)
   }
 
   /** The broker has broken its contract: counted always, told to `onError` at most once a second. */

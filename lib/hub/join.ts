@@ -81,6 +81,7 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
   session.state = 'open'
   room.joining--
   room.add(session)
+  room.feed.receiverCame()
   if (connection.mode === 'rooms.v1') {
     const { heartbeat } = hub.settings
     session.deliver(frames.hello({

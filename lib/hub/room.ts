@@ -80,6 +80,8 @@ export class Room {
   #announcement = 0
   /** and so far as they have left. */
   #left: { announcement: number, position: Position | undefined } = { announcement: 0, position: undefined }
+  /** The first gap frame of a loss in this turn's batch. */
+  #loss: Buffer | undefined
   /** Members that fall behind may be owed the newest values. */
   readonly #mayConflate: boolean
   /** The messages of this turn, where members that fall behind in it may be owed them. */
@@ -158,6 +160,7 @@ export class Room {
   tellLoss (text: string): void {
     const frame = textFrameOf(text)
     this.#pushOther(frame)
+    this.#loss ??= frame
     for (const { lag } of this.laggards) lag!.loss ??= frame
   }
 
@@ -194,8 +197,10 @@ export class Room {
     const announcement = this.#announcement
     const { position } = this.feed
     const recent = this.#recent
+    const loss = this.#loss
     this.#batches = [undefined, undefined, undefined, undefined]
     this.#recent = []
+    this.#loss = undefined
     this.isDirty = false
     this.isFull = false
     this.#isFlushing = true
@@ -222,7 +227,10 @@ export class Room {
       if (this.#departed.length > 0) for (const session of this.#departed.splice(0)) this.#take(session)
     }
     for (const session of behind) {
-      if (session.state === 'open') this.#fallBehind(session, batches[session.connection.encoding]!, message, recent)
+      if (session.state === 'open') {
+        this.#fallBehind(session, batches[session.connection.encoding]!, message, recent)
+        session.lag!.loss = loss
+      }
     }
     this.#left = { announcement, position }
     if (this.#newest !== undefined && this.#newest.bytes > bound) return [...behind, ...this.#lose()]

@@ -22,6 +22,8 @@ export class Subscription implements AsyncIterableIterator<unknown, void, undefi
   #isWaiting = false
   #ended = false
   #error: Error | undefined
+  /** Messages are missing: it ends with this before it gets another one. */
+  #interruption: Error | undefined
 
   /** @param detach - called once, when it ends. */
   constructor (topic: string, bound: number, detach: () => void) {
@@ -31,11 +33,22 @@ export class Subscription implements AsyncIterableIterator<unknown, void, undefi
   }
 
   push (delivery: Delivery): void {
+    if (this.#interruption !== undefined) {
+      this.end(this.#interruption)
+      return
+    }
     const reader = this.#isWaiting ? undefined : this.#readers.shift()
     if (reader !== undefined) reader.resolve(this.#give(delivery))
     // The reader of a subscription that waits for the event loop is not behind.
     else if (this.#queue.length < this.#bound + (this.#isWaiting ? perTurn : 0)) this.#queue.push(delivery)
     else this.end(new FST_ROOMS_SUBSCRIBER_SLOW(this.#topic, this.#bound))
+  }
+
+  /** Gets no further message, and is to be ended with this error; `false` if it has been interrupted before. */
+  interrupt (error: Error): boolean {
+    if (this.#interruption !== undefined) return false
+    this.#interruption = error
+    return true
   }
 
   /** Ends it; what was received can still be read, then comes the error. */

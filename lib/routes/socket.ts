@@ -1,4 +1,3 @@
-import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
@@ -47,13 +46,25 @@ function endUnclaimed (socket: Socket): void {
   if (socket[kSession] === null) socket.terminate()
 }
 
-/** The plugin's WebSockets have a listener for errors from their first moment, whatever other listeners and handlers do. */
-export function hearConnections (server: EventEmitter): void {
-  server.prependListener('connection', (socket: Socket, request: Upgrade) => {
-    if (request[kJoins] !== true) return
-    hearErrors(socket)
-    process.nextTick(endUnclaimed, socket)
-  })
+type Accept = (socket: Socket, request: Upgrade) => void
+type UpgradeServer = { handleUpgrade (request: Upgrade, stream: unknown, head: Buffer, accept: Accept): void }
+
+/**
+ * The plugin's WebSockets have a listener for errors from their first moment, whatever other listeners and handlers do: ws hands over a new WebSocket here,
+ * before it tells anything else of it. @param websocketServer - of ws; all hubs that share it may call this
+ */
+export function hearConnections (websocketServer: object): void {
+  const server = websocketServer as UpgradeServer
+  const { handleUpgrade } = server
+  server.handleUpgrade = function (request, stream, head, accept) {
+    handleUpgrade.call(this, request, stream, head, (socket, upgrade) => {
+      if (request[kJoins] === true && socket[kSession] === undefined) {
+        hearErrors(socket)
+        process.nextTick(endUnclaimed, socket)
+      }
+      accept(socket, upgrade)
+    })
+  }
 }
 
 /** `GET` of a topic: an upgrade joins it. */

@@ -50,6 +50,8 @@ export class UpgradeGuard {
   /** Sockets that asked for an upgrade and have not got it, and until when they may. */
   readonly #pending = new Map<Watched, Pending>()
   readonly #others = new WeakSet<EventEmitter>()
+  /** Until when each socket may become a WebSocket, also after a look has taken it for one: a hook of the host may set its time-out. */
+  readonly #deadlines = new WeakMap<Socket, number>()
   #timer: NodeJS.Timeout | undefined
   #hubs = 0
   #route: EventEmitter | undefined
@@ -102,8 +104,9 @@ export class UpgradeGuard {
    */
   release (socket: Socket): number | undefined {
     const now = performance.now()
-    const deadline = this.#pending.get(socket)?.deadline ?? now + this.timeout
-    if (this.#pending.delete(socket)) socket.removeListener('error', ignore) // ws listens now
+    const deadline = this.#deadlines.get(socket) ?? now + this.timeout
+    this.#pending.delete(socket)
+    if (this.#deadlines.delete(socket)) socket.removeListener('error', ignore) // ws listens now
     if (deadline > now) return deadline - this.timeout
     socket.destroy()
     this.#cut()
@@ -129,6 +132,7 @@ export class UpgradeGuard {
     // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
     const pending: Pending = { deadline: performance.now() + this.timeout, foreign, answered: false }
     this.#pending.set(socket, pending)
+    this.#deadlines.set(socket, pending.deadline)
     if (!foreign) (socket as { timeout?: number }).timeout = unset
     this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.timeout / sweeps).unref()
     const answered = (): void => {
@@ -164,6 +168,12 @@ export class UpgradeGuard {
     // Two that answer would write into each other: what another @fastify/websocket has taken, and another protocol where somebody
     // listens besides us, is theirs.
     const shared = this.#server.listenerCount('upgrade') > own
-    if (!shared || !(isForeign(request) || isTaken(request))) this.#route!.emit('upgrade', request, socket, head)
+    if (shared && (isForeign(request) || isTaken(request))) return
+    try {
+      this.#route!.emit('upgrade', request, socket, head)
+    } catch {
+      // An upgrade behind a request that is still being answered, say, which a logger of the host cannot write.
+      socket.destroy()
+    }
   }
 }

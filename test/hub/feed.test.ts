@@ -1,9 +1,10 @@
 import t from 'tap'
 import type { Broker, Outcome } from '../../types/index.ts'
-import { Outgoing } from '../../lib/hub/fan-out/delivery.ts'
+import { Delivery, Outgoing } from '../../lib/hub/fan-out/delivery.ts'
 import { Feed } from '../../lib/hub/feed/feed.ts'
-import { tellLoss } from '../../lib/hub/feed/loss.ts'
+import { Losses } from '../../lib/hub/feed/loss.ts'
 import { Publisher } from '../../lib/hub/feed/publisher.ts'
+import { Subscription } from '../../lib/hub/subscription.ts'
 import { memoryBroker } from '../../lib/index.ts'
 import { createRooms, join, listen } from '../helpers/app.ts'
 import { fakeMember } from '../helpers/fakes.ts'
@@ -36,6 +37,29 @@ t.test('a feed says what each entry means, and promises a position only if nothi
   t.equal(feed.position, undefined, 'an old entry restores no promise')
 })
 
+t.test('a position of attach counts unless a newer one has arrived, and of two epochs neither is promised', async t => {
+  const stale = new Feed()
+  stale.advance(at(5))
+  stale.attachedAt(at(10))
+  t.same(stale.position, at(10))
+  t.equal(stale.advance(at(7)), 'old')
+  const newer = new Feed()
+  newer.advance(at(5))
+  newer.attachedAt(at(4))
+  t.same(newer.position, at(5))
+  const other = new Feed()
+  other.advance(at(5))
+  other.lose()
+  other.attachedAt(at(1, 'f'))
+  t.equal(other.position, undefined)
+  t.same(other.lose(), { reason: 'lost' }, 'what was lost before attach settled was told to nobody')
+  t.equal(other.lose(), undefined)
+  other.receiverCame()
+  t.same(other.lose(), { reason: 'lost' }, 'a receiver that came after the loss has not been told')
+  other.receiverCame()
+  t.same(other.advance(at(8)), { count: 2, reason: 'lost', to: 'e-7' })
+})
+
 t.test('a feed without positions tells each loss that something came before', async t => {
   const feed = new Feed()
   feed.attachedAt(undefined)
@@ -45,18 +69,26 @@ t.test('a feed without positions tells each loss that something came before', as
   t.same(feed.lose(), { reason: 'lost' })
 })
 
-t.test('raw members that are told of a loss are closed in batches, each in a turn of its own', async t => {
-  const sessions = Array.from({ length: 1_100 }, (_, index) => fakeMember(`s${index}`, index % 11 === 0 ? 'rooms.v1' : 'rooms.raw').session)
+t.test('receivers that are told of losses are ended in batches, for all rooms together, and get no further message', async t => {
+  const rooms = ['a', 'b'].map(topic => {
+    const sessions = Array.from({ length: 600 }, (_, index) => fakeMember(`${topic}${index}`, index % 12 === 0 ? 'rooms.v1' : 'rooms.raw').session)
+    return { topic, sessions, told: [] as string[], open: () => sessions, subscriptions: new Set([new Subscription(topic, 10, () => {})]), tellLoss (text: string) { this.told.push(text) } }
+  })
   const ended: number[] = []
-  const told: string[] = []
-  const room = { open: () => sessions, subscriptions: new Set(), tellLoss: (text: string) => { told.push(text) } }
-  tellLoss({ end: (_session: unknown, { code }: { code: number }) => { ended.push(code) } } as never, room as never, { reason: 'lost' })
-  t.equal(ended.length, 500)
-  while (ended.length < 1_000) await new Promise(resolve => setImmediate(resolve))
-  await new Promise(resolve => setImmediate(resolve))
-  t.equal(ended.length, 1_000, 'those of rooms.v1 stay')
+  const losses = new Losses((_session, { code }) => { ended.push(code) })
+  for (const room of rooms) losses.tell(room as never, { reason: 'lost' })
+  t.equal(ended.length, 499, 'and a subscriber')
+  const raw = rooms.flatMap(({ sessions }) => sessions).filter(({ connection }) => connection.mode === 'rooms.raw')
+  t.ok(raw.slice(499).every(({ connection }) => connection.condemned), 'nothing more is written to the others')
+  const [subscription] = rooms[1]!.subscriptions
+  const reader = subscription!.next()
+  subscription!.push(new Delivery(outgoing(), undefined, true))
+  await t.rejects(reader, { code: 'FST_ROOMS_MESSAGES_LOST' }, 'the next message would be behind the hole')
+  for (const room of rooms) losses.tell(room as never, { reason: 'lost' })
+  while (ended.length < raw.length) await new Promise(resolve => setImmediate(resolve))
+  for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
   t.ok(ended.every(code => code === 4202))
-  t.same(told, ['{"type":"gap","reason":"lost"}'])
+  for (const { told } of rooms) t.same(told, ['{"type":"gap","reason":"lost"}', '{"type":"gap","reason":"lost"}'])
 })
 
 t.test('a publisher takes answers at once and later, of a broker in this process and of any other', async t => {

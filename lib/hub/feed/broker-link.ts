@@ -51,7 +51,7 @@ export class BrokerLink {
     this.#timeouts = timeouts
     this.#ports = ports
     this.#publisher = new Publisher(broker, timeouts.publish, {
-      fault: message => { this.#fault(message) },
+      fault: (message, cause) => { this.#fault(message, cause) },
       unanswered: ports.unanswered
     })
   }
@@ -68,9 +68,8 @@ export class BrokerLink {
     const { attach } = this.#timeouts
     const answer = this.#broker.attach([topic])
     const positions: unknown = this.#broker.inProcess === true ? await answer : await within(answer, attach, `attach of topic "${topic}"`)
-    const position: unknown = Array.isArray(positions) ? positions[0] : undefined
-    if (position == null) return undefined
-    if (isPosition(position)) return position
+    const position = copyOf(Array.isArray(positions) ? positions[0] : undefined)
+    if (position !== null) return position
     throw new FST_ROOMS_BROKER_FAULT(`topic "${topic}" was attached at what is not a position`)
   }
 
@@ -80,7 +79,7 @@ export class BrokerLink {
     detach().catch((error: unknown) => { this.#ports.fault(asError(error)) })
   }
 
-  /** @throws what the broker throws, though it must not */
+  /** An outcome, at once or at the latest at the deadline. */
   publish (publication: Outgoing, feed: Feed | undefined): Outcome | Promise<Outcome> {
     return this.#publisher.publish(publication, feed)
   }
@@ -98,19 +97,35 @@ export class BrokerLink {
     }
   }
 
+  /** The entry of a publication of this node was delivered here. */
+  delivered (publication: Outgoing): void {
+    if (this.#publisher.size > 0) this.#publisher.delivered(publication)
+  }
+
+  /** An entry of this topic has come or will not, because messages were lost or the topic has gone: publications need not wait for it. */
+  review (feed: Feed): void {
+    this.#publisher.review(feed)
+  }
+
   /** None of these throws: a broker may call them from a callback of its client. */
   readonly #handlers: BrokerHandlers = {
     entry: (topic, publication, position) => {
-      if (this.#isClosed || this.#ports.feed(topic) === undefined) return
+      const feed = this.#isClosed ? undefined : this.#ports.feed(topic)
+      if (feed === undefined) return
+      let own: Outgoing | undefined
       try {
-        this.#entry(topic, publication, position ?? undefined)
+        // A broker of this process brings back the object that it was given.
+        if (publication instanceof Outgoing) own = publication
+        if (own === undefined) this.#entry(topic, publication, position)
+        else this.#ports.entry(topic, own, position, own.isDelivered)
       } catch (error) {
-        if (publication instanceof Outgoing) publication.failure = asError(error) // its publisher is told
+        if (own !== undefined) own.failure = asError(error) // its publisher is told
         else {
           this.#ports.fault(asError(error))
           this.#ports.lost([topic])
         }
       }
+      this.review(feed)
     },
     control: () => {},
     state: (state, cause) => {
@@ -120,28 +135,36 @@ export class BrokerLink {
     },
     lost: topics => {
       if (this.#isClosed) return
-      // A loss of topics that are not named may be one of any.
-      this.#ports.lost(Array.isArray(topics) ? topics : 'all')
+      let named: readonly string[] | 'all' = 'all' // a loss of topics that are not named may be one of any
+      try {
+        if (Array.isArray(topics)) named = [...topics]
+      } catch (error) {
+        this.#ports.fault(asError(error))
+      }
+      this.#ports.lost(named)
     }
   }
 
-  #entry (topic: string, given: Publication, position: Position | undefined): void {
-    // A broker of this process brings back the object that it was given.
-    if (given instanceof Outgoing) {
-      this.#ports.entry(topic, given, position, given.isDelivered)
-      return
-    }
-    if (position !== undefined && !isPosition(position)) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its position is not one`)
+  #entry (topic: string, given: Publication, at: Position | undefined): void {
+    const position = copyOf(at)
+    if (position === null) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its position is not one`)
     const own = this.#publisher.find(given?.uid)
+    if (own?.isSameAs(topic, given) === false) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its "uid" is that of another publication`)
     // What this node has made itself needs no parsing.
-    const publication = own?.isSameAs(topic, given) === true ? own : checkEntry(topic, given)
-    this.#ports.entry(topic, publication, position, this.#recent.isRepeated(publication.uid))
-    if (own !== undefined) this.#publisher.delivered(own)
+    const publication = own ?? checkEntry(topic, given)
+    this.#ports.entry(topic, publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
   }
 
-  #fault (message: string): void {
-    this.#ports.fault(new FST_ROOMS_BROKER_FAULT(message))
+  #fault (message: string, cause?: Error): void {
+    const error = new FST_ROOMS_BROKER_FAULT(message)
+    this.#ports.fault(cause === undefined ? error : Object.assign(error, { cause }))
   }
+}
+
+/** A position of the broker's, which may be one object that it changes; `undefined` if there is none, `null` if it is not a position. */
+function copyOf (position: unknown): Position | undefined | null {
+  if (position == null) return undefined
+  return isPosition(position) ? { epoch: position.epoch, offset: position.offset } : null
 }
 
 /** Settles as the broker's answer to a call does. @throws FST_ROOMS_BROKER_SILENT after so many milliseconds */

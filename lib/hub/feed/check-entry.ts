@@ -30,19 +30,18 @@ function isTail (tail: Buffer, payloadLength: number): boolean {
     if (rest === '}') return true
     if (!rest.startsWith(',')) return false
     const members = JSON.parse(`{${rest.slice(1)}`) as object
-    return !headMembers.some(name => Object.hasOwn(members, name))
+    // No members: the comma would be one too many.
+    return Object.keys(members).length > 0 && !headMembers.some(name => Object.hasOwn(members, name))
   } catch {
     return false
   }
 }
 
-function faultOf (topic: string, publication: Partial<Record<keyof Publication, unknown>> | null): string | undefined {
-  if (typeof publication !== 'object' || publication === null) return 'it is not an object'
-  const { v, uid, node, tail, payloadLength, except, key } = publication
+function faultOf (topic: string, { v, uid, node, topic: named, tail, payloadLength, except, key }: Partial<Record<keyof Publication, unknown>>): string | undefined {
   if (v !== 1) return `"v" is ${String(v).slice(0, 32)}, and this node reads 1`
   if (!isName(uid)) return `"uid" is not a string of 1 to ${maxNameLength} characters`
   if (!isName(node)) return `"node" is not a string of 1 to ${maxNameLength} characters`
-  if (publication.topic !== topic) return '"topic" is another one'
+  if (named !== topic) return '"topic" is another one'
   if (except !== undefined && typeof except !== 'string') return '"except" is not a string'
   if (key !== undefined && !isKey(key)) return '"key" is not a key'
   if (!(tail instanceof Uint8Array)) return '"tail" is not bytes'
@@ -52,12 +51,14 @@ function faultOf (topic: string, publication: Partial<Record<keyof Publication, 
 
 /**
  * Checks a publication that a broker brings, so that nothing behind the seam has to: its version, its members, and that its bytes are UTF-8 and JSON in the
- * place where frames expect it. Whether the payload is by the topic's schema is for the node that published it to check (see docs/decisions/0012).
+ * place where frames expect it. Whether the payload is by the topic's schema is for the node that published it to check (see docs/decisions/0012). Returns a
+ * copy, whose members are those that were checked.
  * @throws FST_ROOMS_BROKER_FAULT
  */
 export function checkEntry (topic: string, given: unknown): Publication {
-  const fault = faultOf(topic, given as Partial<Publication>)
+  const { v, uid, node, topic: named, tail, payloadLength, deadline, except, key } = Object(given) as Publication
+  const publication = { v, uid, node, topic: named, tail, payloadLength, deadline, except, key }
+  const fault = faultOf(topic, publication)
   if (fault !== undefined) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: ${fault}`)
-  const publication = given as Publication
-  return Buffer.isBuffer(publication.tail) ? publication : { ...publication, tail: bufferOf(publication.tail) }
+  return { ...publication, tail: bufferOf(tail) } as Publication
 }

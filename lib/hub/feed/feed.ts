@@ -19,14 +19,29 @@ export class Feed {
   position: Position | undefined
   /** The position of the newest entry. Unlike `position` it is kept through a loss, to recognise entries that come late or twice. */
   #newest: Position | undefined
-  /** Members have been told of a loss, and nothing has arrived since. */
+  /** All receivers have been told of a loss, and nothing has arrived since. */
   #isLost = false
+  /** Losses so far, jumps and resets included. */
+  losses = 0
+  /** The room has gone: no entry is delivered any more. */
+  isGone = false
+  /** Publications of this node that the broker has answered, and whose entries are to come. */
+  answered = 0
 
   /** The broker delivers the topic from now on, beginning after this position. */
   attachedAt (position: Position | undefined): void {
+    const newest = this.#newest
     this.isReady = true
-    // An entry that arrived before attach settled is newer.
-    if (this.#newest === undefined) this.position = this.#newest = position
+    this.#isLost = false
+    if (position === undefined) return
+    if (newest === undefined || (newest.epoch === position.epoch && newest.offset < position.offset)) this.position = this.#newest = position
+    // Of two epochs nobody knows which is the newer one. An entry of the same epoch that arrived before attach settled is newer.
+    else if (newest.epoch !== position.epoch) this.position = undefined
+  }
+
+  /** A member or a subscriber has come, who has not been told of a loss before: the next entry is no proof that nothing is missing. */
+  receiverCame (): void {
+    this.#isLost = false
   }
 
   /** Whether an entry at this position, or a later one of the same epoch, has arrived. */
@@ -47,15 +62,20 @@ export class Feed {
     this.#newest = position
     if (newest === undefined) return 'next'
     const { epoch, offset } = position
-    if (newest.epoch !== epoch) return { reason: 'reset', to: formatPosition({ epoch, offset: Math.max(0, offset - 1) }) }
+    if (newest.epoch !== epoch) {
+      this.losses++
+      return { reason: 'reset', to: formatPosition({ epoch, offset: Math.max(0, offset - 1) }) }
+    }
     const count = offset - newest.offset - 1
     // A jump right after a loss is that loss.
     if (count === 0 || isLost) return 'next'
+    this.losses++
     return { count, reason: 'lost', ...(last === undefined ? {} : { from: formatPosition(last) }), to: formatPosition({ epoch, offset: offset - 1 }) }
   }
 
   /** Entries may have been missed. Returns what members are to be told; `undefined` if they know: nothing has arrived since the last loss. */
   lose (): Gap | undefined {
+    this.losses++
     if (this.#isLost) return undefined
     const last = this.position
     this.position = undefined

@@ -1,4 +1,5 @@
-import type { Broker, Outcome } from '../../../types/index.ts'
+import type { Broker, Outcome, Publication } from '../../../types/index.ts'
+import { asError } from '../../errors.ts'
 import { isPosition } from '../../protocol/position.ts'
 import type { Outgoing } from '../fan-out/delivery.ts'
 import type { Feed } from './feed.ts'
@@ -11,6 +12,8 @@ interface Pending {
   readonly publication: Outgoing
   /** The topic's feed, if the broker delivered it here when the publication began: then its entry is to come. */
   readonly feed: Feed | undefined
+  /** The feed's losses when the publication began: after another one its entry may never come. */
+  readonly losses: number
   /** On the clock of `performance`, in milliseconds. */
   readonly expiresAt: number
   outcome: Outcome | undefined
@@ -19,8 +22,8 @@ interface Pending {
 
 /** What the hub is told of broken promises. */
 export interface PublisherPorts {
-  /** The broker answered a publication with what is not an outcome, or accepted one and has not brought its entry. */
-  fault (message: string): void
+  /** The broker threw or rejected, answered a publication with what is not an outcome, or accepted one and has not brought its entry. */
+  fault (message: string, cause?: Error): void
   /** A publication was not answered in time. */
   unanswered (): void
 }
@@ -54,26 +57,21 @@ export class Publisher {
     return this.#pending.get(uid)?.publication
   }
 
-  /** Hands a publication to the broker: an outcome at once if the broker answers at once. @throws what the broker throws */
+  /** Hands a publication to the broker: an outcome at once if the broker answers at once. If it throws or rejects, that is `unknown`. */
   publish (publication: Outgoing, feed: Feed | undefined): Outcome | Promise<Outcome> {
     if (this.#isInProcess) {
-      const outcomes = this.#broker.publish([publication])
+      const outcomes = this.#call(publication)
       return Array.isArray(outcomes) ? outcomes[0] ?? unknown : this.#wait(this.#begin(publication, undefined), outcomes)
     }
     const pending = this.#begin(publication, feed?.isReady === true ? feed : undefined)
-    let answer: Outcome[] | Promise<Outcome[]>
-    try {
-      answer = this.#broker.publish([publication.toPublication()])
-    } catch (error) {
-      this.#end(pending)
-      throw error
-    }
+    const answer = this.#call(publication.toPublication())
     if (Array.isArray(answer)) {
-      const outcome = pending.outcome = this.#read(answer)
+      const outcome = this.#read(answer)
       if (isDone(pending, outcome)) {
         this.#end(pending)
         return outcome
       }
+      this.#keep(pending, outcome)
     }
     return this.#wait(pending, answer)
   }
@@ -84,33 +82,68 @@ export class Publisher {
     if (pending?.outcome !== undefined) this.#settle(pending, pending.outcome)
   }
 
+  /** An entry of this topic has come, or will not: settles the publications that have been answered and have none to wait for. */
+  review (feed: Feed): void {
+    if (feed.answered === 0) return
+    for (const pending of this.#pending.values()) {
+      const { outcome } = pending
+      if (pending.feed === feed && outcome !== undefined && (feed.losses !== pending.losses || isDone(pending, outcome))) this.#settle(pending, outcome)
+    }
+  }
+
   /** Settles all that is left: with the broker's answer, or with `unknown`. */
   close (): void {
     for (const pending of this.#pending.values()) this.#settle(pending, pending.outcome ?? unknown)
   }
 
   #begin (publication: Outgoing, feed: Feed | undefined): Pending {
-    const pending: Pending = { publication, feed, expiresAt: performance.now() + this.#timeout, outcome: undefined, settle: undefined }
+    const pending: Pending = { publication, feed, losses: feed?.losses ?? 0, expiresAt: performance.now() + this.#timeout, outcome: undefined, settle: undefined }
     this.#pending.set(publication.uid, pending)
     this.#timer ??= setTimeout(this.#expire, this.#timeout)
     return pending
   }
 
   #wait (pending: Pending, answer: Outcome[] | Promise<Outcome[]>): Promise<Outcome> {
-    return new Promise((resolve, reject) => {
+    return new Promise(resolve => {
       pending.settle = resolve
       if (pending.outcome !== undefined) return
-      Promise.resolve(answer).then(outcomes => {
-        const outcome = pending.outcome = this.#read(outcomes)
+      Promise.resolve(answer).then(outcomes => this.#read(outcomes), (error: unknown) => this.#failed(error)).then(outcome => {
+        if (!this.#pending.has(pending.publication.uid)) return // its time is over
         if (isDone(pending, outcome)) this.#settle(pending, outcome)
-      }, (error: unknown) => {
-        this.#end(pending)
-        reject(error)
+        else this.#keep(pending, outcome)
       })
     })
   }
 
+  #call (publication: Publication): Outcome[] | Promise<Outcome[]> {
+    try {
+      return this.#broker.publish([publication])
+    } catch (error) {
+      return [this.#failed(error)]
+    }
+  }
+
+  #failed (error: unknown): Outcome {
+    this.#ports.fault('publish threw or rejected, or its outcome cannot be read', asError(error))
+    return unknown
+  }
+
+  /** Its entry is to come. */
+  #keep (pending: Pending, outcome: Outcome): void {
+    pending.outcome = outcome
+    pending.feed!.answered++
+  }
+
+  /** An outcome as the broker gave it, checked and copied. */
   #read (outcomes: unknown): Outcome {
+    try {
+      return this.#check(outcomes)
+    } catch (error) {
+      return this.#failed(error)
+    }
+  }
+
+  #check (outcomes: unknown): Outcome {
     const outcome = Array.isArray(outcomes) ? outcomes[0] as Partial<Outcome> | undefined : undefined
     if (!states.includes(outcome?.state)) {
       this.#ports.fault('a publication was answered with what is not an outcome')
@@ -118,7 +151,7 @@ export class Publisher {
     }
     const { state, position } = outcome as Outcome
     if (position == null) return { state }
-    if (isPosition(position)) return { state, position }
+    if (isPosition(position)) return { state, position: { epoch: position.epoch, offset: position.offset } }
     this.#ports.fault('the position in an outcome is not a position')
     return { state }
   }
@@ -128,8 +161,8 @@ export class Publisher {
     pending.settle?.(outcome)
   }
 
-  #end ({ publication }: Pending): void {
-    this.#pending.delete(publication.uid)
+  #end ({ publication, feed, outcome }: Pending): void {
+    if (this.#pending.delete(publication.uid) && outcome !== undefined && feed !== undefined) feed.answered--
     if (this.#pending.size > 0) return
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -142,9 +175,9 @@ export class Publisher {
     const now = performance.now()
     for (const pending of this.#pending.values()) {
       if (pending.expiresAt > now) break
-      const { outcome, publication: { topic } } = pending
+      const { outcome, feed, losses, publication: { topic } } = pending
       if (outcome === undefined) this.#ports.unanswered()
-      else this.#ports.fault(`a publication of topic "${topic}" was accepted, and its entry has not come`)
+      else if (feed!.losses === losses) this.#ports.fault(`a publication of topic "${topic}" was accepted, and its entry has not come`)
       this.#settle(pending, outcome ?? unknown)
     }
     const [next] = this.#pending.values()
@@ -155,5 +188,5 @@ export class Publisher {
 
 /** Whether a publication that was answered has no entry to wait for. */
 function isDone ({ publication, feed }: Pending, { state, position }: Outcome): boolean {
-  return state !== 'ok' || feed === undefined || publication.isDelivered || (position !== undefined && feed.hasReached(position))
+  return state !== 'ok' || feed === undefined || feed.isGone || publication.isDelivered || (position !== undefined && feed.hasReached(position))
 }

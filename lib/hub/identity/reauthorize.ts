@@ -9,9 +9,9 @@ const atATime = 100
 /** Asks the host again about sessions, and ends those that may not stay. */
 export class Reviews {
   readonly #hub: HubContext
-  /** The host is being asked: the synchronous part of `authorize` is on the stack. */
-  #isAsking = false
-  /** Sessions that `authorize` itself wants to be asked about, in a later turn; all calls of one turn share it. */
+  /** Questions that the host has not answered; telling it of one that failed is a part of it. */
+  #asking = 0
+  /** Sessions to be asked about in the next turn of the event loop; all calls of one turn share it. */
   #next: { sessions: Set<MemberSession>, ended: Promise<MemberSession[]> } | undefined
 
   constructor (hub: HubContext) {
@@ -27,9 +27,12 @@ export class Reviews {
     return true
   }
 
-  /** The same with many; returns how many were ended. A call from `authorize` waits for the next turn, because it would be a recursion. */
+  /**
+   * The same with many; returns how many were ended. While the host is being asked a call waits for the next turn: if it comes from `authorize`, or from the
+   * `onError` that is told of its failure, it would be a recursion, in the stack or in microtasks.
+   */
   async all (sessions: MemberSession[]): Promise<number> {
-    if (!this.#isAsking) return (await this.#pass(sessions)).length
+    if (this.#asking === 0) return (await this.#pass(sessions)).length
     this.#next ??= { sessions: new Set(), ended: this.#nextPass() }
     const next = this.#next
     for (const session of sessions) next.sessions.add(session)
@@ -59,19 +62,13 @@ export class Reviews {
 
   /** How a session ends that may not stay; `undefined` if it may. A question that cannot be answered is not a permission. */
   async #verdict (session: MemberSession): Promise<Ending | undefined> {
+    this.#asking++
     try {
-      return await this.#ask(session) === true ? undefined : serverEnding(4301, 'forbidden')
+      return await this.#hub.hooks.authorize!({ action: 'stay', topic: session.topic, session }) === true ? undefined : serverEnding(4301, 'forbidden')
     } catch (thrown) {
       return endingFor(this.#hub, session, thrown, 1011)
-    }
-  }
-
-  #ask (session: MemberSession): unknown {
-    this.#isAsking = true
-    try {
-      return this.#hub.hooks.authorize!({ action: 'stay', topic: session.topic, session })
     } finally {
-      this.#isAsking = false
+      this.#asking--
     }
   }
 }

@@ -71,15 +71,16 @@ function pass (hub: HubContext, session: MemberSession, { to, data, ref }: Direc
   if (session.dismissed) return
   const open = receivers.filter(receiver => receiver.state === 'open')
   const handler = hub.hooks.onDirect.get(session.key)
+  if (handler === undefined && open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
+  // What cannot be written again as JSON is the member's fault, and not that of the host's handler.
+  const json = jsonOf(hub, session, session.definition.publish!, data, ref)
+  if (json === undefined) return
   if (handler !== undefined) {
-    const direct = new PendingDirect(session, data, addressee(to), open)
+    const direct = new PendingDirect(session, json, addressee(to), open)
     return proceed(callHandler(hub, handler, session, data, direct), answer => {
       acknowledge(session, ref, undefined, answer === undefined ? { local: direct.local } : answer)
     })
   }
-  if (open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
-  const json = jsonOf(hub, session, session.definition.publish!, data, ref)
-  if (json === undefined) return
   const local = open.filter(receiver => queueDirect(session, receiver, json)).length
   if (local === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
   acknowledge(session, ref, undefined, { local })

@@ -18,19 +18,20 @@ export class PendingDirect implements DirectDetails<string, any> {
   /** The number of sessions that the last `deliver` queued it to. */
   local = 0
   readonly #sender: MemberSession
-  readonly #payload: unknown
+  /** The member's own payload as JSON. */
+  readonly #json: string
 
-  constructor (sender: MemberSession, payload: unknown, to: DirectDetails['to'], receivers: MemberSession[]) {
+  constructor (sender: MemberSession, json: string, to: DirectDetails['to'], receivers: MemberSession[]) {
     this.to = to
     this.receivers = Object.freeze(receivers)
     this.#sender = sender
-    this.#payload = payload
+    this.#json = json
   }
 
   // A property, so that a handler may take it out of its argument. An argument that is there and undefined is a payload: the result of a
   // filter that failed must not deliver the original.
   readonly deliver = (...changed: [payload?: unknown]): number => {
-    const own = changed.length === 0 ? this.#sender.definition.publish!.stringify(this.#payload) : undefined
+    const own = changed.length === 0 ? this.#json : undefined
     const payloads = this.receivers.map(({ definition }) => own ?? definition.message.serialise(changed[0]))
     // The server has ended the sender meanwhile: its messages no longer count.
     this.local = this.#sender.dismissed ? 0 : this.receivers.filter((receiver, index) => queueDirect(this.#sender, receiver, payloads[index]!)).length

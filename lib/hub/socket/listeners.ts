@@ -25,14 +25,21 @@ function message (this: MemberSocket, data: Buffer, isBinary: boolean): void {
   receive(session.hub, session, data, isBinary)
 }
 
+/** A control frame has ended. In the midst of a message it does not end that. */
+function controlEnded ({ connection }: MemberSession): void {
+  if (connection.holder?._fragmented === 0) connection.unfinishedAt = 0
+}
+
 function ping (this: MemberSocket): void {
   const session = this[kSession]!
+  controlEnded(session)
   receiveControl(session.hub, session)
 }
 
 /** One for each ping of ours; the others nobody has asked for. */
 function pong (this: MemberSocket): void {
   const session = this[kSession]!
+  controlEnded(session)
   if (session.connection.awaitsPong) session.connection.awaitsPong = false
   else receiveControl(session.hub, session)
 }

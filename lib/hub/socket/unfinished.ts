@@ -32,6 +32,9 @@ export function isUnfinished ({ _bufferedBytes, _fragmented, _state }: Holder): 
   return _bufferedBytes > 0 || _fragmented !== 0 || _state !== 0
 }
 
+/** How many fragments of a message, by the array that holds them, keep little memory besides their own bytes. */
+const detachedFragments = new WeakMap<Buffer[], number>()
+
 /**
  * Bounds the memory of a message that has not ended to a small multiple of its bytes. Each chunk that a socket reads costs some 300 bytes
  * besides its own, and a peer may send a chunk for each byte. Small pieces are merged, at a cost that grows with the bytes alone: below
@@ -42,8 +45,11 @@ export function compact (holder: Holder): void {
   // Only the first chunk can be the rest of a larger one. Fragments may all be.
   if (_buffers.length > 0) _buffers[0] = detached(_buffers[0]!)
   if (isCostly(_buffers, _bufferedBytes)) merge(_buffers)
-  for (let index = 0; index < _fragments.length; index++) _fragments[index] = detached(_fragments[index]!)
+  const before = detachedFragments.get(_fragments) ?? 0
+  if (_fragments.length === before) return
+  for (let index = before; index < _fragments.length; index++) _fragments[index] = detached(_fragments[index]!)
   if (isCostly(_fragments, _messageLength)) merge(_fragments)
+  detachedFragments.set(_fragments, _fragments.length)
 }
 
 function isCostly ({ length }: Buffer[], bytes: number): boolean {
