@@ -174,3 +174,30 @@ t.test('a WebSocket has one listener for errors, and so has what is below it', a
   t.same(sockets.map(socket => socket.listenerCount('error')), [1, 1])
   t.same(sockets.map(socket => (socket as unknown as { _socket: Socket })._socket.listenerCount('error')), [1, 1])
 })
+
+t.test('issue 8: a connection listener of the host that is asked first and throws leaves no WebSocket without a listener', async t => {
+  const uncaught = watchProcess(t)
+  const app = createApp(t)
+  await app.register(fastifyWebsocket)
+  await app.register(plugin, { prefix: '/rooms' })
+  app.websocketServer.prependListener('connection', () => { throw new Error('of the host') })
+  const url = await listen(app)
+  for (const bytes of [Buffer.alloc(0), ...Object.values(malformed)]) await gone(await upgradeWith(t, url, bytes))
+  t.same(uncaught.filter(({ message }) => message !== 'of the host'), [])
+  t.equal(app.rooms.stats().connections, 0)
+})
+
+t.test('issue 8: an upgrade behind a request that is being answered, and a log that cannot write of it, end one connection', async t => {
+  const uncaught = watchProcess(t)
+  const app = createApp(t, { logger: { level: 'warn', stream: { write () {} }, serializers: { err: () => { throw new Error('a serializer') } } } })
+  app.get('/slow', async () => { await new Promise(resolve => setTimeout(resolve, 50)) })
+  await app.register(plugin, { prefix: '/rooms' })
+  const url = await listen(app)
+  const [host, port] = url.split(':') as [string, string]
+  const socket = connectTcp(Number(port), host)
+  t.teardown(() => { socket.destroy() })
+  socket.on('error', () => {})
+  socket.write('GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET /rooms/news HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n')
+  await gone(socket)
+  t.same(uncaught, [])
+})

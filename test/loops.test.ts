@@ -359,3 +359,35 @@ t.test('issue 8: a consumer of rooms.subscribe that answers each message with an
   await hub.close()
   await echo
 })
+
+t.test('issue 8: rooms.reauthorize from an asynchronous authorize, or from the onError of its failure, lets the event loop turn', async t => {
+  let asked = 0
+  let goesOn = true
+  const { arrive, rooms, settled } = await createHub(t, {
+    authorize: async ({ action }) => {
+      if (action !== 'stay') return true
+      asked++
+      await null
+      if (goesOn) rooms.reauthorize({ topic: 'news' })
+      return true
+    }
+  })
+  for (let i = 0; i < 3; i++) arrive()
+  await settled()
+  rooms.reauthorize({ topic: 'news' })
+  await new Promise(resolve => setTimeout(resolve, 20))
+  goesOn = false
+  t.ok(asked < 100_000, `asked ${asked} times before a timer ran`)
+
+  const failing = await createHub(t, {
+    authorize: ({ action }) => {
+      if (action === 'stay') throw new Error('the database is away')
+      return true
+    },
+    onError: () => { failing.rooms.reauthorize({ topic: 'news' }) }
+  })
+  const members = Array.from({ length: 30 }, () => failing.arrive())
+  await failing.settled()
+  await failing.rooms.reauthorize({ topic: 'news' })
+  await failing.empties(t, members)
+})

@@ -113,3 +113,23 @@ t.test('members join and speak with a ws whose insides are unknown, which is sai
   t.equal(app.rooms.stats().members, 3)
   t.equal(logs.filter(({ msg, level }) => level === 40 && msg.startsWith('the receiver of this ws is unknown')).length, 1)
 })
+
+t.test('issue 8: pings in pieces, each of which ends in time, are not one frame that does not end', async t => {
+  const { left, url } = await serve(t, { limits: { unfinished } })
+  const peer = await joinMute(t, url)
+  const ping = clientFrame(9, 'abcdef')
+  peer.socket.write(ping.subarray(0, 3))
+  const begun = performance.now()
+  while (performance.now() - begun < 4 * unfinished) {
+    await new Promise(resolve => setTimeout(resolve, unfinished / 4))
+    peer.socket.write(Buffer.concat([ping.subarray(3), ping.subarray(0, 3)]))
+  }
+  t.same(left, [])
+  const pong = clientFrame(10, 'abcdef')
+  peer.socket.write(Buffer.concat([ping.subarray(3), pong.subarray(0, 3)]))
+  for (let n = 0; n < 8; n++) {
+    await new Promise(resolve => setTimeout(resolve, unfinished / 4))
+    peer.socket.write(Buffer.concat([pong.subarray(3), pong.subarray(0, 3)]))
+  }
+  t.same(left, [])
+})

@@ -3,6 +3,7 @@ import { connect as connectTcp, type Socket } from 'node:net'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
+import { WebSocket } from 'ws'
 import fastifyRooms from '../lib/index.ts'
 import { connect, createApp, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'
 
@@ -300,4 +301,21 @@ t.test('after app.rooms.drain() joins are refused with 503, and the app goes on'
   t.match((await app.inject('/rooms/news')).json(), { code: 'FST_ROOMS_DRAINING' })
   t.equal((await app.inject('/page')).body, 'page')
   t.match((await app.inject({ method: 'POST', url: '/rooms/news', payload: {} })).json(), { local: 0 })
+})
+
+t.test('issue 8: a hook of the host that sets a time-out on the socket does not blind the guard, nor hide a kick', async t => {
+  let settle: (() => void) | undefined
+  const app = createApp(t)
+  app.addHook('onRequest', async request => { request.raw.socket.setTimeout(60_000) })
+  await app.register(fastifyRooms as any, { prefix: '/rooms', limits: { handshake: 400 }, identify: () => new Promise(resolve => { settle = () => { resolve({ user: 'eve' }) } }) })
+  const url = await listen(app)
+  const socket = new WebSocket(`ws://${url}/rooms/news`)
+  socket.on('error', () => {})
+  await until(() => settle !== undefined)
+  await app.rooms.kick({ user: 'eve' })
+  await new Promise(resolve => setTimeout(resolve, 800))
+  const closed = new Promise(resolve => { socket.once('close', resolve) })
+  settle!()
+  await closed
+  t.match(app.rooms.stats(), { members: 0, joined: 0, refusals: { handshake: 1 } })
 })
