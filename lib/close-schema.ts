@@ -19,7 +19,7 @@ function parts (schema: Schema): Schema[] {
   return [...schemasOf(schema['allOf']), ...dependents.flatMap(keyword => Object.values(isSchema(schema[keyword]) ? schema[keyword] : {}).filter(isSchema))]
 }
 
-/** What a schema and all that is composed with it declare for one value. */
+/** The members that a schema, with all that is composed with it, declares for one value. */
 interface Declared {
   /** How many parts declare each member. */
   readonly names: Map<string, number>

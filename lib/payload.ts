@@ -147,7 +147,7 @@ export function toJson (payload: unknown): string {
   return json
 }
 
-/** What the host gave as `Fastify({ ajv })`, as @fastify/ajv-compiler takes it. */
+/** The host's `Fastify({ ajv })`, as @fastify/ajv-compiler takes it. */
 export interface HostAjv {
   readonly customOptions?: Record<string, unknown>
   readonly plugins?: readonly unknown[]

@@ -10,7 +10,7 @@ export const toldInAll = 10_000
 const perMilliseconds = 1_000
 
 /**
- * Where errors of the host's hooks go: to onError, else to the log; each failure once, and never up the stack.
+ * Tells errors of the host's hooks to onError, else to the log; each failure once, and never up the stack.
  *
  * An onError that causes errors must not call itself for ever: a loop in microtasks would stop the event loop. An error that comes out of
  * handling an error goes to the log alone, and so does each error above the bounds. These are lifted by a timer, and not by

@@ -28,7 +28,7 @@ const nobody: MemberSession[] = []
 /** What a room counts itself. */
 type RoomCounters = Pick<Counters, 'deliveries' | 'sentBytes' | 'dropped' | 'conflated'>
 
-/** A failure of one subscription ends it, and concerns nobody else in the room. */
+/** Hands a message to a subscription. A failure ends that subscription alone. */
 function push (subscription: Subscription, delivery: Delivery): void {
   try {
     subscription.push(delivery)
@@ -61,7 +61,7 @@ export class Room {
   readonly presence: RoomPresence | undefined
   /** Joins under way. */
   joining = 0
-  /** What the broker brings of this topic. */
+  /** How far the broker's entries of this topic have come. */
   readonly feed = new Feed()
   /** Something waits for the end of the turn, */
   isDirty = false

@@ -17,7 +17,7 @@ export function isKey (value: unknown): value is string {
   return typeof value === 'string' && value.length >= 1 && value.length <= maxKeyLength
 }
 
-/** What the fault of a text that is not a frame at all says besides. */
+/** A good frame, shown in the fault of a text that is not a frame. */
 export const goodFrame = '; a frame looks like {"type":"message","data":…}'
 
 /** Checks a parsed frame of a client. Members that it does not know are ignored; a type that it does not know is a fault. */

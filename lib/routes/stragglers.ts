@@ -38,7 +38,7 @@ function next (taken: Taken | undefined, written: number, unsent: number): Taken
  * time unless the host sets Fastify's `requestTimeout`; those of our routes are cut in ours.
  */
 export class Stragglers {
-  /** Those that may still have connections. */
+  /** Servers that may still have connections. */
   readonly #servers = new Set<HttpServer>()
   readonly #timeout: number
   /** Looks; a clock would go on while this process stands still, and cannot hear of what was taken. */

@@ -4,7 +4,7 @@ import { isSchema, schemasOf, type Schema } from './walk.ts'
 /** A value that an `enum` can compare without looking into it. */
 export type Scalar = string | number | boolean | null
 
-/** What holds of every value that a schema takes. */
+/** Facts that hold of every value that a schema takes. */
 export interface Facts {
   /** JSON types that the value may have, `integer` as `number`; `null`: any. */
   readonly types: ReadonlySet<unknown> | null

@@ -12,7 +12,7 @@ const closeTimeout = 2_000
 
 const states: readonly unknown[] = ['up', 'degraded', 'down'] satisfies BrokerState[]
 
-/** What the hub does with what comes from the broker. */
+/** The hub's side of the link: takes what the broker brings. */
 export interface LinkPorts {
   /** The feed of a topic that has a room here. */
   feed (topic: string): Feed | undefined
@@ -150,7 +150,7 @@ export class BrokerLink {
     if (position === null) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its position is not one`)
     const own = this.#publisher.find(given?.uid)
     if (own?.isSameAs(topic, given) === false) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its "uid" is that of another publication`)
-    // What this node has made itself needs no parsing.
+    // Bytes that this node has made itself need no parsing.
     const publication = own ?? checkEntry(topic, given)
     this.#ports.entry(topic, publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
   }

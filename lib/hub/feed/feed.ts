@@ -1,10 +1,10 @@
 import type { GapFrame, Position } from '../../../types/index.ts'
 import { formatPosition } from '../../protocol/position.ts'
 
-/** What a `gap` frame says of a loss. */
+/** A loss, as a `gap` frame tells it. */
 export type Gap = Omit<GapFrame, 'type'>
 
-/** What an entry means for the order of its topic: it is the next one, it has been here before, or something is missing before it. */
+/** The place of an entry in the order of its topic: it is the next one, it has been here before, or something is missing before it. */
 export type Step = 'next' | 'old' | Gap
 
 /** How far one topic has come on this node: whether the broker delivers it, and the position up to which nothing is missing. */
@@ -35,7 +35,7 @@ export class Feed {
     this.#isLost = false
     if (position === undefined) return
     if (newest === undefined || (newest.epoch === position.epoch && newest.offset < position.offset)) this.position = this.#newest = position
-    // Of two epochs nobody knows which is the newer one. An entry of the same epoch that arrived before attach settled is newer.
+    // Which of two epochs is the newer one is not known. An entry of the same epoch that arrived before attach settled is newer.
     else if (newest.epoch !== position.epoch) this.position = undefined
   }
 

@@ -20,7 +20,7 @@ interface Pending {
   settle: ((outcome: Outcome) => void) | undefined
 }
 
-/** What the hub is told of broken promises. */
+/** Called for each promise that the broker breaks. */
 export interface PublisherPorts {
   /** The broker threw or rejected, answered a publication with what is not an outcome, or accepted one and has not brought its entry. */
   fault (message: string, cause?: Error): void

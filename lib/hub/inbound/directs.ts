@@ -18,7 +18,7 @@ function named (hub: HubContext, to: string): MemberSession[] {
   return session === undefined ? [] : [session]
 }
 
-/** Who a member's `to` names, for `authorize` and `onDirect`. */
+/** The addressee that a member's `to` names, for `authorize` and `onDirect`. */
 function addressee (to: string): { user: string } | { session: string } {
   return to.startsWith(userPrefix) ? { user: to.slice(userPrefix.length) } : { session: to }
 }
@@ -72,7 +72,7 @@ function pass (hub: HubContext, session: MemberSession, { to, data, ref }: Direc
   const open = receivers.filter(receiver => receiver.state === 'open')
   const handler = hub.hooks.onDirect.get(session.key)
   if (handler === undefined && open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
-  // What cannot be written again as JSON is the member's fault, and not that of the host's handler.
+  // A payload that cannot be written again as JSON is the member's fault, and not that of the host's handler.
   const json = jsonOf(hub, session, session.definition.publish!, data, ref)
   if (json === undefined) return
   if (handler !== undefined) {
