@@ -274,3 +274,21 @@ t.test('onDirect for what is not a topic, or for one whose members may not publi
   t.match(await register({ onDirect: { '*': 1 as never } }), { code: 'FST_ROOMS_INVALID_OPTION', message: /"onDirect.\*" takes a function of \(session, payload, direct\); got 1/ })
   t.equal(await register({ topics, onDirect: { 'chat:*': noop } }), undefined)
 })
+
+t.test('authorize is not asked about the sender\'s own topic if it has permitted, or refused for a reason, elsewhere', async t => {
+  const asked: string[] = []
+  const failures: Error[] = []
+  const { as } = await serve(t, (_session, _payload, direct) => ({ local: direct.deliver() }), {
+    authorize: (context: any) => {
+      if (context.action !== 'direct') return true
+      asked.push(context.target.topic)
+      for (const failure of failures) throw failure
+      return true
+    }
+  })
+  const [ann] = [await as('ann'), await as('bob', 'other')]
+  t.match(await ann.ask({ type: 'direct', to: 'user:bob', data: 1 }), { ok: true, data: { local: 1 } })
+  failures.push(Object.assign(new Error('slower'), { statusCode: 429, code: 'APP_SLOWER' }))
+  t.match(await ann.ask({ type: 'direct', to: 'user:bob', data: 1 }), refused('APP_SLOWER'))
+  t.same(asked, ['other', 'other'])
+})

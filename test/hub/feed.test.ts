@@ -117,6 +117,11 @@ t.test('a publisher takes answers at once and later, of a broker in this process
   t.same(await late, { state: 'ok' })
   t.same(faults, ['a publication of topic "news" was accepted, and its entry has not come'])
 
+  const slow = publisher(() => new Promise(resolve => { setTimeout(resolve, 300, ok) }), false)
+  t.same(await slow.publish(outgoing(), ready), { state: 'unknown' }, 'its time is over')
+  await new Promise(resolve => setTimeout(resolve, 200))
+  t.equal(ready.answered, 0, 'and an answer that comes later changes nothing')
+
   const closing = publisher(() => new Promise(() => {}), false)
   const left = [closing.publish(outgoing('u1'), ready), closing.publish(outgoing('u2'), undefined)]
   t.equal(closing.size, 2)

@@ -481,3 +481,23 @@ t.test('issue 8: handlers do not throw, whatever they are given', async t => {
   t.same(broker.thrown, [])
   t.ok(app.rooms.stats().brokerFaults >= 3)
 })
+
+t.test('issue 8: an entry behind a jump that cannot be made a frame is a fault and a loss', async t => {
+  const { app, broker, url } = await create(t, {})
+  const member = await join(t, `${url}/rooms/news`)
+  broker.handlers.entry('news', foreign('a', 1), at(1))
+  const { allocUnsafe } = Buffer
+  let calls = 0
+  Buffer.allocUnsafe = size => {
+    if (++calls === 2) throw new RangeError('no memory')
+    return allocUnsafe(size)
+  }
+  broker.handlers.entry('news', foreign('b', 4), at(4))
+  Buffer.allocUnsafe = allocUnsafe
+  broker.handlers.entry('news', foreign('c', 5), at(5))
+  t.equal((await member.next('message')).data, 1)
+  t.match(await member.next('gap'), { reason: 'lost', to: 'epoch00000001-3' })
+  while ((await member.next('message')).data !== 5) { /* the next one */ }
+  t.match(app.rooms.stats(), { brokerFaults: 1 })
+  t.same(broker.thrown, [])
+})

@@ -63,12 +63,17 @@ export class Reviews {
   /** How a session ends that may not stay; `undefined` if it may. A question that cannot be answered is not a permission. */
   async #verdict (session: MemberSession): Promise<Ending | undefined> {
     this.#asking++
+    const ending = await this.#ask(session)
+    this.#asking--
+    return ending
+  }
+
+  /** Never rejects. */
+  async #ask (session: MemberSession): Promise<Ending | undefined> {
     try {
       return await this.#hub.hooks.authorize!({ action: 'stay', topic: session.topic, session }) === true ? undefined : serverEnding(4301, 'forbidden')
     } catch (thrown) {
       return endingFor(this.#hub, session, thrown, 1011)
-    } finally {
-      this.#asking--
     }
   }
 }
