@@ -8,10 +8,16 @@ const epochRegExp = new RegExp(`^${epochPattern}$`)
 export const sincePattern = `^(?:0|latest|${epochPattern}-[0-9]{1,${maxOffsetDigits}})$`
 
 /** Whether a value is a position whose id a client can give back as `?since=`. */
-export function isPosition (value: unknown): value is Position {
+function isPosition (value: unknown): value is Position {
   if (typeof value !== 'object' || value === null) return false
   const { epoch, offset } = value as Partial<Position>
   return typeof epoch === 'string' && epochRegExp.test(epoch) && Number.isInteger(offset) && offset! >= 0 && offset! < 10 ** maxOffsetDigits
+}
+
+/** A copy of a broker's position, which may be one object that the broker changes. `undefined`: there is none; `null`: it is not a position. */
+export function readPosition (given: unknown): Position | undefined | null {
+  if (given == null) return undefined
+  return isPosition(given) ? { epoch: given.epoch, offset: given.offset } : null
 }
 
 /** The opaque id `"<epoch>-<offset>"`. */

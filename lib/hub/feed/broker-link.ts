@@ -1,6 +1,6 @@
 import type { Broker, BrokerHandlers, BrokerState, Outcome, Position, Publication } from '../../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, asError } from '../../errors.ts'
-import { isPosition } from '../../protocol/position.ts'
+import { readPosition } from '../../protocol/position.ts'
 import { Outgoing } from '../fan-out/delivery.ts'
 import { checkEntry } from './check-entry.ts'
 import type { Feed } from './feed.ts'
@@ -68,7 +68,7 @@ export class BrokerLink {
     const { attach } = this.#timeouts
     const answer = this.#broker.attach([topic])
     const positions: unknown = this.#broker.inProcess === true ? await answer : await within(answer, attach, `attach of topic "${topic}"`)
-    const position = copyOf(Array.isArray(positions) ? positions[0] : undefined)
+    const position = readPosition(Array.isArray(positions) ? positions[0] : undefined)
     if (position !== null) return position
     throw new FST_ROOMS_BROKER_FAULT(`topic "${topic}" was attached at what is not a position`)
   }
@@ -146,7 +146,7 @@ export class BrokerLink {
   }
 
   #entry (topic: string, given: Publication, at: Position | undefined): void {
-    const position = copyOf(at)
+    const position = readPosition(at)
     if (position === null) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its position is not one`)
     const own = this.#publisher.find(given?.uid)
     if (own?.isSameAs(topic, given) === false) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its "uid" is that of another publication`)
@@ -159,12 +159,6 @@ export class BrokerLink {
     const error = new FST_ROOMS_BROKER_FAULT(message)
     this.#ports.fault(cause === undefined ? error : Object.assign(error, { cause }))
   }
-}
-
-/** A position of the broker's, which may be one object that it changes; `undefined` if there is none, `null` if it is not a position. */
-function copyOf (position: unknown): Position | undefined | null {
-  if (position == null) return undefined
-  return isPosition(position) ? { epoch: position.epoch, offset: position.offset } : null
 }
 
 /** Settles as the broker's answer to a call does. @throws FST_ROOMS_BROKER_SILENT after so many milliseconds */

@@ -1,6 +1,6 @@
 import type { Broker, Outcome, Publication } from '../../../types/index.ts'
 import { asError } from '../../errors.ts'
-import { isPosition } from '../../protocol/position.ts'
+import { readPosition } from '../../protocol/position.ts'
 import type { Outgoing } from '../fan-out/delivery.ts'
 import type { Feed } from './feed.ts'
 
@@ -149,11 +149,10 @@ export class Publisher {
       this.#ports.fault('a publication was answered with what is not an outcome')
       return unknown
     }
-    const { state, position } = outcome as Outcome
-    if (position == null) return { state }
-    if (isPosition(position)) return { state, position: { epoch: position.epoch, offset: position.offset } }
-    this.#ports.fault('the position in an outcome is not a position')
-    return { state }
+    const { state } = outcome as Outcome
+    const position = readPosition((outcome as Outcome).position)
+    if (position === null) this.#ports.fault('the position in an outcome is not a position')
+    return position == null ? { state } : { state, position }
   }
 
   #settle (pending: Pending, outcome: Outcome): void {
