@@ -280,7 +280,7 @@ t.test('links lead somewhere', async t => {
 })
 
 t.test('snippets compile, and run where they say so', async t => {
-  // Those of the recipes are in test/recipes.test.ts.
+  // The snippets of the recipes are tested in test/recipes.test.ts.
   const snippets = [...texts].filter(([page]) => !page.startsWith('docs/recipes/')).flatMap(([page, text]) => snippetsOf(page, text))
   t.ok(snippets.length > 10)
   await checkSnippets(t, snippets, [{

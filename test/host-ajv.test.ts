@@ -97,7 +97,7 @@ t.test('the host\'s settings are found in a scope below, and their absence is no
   for (const other of [{}, Object.create(null), { [Symbol('fastify.options')]: undefined }, { [Symbol('fastify.options')]: {} }, { [Symbol('fastify.options')]: { ajv: {} } }]) t.same(hostAjv(other), {})
 })
 
-/** What registration says against a schema. */
+/** The fault that registration finds in a schema. */
 async function fault (t: Test, message: unknown): Promise<string> {
   return topic(t, undefined, message as object).then(() => 'none', error => `${error.code} ${error.message}`)
 }

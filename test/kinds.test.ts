@@ -15,7 +15,7 @@ function compile (schema: object, shared: Record<string, object> = {}): PayloadT
   return payloadCompiler(schemaCompiler(shared), shared)(schema)
 }
 
-/** What is told of a refused payload. */
+/** The details of a refused payload. */
 function details (type: PayloadType, payload: unknown): string[] {
   try {
     type.check(payload)

@@ -11,7 +11,7 @@ function optionsOf (app: FastifyInstance): unknown {
 }
 
 /**
- * What the host gave as `Fastify({ ajv })`: its formats, keywords and plugins hold for topics, too. `{}` if a later Fastify keeps it
+ * Reads `Fastify({ ajv })` of the host: its formats, keywords and plugins hold for topics, too. `{}` if a later Fastify keeps it
  * elsewhere, in which case a schema that uses them is refused as one with an unknown format or keyword; and `{}` in JTD mode, which is
  * about another kind of schema.
  */

@@ -68,7 +68,7 @@ function own (schema: Schema, resolve: Resolve, seen: readonly unknown[]): Facts
   return { types, values, required: new Set(Array.isArray(required) ? required : []), members }
 }
 
-/** What a schema says of all values that it takes: a part of it, but nothing that does not hold. */
+/** Facts that a schema states of all values that it takes: a part of it, but nothing that does not hold. */
 export function factsOf (schema: unknown, resolve: Resolve, seen: readonly unknown[] = []): Facts {
   if (!isSchema(schema) || seen.includes(schema)) return nothing
   const within = [...seen, schema]

@@ -56,7 +56,7 @@ export class HostileBroker implements Broker {
   readonly capabilities = { order: 'total', history: false, presence: false, once: 'node' } as const
   handlers!: BrokerHandlers
   node = ''
-  /** What the handlers threw: they must not. */
+  /** Errors that the handlers threw, which they must not. */
   readonly thrown: unknown[] = []
   /** Positions, as ids, at which a publication was appended once more. */
   readonly doubles = new Set<string>()

@@ -221,7 +221,7 @@ t.test('sweeps are a fraction of the shortest time that is watched', async t => 
   t.equal(beat([], false, 800, 80).every, 10)
 })
 
-/** What a receiver has of a message, as far as the heartbeat looks at it. */
+/** The members of a receiver that the heartbeat looks at. */
 function holding (bytes: number): { -readonly [member in keyof Holder]: Holder[member] } {
   return { _buffers: [], _bufferedBytes: bytes, _fragments: [], _messageLength: 0, _fragmented: 0, _state: 0 }
 }

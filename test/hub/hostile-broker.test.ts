@@ -16,7 +16,7 @@ async function create (t: Test, misdeeds: Partial<Misdeeds>, options: AnyOptions
 
 const framesOf = (client: Client): ServerFrame[] => client.received.map(text => JSON.parse(text))
 
-/** What a member got is in order, each message once, and before each hole it was told. Returns the data that it got. */
+/** Checks that a member got each message once, in order, and was told of each hole before it. Returns the data that it got. */
 function checkMember (t: Test, client: Client, { doubles }: HostileBroker, seed: number): unknown[] {
   let last: { epoch: string, offset: number } | undefined
   let told = true

@@ -139,7 +139,7 @@ function dispatch (hub: HubContext, session: MemberSession, frame: ClientFrame):
 }
 
 /**
- * What a hook threw. An error that speaks to the member is its answer; any other is told to the host, and so is an invalid payload, which
+ * Handles an error that a hook threw. One that speaks to the member is its answer; any other is told to the host, and so is an invalid payload, which
  * was the host's own. The end of the session is neither: there is no member to answer.
  */
 function failed (hub: HubContext, session: MemberSession, { ref }: ClientFrame, error: Error & { code?: string }): void {
