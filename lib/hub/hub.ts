@@ -129,7 +129,7 @@ export class Hub implements HubContext {
       heartbeat: settings.heartbeat,
       handshake: settings.limits.handshake,
       unfinished: settings.limits.unfinished,
-      late: (session) => { this.end(session, session.room?.feed.isReady === false ? serverEnding(4103, 'broker') : serverEnding(4100, 'handshake')) },
+      late: (session) => { this.end(session, session.room!.feed.isReady ? serverEnding(4100, 'handshake') : serverEnding(4103, 'broker')) },
       overdue: (session) => {
         if (session.state === 'open') countRefusal(this, session, 'frame', 'unfinished')
         this.end(session, { code: 1008, reason: 'unfinished', by: 'server', refusal: 'unfinished' })

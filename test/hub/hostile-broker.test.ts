@@ -501,3 +501,19 @@ t.test('issue 8: an entry behind a jump that cannot be made a frame is a fault a
   t.match(app.rooms.stats(), { brokerFaults: 1 })
   t.same(broker.thrown, [])
 })
+
+t.test('issue 8: an entry is dropped if the topic loses its last member while the entry is read', async t => {
+  const { app, broker, url } = await create(t, {})
+  const member = await join(t, `${url}/rooms/news`)
+  const entry = foreign('a', 1)
+  broker.handlers.entry('news', Object.defineProperty({ ...entry }, 'tail', {
+    get () {
+      app.rooms.kick({ topic: 'news' }).catch(t.threw)
+      return entry.tail
+    }
+  }), at(1))
+  t.match(await member.closed, { code: 4005 })
+  t.equal(member.received.filter(text => text.includes('"message"')).length, 0)
+  t.match(app.rooms.stats(), { brokerFaults: 0, deliveries: 0, topics: 0 })
+  t.same(broker.thrown, [])
+})
