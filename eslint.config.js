@@ -12,5 +12,9 @@ export default [
   layer(['lib/protocol/*.ts'], ['node:*', '../*.ts', '../hub/**', '../routes/*', '../brokers/*', 'fastify', '@fastify/*'], 'the protocol is for browsers, too: it imports types alone'),
   layer(['lib/metrics/*.ts'], ['../routes/*', '../plugin.ts', '../options.ts', 'fastify', '@fastify/*'], 'metrics know app.rooms and what is behind it, and no Fastify'),
   layer(['lib/brokers/*.ts'], ['../hub/**', '../routes/*', '../plugin.ts', 'fastify'], 'a broker depends on types (and errors) alone'),
-  layer(['lib/hub/**/*.ts'], ['**/routes/*', '**/plugin.ts', '../rooms.ts', '../../rooms.ts', '../options.ts', '../../options.ts', 'fastify', '@fastify/*'], 'the hub knows no Fastify')
+  layer(
+    ['hub', 'room', 'session', 'frames', 'connection', 'transport', 'feed', 'presence', 'limits', 'identity'].map(folder => `lib/${folder}/**/*.ts`),
+    ['**/routes/*', '**/server/*', '**/api/*', '**/plugin.ts', '**/options.ts', 'fastify', '@fastify/*'],
+    'rooms and sessions know no Fastify'
+  )
 ]

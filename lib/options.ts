@@ -5,7 +5,7 @@ import type { Broker, TopicMap } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
 import type { DrainSettings } from './hub/drain.ts'
 import { maxTopicLength } from './protocol/topic-name.ts'
-import type { SlowRule } from './topics.ts'
+import type { SlowRule } from './topics/registry.ts'
 
 const functionOf = (description: string): TSchema => Type.Unsafe<(...args: never[]) => unknown>({ [Kind]: 'RoomsFunction', description })
 // A validator object that is a function (an ArkType) passes here, so that topics can say what to give instead.

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { Registry } from 'prom-client'
 import t, { type Test } from 'tap'
-import { createRefusals } from '../lib/hub/limits/refusals.ts'
+import { createRefusals } from '../lib/limits/refusals.ts'
 import { roomsMetrics } from '../lib/metrics/index.ts'
 import { createRooms } from './helpers/app.ts'
 import { parseMetrics } from './helpers/prometheus.ts'

@@ -4,12 +4,12 @@ import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import * as errors from '../lib/errors.ts'
 import * as entry from '../lib/index.ts'
-import { createRefusals } from '../lib/hub/limits/refusals.ts'
+import { createRefusals } from '../lib/limits/refusals.ts'
 import { catalogue } from '../lib/metrics/catalogue.ts'
 import { optionsSchema } from '../lib/options.ts'
 import { closeBehaviour, closeCodes } from '../lib/protocol/close-codes.ts'
-import { checkFrame } from '../lib/protocol/parse.ts'
-import { HubRooms } from '../lib/rooms.ts'
+import { checkFrame } from '../lib/protocol/client-frames.ts'
+import { HubRooms } from '../lib/api/rooms.ts'
 import { checkSnippets, membersOf, snippetsOf, typesOf } from './readme/snippets.ts'
 
 interface Schema { default?: unknown, minimum?: number, properties?: Record<string, Schema>, patternProperties?: Record<string, Schema>, anyOf?: Schema[] }
@@ -147,7 +147,7 @@ t.test('docs/protocol.md has an example of every frame, and no other', async t =
   const declared = (text: string): string[] => [...new Set([...text.matchAll(/\btype: '(\w+)'/g)].map(match => match[1]!))].sort()
   t.same(typesIn(serverFrames), declared(server!))
   t.same(typesIn(clientFrames), declared(client!))
-  const encoders = await readFile('lib/protocol/frames.ts', 'utf8')
+  const encoders = await readFile('lib/protocol/server-frames.ts', 'utf8')
   t.same(typesIn(serverFrames), [...new Set([...encoders.matchAll(/\btype"?: ?['"](\w+)['"]/g)].map(match => match[1]!))].sort(), 'the frames that are encoded')
 })
 

@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { Kicks } from '../lib/hub/identity/kicks.ts'
+import { Kicks } from '../lib/limits/recent-kicks.ts'
 import fastifyRooms from '../lib/index.ts'
 import type { Rooms } from '../types/index.ts'
 import { connect, createApp, createRooms, join, listen, until } from './helpers/app.ts'

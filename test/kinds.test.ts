@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
 import * as Type1 from 'typebox'
 import * as zod from 'zod'
-import { payloadCompiler, schemaCompiler, type PayloadType } from '../lib/payload.ts'
+import { payloadCompiler, schemaCompiler, type PayloadType } from '../lib/topics/payload.ts'
 import { tellKindsApart } from '../lib/schema/kinds.ts'
 import { createRooms, join, listen } from './helpers/app.ts'
 

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import fastifyRooms from '../lib/index.ts'
-import { otherServersOf } from '../lib/routes/bindings.ts'
+import { otherServersOf } from '../lib/server/bindings.ts'
 import { createApp, join, until } from './helpers/app.ts'
 
 const plugin = fastifyRooms as any

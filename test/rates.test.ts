@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import type { FastifyServerOptions } from 'fastify'
-import { drawFor } from '../lib/hub/limits/pace.ts'
+import { drawFor } from '../lib/connection/frame-rate.ts'
 import fastifyRooms from '../lib/index.ts'
 import { connect, createApp, join, listen, until, type AnyOptions, type Client } from './helpers/app.ts'
 import { clientFrame, joinMute } from './helpers/wire.ts'

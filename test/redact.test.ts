@@ -3,8 +3,8 @@ import fastifyWebsocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import fastifyRooms from '../lib/index.ts'
-import { redactUrl } from '../lib/routes/redact.ts'
-import { querySchema } from '../lib/schemas.ts'
+import { redactUrl } from '../lib/server/redact-logs.ts'
+import { querySchema } from '../lib/routes/schemas.ts'
 import { createApp, join, listen, refused, until, type LogLine } from './helpers/app.ts'
 
 const plugin = fastifyRooms as any

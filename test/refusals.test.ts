@@ -1,7 +1,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import { createRefusals } from '../lib/hub/limits/refusals.ts'
+import { createRefusals } from '../lib/limits/refusals.ts'
 import fastifyRooms, { memoryBroker } from '../lib/index.ts'
 import type { Refusal, RefusedEvent } from '../types/index.ts'
 import { connect, createApp, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'

@@ -1,7 +1,7 @@
 import { getEventListeners } from 'node:events'
 import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
-import { createRefusals } from '../lib/hub/limits/refusals.ts'
+import { createRefusals } from '../lib/limits/refusals.ts'
 import type { Session } from '../types/index.ts'
 import { connect, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
 

@@ -1,14 +1,14 @@
 import type { AuthorizeContext, BroadcastResult, BrokerState, DirectDetails, InvalidMessage, LeaveReason, Refusal, Rooms } from '../../types/index.ts'
-import type { TopicDefinition } from '../topics.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
 import type { Counters } from './counters.ts'
 import type { DrainSettings } from './drain.ts'
-import type { Backlog } from './fan-out/backlog.ts'
-import type { DeflateOptions } from './fan-out/deflate.ts'
-import type { Expiry } from './identity/expiry.ts'
-import type { Workload } from './inbound/workload.ts'
-import type { AddressLimits } from './limits/addresses.ts'
-import type { Room } from './room.ts'
-import type { MemberSession } from './session.ts'
+import type { Backlog } from '../room/slow-members.ts'
+import type { DeflateOptions } from '../transport/ws/deflate.ts'
+import type { Expiry } from '../connection/expiry.ts'
+import type { Workload } from '../session/in-flight.ts'
+import type { AddressLimits } from '../limits/addresses.ts'
+import type { Room } from '../room/room.ts'
+import type { MemberSession } from '../session/session.ts'
 
 /** The methods of a logger that the hub calls. */
 export interface Log {

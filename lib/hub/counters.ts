@@ -1,5 +1,5 @@
 import type { Stats } from '../../types/index.ts'
-import { createRefusals } from './limits/refusals.ts'
+import { createRefusals } from '../limits/refusals.ts'
 
 /** What only ever grows; the gauges of `stats()` are counted when asked. */
 export type Counters = Omit<Stats, 'connections' | 'topics' | 'members' | 'queuedBytes' | 'working' | 'lagging' | 'publishing'>

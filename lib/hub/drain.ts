@@ -1,5 +1,5 @@
-import type { Workload } from './inbound/workload.ts'
-import type { MemberSession } from './session.ts'
+import type { Workload } from '../session/in-flight.ts'
+import type { MemberSession } from '../session/session.ts'
 
 /** Of the time for closing this part may pass before anybody is told: for messages that are being worked on. */
 const workShare = 0.5

@@ -1,5 +1,5 @@
 import { FST_ROOMS_SESSION_CLOSED } from '../errors.ts'
-import type { MemberSession } from './session.ts'
+import type { MemberSession } from '../session/session.ts'
 
 /** Causes of an error that are looked at, one behind the other: an error may be its own cause. */
 const maxCauses = 10

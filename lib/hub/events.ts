@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel'
 import type { BroadcastResult, BrokerState, DrainEvent, LeaveEvent, Publication, Refusal, RefusedEvent, Rooms, RoomsEvents, SessionEvent } from '../../types/index.ts'
-import type { MemberSession } from './session.ts'
+import type { MemberSession } from '../session/session.ts'
 
 /**
  * The channels of `node:diagnostics_channel`. Node.js keeps one of each name per process, for all hubs and all copies of this

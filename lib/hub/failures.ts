@@ -2,7 +2,7 @@ import { asError } from '../errors.ts'
 import type { HubContext } from './context.ts'
 import { isEndOf } from './end-cause.ts'
 import * as events from './events.ts'
-import type { MemberSession } from './session.ts'
+import type { MemberSession } from '../session/session.ts'
 
 /** Errors of one session, and of all, that onError and subscribers of `fastify-rooms:error` are told of within `perMilliseconds`. */
 export const toldOfSession = 100

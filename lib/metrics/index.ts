@@ -1,7 +1,7 @@
 import type { MetricsOptions } from '../../types/metrics.ts'
 import type { Rooms } from '../../types/rooms.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_METRICS_REGISTERED } from '../errors.ts'
-import type { HubRooms } from '../rooms.ts'
+import type { HubRooms } from '../api/rooms.ts'
 import { kInside } from '../symbols.ts'
 import { catalogue } from './catalogue.ts'
 import { Metric } from './metric.ts'

@@ -2,14 +2,14 @@ import type { FastifyReply, FastifyRequest, preHandlerHookHandler } from 'fastif
 import type { Mode } from '../../types/index.ts'
 import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_OVERLOADED, asError } from '../errors.ts'
 import type { Hub } from '../hub/hub.ts'
-import { checkIdentity, withInfo, type KnownIdentity } from '../hub/identity/identity.ts'
-import { ifPermitted, proceed } from '../hub/inbound/permission.ts'
+import { checkIdentity, withInfo, type KnownIdentity } from '../identity/identity.ts'
+import { ifPermitted, proceed } from '../frames/authorize.ts'
 import type { ResolvedOptions } from '../options.ts'
-import { modes, negotiate } from '../protocol/modes.ts'
+import { modes, negotiate } from '../protocol/subprotocols.ts'
 import { kAccess } from '../symbols.ts'
-import type { TopicDefinition, TopicRegistry } from '../topics.ts'
+import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 import { ifAllowed } from './origin.ts'
-import { sourceOf } from './source.ts'
+import { sourceOf } from './client-address.ts'
 
 /** What the hooks found out about a request, for its handler. */
 export interface Access {

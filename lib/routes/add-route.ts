@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifySchemaCompiler, FastifySerializerCompiler, RouteOptions } from 'fastify'
 import { FST_ROOMS_ROUTE_TAKEN } from '../errors.ts'
-import type { Validate } from '../payload.ts'
-import type { TopicDefinition } from '../topics.ts'
+import type { Validate } from '../topics/payload.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
 
 /** Our routes bring their own compilers, so that a host's (a Zod type provider's, say) change nothing for them. */
 export interface Compilers {

@@ -1,13 +1,13 @@
 import type { FastifyInstance, FastifyRequest, FastifySchema, onResponseHookHandler, preParsingHookHandler, preValidationHookHandler } from 'fastify'
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
-import { broadcastResponseSchema, paramsSchema } from '../schemas.ts'
+import { broadcastResponseSchema, paramsSchema } from './schemas.ts'
 import { kAccess } from '../symbols.ts'
-import type { TopicDefinition } from '../topics.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
 import { broadcastAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
 import { topicPaths } from './paths.ts'
 import { countRefusals } from './refusals.ts'
-import type { UpgradeGuard } from './upgrade-guard.ts'
+import type { UpgradeGuard } from '../server/upgrade-guard.ts'
 
 /** `POST` to a topic: a body that its schema takes goes to all its members. */
 export function broadcastRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, { stragglers }: UpgradeGuard): void {

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { HostAjv } from '../payload.ts'
+import type { HostAjv } from '../topics/payload.ts'
 
 /** Fastify keeps its options under a symbol that it does not export, on the root instance; `initialConfig` leaves `ajv` out. */
 function optionsOf (app: FastifyInstance): unknown {

@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import { FST_ROOMS_INVALID_OPTION, FST_ROOMS_ORIGIN_REFUSED } from '../errors.ts'
 import type { Log } from '../hub/context.ts'
-import { proceed } from '../hub/inbound/permission.ts'
+import { proceed } from '../frames/authorize.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { addressOf } from './forwarded.ts'
 

@@ -1,4 +1,4 @@
-import type { TopicDefinition, TopicRegistry } from '../topics.ts'
+import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 
 /** A literal of find-my-way: a colon would begin a parameter. */
 function literal (text: string): string {

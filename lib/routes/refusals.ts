@@ -2,12 +2,12 @@ import type { FastifyReply, FastifyRequest, RouteShorthandOptions } from 'fastif
 import type { Refusal } from '../../types/index.ts'
 import { requestRefused } from '../hub/events.ts'
 import type { Hub } from '../hub/hub.ts'
-import { refusalOf, refusalOfStatus } from '../hub/limits/refusals.ts'
+import { refusalOf, refusalOfStatus } from '../limits/refusals.ts'
 import { isTopicName } from '../protocol/topic-name.ts'
 import { kRefusal } from '../symbols.ts'
-import type { TopicDefinition } from '../topics.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
 import { list } from './add-route.ts'
-import { refusedAddress } from './source.ts'
+import { refusedAddress } from './client-address.ts'
 
 type Hooks = Pick<RouteShorthandOptions, 'onError' | 'onResponse'>
 type Refused = Error & { code?: string, validationContext?: string }

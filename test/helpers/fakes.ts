@@ -1,11 +1,11 @@
 import { Socket } from 'node:net'
-import { Connection, type Transport, type WebSocketLike } from '../../lib/hub/socket/connection.ts'
-import { Delivery, Outgoing } from '../../lib/hub/fan-out/delivery.ts'
+import { Connection, type Transport, type WebSocketLike } from '../../lib/connection/connection.ts'
+import { Delivery, Outgoing } from '../../lib/room/delivery.ts'
 import { createCounters } from '../../lib/hub/counters.ts'
-import { Room } from '../../lib/hub/room.ts'
-import type { MemberSession } from '../../lib/hub/session.ts'
-import { anyPayload } from '../../lib/payload.ts'
-import type { TopicDefinition } from '../../lib/topics.ts'
+import { Room } from '../../lib/room/room.ts'
+import type { MemberSession } from '../../lib/session/session.ts'
+import { anyPayload } from '../../lib/topics/payload.ts'
+import type { TopicDefinition } from '../../lib/topics/registry.ts'
 import type { Mode } from '../../types/index.ts'
 
 /** A socket that remembers what was done to it. */

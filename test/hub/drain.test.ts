@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Inbox } from '../../lib/hub/inbound/inbox.ts'
+import { Inbox } from '../../lib/session/message-queue.ts'
 import { Drain, shareOf, type DrainSettings } from '../../lib/hub/drain.ts'
-import type { MemberSession } from '../../lib/hub/session.ts'
+import type { MemberSession } from '../../lib/session/session.ts'
 import { until } from '../helpers/app.ts'
-import { Workload } from '../../lib/hub/inbound/workload.ts'
+import { Workload } from '../../lib/session/in-flight.ts'
 
 const defaults = { timeout: 60_000, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } }
 

@@ -1,6 +1,6 @@
 import t from 'tap'
-import * as frames from '../../lib/protocol/frames.ts'
-import { checkFrame } from '../../lib/protocol/parse.ts'
+import * as frames from '../../lib/protocol/server-frames.ts'
+import { checkFrame } from '../../lib/protocol/client-frames.ts'
 
 const fault = (value: unknown) => checkFrame(value) as { fault: string, ref?: unknown }
 

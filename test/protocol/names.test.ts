@@ -1,5 +1,5 @@
 import t from 'tap'
-import { negotiate } from '../../lib/protocol/modes.ts'
+import { negotiate } from '../../lib/protocol/subprotocols.ts'
 import { formatPosition, parsePosition, sincePattern } from '../../lib/protocol/position.ts'
 import { isTopicName, maxTopicLength } from '../../lib/protocol/topic-name.ts'
 

@@ -1,0 +1,194 @@
+import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../../types/index.ts'
+import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
+import { Asks } from '../session/requests.ts'
+import type { Origin } from '../hub/context.ts'
+import type { Hub } from '../hub/hub.ts'
+import { describe } from '../presence/roster.ts'
+import { checkClose, type MemberSession } from '../session/session.ts'
+import { isKey, maxKeyLength } from '../protocol/client-frames.ts'
+import { kInside } from '../symbols.ts'
+import type { TopicRegistry } from '../topics/registry.ts'
+
+const defaultMembers = 1_000
+const defaultBuffer = 1_000
+const defaultAskTimeout = 10_000
+const selectors = ['session', 'user', 'topic']
+
+/** @throws FST_ROOMS_INVALID_ARGUMENT */
+export function wholeNumber (name: string, value: unknown, fallback: number): number {
+  if (value === undefined) return fallback
+  if (Number.isInteger(value) && value as number >= 1 && value as number < 2 ** 31) return value as number
+  throw new FST_ROOMS_INVALID_ARGUMENT(name, 'a whole number from 1')
+}
+
+/** @throws FST_ROOMS_INVALID_ARGUMENT */
+export function checkBroadcast (options: BroadcastOptions | undefined): Origin {
+  const { except, key } = options ?? {}
+  if (except !== undefined && typeof except !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
+  if (key !== undefined && !isKey(key)) throw new FST_ROOMS_INVALID_ARGUMENT('key', `a string of 1 to ${maxKeyLength} characters`)
+  return { except, key }
+}
+
+/** The topic that `sendToUser` is limited to. A `topic` that is `undefined` was meant to narrow, so it is refused. @throws FST_ROOMS_INVALID_ARGUMENT */
+function checkTopicOption (options: unknown): string | undefined {
+  if (options === undefined) return undefined
+  const isObject = typeof options === 'object' && options !== null && !Array.isArray(options)
+  if (!isObject || Object.keys(options).some(name => name !== 'topic')) throw new FST_ROOMS_INVALID_ARGUMENT('options', 'an object with "topic"')
+  if (!('topic' in options)) return undefined
+  if (typeof options.topic !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('topic', 'the name of a topic')
+  return options.topic
+}
+
+/**
+ * What is given selects: a member that is there and undefined was meant to narrow it, and must not select more than was meant.
+ * @throws FST_ROOMS_INVALID_SELECTOR
+ */
+function checkSelector (method: string, selector: unknown): SessionSelector<any> {
+  const given = Object.entries(selector ?? {})
+  if (given.length > 0 && given.every(([name, value]) => selectors.includes(name) && typeof value === 'string')) return selector as SessionSelector<any>
+  throw new FST_ROOMS_INVALID_SELECTOR(method, 'at least one of "session", "user" and "topic", each a string')
+}
+
+/** `app.rooms`: what the host asks of the hub, checked. */
+export class HubRooms implements Rooms<any> {
+  readonly #hub: Hub
+  readonly #registry: TopicRegistry
+  readonly #inject: (path: string, options: InjectOptions) => Promise<InjectedClient>
+
+  constructor (hub: Hub, registry: TopicRegistry, inject: (path: string, options: InjectOptions) => Promise<InjectedClient>) {
+    this.#hub = hub
+    this.#registry = registry
+    this.#inject = inject
+  }
+
+  /** For what comes with this package and is not loaded with it. */
+  get [kInside] (): { hub: Hub, registry: TopicRegistry } { return { hub: this.#hub, registry: this.#registry } }
+
+  async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
+    const definition = this.#registry.get(topic)
+    const origin = checkBroadcast(options)
+    return this.#hub.publish(definition, topic, definition.message.serialise(payload), origin)
+  }
+
+  async send (session: string, payload: unknown): Promise<void> {
+    const member = this.#session(session)
+    await member.sendPrivate(member.privateFrame(member.definition.message.serialise(payload)))
+  }
+
+  async sendToUser (user: string, payload: unknown, options?: { topic?: string }): Promise<{ local: number }> {
+    const topic = checkTopicOption(options)
+    const json = topic === undefined ? undefined : this.#registry.get(topic).message.serialise(payload)
+    const members = [...this.#hub.users.get(user) ?? []].filter(member => topic === undefined || member.topic === topic)
+    const frames = members.map(member => member.privateFrame(json ?? member.definition.message.serialise(payload)))
+    const sent = await Promise.allSettled(members.map(async (member, index) => member.sendPrivate(frames[index]!)))
+    return { local: sent.filter(({ status }) => status === 'fulfilled').length }
+  }
+
+  async ask (session: string, payload: unknown, options: AskOptions = {}): Promise<unknown> {
+    const timeout = wholeNumber('timeout', options.timeout, defaultAskTimeout)
+    const member = this.#session(session)
+    member.asks ??= new Asks()
+    return member.asks.ask(member, payload, timeout, options.signal)
+  }
+
+  async members (topic: string, options: { limit?: number } = {}): Promise<Member<any>[]> {
+    this.#registry.get(topic)
+    const limit = wholeNumber('limit', options.limit, defaultMembers)
+    const members: Member[] = []
+    for (const member of this.#hub.roomByTopic.get(topic)?.open() ?? []) {
+      if (members.length === limit) break
+      members.push(describe(member))
+    }
+    return members
+  }
+
+  async count (topic: string): Promise<number> {
+    this.#registry.get(topic)
+    return this.#hub.roomByTopic.get(topic)?.size ?? 0
+  }
+
+  async topics (): Promise<string[]> {
+    return [...this.#hub.roomByTopic.values()].filter(room => room.size > 0).map(room => room.topic)
+  }
+
+  has (topic: string): topic is string {
+    return this.#registry.find(topic) !== undefined
+  }
+
+  subscribe (topic: string, options: SubscribeOptions = {}): AsyncIterableIterator<any, void, undefined> {
+    const definition = this.#registry.get(topic)
+    const { signal } = options
+    const stop = (): void => { subscription.end() }
+    const subscription = this.#hub.subscribe(topic, definition, wholeNumber('buffer', options.buffer, defaultBuffer), () => { signal?.removeEventListener('abort', stop) })
+    if (signal?.aborted === true) subscription.end()
+    else signal?.addEventListener('abort', stop)
+    return subscription
+  }
+
+  async kick (selector: SessionSelector<any>, options: KickOptions = {}): Promise<number> {
+    const { session, user, topic } = checkSelector('kick', selector)
+    const ending = { ...checkClose(options.code ?? 4005, options.reason), by: 'server' as const }
+    const members = this.#select(session, user, topic)
+    if (session === undefined) this.#hub.kicks.note(user, topic, ending)
+    if (session === undefined && user === undefined) this.#hub.flush(topic!)
+    let ended = 0
+    for (const member of members) {
+      if (member.state === 'closed') continue // by an onLeave of one before
+      this.#hub.end(member, ending)
+      ended++
+    }
+    return ended
+  }
+
+  async reauthorize (selector: SessionSelector<any>): Promise<number> {
+    const { session, user, topic } = checkSelector('reauthorize', selector)
+    return this.#hub.reauthorize(this.#select(session, user, topic))
+  }
+
+  stats (): Stats {
+    const { links, roomByTopic, working, publishing, counters } = this.#hub
+    let members = 0
+    let queuedBytes = 0
+    let lagging = 0
+    for (const room of roomByTopic.values()) {
+      members += room.size
+      lagging += room.laggards.size
+    }
+    for (const { connection } of links) queuedBytes += connection.bufferedBytes
+    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, working, lagging, publishing, ...counters, refusals: { ...counters.refusals } }
+  }
+
+  health (): Health {
+    const { state, brokerState } = this.#hub
+    return { ok: state === 'open' && brokerState === 'up', state, broker: brokerState }
+  }
+
+  async drain (): Promise<void> {
+    await this.#hub.drain()
+  }
+
+  async inject (path: string, options: InjectOptions = {}): Promise<InjectedClient> {
+    return this.#inject(path, options)
+  }
+
+  /** The sessions that match all that is given. @throws FST_ROOMS_NO_SUCH_TOPIC */
+  #select (session: string | undefined, user: string | undefined, topic: string | undefined): MemberSession[] {
+    if (topic !== undefined) this.#registry.get(topic)
+    return this.#candidates(session, user).filter(member =>
+      (session === undefined || member.id === session) && (user === undefined || member.user === user) && (topic === undefined || member.topic === topic))
+  }
+
+  /** The smallest set that has to be looked at. */
+  #candidates (session: string | undefined, user: string | undefined): MemberSession[] {
+    const { sessions, users } = this.#hub
+    if (session !== undefined) return sessions.has(session) ? [sessions.get(session)!] : []
+    if (user !== undefined) return [...users.get(user) ?? []]
+    return [...sessions.values()]
+  }
+
+  #session (id: string): MemberSession {
+    const session = this.#hub.sessions.get(id)
+    if (session === undefined) throw new FST_ROOMS_NO_SUCH_SESSION(String(id).slice(0, 64))
+    return session
+  }
+}

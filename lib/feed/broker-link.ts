@@ -1,0 +1,170 @@
+import type { Broker, BrokerHandlers, BrokerState, Outcome, Position, Publication } from '../../types/index.ts'
+import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, asError } from '../errors.ts'
+import { readPosition } from '../protocol/position.ts'
+import { Outgoing } from '../room/delivery.ts'
+import { checkEntry } from './check-entry.ts'
+import type { Feed } from './feed.ts'
+import { Publisher } from './publisher.ts'
+import { RecentUids } from './recent-uids.ts'
+
+/** Milliseconds that the closing of an app waits for its broker. */
+const closeTimeout = 2_000
+
+const states: readonly unknown[] = ['up', 'degraded', 'down'] satisfies BrokerState[]
+
+/** The hub's side of the link: takes what the broker brings. */
+export interface LinkPorts {
+  /** The feed of a topic that has a room here. */
+  feed (topic: string): Feed | undefined
+  /** An entry that has been checked. @param isRepeated - its uid has been here before: it must not be delivered. @throws if it cannot be delivered */
+  entry (topic: string, publication: Publication, position: Position | undefined, isRepeated: boolean): void
+  /** Entries of these topics may have been missed. */
+  lost (topics: readonly string[] | 'all'): void
+  state (state: BrokerState, cause: Error | undefined): void
+  /** The broker has broken its contract. */
+  fault (error: Error): void
+  /** A publication was not answered by its deadline. */
+  unanswered (): void
+}
+
+export interface LinkTimeouts {
+  /** Milliseconds from the call of `publish` to the deadline of a publication. */
+  readonly publish: number
+  /** Milliseconds for `attach`. */
+  readonly attach: number
+}
+
+/**
+ * The broker as the hub may rely on it. Nothing that it does throws into the hub, waits without an end, or reaches members unchecked; what it breaks of its contract
+ * is counted and reported, and the messages that are lost by it are told as lost.
+ */
+export class BrokerLink {
+  readonly #broker: Broker
+  readonly #ports: LinkPorts
+  readonly #timeouts: LinkTimeouts
+  readonly #publisher: Publisher
+  readonly #recent = new RecentUids()
+  #isClosed = false
+
+  constructor (broker: Broker, timeouts: LinkTimeouts, ports: LinkPorts) {
+    this.#broker = broker
+    this.#timeouts = timeouts
+    this.#ports = ports
+    this.#publisher = new Publisher(broker, timeouts.publish, {
+      fault: (message, cause) => { this.#fault(message, cause) },
+      unanswered: ports.unanswered
+    })
+  }
+
+  /** Publications that the broker has not answered, or whose entry has not come. */
+  get pending (): number { return this.#publisher.size }
+
+  async start (node: string): Promise<void> {
+    await this.#broker.start(node, this.#handlers)
+  }
+
+  /** @throws FST_ROOMS_BROKER_SILENT, FST_ROOMS_BROKER_FAULT, what the broker throws */
+  async attach (topic: string): Promise<Position | undefined> {
+    const { attach } = this.#timeouts
+    const answer = this.#broker.attach([topic])
+    const positions: unknown = this.#broker.inProcess === true ? await answer : await within(answer, attach, `attach of topic "${topic}"`)
+    const position = readPosition(Array.isArray(positions) ? positions[0] : undefined)
+    if (position !== null) return position
+    throw new FST_ROOMS_BROKER_FAULT(`topic "${topic}" was attached at what is not a position`)
+  }
+
+  /** Nothing waits for it. A failure is reported. */
+  detach (topic: string): void {
+    const detach = async (): Promise<void> => this.#broker.detach([topic])
+    detach().catch((error: unknown) => { this.#ports.fault(asError(error)) })
+  }
+
+  /** An outcome, at once or at the latest at the deadline. */
+  publish (publication: Outgoing, feed: Feed | undefined): Outcome | Promise<Outcome> {
+    return this.#publisher.publish(publication, feed)
+  }
+
+  /** Settles when the broker has closed, at the latest after 2 s. @throws what the broker throws */
+  async close (): Promise<void> {
+    this.#isClosed = true
+    try {
+      await within(this.#broker.close(), closeTimeout, 'close')
+    } catch (error) {
+      if (!(error instanceof FST_ROOMS_BROKER_SILENT)) throw error
+      this.#ports.fault(error)
+    } finally {
+      this.#publisher.close()
+    }
+  }
+
+  /** The entry of a publication of this node was delivered here. */
+  delivered (publication: Outgoing): void {
+    if (this.#publisher.size > 0) this.#publisher.delivered(publication)
+  }
+
+  /** An entry of this topic has come or will not, because messages were lost or the topic has gone: publications need not wait for it. */
+  review (feed: Feed): void {
+    this.#publisher.review(feed)
+  }
+
+  /** None of these throws: a broker may call them from a callback of its client. */
+  readonly #handlers: BrokerHandlers = {
+    entry: (topic, publication, position) => {
+      const feed = this.#isClosed ? undefined : this.#ports.feed(topic)
+      if (feed === undefined) return
+      let own: Outgoing | undefined
+      try {
+        // A broker of this process brings back the object that it was given.
+        if (publication instanceof Outgoing) own = publication
+        if (own === undefined) this.#entry(topic, publication, position)
+        else this.#ports.entry(topic, own, position, own.isDelivered)
+      } catch (error) {
+        if (own !== undefined) own.failure = asError(error) // its publisher is told
+        else {
+          this.#ports.fault(asError(error))
+          this.#ports.lost([topic])
+        }
+      }
+      this.review(feed)
+    },
+    control: () => {},
+    state: (state, cause) => {
+      if (this.#isClosed) return
+      if (states.includes(state)) this.#ports.state(state, cause === undefined ? undefined : asError(cause))
+      else this.#fault('it says that its state is none of "up", "degraded" and "down"')
+    },
+    lost: topics => {
+      if (this.#isClosed) return
+      let named: readonly string[] | 'all' = 'all' // a loss of topics that are not named may be one of any
+      try {
+        if (Array.isArray(topics)) named = [...topics]
+      } catch (error) {
+        this.#ports.fault(asError(error))
+      }
+      this.#ports.lost(named)
+    }
+  }
+
+  #entry (topic: string, given: Publication, at: Position | undefined): void {
+    const position = readPosition(at)
+    if (position === null) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its position is not one`)
+    const own = this.#publisher.find(given?.uid)
+    if (own?.isSameAs(topic, given) === false) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its "uid" is that of another publication`)
+    // Bytes that this node has made itself need no parsing.
+    const publication = own ?? checkEntry(topic, given)
+    this.#ports.entry(topic, publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
+  }
+
+  #fault (message: string, cause?: Error): void {
+    const error = new FST_ROOMS_BROKER_FAULT(message)
+    this.#ports.fault(cause === undefined ? error : Object.assign(error, { cause }))
+  }
+}
+
+/** Settles as the broker's answer to a call does. @throws FST_ROOMS_BROKER_SILENT after so many milliseconds */
+function within<T> (answer: Promise<T>, milliseconds: number, call: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => { reject(new FST_ROOMS_BROKER_SILENT(call, milliseconds)) }, milliseconds)
+    Promise.resolve(answer).then(resolve, reject).finally(() => { clearTimeout(timer) })
+  })
+}

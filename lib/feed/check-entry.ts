@@ -1,0 +1,64 @@
+import type { Publication } from '../../types/index.ts'
+import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
+import { isKey } from '../protocol/client-frames.ts'
+import { tailStart } from '../protocol/server-frames.ts'
+
+/** Characters of a `uid` or `node`: far above those of this package (a UUID and a number), and a bound for what is remembered of them. */
+const maxNameLength = 255
+
+/** Members of a frame that stand before its tail. One in the tail would override them. */
+const headMembers = ['type', 'id', 'data'] as const
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+function isName (value: unknown): value is string {
+  return typeof value === 'string' && value.length >= 1 && value.length <= maxNameLength
+}
+
+/** The bytes as a Buffer, without a copy: clients of brokers give either. */
+function bufferOf (bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
+
+/** Whether a tail is the end of a frame: `"data":`, the payload as JSON, further members, `}`. Parses each byte once. */
+function isTail (tail: Buffer, payloadLength: number): boolean {
+  const end = tailStart.length + payloadLength
+  if (end >= tail.length || tail.toString('latin1', 0, tailStart.length) !== tailStart) return false
+  try {
+    JSON.parse(utf8.decode(tail.subarray(tailStart.length, end)))
+    const rest = utf8.decode(tail.subarray(end))
+    if (rest === '}') return true
+    if (!rest.startsWith(',')) return false
+    const members = JSON.parse(`{${rest.slice(1)}`) as object
+    // No members: the comma would be one too many.
+    return Object.keys(members).length > 0 && !headMembers.some(name => Object.hasOwn(members, name))
+  } catch {
+    return false
+  }
+}
+
+function faultOf (topic: string, { v, uid, node, topic: named, tail, payloadLength, except, key }: Partial<Record<keyof Publication, unknown>>): string | undefined {
+  if (v !== 1) return `"v" is ${String(v).slice(0, 32)}, and this node reads 1`
+  if (!isName(uid)) return `"uid" is not a string of 1 to ${maxNameLength} characters`
+  if (!isName(node)) return `"node" is not a string of 1 to ${maxNameLength} characters`
+  if (named !== topic) return '"topic" is another one'
+  if (except !== undefined && typeof except !== 'string') return '"except" is not a string'
+  if (key !== undefined && !isKey(key)) return '"key" is not a key'
+  if (!(tail instanceof Uint8Array)) return '"tail" is not bytes'
+  if (!Number.isInteger(payloadLength) || payloadLength as number < 1) return '"payloadLength" is not a number of bytes'
+  return isTail(bufferOf(tail), payloadLength as number) ? undefined : '"tail" is not the end of a frame'
+}
+
+/**
+ * Checks a publication that a broker brings, so that nothing behind the seam has to: its version, its members, and that its bytes are UTF-8 and JSON in the
+ * place where frames expect it. Whether the payload is by the topic's schema is for the node that published it to check (see docs/decisions/0012). Returns a
+ * copy, whose members are those that were checked.
+ * @throws FST_ROOMS_BROKER_FAULT
+ */
+export function checkEntry (topic: string, given: unknown): Publication {
+  const { v, uid, node, topic: named, tail, payloadLength, deadline, except, key } = Object(given) as Publication
+  const publication = { v, uid, node, topic: named, tail, payloadLength, deadline, except, key }
+  const fault = faultOf(topic, publication)
+  if (fault !== undefined) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: ${fault}`)
+  return { ...publication, tail: bufferOf(tail) } as Publication
+}

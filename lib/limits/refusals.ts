@@ -1,0 +1,69 @@
+import type { Refusal, Refusals } from '../../types/index.ts'
+import type { HubContext } from '../hub/context.ts'
+import * as events from '../hub/events.ts'
+import type { MemberSession } from '../session/session.ts'
+
+/** What was refused, by an error's code; the rest is known by the status. */
+const byCode: Readonly<Record<string, Refusal>> = {
+  FST_ROOMS_BAD_FRAME: 'badFrames',
+  FST_ROOMS_FRAME_TOO_LARGE: 'payload',
+  FST_ROOMS_INFO_TOO_LARGE: 'info',
+  FST_ROOMS_INVALID_PAYLOAD: 'invalid',
+  FST_ROOMS_BODY_TIMEOUT: 'handshake',
+  FST_ROOMS_ORIGIN_REFUSED: 'origin',
+  FST_ROOMS_DRAINING: 'draining',
+  FST_ROOMS_OVERLOADED: 'work',
+  FST_ROOMS_CLOSED: 'draining',
+  FST_ROOMS_BROKER_DOWN: 'broker'
+}
+
+const byStatus: Readonly<Record<number, Refusal>> = { 401: 'unauthorized', 403: 'forbidden', 404: 'notFound', 413: 'payload', 429: 'rateLimited' }
+
+/** All reasons there are. Never a word of the host's or of a peer: whoever counts them must not be made to count without end. */
+export function createRefusals (): Refusals {
+  return {
+    connections: 0,
+    perAddress: 0,
+    topics: 0,
+    members: 0,
+    handshake: 0,
+    overloaded: 0,
+    messages: 0,
+    addressMessages: 0,
+    work: 0,
+    payload: 0,
+    info: 0,
+    badFrames: 0,
+    invalid: 0,
+    protocol: 0,
+    unfinished: 0,
+    origin: 0,
+    unauthorized: 0,
+    forbidden: 0,
+    notFound: 0,
+    badRequest: 0,
+    rateLimited: 0,
+    draining: 0,
+    broker: 0,
+    position: 0,
+    failed: 0,
+    other: 0
+  }
+}
+
+/** The reason behind a status of 400 and above. */
+export function refusalOfStatus (status: number): Refusal {
+  return byStatus[status] ?? (status < 500 ? 'badRequest' : 'failed')
+}
+
+/** The reason behind an error that somebody was answered with. */
+export function refusalOf (error: Error): Refusal {
+  const { code, statusCode } = error as { code?: unknown, statusCode?: unknown }
+  return byCode[String(code)] ?? refusalOfStatus(typeof statusCode === 'number' ? statusCode : 500)
+}
+
+/** Counts what was refused to a session, and tells who listens. */
+export function countRefusal ({ counters }: Pick<HubContext, 'counters'>, session: MemberSession, what: 'join' | 'frame', reason: Refusal): void {
+  counters.refusals[reason]++
+  events.refused(session, what, reason)
+}

@@ -1,0 +1,108 @@
+import { FST_ROOMS_SUBSCRIBER_SLOW } from '../errors.ts'
+import type { Delivery } from './delivery.ts'
+
+type Result = IteratorResult<unknown, void>
+/** Messages that a reader gets before the event loop turns. */
+const perTurn = 1_000
+
+interface Reader { resolve (result: Result): void, reject (error: Error): void }
+
+/**
+ * The messages of a topic for a reader on the server: no member, and bounded. A reader that publishes to the same topic for each message
+ * would go on for ever in microtasks, so after `perTurn` messages the next one waits for the event loop to turn.
+ */
+export class Subscription implements AsyncIterableIterator<unknown, void, undefined> {
+  readonly #topic: string
+  readonly #bound: number
+  readonly #detach: () => void
+  #queue: Delivery[] = []
+  #readers: Reader[] = []
+  /** Messages given out since the event loop was last waited for. */
+  #given = 0
+  #isWaiting = false
+  #ended = false
+  #error: Error | undefined
+  /** Messages are missing: it ends with this before it gets another one. */
+  #interruption: Error | undefined
+
+  /** @param detach - called once, when it ends. */
+  constructor (topic: string, bound: number, detach: () => void) {
+    this.#topic = topic
+    this.#bound = bound
+    this.#detach = detach
+  }
+
+  push (delivery: Delivery): void {
+    if (this.#interruption !== undefined) {
+      this.end(this.#interruption)
+      return
+    }
+    const reader = this.#isWaiting ? undefined : this.#readers.shift()
+    if (reader !== undefined) reader.resolve(this.#give(delivery))
+    // The reader of a subscription that waits for the event loop is not behind.
+    else if (this.#queue.length < this.#bound + (this.#isWaiting ? perTurn : 0)) this.#queue.push(delivery)
+    else this.end(new FST_ROOMS_SUBSCRIBER_SLOW(this.#topic, this.#bound))
+  }
+
+  /** Gets no further message, and is to be ended with this error; `false` if it has been interrupted before. */
+  interrupt (error: Error): boolean {
+    if (this.#interruption !== undefined) return false
+    this.#interruption = error
+    return true
+  }
+
+  /** Ends it; what was received can still be read, then comes the error. */
+  end (error?: Error): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#error = error
+    this.#detach()
+    if (!this.#isWaiting) this.#endReaders()
+  }
+
+  next (): Promise<Result> {
+    if (this.#isWaiting) return this.#later()
+    const delivery = this.#queue.shift()
+    if (delivery !== undefined) return Promise.resolve(this.#give(delivery))
+    const error = this.#error
+    if (error !== undefined) {
+      this.#error = undefined
+      return Promise.reject(error)
+    }
+    if (this.#ended) return Promise.resolve({ done: true, value: undefined })
+    return this.#later()
+  }
+
+  async return (): Promise<Result> {
+    this.end()
+    this.#queue = []
+    return { done: true, value: undefined }
+  }
+
+  [Symbol.asyncIterator] (): this { return this }
+
+  #later (): Promise<Result> {
+    return new Promise((resolve, reject) => { this.#readers.push({ resolve, reject }) })
+  }
+
+  /** A message for a reader: parsed for it alone, so that no reader changes what another gets. */
+  #give (delivery: Delivery): Result {
+    if (++this.#given === perTurn) {
+      this.#isWaiting = true
+      setImmediate(() => { this.#goOn() })
+    }
+    return { done: false, value: JSON.parse(delivery.json) }
+  }
+
+  #goOn (): void {
+    this.#given = 0
+    this.#isWaiting = false
+    while (!this.#isWaiting && this.#readers.length > 0 && this.#queue.length > 0) this.#readers.shift()!.resolve(this.#give(this.#queue.shift()!))
+    if (this.#ended && !this.#isWaiting) this.#endReaders()
+  }
+
+  #endReaders (): void {
+    const error = this.#error
+    for (const reader of this.#readers.splice(0)) error === undefined ? reader.resolve({ done: true, value: undefined }) : reader.reject(error)
+  }
+}

@@ -1,0 +1,122 @@
+import type { IncomingMessage } from 'node:http'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
+import type { MemberSession } from '../session/session.ts'
+import type { Transport } from '../connection/connection.ts'
+import { hearErrors, hearErrorsAlone, type MemberSocket } from '../transport/ws/listeners.ts'
+import { paramsSchema, querySchema } from './schemas.ts'
+import { kAccess, kInjected, kJoins, kSession } from '../symbols.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
+import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
+import { addRoute, list, type Compilers } from './add-route.ts'
+import { corkThisTurn } from '../server/cork.ts'
+import { topicPaths } from './paths.ts'
+import { countRefusals } from './refusals.ts'
+import { forgetReply } from '../api/request-rooms.ts'
+import { sourceOf } from './client-address.ts'
+import type { UpgradeGuard } from '../server/upgrade-guard.ts'
+
+interface Stream extends Transport { _httpMessage?: { detachSocket (socket: Stream): void } | null }
+type Socket = MemberSocket & { _socket?: Stream } & Parameters<typeof hearErrorsAlone>[0]
+type Upgrade = IncomingMessage & { [kJoins]?: true, [kInjected]?: (socket: Socket) => void }
+
+async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): Promise<never> {
+  reply.header('upgrade', 'websocket').header('connection', 'upgrade')
+  throw new FST_ROOMS_UPGRADE_REQUIRED()
+}
+
+/** The response that never comes would stay with the socket for as long as it lives, and with it reply and request. */
+function letGo (socket: Socket, request: FastifyRequest): void {
+  const stream = socket._socket
+  stream?._httpMessage?.detachSocket(stream)
+  forgetReply(request)
+}
+
+/** The last hook before an upgrade. */
+function answerWithHello (request: FastifyRequest, _reply: FastifyReply, done: () => void): void {
+  if (request.ws) {
+    (request.raw as Upgrade)[kJoins] = true
+    corkThisTurn(request.raw.socket)
+  }
+  done()
+}
+
+/** Ends a WebSocket that has not got a session within its turn, because its upgrade came too late or code of the host threw. */
+function endUnclaimed (socket: Socket): void {
+  if (socket[kSession] === null) socket.terminate()
+}
+
+type Accept = (socket: Socket, request: Upgrade) => void
+type UpgradeServer = { handleUpgrade (request: Upgrade, stream: unknown, head: Buffer, accept: Accept): void }
+
+/**
+ * The plugin's WebSockets have a listener for errors from their first moment, whatever other listeners and handlers do: ws hands over a new WebSocket here,
+ * before it tells anything else of it. @param websocketServer - of ws; all hubs that share it may call this
+ */
+export function hearConnections (websocketServer: object): void {
+  const server = websocketServer as UpgradeServer
+  const { handleUpgrade } = server
+  server.handleUpgrade = function (request, stream, head, accept) {
+    handleUpgrade.call(this, request, stream, head, (socket, upgrade) => {
+      if (request[kJoins] === true && socket[kSession] === undefined) {
+        hearErrors(socket)
+        process.nextTick(endUnclaimed, socket)
+      }
+      accept(socket, upgrade)
+    })
+  }
+}
+
+/** `GET` of a topic: an upgrade joins it. */
+export function socketRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, guard: UpgradeGuard): void {
+  const { hub, registry, options } = context
+  const { onJoin } = options
+  const { preHandler, ...hooks } = options.routes.socket
+
+  const wsHandler = (socket: Socket, request: FastifyRequest): void => {
+    const { topic, identity, mode } = (request as AccessRequest)[kAccess]
+    const { since, presence } = request.query as { since?: string, presence?: string }
+    // Closing is ours: @fastify/websocket would close without a code, and first. Without `clientTracking` it keeps none.
+    scope.websocketServer.clients?.delete(socket as never)
+    // The listener of @fastify/websocket would log violations of a peer as errors, and holds the request for as long as the connection lives.
+    hearErrorsAlone(socket)
+    const begunAt = guard.release(request.raw.socket)
+    letGo(socket, request)
+    if (begunAt === undefined) return;
+    (request.raw as Upgrade)[kInjected]?.(socket)
+    hub.arrive({
+      socket,
+      transport: socket._socket,
+      mode,
+      ...sourceOf(request),
+      definition,
+      topic,
+      user: identity?.user,
+      info: identity?.info,
+      expiresAt: identity?.expires?.getTime(),
+      begunAt,
+      since,
+      presence: presence === '1',
+      onJoin: onJoin === undefined ? undefined : (session: MemberSession) => onJoin(session as never, request)
+    })
+  }
+
+  for (const url of topicPaths(registry, definition)) {
+    addRoute(scope, {
+      ...hooks,
+      method: 'GET',
+      url,
+      exposeHeadRoute: false,
+      schema: {
+        hide: true,
+        querystring: querySchema,
+        ...(definition.family ? { params: paramsSchema(definition, options.limits.topicLength) } : {})
+      },
+      ...compilers,
+      ...countRefusals(hub, definition, hooks),
+      preHandler: [...list(preHandler), joinAccess(context, definition), answerWithHello],
+      handler: upgradeRequired,
+      wsHandler: wsHandler as never
+    } as never)
+  }
+}

@@ -1,0 +1,109 @@
+import { kSession } from '../../symbols.ts'
+import { receive, receiveControl } from '../../connection/receive.ts'
+import { countRefusal } from '../../limits/refusals.ts'
+import type { MemberSession } from '../../session/session.ts'
+import type { WebSocketLike } from '../../connection/connection.ts'
+import { inflateWhileReading, lowerMaxPayload, takeOver, type Receiver } from './receiver.ts'
+import { violationCode } from './errors.ts'
+
+// The same functions for all sockets: a closure for each event would be half a kilobyte more for each connection.
+
+/** A WebSocket and its session, which is `null` before there is one. A WebSocket without a receiver is not one of ws. */
+export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession | null, readonly _receiver?: MemberReceiver }
+type MemberReceiver = Receiver & { [kSession]?: MemberSession }
+
+/** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
+function closeAfterBatch (this: MemberSocket, code: number, reason: string): void {
+  const session = this[kSession]!
+  if (session.state === 'open') session.room!.flushMember(session)
+  session.connection.closeSocket(code, reason)
+}
+
+function message (this: MemberSocket, data: Buffer, isBinary: boolean): void {
+  const session = this[kSession]!
+  session.connection.unfinishedAt = 0
+  receive(session.hub, session, data, isBinary)
+}
+
+/** A control frame has ended. In the midst of a message it does not end that. */
+function controlEnded ({ connection }: MemberSession): void {
+  if (connection.holder?._fragmented === 0) connection.unfinishedAt = 0
+}
+
+function ping (this: MemberSocket): void {
+  const session = this[kSession]!
+  controlEnded(session)
+  receiveControl(session.hub, session)
+}
+
+/** One for each ping of ours; the others nobody has asked for. */
+function pong (this: MemberSocket): void {
+  const session = this[kSession]!
+  controlEnded(session)
+  if (session.connection.awaitsPong) session.connection.awaitsPong = false
+  else receiveControl(session.hub, session)
+}
+
+/** The peer's close frame. By now ws has answered; its connection may stand for some time yet, and it is no member meanwhile. */
+function conclude (this: MemberReceiver, code: number, reason: Buffer): void {
+  const session = this[kSession]!
+  if (session.state === 'closed') return
+  session.connection.closes()
+  session.hub.end(session, { code, reason: reason.toString(), by: 'peer' })
+}
+
+function close (this: MemberSocket, code: number, reason: Buffer): void {
+  const session = this[kSession]!
+  session.hub.closed(session, code, reason.toString())
+}
+
+/** Neither is an error of the host: ws answers a violation of RFC 6455 by itself, and a connection that broke closes. */
+function error (this: MemberSocket, err: Error): void {
+  const session = this[kSession]!
+  // A connection that is cut before it has a session is counted by the code that cuts it.
+  if (session === null) return
+  const { hub, connection } = session
+  hub.log.debug({ err, session: session.id }, 'connection error')
+  const code = violationCode(err)
+  if (code === undefined) return
+  hub.counters.invalid++
+  countRefusal(hub, session, 'frame', 'protocol')
+  connection.closes()
+  hub.end(session, { code, reason: '', by: 'peer' })
+}
+
+/**
+ * Puts the listener for errors on, once. It stands from the moment that there is a WebSocket, and is never removed: ws parses what the
+ * peer sent behind its upgrade even after the connection was destroyed, and an `error` event that has no listener ends the process.
+ */
+export function hearErrors (socket: MemberSocket): void {
+  if (socket[kSession] !== undefined) return
+  socket[kSession] = null
+  socket.on('error', error)
+}
+
+/** Removes all other listeners for errors. */
+export function hearErrorsAlone (socket: MemberSocket & { listeners (event: 'error'): unknown[], removeListener (event: 'error', listener: any): unknown }): void {
+  hearErrors(socket)
+  for (const listener of socket.listeners('error')) if (listener !== error) socket.removeListener('error', listener)
+}
+
+/** Tells a session and its hub of the events of a socket. */
+export function listenTo (socket: MemberSocket, session: MemberSession): void {
+  hearErrors(socket)
+  socket[kSession] = session
+  socket.close = closeAfterBatch
+  const receiver = socket._receiver
+  if (receiver !== undefined) {
+    receiver[kSession] = session
+    session.connection.holder = takeOver(receiver)
+    if (session.connection.holder === undefined) session.hub.warnOfReceiver()
+    lowerMaxPayload(receiver, session.hub.settings.maxPayload)
+    if (socket.extensions !== '') inflateWhileReading(receiver, session.connection)
+    receiver.on('conclude', conclude)
+  }
+  socket.on('message', message)
+  socket.on('ping', ping)
+  socket.on('pong', pong)
+  socket.on('close', close)
+}

@@ -1,0 +1,97 @@
+import fc from 'fast-check'
+import t from 'tap'
+import { Wheel, tick, type Timed } from '../../lib/connection/timing-wheel.ts'
+
+interface Item extends Timed { name: string }
+
+const item = (name: string): Item => ({ name, slot: 0 })
+const names = (items: Item[]): string[] => items.map(({ name }) => name).sort()
+
+t.test('an item is due once, when its time has come and never before', async t => {
+  const wheel = new Wheel<Item>()
+  wheel.set(item('a'), 1_000)
+  wheel.set(item('b'), 1_001)
+  t.same(names(wheel.due(999)), [])
+  t.same(names(wheel.due(1_000)), ['a'])
+  t.same(names(wheel.due(1_001)), [], 'within a tick')
+  t.same(names(wheel.due(1_000 + tick)), ['b'])
+  t.same(names(wheel.due(10_000)), [])
+  t.ok(wheel.isEmpty)
+})
+
+t.test('an item has one alarm: the last that was set, or none', async t => {
+  const wheel = new Wheel<Item>()
+  const [a, b] = [item('a'), item('b')]
+  wheel.set(a, 1_000)
+  wheel.set(b, 1_000)
+  wheel.set(a, 2_000)
+  wheel.clear(b)
+  wheel.clear(b)
+  t.same(names(wheel.due(1_500)), [])
+  t.same(names(wheel.due(2_000)), ['a'])
+  wheel.clear(a)
+  t.ok(wheel.isEmpty)
+})
+
+t.test('what is due long since is due now', async t => {
+  const wheel = new Wheel<Item>()
+  t.same(wheel.due(1_000_000), [])
+  for (const at of [999_000, 0, -5]) wheel.set(item(String(at)), at)
+  t.same(names(wheel.due(1_000_000)), ['-5', '0', '999000'])
+})
+
+t.test('a time thousands of years away is no matter, nor is a clock that gets there at once', async t => {
+  const wheel = new Wheel<Item>()
+  const end = 8.64e15 // the last time that a Date can say
+  wheel.set(item('near'), Date.now() + 2 ** 31)
+  wheel.set(item('far'), end)
+  t.same(wheel.due(Date.now()), [])
+  const begin = performance.now()
+  t.same(names(wheel.due(end - 1)), ['near'])
+  t.same(names(wheel.due(end)), ['far'])
+  t.ok(performance.now() - begin < 1_000, 'slot by slot it would take days')
+})
+
+t.test('a clock that goes back makes alarms late, and loses none', async t => {
+  const wheel = new Wheel<Item>()
+  wheel.set(item('old'), 100_000)
+  t.same(wheel.due(90_000), [])
+  t.same(wheel.due(20_000), [])
+  wheel.set(item('new'), 30_000)
+  t.same(names(wheel.due(30_000)), ['new'])
+  t.same(names(wheel.due(100_000)), ['old'])
+})
+
+t.test('whatever is set and cleared, and however the clock goes, all that is due comes, and nothing else', async t => {
+  const time = fc.integer({ min: 0, max: 20_000 })
+  const step = fc.oneof(
+    fc.record({ do: fc.constant('set' as const), item: fc.nat(9), at: time }),
+    fc.record({ do: fc.constant('clear' as const), item: fc.nat(9), at: time }),
+    fc.record({ do: fc.constant('due' as const), item: fc.nat(9), at: time })
+  )
+  fc.assert(fc.property(fc.array(step, { maxLength: 60 }), steps => {
+    const wheel = new Wheel<Item>()
+    const items = Array.from({ length: 10 }, (_, index) => item(String(index)))
+    const model = new Map<Item, number>()
+    for (const { do: action, item: index, at } of steps) {
+      const one = items[index]!
+      if (action === 'set') {
+        wheel.set(one, at)
+        model.set(one, at)
+      } else if (action === 'clear') {
+        wheel.clear(one)
+        model.delete(one)
+      } else {
+        // Late by less than a tick, never early.
+        const due = wheel.due(at)
+        for (const one of due) {
+          if (!(model.get(one)! <= at)) return false
+          model.delete(one)
+        }
+        if ([...model.values()].some(time => time <= at - tick)) return false
+      }
+      if (wheel.isEmpty !== (model.size === 0)) return false
+    }
+    return true
+  }))
+})

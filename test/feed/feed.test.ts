@@ -1,0 +1,143 @@
+import t from 'tap'
+import type { Broker, Outcome } from '../../types/index.ts'
+import { Delivery, Outgoing } from '../../lib/room/delivery.ts'
+import { Feed } from '../../lib/feed/feed.ts'
+import { Losses } from '../../lib/feed/loss.ts'
+import { Publisher } from '../../lib/feed/publisher.ts'
+import { Subscription } from '../../lib/room/reader.ts'
+import { memoryBroker } from '../../lib/index.ts'
+import { createRooms, join, listen } from '../helpers/app.ts'
+import { fakeMember } from '../helpers/fakes.ts'
+
+const at = (offset: number, epoch = 'e') => ({ epoch, offset })
+const outgoing = (uid = 'u1') => new Outgoing({ uid, node: 'n1', topic: 'news', deadline: 0 }, '1')
+
+t.test('a feed says what each entry means, and promises a position only if nothing is missing before it', async t => {
+  const feed = new Feed()
+  t.notOk(feed.isReady)
+  feed.attachedAt(at(3))
+  t.ok(feed.isReady)
+  t.same([feed.hasReached(at(3)), feed.hasReached(at(4)), feed.hasReached(at(1, 'f'))], [true, false, false])
+  t.equal(feed.advance(at(4)), 'next')
+  t.same([feed.advance(at(4)), feed.advance(at(2))], ['old', 'old'])
+  t.same(feed.position, at(4))
+  t.same(feed.advance(at(7)), { count: 2, reason: 'lost', from: 'e-4', to: 'e-6' })
+  t.same(feed.advance(at(1, 'f')), { reason: 'reset', to: 'f-0' })
+  t.same(feed.advance(at(0, 'g')), { reason: 'reset', to: 'g-0' }, 'no offset is below 0')
+  t.equal(feed.advance(undefined), 'next')
+  t.equal(feed.position, undefined, 'a message without a position came after it')
+  t.same(feed.advance(at(3, 'g')), { count: 2, reason: 'lost', to: 'g-2' }, 'from where is not known')
+  t.same(feed.lose(), { reason: 'lost', from: 'g-3' })
+  t.equal(feed.lose(), undefined, 'once')
+  t.equal(feed.position, undefined)
+  t.equal(feed.advance(at(9, 'g')), 'next', 'the jump is that loss')
+  t.same(feed.position, at(9, 'g'))
+  feed.lose()
+  t.equal(feed.advance(at(9, 'g')), 'old')
+  t.equal(feed.position, undefined, 'an old entry restores no promise')
+})
+
+t.test('a position of attach counts unless a newer one has arrived, and of two epochs neither is promised', async t => {
+  const stale = new Feed()
+  stale.advance(at(5))
+  stale.attachedAt(at(10))
+  t.same(stale.position, at(10))
+  t.equal(stale.advance(at(7)), 'old')
+  const newer = new Feed()
+  newer.advance(at(5))
+  newer.attachedAt(at(4))
+  t.same(newer.position, at(5))
+  const other = new Feed()
+  other.advance(at(5))
+  other.lose()
+  other.attachedAt(at(1, 'f'))
+  t.equal(other.position, undefined)
+  t.same(other.lose(), { reason: 'lost' }, 'what was lost before attach settled was told to nobody')
+  t.equal(other.lose(), undefined)
+  other.receiverCame()
+  t.same(other.lose(), { reason: 'lost' }, 'a receiver that came after the loss has not been told')
+  other.receiverCame()
+  t.same(other.advance(at(8)), { count: 2, reason: 'lost', to: 'e-7' })
+})
+
+t.test('a feed without positions tells each loss that something came before', async t => {
+  const feed = new Feed()
+  feed.attachedAt(undefined)
+  t.same(feed.lose(), { reason: 'lost' })
+  t.equal(feed.lose(), undefined)
+  t.equal(feed.advance(undefined), 'next')
+  t.same(feed.lose(), { reason: 'lost' })
+})
+
+t.test('receivers that are told of losses are ended in batches, for all rooms together, and get no further message', async t => {
+  const rooms = ['a', 'b'].map(topic => {
+    const sessions = Array.from({ length: 600 }, (_, index) => fakeMember(`${topic}${index}`, index % 12 === 0 ? 'rooms.v1' : 'rooms.raw').session)
+    return { topic, sessions, told: [] as string[], open: () => sessions, subscriptions: new Set([new Subscription(topic, 10, () => {})]), tellLoss (text: string) { this.told.push(text) } }
+  })
+  const ended: number[] = []
+  const losses = new Losses((_session, { code }) => { ended.push(code) })
+  for (const room of rooms) losses.tell(room as never, { reason: 'lost' })
+  t.equal(ended.length, 499, 'and a subscriber')
+  const raw = rooms.flatMap(({ sessions }) => sessions).filter(({ connection }) => connection.mode === 'rooms.raw')
+  t.ok(raw.slice(499).every(({ connection }) => connection.condemned), 'nothing more is written to the others')
+  const [subscription] = rooms[1]!.subscriptions
+  const reader = subscription!.next()
+  subscription!.push(new Delivery(outgoing(), undefined, true))
+  await t.rejects(reader, { code: 'FST_ROOMS_MESSAGES_LOST' }, 'the next message would be behind the hole')
+  for (const room of rooms) losses.tell(room as never, { reason: 'lost' })
+  while (ended.length < raw.length) await new Promise(resolve => setImmediate(resolve))
+  for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
+  t.ok(ended.every(code => code === 4202))
+  for (const { told } of rooms) t.same(told, ['{"type":"gap","reason":"lost"}', '{"type":"gap","reason":"lost"}'])
+})
+
+t.test('a publisher takes answers at once and later, of a broker in this process and of any other', async t => {
+  const ok: Outcome[] = [{ state: 'ok' }]
+  const faults: string[] = []
+  const publisher = (publish: Broker['publish'], inProcess: boolean): Publisher => new Publisher({ ...memoryBroker(), capabilities: memoryBroker().capabilities, inProcess, publish } as never, 200, { fault: message => { faults.push(message) }, unanswered: () => {} })
+  const ready = new Feed()
+  ready.attachedAt(undefined)
+
+  t.same(publisher(() => ok, true).publish(outgoing(), ready), { state: 'ok' })
+  t.same(publisher(() => [], true).publish(outgoing(), ready), { state: 'unknown' })
+  t.same(await publisher(async () => ok, true).publish(outgoing(), ready), { state: 'ok' }, 'its entry came within the call')
+  t.same(publisher(() => ok, false).publish(outgoing(), undefined), { state: 'ok' }, 'a topic that is not attached here')
+
+  const own = outgoing()
+  const early = publisher(() => ok, false)
+  const result = early.publish(own, ready)
+  t.type(result, Promise, 'its entry is to come')
+  early.delivered(outgoing('another'))
+  own.isDelivered = true
+  early.delivered(own)
+  t.same(await result, { state: 'ok' })
+  t.equal(early.size, 0)
+
+  const late = publisher(() => ok, false).publish(outgoing(), ready)
+  t.same(await late, { state: 'ok' })
+  t.same(faults, ['a publication of topic "news" was accepted, and its entry has not come'])
+
+  const slow = publisher(() => new Promise(resolve => { setTimeout(resolve, 300, ok) }), false)
+  t.same(await slow.publish(outgoing(), ready), { state: 'unknown' }, 'its time is over')
+  await new Promise(resolve => setTimeout(resolve, 200))
+  t.equal(ready.answered, 0, 'and an answer that comes later changes nothing')
+
+  const closing = publisher(() => new Promise(() => {}), false)
+  const left = [closing.publish(outgoing('u1'), ready), closing.publish(outgoing('u2'), undefined)]
+  t.equal(closing.size, 2)
+  closing.close()
+  t.same(await Promise.all(left), [{ state: 'unknown' }, { state: 'unknown' }])
+})
+
+t.test('a message that cannot be made a frame fails for its publisher alone', async t => {
+  const app = await createRooms(t)
+  const member = await join(t, `${await listen(app)}/rooms/news`)
+  const { byteLength } = Buffer
+  Buffer.byteLength = () => { throw new RangeError('too long') }
+  const failed = app.rooms.broadcast('news', 1)
+  Buffer.byteLength = byteLength
+  await t.rejects(failed, { message: 'too long' })
+  t.match(await app.rooms.broadcast('news', 2), { local: 1 })
+  t.equal((await member.next('message')).data, 2)
+  t.match(app.rooms.stats(), { brokerFaults: 0, losses: 0 })
+})

@@ -1,0 +1,134 @@
+import t from 'tap'
+import { Batch, View } from '../../lib/room/batch.ts'
+
+const frame = (text: string): Buffer => Buffer.from(text)
+
+function batchOf (first: string, ...texts: string[]): Batch {
+  const batch = new Batch(frame(first))
+  for (const text of texts) batch.push(frame(text))
+  return batch
+}
+
+/** What a view comes to on the wire, which is the same both ways. */
+function read (view: View): string {
+  const bytes = view.bytes()?.toString() ?? ''
+  if (Buffer.concat(view.frames()).toString() !== bytes) throw new Error(`the frames of a view are not its bytes: ${bytes}`)
+  return bytes
+}
+
+t.test('a batch is its frames one after the other, and is made once', async t => {
+  const batch = batchOf('a', 'bc', 'def')
+  t.equal(batch.length, 3)
+  t.equal(batch.size, 6)
+  t.equal(batch.whole.toString(), 'abcdef')
+  t.equal(batch.whole, batch.whole)
+})
+
+t.test('a batch of one frame is that frame, not a copy', async t => {
+  const only = frame('a')
+  const batch = new Batch(only)
+  t.equal(batch.whole, only)
+})
+
+t.test('a batch that was asked for grows all the same', async t => {
+  const batch = batchOf('a')
+  t.equal(batch.whole.toString(), 'a')
+  batch.push(frame('b'))
+  t.equal(batch.whole.toString(), 'ab')
+  t.equal(batch.slice(1, 2).toString(), 'b')
+})
+
+t.test('for those with whom it waits there is one copy, outside of the pool', async t => {
+  const batch = batchOf('a', 'b')
+  const { kept } = batch
+  t.equal(kept.toString(), 'ab')
+  t.equal(kept.buffer.byteLength, 2)
+  t.equal(batch.kept, kept)
+  batch.push(frame('c'))
+  t.equal(batch.kept.toString(), 'abc')
+})
+
+t.test('slices are by frame, and share the bytes of the batch', async t => {
+  const batch = batchOf('a', 'bc', 'def')
+  const places = [[0, 0, ''], [0, 1, 'a'], [0, 3, 'abcdef'], [1, 2, 'bc'], [1, 3, 'bcdef'], [2, 3, 'def'], [3, 3, '']] as const
+  for (const [from, to, text] of places) t.equal(batch.slice(from, to).toString(), text, `${from} to ${to}`)
+  t.equal(batch.slice(1, 3).buffer, batch.whole.buffer)
+})
+
+t.test('a view that differs in nothing is the batch', async t => {
+  const batch = batchOf('a', 'b')
+  const view = new View(batch, 0)
+  view.catchUp()
+  t.equal(read(view), 'ab')
+  view.catchUp()
+  t.equal(read(view), 'ab', 'what it has got it does not get again')
+})
+
+t.test('a view that begins late has nothing of what was before it', async t => {
+  const batch = batchOf('a', 'b')
+  const view = new View(batch, batch.length)
+  view.catchUp()
+  t.equal(view.bytes(), undefined, 'nothing at all')
+  t.same(view.frames(), [])
+  batch.push(frame('c'))
+  view.catchUp()
+  t.equal(read(view), 'c')
+})
+
+t.test('frames of its own come after what the batch had when they came', async t => {
+  const batch = batchOf('a')
+  const view = new View(batch, 0)
+  view.add(frame('1'))
+  view.add(frame('2'))
+  batch.push(frame('b'))
+  batch.push(frame('c'))
+  view.add(frame('3'))
+  batch.push(frame('d'))
+  view.catchUp()
+  t.equal(read(view), 'a12bc3d')
+})
+
+t.test('a frame of its own alone is not copied', async t => {
+  const own = frame('1')
+  const view = new View(batchOf('a'), 1)
+  view.add(own)
+  t.equal(view.bytes(), own)
+})
+
+t.test('a frame that is skipped is left out, wherever it stands', async t => {
+  const batch = batchOf('a')
+  const view = new View(batch, 0)
+  const push = (text: string): void => { batch.push(frame(text)) }
+  view.skipLast()
+  push('b')
+  push('c')
+  view.skipLast()
+  push('d')
+  view.skipLast()
+  view.add(frame('1'))
+  push('e')
+  push('f')
+  view.skipLast()
+  view.catchUp()
+  t.equal(read(view), 'b1e')
+})
+
+t.test('a view whose only frame is skipped is nothing', async t => {
+  const batch = batchOf('a')
+  const view = new View(batch, 0)
+  view.skipLast()
+  view.catchUp()
+  t.equal(view.bytes(), undefined)
+})
+
+t.test('the views of one batch know nothing of each other', async t => {
+  const batch = batchOf('a')
+  const [one, two] = [new View(batch, 0), new View(batch, 0)]
+  one.skipLast()
+  two.add(frame('2'))
+  batch.push(frame('b'))
+  one.add(frame('1'))
+  for (const view of [one, two]) view.catchUp()
+  t.same([one, two].map(read), ['b1', 'a2b'])
+  t.equal(batch.whole.toString(), 'ab')
+})

@@ -1,0 +1,199 @@
+import fc from 'fast-check'
+import t from 'tap'
+import { Backlog } from '../../lib/room/slow-members.ts'
+import type { Ending, HubContext } from '../../lib/hub/context.ts'
+import { createCounters } from '../../lib/hub/counters.ts'
+import { Room } from '../../lib/room/room.ts'
+import type { MemberSession } from '../../lib/session/session.ts'
+import { textFrameOf } from '../../lib/transport/ws/frame.ts'
+import { Turn } from '../../lib/room/turn.ts'
+import type { SlowPolicy } from '../../types/index.ts'
+import { textsIn } from '../helpers/wire.ts'
+import { FakeTransport, fakeDefinition, fakeDelivery, fakeMember } from '../helpers/fakes.ts'
+
+const bound = 1_000
+
+/** What happens to the room: a number is whom it concerns. */
+type Step =
+  | { act: 'say', key: number | undefined, bytes: number, except: number | undefined }
+  | { act: 'private', to: number, bytes: number }
+  | { act: 'reads', who: number }
+  | { act: 'stalls', who: number }
+  | { act: 'presence' | 'join' | 'turn' }
+  | { act: 'leave', who: number }
+
+const who = fc.nat(5)
+const bytes = fc.oneof(fc.nat(40), fc.nat(600))
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 8, arbitrary: fc.record({ act: fc.constant('say' as const), key: fc.option(fc.nat(2), { nil: undefined }), bytes, except: fc.option(who, { nil: undefined, freq: 4 }) }) },
+  { weight: 3, arbitrary: fc.record({ act: fc.constant('private' as const), to: who, bytes }) },
+  { weight: 3, arbitrary: fc.record({ act: fc.constant('reads' as const), who }) },
+  { weight: 3, arbitrary: fc.record({ act: fc.constant('stalls' as const), who }) },
+  { weight: 6, arbitrary: fc.record({ act: fc.constantFrom('turn' as const, 'turn' as const, 'turn' as const, 'presence' as const, 'join' as const) }) },
+  { weight: 1, arbitrary: fc.record({ act: fc.constant('leave' as const), who }) }
+)
+
+/** A TCP socket whose peer reads all at once or nothing. */
+class Pipe extends FakeTransport {
+  waiting = 0
+  stalled = false
+  override write (bytes: Buffer): boolean {
+    if (this.stalled) this.waiting += bytes.length
+    return super.write(bytes)
+  }
+
+  constructor () {
+    super()
+    Object.defineProperty(this, 'writableLength', { get: () => this.waiting })
+  }
+
+  readAll (): void {
+    this.stalled = false
+    if (this.waiting === 0) return
+    this.waiting = 0
+    this.emit('drain')
+  }
+}
+
+/** What a member must have got, whatever the policy: all that was for it, in order, and which of it may be missing. */
+interface Member {
+  session: MemberSession
+  pipe: Pipe
+  due: { n: number, key: number | undefined }[]
+  /** The newest message of each key; `undefined` where it was not for this member, which then is owed no older one. */
+  newest: Map<number | undefined, number | undefined>
+  privates: number[]
+  closed: boolean
+}
+
+async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
+  const counters = createCounters()
+  const definition = fakeDefinition({ slow: { policy, bytes: bound } })
+  const room = new Room('news', definition, counters)
+  const members: Member[] = []
+  const turn = new Turn(() => { flush() })
+  const backlog = new Backlog({
+    counters,
+    end (session: MemberSession, { code }: Ending) {
+      if (code !== 4201) throw new Error(`closed with ${code}`)
+      leave(members.find(member => member.session === session)!)
+    },
+    fail (error: Error) { throw error }
+  } as unknown as HubContext, turn)
+  function flush (): void { backlog.judge(room, room.flush(turn.now)) }
+  function leave (member: Member): void {
+    member.closed = true
+    member.session.state = 'closed'
+    room.remove(member.session)
+  }
+  const join = (): void => {
+    const pipe = new Pipe()
+    const { session } = fakeMember(`m${members.length}`, 'rooms.v1', pipe)
+    Object.assign(session, { definition, room })
+    members.push({ session, pipe, due: [], newest: new Map(), privates: [], closed: false })
+    room.add(session)
+  }
+  const member = (index: number): Member | undefined => {
+    const found = members[index % members.length]
+    return found?.closed === false ? found : undefined
+  }
+  const end = async (): Promise<void> => {
+    flush()
+    turn.mark()
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  let n = 0
+  let deliveries = 0
+  join()
+  join()
+  for (const step of steps) {
+    switch (step.act) {
+      case 'say': {
+        n++
+        const excepted = step.except === undefined ? undefined : member(step.except)
+        const json = JSON.stringify({ n, pad: 'x'.repeat(step.bytes) })
+        const count = room.deliver(fakeDelivery(json, step.key === undefined ? undefined : `k${step.key}`), excepted?.session)
+        const open = members.filter(({ closed }) => !closed)
+        for (const one of open) {
+          if (one !== excepted) one.due.push({ n, key: step.key })
+          one.newest.set(step.key, one === excepted ? undefined : n)
+        }
+        if (count > open.length) throw new Error('more were told than there are')
+        deliveries += open.length - (excepted === undefined ? 0 : 1)
+        if (room.isFull) flush()
+        break
+      }
+      case 'private': {
+        const to = member(step.to)
+        if (to === undefined) break
+        const frame = textFrameOf(JSON.stringify({ type: 'direct', p: ++n, pad: 'x'.repeat(step.bytes) }))
+        if (!backlog.admits(to.session, frame.length)) break
+        room.sendTo(to.session, frame)
+        backlog.sent(to.session)
+        to.privates.push(n)
+        break
+      }
+      case 'reads': member(step.who)?.pipe.readAll(); break
+      case 'stalls': {
+        const one = member(step.who)
+        if (one !== undefined) one.pipe.stalled = true
+        break
+      }
+      case 'presence': room.announce(JSON.stringify({ type: 'presence', count: room.size })); break
+      case 'join': if (members.length < 6) join(); break
+      case 'leave': {
+        const one = member(step.who)
+        if (one === undefined) break
+        room.flushMember(one.session)
+        leave(one)
+        break
+      }
+      case 'turn': await end()
+    }
+  }
+  // Everybody reads: nobody is behind for ever.
+  for (const { pipe, closed } of members) if (!closed) pipe.readAll()
+  for (let turns = 0; turns < 3; turns++) await end()
+  if (room.laggards.size > 0) throw new Error('a laggard that has read does not come back')
+  if (room.size !== members.filter(({ closed }) => !closed).length) throw new Error('the room has lost count')
+
+  let missed = 0
+  for (const { session, pipe, due, newest, privates, closed } of members) {
+    const frames: any[] = textsIn(Buffer.concat(pipe.written)).map(text => JSON.parse(text))
+    const told = frames.filter(({ type }) => type === 'direct').map(({ p }) => p)
+    if (JSON.stringify(told) !== JSON.stringify(closed ? privates.slice(0, told.length) : privates)) throw new Error(`${session.id} was to be told ${privates} and got ${told}`)
+    const got: number[] = frames.filter(({ type }) => type === 'message').map(({ data }) => data.n)
+    const places = got.map(number => due.findIndex(({ n }) => n === number))
+    if (places.includes(-1)) throw new Error(`${session.id} got what was not for it: ${got} of ${due.map(({ n }) => n)}`)
+    if (places.some((place, index) => index > 0 && place <= places[index - 1]!)) throw new Error(`${session.id} got ${got}: not in order`)
+    missed += due.length - got.length
+    if (policy === 'close') {
+      if (places.some((place, index) => place !== index)) throw new Error(`${session.id} got ${got}, with a hole`)
+      if (!closed && got.length < due.length) throw new Error(`${session.id} is open, and has not got all`)
+    }
+    if (policy === 'drop') {
+      let next = 0
+      for (const frame of frames) {
+        if (frame.type === 'gap') next += frame.count
+        if (frame.type !== 'message') continue
+        if (due[next]!.n !== frame.data.n) throw new Error(`${session.id} got ${frame.data.n} where it was owed ${due[next]!.n}`)
+        next++
+      }
+      if (!closed && next !== due.length) throw new Error(`${session.id} knows of ${next} messages of ${due.length}`)
+    }
+    if (policy === 'latest' && !closed) {
+      for (const [key, number] of newest) if (number !== undefined && !got.includes(number)) throw new Error(`${session.id} does not have the newest of k${key}`)
+    }
+  }
+  const counted = counters.dropped + counters.conflated
+  // Who was closed, or left, is owed no count of what came after; what was dropped or replaced before is counted.
+  if (counted > missed) throw new Error(`${counted} messages are counted as missed, of ${missed}`)
+  if (members.every(({ closed }) => !closed) && policy !== 'close' && counted !== missed) throw new Error(`${missed} of ${deliveries} were missed, and ${counted} are counted`)
+}
+
+for (const policy of ['close', 'drop', 'latest'] as const) {
+  t.test(`${policy}: whatever happens in a room, each member gets what it is owed, in order, and knows what it misses`, async t => {
+    await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 120, size: 'max' }), steps => play(policy, steps)), { numRuns: Number(process.env.SLOW_RUNS ?? 300), interruptAfterTimeLimit: 60_000 })
+    t.pass('see the seed that fast-check prints where it does not')
+  })
+}

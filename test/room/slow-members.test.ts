@@ -1,0 +1,335 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import t from 'tap'
+import { textFrameOf } from '../../lib/transport/ws/frame.ts'
+import { until } from '../helpers/app.ts'
+import { FakeTransport, fakeMember } from '../helpers/fakes.ts'
+import { got, nextTurn, slowRoom, text } from './slow-room.ts'
+
+t.test('what waits from an earlier turn, and this batch, over the bound: the member is behind; the batch is not queued to it', async t => {
+  const { members: [a, b], say, turnEnds, ended, counters } = slowRoom({ bytes: 1_000 }) as any
+  a.socket.bufferedAmount = 960
+  say()
+  await turnEnds()
+  t.same(ended, [], '960 bytes and one small frame are not over it')
+  a.socket.bufferedAmount = 960
+  say(text(50))
+  await turnEnds()
+  t.same(ended, [['a', 4201]])
+  t.equal(counters.slow, 1)
+  t.same([a, b].map(got), [[1], [1, 'x'.repeat(50)]])
+  t.equal(a.session.connection.condemned, true)
+})
+
+t.test('an empty outbox takes whatever one turn brings, in however many batches', async t => {
+  const { members: [a], say, flush, turnEnds, ended } = slowRoom({ bytes: 100 }, ['a']) as any
+  for (let n = 0; n < 20; n++) {
+    say(text(64_000))
+    flush()
+    a.socket.bufferedAmount += 64_000
+  }
+  t.equal(got(a).length, 20)
+  await turnEnds()
+  t.same(ended, [])
+  say()
+  await turnEnds()
+  t.same(ended, [['a', 4201]], 'but what is left of it in the next turn counts')
+})
+
+t.test('drop: nothing is queued while it waits, one gap says what was dropped, and on it goes', async t => {
+  const { room, members: [a, b], say, turnEnds, ended, counters } = slowRoom({ policy: 'drop' }) as any
+  say()
+  await turnEnds()
+  a.socket.bufferedAmount = 1_000
+  for (let n = 0; n < 5; n++) {
+    say()
+    await turnEnds()
+  }
+  t.equal(room.size, 2)
+  t.equal(room.members.length, 1, 'it is out of the fan-out')
+  t.equal(room.laggards.size, 1)
+  t.same(got(a), [1])
+  a.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  say()
+  await turnEnds()
+  t.same(got(a), [1, { type: 'gap', count: 5, reason: 'slow', from: 'e-1', to: 'e-6' }, 7])
+  t.same(got(b), [1, 2, 3, 4, 5, 6, 7], 'nobody else is touched')
+  t.same(ended, [])
+  t.match(counters, { dropped: 5, conflated: 0, slow: 0 })
+})
+
+t.test('a gap begins at the position from which the room delivers, where nothing came before it', async t => {
+  const { room, members: [a], say, turnEnds } = slowRoom({ policy: 'drop' }, ['a']) as any
+  room.attachedAt({ epoch: 'e', offset: 0 })
+  a.socket.bufferedAmount = 1_000
+  say()
+  room.attachedAt({ epoch: 'e', offset: 0 })
+  t.equal(room.feed.position.offset, 1, 'what was delivered meanwhile is newer')
+  await turnEnds()
+  a.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  t.same(got(a), [{ type: 'gap', count: 1, reason: 'slow', from: 'e-0', to: 'e-1' }])
+})
+
+t.test('a gap has no positions where the broker has none', async t => {
+  const { room, members: [a], say, turnEnds } = slowRoom({ policy: 'drop' }, ['a']) as any
+  a.socket.bufferedAmount = 1_000
+  say()
+  room.feed.position = undefined
+  await turnEnds()
+  a.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  t.same(got(a), [{ type: 'gap', count: 1, reason: 'slow' }])
+})
+
+t.test('private frames are never dropped: they leave in their order, and over the bound with them the member is closed', async t => {
+  const own = (data: unknown) => textFrameOf(JSON.stringify({ type: 'message', data }))
+  for (const policy of ['drop', 'latest'] as const) {
+    const { room, members: [a], say, turnEnds, ended, backlog } = slowRoom({ policy }, ['a']) as any
+    a.socket.bufferedAmount = 980
+    say()
+    room.sendTo(a.session, own('p1'))
+    say()
+    await turnEnds()
+    t.same(got(a), [], 'it would be over the bound with its own frame alone')
+    t.same(ended, [['a', 4201]])
+
+    const other = slowRoom({ policy }, ['a']) as any
+    const [b] = other.members
+    b.socket.bufferedAmount = 900
+    other.say(text(100))
+    other.room.sendTo(b.session, own('p1'))
+    other.say(text(100))
+    other.room.sendTo(b.session, own('p2'))
+    await other.turnEnds()
+    t.same(got(b), ['p1', 'p2'], 'while the room is held back')
+    t.equal(other.room.laggards.size, 1)
+    t.ok(other.backlog.admits(b.session, 100))
+    other.room.sendTo(b.session, own('p3'))
+    other.say()
+    other.room.sendTo(b.session, own('p4'))
+    t.same(got(b), ['p1', 'p2', 'p3', 'p4'], 'at once')
+    t.notOk(other.backlog.admits(b.session, 101))
+    t.same(other.ended, [['a', 4201]])
+    t.ok(backlog)
+  }
+})
+
+t.test('private frames that a policy sends, or the end that it makes, come after those that wait for its decision', async t => {
+  const own = (data: unknown) => textFrameOf(JSON.stringify({ type: 'message', data }))
+  for (const ends of [false, true]) {
+    const context: any = slowRoom({
+      policy: (session: any) => {
+        context.room.sendTo(session, own('p2'))
+        if (ends) {
+          context.room.flushMember(session)
+          session.state = 'closed'
+          context.room.remove(session)
+        }
+        return 'drop'
+      }
+    }, ['a'])
+    const { room, members: [a], say, turnEnds } = context
+    a.socket.bufferedAmount = 900
+    room.sendTo(a.session, own('p0'))
+    say(text(100))
+    room.sendTo(a.session, own('p1'))
+    await turnEnds()
+    t.equal(room.size, ends ? 0 : 1)
+    t.same(got(a), ['p0', 'p1', 'p2'])
+  }
+})
+
+t.test('whoever is told of a laggard on the channel may end it, and others are owed what they were', async t => {
+  const { room, members: [a, b], say, turnEnds, failures, ended } = slowRoom({ policy: (session: any) => session.id === 'a' ? 'drop' : 'latest' }) as any
+  const listener = (event: any): void => {
+    if (event.session !== 'a') return
+    a.session.state = 'closed'
+    room.remove(a.session)
+  }
+  subscribe('fastify-rooms:slow', listener)
+  t.teardown(() => { unsubscribe('fastify-rooms:slow', listener) })
+  for (const { socket } of [a, b]) socket.bufferedAmount = 1_000
+  say('"newest"', 'k')
+  await turnEnds()
+  t.equal(room.size, 1)
+  for (const { socket } of [a, b]) socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  t.same([a, b].map(got), [[], ['newest']])
+  t.same([failures, ended], [[], []])
+})
+
+t.test('what a member is told when it comes back counts in the next turn, like all that is left over', async t => {
+  const { room, members: [a], say, turnEnds, flush } = slowRoom({ policy: 'latest' }, ['a']) as any
+  a.socket.bufferedAmount = 1_000
+  say(text(500), 'k')
+  await turnEnds()
+  const { send } = a.socket
+  a.socket.send = (data: Buffer) => {
+    a.socket.bufferedAmount += data.length
+    send.call(a.socket, data)
+  }
+  a.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  await nextTurn()
+  say(text(500), 'k')
+  flush()
+  t.equal(room.laggards.size, 1)
+})
+
+t.test('private frames alone: one turn may queue what it likes, and what is left of it counts in the next', async t => {
+  const { backlog, members: [a], ended } = slowRoom({}, ['a']) as any
+  t.ok(backlog.admits(a.session, 5_000))
+  a.socket.bufferedAmount = 5_000
+  backlog.sent(a.session)
+  t.ok(backlog.admits(a.session, 5_000), 'the same turn')
+  await nextTurn()
+  t.same(ended, [])
+  t.notOk(backlog.admits(a.session, 1))
+  t.same(ended, [['a', 4201]])
+})
+
+t.test('a function decides for each member; what is no answer, or a failure, closes and is told', async t => {
+  const asked: unknown[] = []
+  const answers: Record<string, unknown> = { a: 'drop', b: 'latest', c: 'close', d: 'other', e: undefined, f: Promise.reject(new Error('not at once')), g: new Error('as it was told to') }
+  const { room, members, say, turnEnds, ended, failures, counters } = slowRoom({
+    policy: (session: any, backlog) => {
+      asked.push([session.id, backlog])
+      const answer = answers[session.id]
+      if (answer instanceof Error) throw answer
+      return answer
+    }
+  }, Object.keys(answers))
+  for (const { socket } of members) socket.bufferedAmount = 1_000
+  say('1', 'k')
+  say('2', 'k')
+  await turnEnds()
+  t.same(asked, Object.keys(answers).map(id => [id, { bytes: 1_000 }]))
+  t.same(ended, ['c', 'd', 'e', 'f', 'g'].map(id => [id, 4201]))
+  t.match(failures.map(({ message }) => message), [/returned "other"; it returns/, /returned undefined/, /returned object/, 'as it was told to', 'not at once'])
+  t.equal(counters.slow, 5)
+  for (const { socket } of members) socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  t.match(members.slice(0, 2).map(got), [[{ type: 'gap', count: 2 }], [2]])
+  t.match(counters, { dropped: 2, conflated: 1 })
+})
+
+t.test('a policy that ends members itself, those after it included', async t => {
+  const context: any = slowRoom({
+    policy: (session: any) => {
+      for (const { session: member } of context.members) {
+        if (member.state !== 'open') continue
+        member.state = 'closed'
+        context.room.remove(member)
+      }
+      return 'latest'
+    }
+  }, ['a', 'b'])
+  for (const { socket } of context.members) socket.bufferedAmount = 1_000
+  context.say()
+  await context.turnEnds()
+  t.equal(context.room.size, 0)
+  t.same(context.ended, [])
+  t.match(context.counters, { slow: 0, dropped: 0, conflated: 0 })
+})
+
+t.test('a laggard that leaves takes nothing with it, and what it missed is counted', async t => {
+  for (const policy of ['drop', 'latest'] as const) {
+    const { room, members: [a], say, turnEnds, counters } = slowRoom({ policy }) as any
+    a.socket.bufferedAmount = 1_000
+    say('1', 'k')
+    await turnEnds()
+    say('2', 'k')
+    await turnEnds()
+    a.session.state = 'closed'
+    room.remove(a.session)
+    t.equal(room.size, 1)
+    t.match(counters, { dropped: policy === 'drop' ? 2 : 0, conflated: policy === 'latest' ? 2 : 0 })
+    a.socket.bufferedAmount = 0
+    await new Promise(resolve => setTimeout(resolve, 30))
+    t.same(got(a), [], 'and it does not come back')
+    t.equal(room.size, 1)
+  }
+})
+
+t.test('one whose connection breaks meanwhile is waited for no longer', async t => {
+  const transport = new FakeTransport()
+  const { room, join, say, turnEnds, failures } = slowRoom({ policy: 'drop' }, [])
+  const { session } = join('a', transport)
+  Object.defineProperty(transport, 'writableLength', { value: 1_000 })
+  say()
+  await turnEnds()
+  t.equal(room.laggards.size, 1)
+  transport.emit('close')
+  await nextTurn()
+  t.equal(room.laggards.size, 1, 'who ends it is another')
+  t.ok(session.lag)
+  t.same(failures, [])
+})
+
+t.test('one that has read in the midst of a turn comes back at once, and is told of what waits, not sent it', async t => {
+  for (const policy of ['drop', 'latest'] as const) {
+    const transport = new FakeTransport()
+    const { room, join, say, turnEnds } = slowRoom({ policy }, ['b'])
+    join('a', transport)
+    let waiting = 1_000
+    Object.defineProperty(transport, 'writableLength', { get: () => waiting })
+    say()
+    await turnEnds()
+    waiting = 0
+    say()
+    transport.emit('drain')
+    for (let tick = 0; tick < 10; tick++) await undefined
+    t.equal(room.laggards.size, 0)
+    say()
+    await turnEnds()
+    const frames = transport.written.map(bytes => JSON.parse(bytes.subarray(2).toString()))
+    t.match(frames, [policy === 'drop' ? { type: 'gap', count: 2 } : { type: 'message', data: 2 }, { type: 'message', data: 3 }])
+    t.equal(frames.length, 2)
+  }
+})
+
+t.test('presence that was missed is made up for by a snapshot', async t => {
+  const { room, members: [a], say, turnEnds, join } = slowRoom({ policy: 'drop' }) as any
+  a.socket.bufferedAmount = 1_000
+  say()
+  await turnEnds()
+  room.announce('{"type":"presence","count":2}')
+  join('c')
+  await turnEnds()
+  t.same(room.presence.snapshot(), '{"type":"presence","count":3,"state":[{"session":"b"},{"session":"c"},{"session":"a"}]}', 'a laggard is a member')
+  room.presence.outdate() // so that it is made for the one who comes back
+  a.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  t.match(got(a), [{ type: 'gap', count: 1 }, { type: 'presence', count: 3, state: [{ session: 'b' }, { session: 'c' }, { session: 'a' }] }])
+})
+
+t.test('a member that joined in the turn in which it falls behind misses only what came after it', async t => {
+  const { room, say, turnEnds, join } = slowRoom({ policy: 'latest' }, []) as any
+  const old = join('old')
+  say('"before"', 'k')
+  const late = join('late')
+  late.socket.bufferedAmount = 1_000
+  say('"after"', 'l')
+  await turnEnds()
+  t.equal(room.laggards.size, 1)
+  late.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  t.same([old, late].map(got), [['before', 'after'], ['after']])
+})
+
+t.test('a raw member is told of no gap', async t => {
+  const { room, say, turnEnds } = slowRoom({ policy: 'drop' }, ['b'])
+  const raw = fakeMember('raw', 'rooms.raw')
+  Object.assign(raw.session, { definition: room.definition, room })
+  room.add(raw.session)
+  raw.socket.bufferedAmount = 1_000
+  room.announce('{}')
+  say()
+  await turnEnds()
+  raw.socket.bufferedAmount = 0
+  await until(() => room.laggards.size === 0)
+  say()
+  await turnEnds()
+  t.same(raw.socket.sent, ['2'])
+})

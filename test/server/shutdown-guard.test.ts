@@ -1,0 +1,354 @@
+import { EventEmitter, once } from 'node:events'
+import { connect as connectHttp2, type ClientHttp2Stream, type SecureClientSessionOptions } from 'node:http2'
+import { request as requestHttps } from 'node:https'
+import { connect, type Socket } from 'node:net'
+import { PassThrough, Readable } from 'node:stream'
+import { connect as connectTls, createServer as createTlsServer } from 'node:tls'
+import fastifyWebsocket from '@fastify/websocket'
+import type { FastifyInstance, FastifyServerOptions } from 'fastify'
+import t, { type Test } from 'tap'
+import fastifyRooms from '../../lib/index.ts'
+import { Stragglers } from '../../lib/server/shutdown-guard.ts'
+import { createApp, createRooms, join, listen, until, type AnyOptions } from '../helpers/app.ts'
+import { joinMute } from '../helpers/wire.ts'
+
+const plugin = fastifyRooms as any
+/** Longer than any of these may take, and shorter than what would hold an app without bounds. */
+const soon = 20_000
+const body = 'POST /rooms/news HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"a'
+
+/** TLS by a key that both know, which takes no certificate. */
+const shared = Buffer.from('of the tests alone')
+const tls = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2', pskCallback: () => shared } as const
+const tlsClient = { ...tls, pskCallback: () => ({ psk: shared, identity: 'test' }), checkServerIdentity: () => undefined } as const
+
+interface Peer { socket: Socket, text (): string, closed (): boolean }
+
+async function dial (t: Test, url: string, ...parts: string[]): Promise<Peer> {
+  const socket = connect(Number(url.split(':')[1]), '127.0.0.1')
+  let received = ''
+  let closed = false
+  socket.on('data', chunk => { received += chunk }).on('error', () => {}).on('close', () => { closed = true })
+  t.teardown(() => { socket.destroy() })
+  await once(socket, 'connect')
+  for (const part of parts) socket.write(part)
+  return { socket, text: () => received, closed: () => closed }
+}
+
+for (const hosted of [false, true]) {
+  const where = hosted ? ', where the host registered @fastify/websocket' : ''
+
+  t.test(`app.close is not held by peers that have sent no request, or half of one${where}`, async t => {
+    const app = createApp(t)
+    if (hosted) await app.register(fastifyWebsocket)
+    await app.register(plugin, { prefix: '/rooms' })
+    app.get('/page', async () => 'page')
+    const url = await listen(app)
+    const peers = [
+      await dial(t, url),
+      await dial(t, url, 'G'),
+      await dial(t, url, 'GET /rooms/news HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgr'),
+      await dial(t, url, 'GET /page HTTP/1.1\r\nhost: x\r\n\r\n'),
+      await dial(t, url, 'GET /page HTTP/1.1\r\nhost: x\r\n\r\n', 'GET /page HTTP/1.1\r\nho'),
+      await dial(t, url, 'GET /rooms/%zz HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n')
+    ]
+    await until(() => peers.slice(3).every(peer => peer.text().length > 0))
+    let over = false
+    const closing = app.close().then(() => { over = true })
+    await until(() => over, soon)
+    await closing
+    await until(() => peers.every(peer => peer.closed()), soon)
+  })
+}
+
+t.test('a member that is stopped, with bytes queued for it, is cut at drain.timeout', async t => {
+  const app = await createRooms(t, { drain: { timeout: 200 } })
+  const url = await listen(app)
+  const stopped = await joinMute(t, `${url}/rooms/news`)
+  stopped.socket.pause()
+  await until(async () => {
+    await app.rooms.broadcast('news', 'x'.repeat(50_000))
+    return app.rooms.stats().queuedBytes > 100_000
+  }, soon)
+  const member = await join(t, `${url}/rooms/news`)
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  t.match(await member.closed, { code: 1001 })
+  await until(() => over, soon)
+  await closing
+  t.match(app.rooms.stats(), { connections: 0, queuedBytes: 0 })
+})
+
+t.test('a request in flight when the app closes is answered, however long its handler takes, and may broadcast', async t => {
+  const app = await createRooms(t)
+  let finish = (): void => {}
+  let results: unknown
+  app.get('/slow', async () => {
+    await new Promise<void>(resolve => { finish = resolve })
+    results = await app.rooms.broadcast('news', 1)
+    return 'done'.repeat(100_000)
+  })
+  const url = await listen(app)
+  const peer = await dial(t, url, 'GET /slow HTTP/1.1\r\nhost: x\r\n\r\n')
+  const started = finish
+  await until(() => finish !== started)
+  const idle = await dial(t, url)
+  const closing = app.close()
+  await until(() => idle.closed(), soon)
+  t.notOk(peer.closed(), 'those without a request have gone meanwhile')
+  finish()
+  await closing
+  await until(() => peer.closed(), soon)
+  t.match(peer.text(), /^HTTP\/1\.1 200 /)
+  t.ok(peer.text().endsWith('done'.repeat(100_000)))
+  t.match(results, { local: 0, published: true })
+})
+
+t.test('the body of a broadcast ends within limits.handshake, or it is answered with 408 and its connection closed', async t => {
+  const app = await createRooms(t, { limits: { handshake: 500 } } satisfies AnyOptions)
+  app.post('/own', async () => 1)
+  const url = await listen(app)
+  const member = await join(t, `${url}/rooms/news`)
+  const peers = [await dial(t, url, body), await dial(t, url, body)]
+  const host = await dial(t, url, body.replace('/rooms/news', '/own'))
+  const trickle = setInterval(() => { peers[1]!.socket.write(' ') }, 20)
+  t.teardown(() => { clearInterval(trickle) })
+  await until(() => peers.every(peer => peer.closed()), soon)
+  for (const peer of peers) {
+    t.match(peer.text(), /^HTTP\/1\.1 408 /)
+    t.match(JSON.parse(peer.text().split('\r\n\r\n')[1]!), { statusCode: 408, code: 'FST_ROOMS_BODY_TIMEOUT', message: 'the body did not come within 500 ms' })
+  }
+  t.match(app.rooms.stats().refusals, { handshake: 2, badRequest: 0 })
+  t.notOk(host.closed(), 'routes of the host are the host\'s to time')
+  host.socket.destroy()
+
+  const whole = await dial(t, url, body.replace('100', '1').replace('{"a', '1'))
+  await until(() => whole.text().includes('"local":1'))
+  t.match(await member.next('message'), { data: 1 })
+  await new Promise(resolve => setTimeout(resolve, 1_000))
+  t.notOk(whole.closed(), 'a connection lives on when its requests have ended')
+})
+
+t.test('a body that a hook of the host reads in our place, or that nobody reads, is cut', async t => {
+  const app = await createRooms(t, {
+    limits: { handshake: 500 },
+    routes: { broadcast: { preParsing: async (_request, _reply, payload) => payload.pipe(new PassThrough()) } }
+  })
+  const url = await listen(app)
+  const peers = [await dial(t, url, body), await dial(t, url, body.replace('application/json', 'text/plain'))]
+  await until(() => peers.every(peer => peer.closed()), soon)
+  t.equal(peers[0]!.text(), '')
+  t.match(peers[1]!.text(), /^HTTP\/1\.1 415 /)
+})
+
+for (const [who, refuse] of [['the app', (app: FastifyInstance, no: () => never) => { app.addHook('onRequest', async () => { no() }) }], ['the route', () => {}]] as const) {
+  t.test(`a body that a hook of ${who} refused before it was read has limits.handshake, too`, async t => {
+    const no = (): never => { throw Object.assign(new Error('no'), { statusCode: 401 }) }
+    const app = createApp(t)
+    refuse(app, no)
+    await app.register(plugin, { prefix: '/rooms', limits: { handshake: 500 }, routes: { broadcast: { onRequest: async () => { no() } } } })
+    const url = await listen(app)
+    const peers = [await dial(t, url, body), await dial(t, url, body)]
+    const trickle = setInterval(() => { peers[1]!.socket.write(' ') }, 20)
+    t.teardown(() => { clearInterval(trickle) })
+    await until(() => peers.every(peer => peer.closed()), soon)
+    for (const peer of peers) t.match(peer.text(), /^HTTP\/1\.1 401 /)
+    const whole = await dial(t, url, body.replace('100', '3'))
+    await until(() => whole.text().includes('401'))
+    await new Promise(resolve => setTimeout(resolve, 1_000))
+    t.notOk(whole.closed(), 'one that has come keeps its connection')
+  })
+}
+
+t.test('the head of a request, an upgrade too, is the http server\'s to time: headersTimeout of Node.js, which Fastify passes on', async t => {
+  const app = createApp(t, { http: { headersTimeout: 200, connectionsCheckingInterval: 50 } } as FastifyServerOptions)
+  await app.register(plugin, { prefix: '/rooms' })
+  const url = await listen(app)
+  const peers = [await dial(t, url, 'GET /rooms/news HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgr'), await dial(t, url, body.slice(0, 40))]
+  const trickle = setInterval(() => { peers[1]!.socket.write('x') }, 20)
+  t.teardown(() => { clearInterval(trickle) })
+  await until(() => peers.every(peer => peer.closed()), soon)
+  for (const peer of peers) t.match(peer.text(), /^HTTP\/1\.1 408 /)
+  t.equal(createApp(t).server.headersTimeout, 60_000, 'unless the host says otherwise')
+})
+
+t.test('a body that was refused before it was read is let alone once it is there', async t => {
+  const requests = [true, false, false].map((complete, index) => ({ complete, destroyed: index === 1, destroy () { this.destroyed = true }, listenerCount: () => 0 }))
+  const stragglers = new Stragglers(new EventEmitter(), 1, 1)
+  for (const request of requests) stragglers.begin(request as never, { headersSent: false })
+  await until(() => requests[2]!.destroyed, soon)
+  t.notOk(requests[0]!.destroyed)
+  stragglers.close()
+})
+
+t.test('a body that does not end holds app.close no longer than limits.handshake', async t => {
+  const app = await createRooms(t, { limits: { handshake: 500 } })
+  const url = await listen(app)
+  const peer = await dial(t, url, body)
+  await until(async () => await new Promise<number>((resolve, reject) => { app.server.getConnections((error, count) => { if (error === null) resolve(count); else reject(error) }) }) === 1)
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  await until(() => over, soon)
+  await closing
+  await until(() => peer.closed(), soon)
+})
+
+t.test('nothing of it stays on a server that has closed, or that never listened', async t => {
+  for (const listening of [true, false]) {
+    const app = createApp(t)
+    const own = app.server.listenerCount('connection')
+    await app.register(plugin, { prefix: '/rooms' })
+    if (listening) await listen(app)
+    else await app.ready()
+    t.equal(app.server.listenerCount('connection'), own + 1)
+    await app.close()
+    t.equal(app.server.listenerCount('connection'), own)
+    for (const event of ['close', 'session']) t.equal(app.server.listenerCount(event), 0)
+  }
+})
+
+t.test('of a TLS server it watches what has been decrypted, and who has not come so far', async t => {
+  const server = createTlsServer()
+  const counts = (): number[] => ['connection', 'secureConnection'].map(event => server.listenerCount(event))
+  const before = counts()
+  const stragglers = new Stragglers(server, 1_000, 1_000)
+  t.same(counts(), before.map(count => count + 1))
+  stragglers.close()
+  t.same(counts(), before)
+})
+
+/** More than the buffers of two sockets take. */
+const large = 'x'.repeat(30_000_000)
+
+interface Slow { app: FastifyInstance, url: string, asked: () => number, isWaiting: () => boolean, finish: () => void }
+
+/** An app with the plugin, a route that takes until it is told, and routes with answers that nobody takes at once. */
+async function createSlow (t: Test, options: object, rooms: object = {}): Promise<Slow> {
+  const app = createApp(t, options)
+  await app.register(plugin, { prefix: '/rooms', ...rooms })
+  let finish: (() => void) | undefined
+  app.get('/slow', async () => {
+    await new Promise<void>(resolve => { finish = resolve })
+    return 'done'
+  })
+  app.get('/large', async () => large)
+  app.get('/endless', async () => Readable.from((function * () { for (;;) yield Buffer.alloc(65_536) })()))
+  let asked = 0
+  app.server.on('request', () => { asked++ })
+  return { app, url: await listen(app), asked: () => asked, isWaiting: () => finish !== undefined, finish: () => { finish!() } }
+}
+
+/** Reads a little at a time, with so many milliseconds in between. */
+function sip (stream: Readable, pause: number): { bytes: number } {
+  const got = { bytes: 0 }
+  stream.on('data', (chunk: Buffer) => {
+    got.bytes += chunk.length
+    stream.pause()
+    setTimeout(() => { stream.resume() }, pause)
+  }).resume()
+  return got
+}
+
+for (const secure of [false, true]) {
+  t.test(`app.close is not held by a peer that does not read its answers${secure ? ' over TLS' : ''}; one that reads slowly gets all, and one whose answer is being made is waited for`, async t => {
+    const { app, url, asked, finish } = await createSlow(t, secure ? { https: tls } : {}, { drain: { timeout: 2_000 } })
+    const port = Number(url.split(':')[1])
+    const ask = (text: string): { socket: Socket, closed: () => boolean } => {
+      let closed = false
+      const socket = secure ? connectTls({ ...tlsClient, host: '127.0.0.1', port } as never) : connect(port, '127.0.0.1')
+      socket.on('error', () => {}).on('close', () => { closed = true }).pause()
+      t.teardown(() => { socket.destroy() })
+      socket.write(text)
+      return { socket, closed: () => closed }
+    }
+    const request = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`
+    ask(`${request('/large')}GET /roo`)
+    ask(request('/large') + request('/large'))
+    ask(request('/endless'))
+    const slow = ask(`${request('/large')}GET /roo`) // without more to come Node.js itself cuts it, its answer being finished
+    const waiting = ask(request('/slow'))
+    await until(() => asked() === 6)
+    const open = (): Promise<number> => new Promise((resolve, reject) => { app.server.getConnections((error, count) => { if (error === null) resolve(count); else reject(error) }) })
+    t.equal(await open(), 5)
+    const got = sip(slow.socket, 8) // all of it takes longer than a peer may take nothing
+    const closing = app.close()
+    await until(async () => await open() === 1, 2 * soon)
+    await until(() => slow.closed(), soon)
+    t.ok(got.bytes > large.length)
+    t.notOk(waiting.closed())
+    finish()
+    await closing
+    await until(() => waiting.socket.read() !== null, soon)
+  })
+}
+
+t.test('nor by a peer of HTTP/2 that does not read its answers; one that does gets all, and one whose answer is being made is waited for', async t => {
+  const { app, url, asked, finish } = await createSlow(t, { http2: true }, { drain: { timeout: 1_000 } })
+  const ask = (settings: object, ...paths: string[]): ClientHttp2Stream[] => {
+    const session = connectHttp2(`http://${url}`, { settings })
+    t.teardown(() => { session.destroy() })
+    session.on('error', () => {})
+    return paths.map(path => session.request({ ':path': path }).on('error', () => {}))
+  }
+  const [mute] = ask({ initialWindowSize: 0 }, '/large')
+  const [unread] = ask({}, '/large')
+  const [busy, waiting] = ask({}, '/large', '/slow') // it reads none of the one, and is waited for because of the other
+  const [slow] = ask({}, '/large')
+  await until(() => asked() === 5)
+  const got = sip(slow!, 2)
+  const closing = app.close()
+  await until(() => mute!.closed && unread!.closed, soon)
+  await until(() => got.bytes === large.length, 2 * soon)
+  t.notOk(waiting!.closed)
+  busy!.resume()
+  finish()
+  let answer = ''
+  waiting!.on('data', chunk => { answer += chunk })
+  await closing
+  t.equal(answer, 'done')
+})
+
+t.test('over TLS, too, app.close is not held by peers that say nothing, or not all, and a request in flight is answered', async t => {
+  const { app, url, isWaiting, finish } = await createSlow(t, { https: tls })
+  const gone = await dial(t, url)
+  gone.socket.destroy()
+  const mute = [await dial(t, url), await dial(t, url, '\x16\x03\x01')]
+  let answer = ''
+  const request = requestHttps(`https://${url}/slow`, { ...tlsClient, agent: false }, response => { response.on('data', chunk => { answer += chunk }) }).end()
+  await until(isWaiting)
+  let over = false
+  const closing = app.close().then(() => { over = true })
+  await until(() => mute.every(peer => peer.closed()), soon)
+  t.notOk(over)
+  finish()
+  await once(request, 'close')
+  t.equal(answer, 'done')
+  await until(() => over, soon)
+  await closing
+})
+
+for (const secure of [false, true]) {
+  t.test(`a request of HTTP/2 ${secure ? 'over TLS ' : ''}in flight is answered when the app closes, and its session held no longer`, async t => {
+    const { app, url, isWaiting, finish } = await createSlow(t, { http2: true, ...(secure ? { https: { ...tls, allowHTTP1: true } } : {}) })
+    const open = () => {
+      const session = connectHttp2(`${secure ? 'https' : 'http'}://${url}`, (secure ? tlsClient : {}) as SecureClientSessionOptions)
+      t.teardown(() => { session.destroy() })
+      return session.on('error', () => {})
+    }
+    const idle = open()
+    await once(idle, 'remoteSettings')
+    const stream = open().request({ ':path': '/slow' })
+    let answer = ''
+    stream.on('data', chunk => { answer += chunk })
+    await until(isWaiting)
+    let over = false
+    const closing = app.close().then(() => { over = true })
+    await until(() => idle.closed, soon)
+    t.notOk(over)
+    finish()
+    await once(stream, 'close')
+    t.equal(answer, 'done')
+    await until(() => over, soon)
+    await closing
+  })
+}

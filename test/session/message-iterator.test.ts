@@ -1,0 +1,76 @@
+import t from 'tap'
+import { Claim } from '../../lib/session/message-iterator.ts'
+
+function create () {
+  let abandoned = 0
+  const claim = new Claim('s1', () => { abandoned++ })
+  return { claim, abandoned: () => abandoned }
+}
+
+/** Whether a promise has settled after a turn of the loop. */
+async function settled (promise: unknown): Promise<boolean> {
+  let done = false
+  Promise.resolve(promise).then(() => { done = true })
+  await new Promise(resolve => setImmediate(resolve))
+  return done
+}
+
+t.test('an offer to a waiting reader is taken at once, without a promise', async t => {
+  const { claim } = create()
+  const next = claim.next()
+  t.equal(claim.offer('a'), undefined)
+  t.same(await next, { done: false, value: 'a' })
+})
+
+t.test('an offer that nobody waits for settles when it is taken', async t => {
+  const { claim } = create()
+  const offer = claim.offer('a')
+  t.notOk(await settled(offer))
+  t.same(await claim.next(), { done: false, value: 'a' })
+  t.ok(await settled(offer))
+})
+
+t.test('several readers are served in the order in which they asked', async t => {
+  const { claim } = create()
+  const readers = [claim.next(), claim.next()]
+  claim.offer('a')
+  claim.offer('b')
+  t.same(await Promise.all(readers), [{ done: false, value: 'a' }, { done: false, value: 'b' }])
+})
+
+t.test('the end wakes waiting readers, and what was offered before it can still be taken', async t => {
+  const { claim, abandoned } = create()
+  const waiting = claim.next()
+  claim.end()
+  t.same(await waiting, { done: true, value: undefined })
+
+  const other = create().claim
+  const offer = other.offer('last')
+  other.end()
+  t.same(await other.next(), { done: false, value: 'last' })
+  t.ok(await settled(offer))
+  t.same(await other.next(), { done: true, value: undefined })
+  t.equal(abandoned(), 0, 'the end of the member is not the reader leaving')
+})
+
+t.test('nothing is taken after the end', async t => {
+  const { claim } = create()
+  claim.end()
+  t.throws(() => claim.offer('late'), { code: 'FST_ROOMS_SESSION_CLOSED' })
+  t.same(await claim.next(), { done: true, value: undefined })
+})
+
+t.test('a reader that leaves frees the member, and what it did not take was not taken', async t => {
+  const { claim, abandoned } = create()
+  const offer = claim.offer('unread') as Promise<void>
+  t.same(await claim.return(), { done: true, value: undefined })
+  t.equal(abandoned(), 1)
+  await t.rejects(offer, { code: 'FST_ROOMS_SESSION_CLOSED', message: 'session "s1" has closed' })
+  t.same(await claim.next(), { done: true, value: undefined }, 'the message is gone with its reader')
+})
+
+t.test('a claim is its own iterator', async t => {
+  const { claim } = create()
+  t.equal(claim[Symbol.asyncIterator](), claim)
+  t.equal((await claim.return()).done, true)
+})

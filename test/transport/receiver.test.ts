@@ -1,0 +1,61 @@
+import t from 'tap'
+import { inflateWhileReading, takeOver } from '../../lib/transport/ws/receiver.ts'
+import { fakeMember } from '../helpers/fakes.ts'
+
+/** A receiver that remembers what it was given to do. */
+class FakeReceiver {
+  errored: Error | null = null
+  writableEnded = false
+  readonly written: string[] = []
+  readonly inflated: string[] = []
+  _write (chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    this.written.push(chunk.toString())
+    done()
+  }
+
+  decompress (data: Buffer, done: () => void): void {
+    this.inflated.push(data.toString())
+    done()
+  }
+
+  end (): void { this.writableEnded = true }
+  on (): void {}
+}
+
+t.test('what comes behind a violation is dropped', async t => {
+  const receiver = new FakeReceiver()
+  t.equal(takeOver(receiver), undefined, 'its members are unknown')
+  let dones = 0
+  const write = (text: string): void => { receiver._write(Buffer.from(text), 'utf8', () => { dones++ }) }
+  write('sound')
+  receiver.errored = new Error('not sound')
+  write('behind')
+  t.same(receiver.written, ['sound'])
+  t.equal(dones, 2)
+})
+
+t.test('frames are inflated while reading goes on, and when it does again; of a connection that has ended they are lost', async t => {
+  const { session: { connection } } = fakeMember('a')
+  const receiver = new FakeReceiver()
+  inflateWhileReading(receiver, connection)
+  const outcomes: string[] = []
+  const inflate = (text: string): void => { receiver.decompress(Buffer.from(text), (error?: Error) => { outcomes.push(`${text} ${error?.message ?? 'done'}`) }) }
+  inflate('1')
+  connection.pause()
+  connection.resume()
+  connection.pause()
+  inflate('2')
+  t.same(outcomes, ['1 done'])
+  connection.resume()
+  t.same(outcomes, ['1 done', '2 done'])
+  connection.pause()
+  inflate('3')
+  receiver.end()
+  receiver.end()
+  connection.resume()
+  inflate('4')
+  connection.pause()
+  inflate('5')
+  t.same(receiver.inflated, ['1', '2', '4'])
+  t.same(outcomes.slice(2), ['3 the connection has closed', '4 done', '5 the connection has closed'], 'each once')
+})
