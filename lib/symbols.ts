@@ -16,5 +16,5 @@ export const kPending: unique symbol = Symbol('fastify-rooms.pending')
 export const kRefusal: unique symbol = Symbol('fastify-rooms.refusal')
 /** On a request: its reply. */
 export const kReply: unique symbol = Symbol('fastify-rooms.reply')
-/** On a WebSocket, and on its receiver: whose it is. */
-export const kSession: unique symbol = Symbol('fastify-rooms.session')
+/** On a WebSocket, and on its receiver: its connection. */
+export const kConnection: unique symbol = Symbol('fastify-rooms.connection')

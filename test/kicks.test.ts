@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { Kicks } from '../lib/limits/recent-kicks.ts'
+import { RecentKicks } from '../lib/limits/recent-kicks.ts'
 import fastifyRooms from '../lib/index.ts'
 import type { Rooms } from '../types/index.ts'
 import { connect, createApp, createRooms, join, listen, until } from './helpers/app.ts'
@@ -46,7 +46,7 @@ t.test('who comes after a kick is checked like anybody', async t => {
 })
 
 t.test('kicks are remembered as long as an upgrade may take', async t => {
-  const kicks = new Kicks(100)
+  const kicks = new RecentKicks(100)
   const ending = { code: 4005, reason: 'kicked', by: 'server' } as const
   at(1_000, () => { kicks.note('anna', undefined, ending) })
   at(1_050, () => { kicks.note(undefined, 'news', ending) })

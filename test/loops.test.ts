@@ -4,8 +4,7 @@ import t, { type Test } from 'tap'
 import { memoryBroker } from '../lib/index.ts'
 import { toldOfSession } from '../lib/hub/failures.ts'
 import { Hub } from '../lib/hub/hub.ts'
-import type { Hooks } from '../lib/hub/context.ts'
-import type { MemberSession } from '../lib/session/session.ts'
+import type { AnySession, Hooks } from '../lib/hub/ports.ts'
 import { payloadCompiler, schemaCompiler } from '../lib/topics/payload.ts'
 import { HubRooms } from '../lib/api/rooms.ts'
 import { TopicRegistry } from '../lib/topics/registry.ts'
@@ -176,7 +175,7 @@ const many = 3_000
 async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
   watchProcess(t)
   const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 } })
-  const left = new Map<MemberSession, number>()
+  const left = new Map<AnySession, number>()
   const { onLeave, ...others } = hooks
   const hub = new Hub(memoryBroker(), bareHooks({
     ...others,
@@ -194,20 +193,20 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
       socket.readyState = 2
       setImmediate(() => { socket.gone(code) })
     }
-    hub.arrive({ socket: socket as never, transport: {}, mode: 'rooms.v1', address: '-', source: '-', forwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined })
-    return { socket, session: [...hub.sessions.values()].at(-1)! }
+    hub.connect({ socket: socket as never, stream: {}, mode: 'rooms.v1', address: '-', addressKey: '-', isForwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined })
+    return { socket, session: [...hub.directory.all()].at(-1)! }
   }
   return {
     hub,
     rooms,
     arrive,
     left,
-    settled: () => until(() => [...hub.sessions.values()].every(({ state }) => state === 'open')),
+    settled: () => until(() => [...hub.directory.all()].every(({ state }) => state === 'open')),
     /** Each member has left once, and nothing stays. */
-    async empties (t: Test, members: { session: MemberSession }[]): Promise<void> {
-      await until(() => hub.links.size === 0)
+    async empties (t: Test, members: { session: AnySession }[]): Promise<void> {
+      await until(() => hub.connections.size === 0)
       t.match(rooms.stats(), { connections: 0, topics: 0, members: 0 })
-      t.equal(hub.sessions.size, 0)
+      t.equal(hub.directory.size, 0)
       t.equal(members.filter(({ session }) => left.get(session) === 1).length, members.length, 'each onLeave has run once')
       t.equal(left.size, members.length)
     }
@@ -263,7 +262,7 @@ t.test(`issue 8: a subscriber of the leave channel that ends the next of ${many}
   const { hub, arrive, left, settled, empties } = await createHub(t)
   const members = Array.from({ length: many }, () => arrive())
   await settled()
-  const hear = (): void => { hub.sessions.values().next().value?.close() }
+  const hear = (): void => { [...hub.directory.all()][0]?.close() }
   subscribe('fastify-rooms:leave', hear)
   members[0]!.session.close()
   unsubscribe('fastify-rooms:leave', hear)
@@ -273,17 +272,17 @@ t.test(`issue 8: a subscriber of the leave channel that ends the next of ${many}
 
 t.test('issue 8: a subscriber of the refused channel that ends other joins ends', async t => {
   const { hub, arrive, left } = await createHub(t)
-  const hear = (): void => { hub.sessions.values().next().value?.close() }
+  const hear = (): void => { [...hub.directory.all()][0]?.close() }
   subscribe('fastify-rooms:refused', hear)
   t.teardown(() => { unsubscribe('fastify-rooms:refused', hear) })
   const members = Array.from({ length: many }, (_, n) => arrive(`room${n % 10}`))
   t.ok(members.filter(({ session }) => session.state === 'joining').length > many - 100, 'the first of a room waits for its broker')
   members.at(-1)!.session.close()
-  await until(() => hub.links.size === 0)
+  await until(() => hub.connections.size === 0)
   t.equal(left.size, 0)
   t.equal(hub.counters.refused, many)
   t.equal(hub.counters.refusals.other, many)
-  t.equal(hub.roomByTopic.size, 0)
+  t.equal(hub.stats().topics, 0)
 })
 
 t.test(`issue 8: onError that ends all others, of ${many} members whose onLeave fails, ends`, async t => {
@@ -314,7 +313,7 @@ t.test(`issue 8: readers that end each other, of ${many} members, end`, async t 
 
 t.test(`issue 8: onMessage and onInvalid that end everybody, of ${many} members, end`, async t => {
   for (const frame of [{ type: 'message', data: 1 }, { type: 'message' }]) {
-    const kick = (session: MemberSession): void => { session.rooms.kick({ topic: session.topic }) }
+    const kick = (session: AnySession): void => { session.rooms.kick({ topic: session.topic }) }
     const { arrive, settled, empties } = await createHub(t, {
       onMessage: new Map([['*', kick]]),
       onInvalid: session => { kick(session); return 'answer' },

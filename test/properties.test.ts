@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { addressKey } from '../lib/limits/address-key.ts'
-import { compressedFrame, payloadOf, textFrame, textFrameOf } from '../lib/transport/ws/frame.ts'
+import { compressedFrame, payloadOf, textFrame } from '../lib/transport/ws/frame.ts'
 import { credit, draw, level, type Bucket } from '../lib/limits/token-bucket.ts'
 import { payloadCompiler, schemaCompiler } from '../lib/topics/payload.ts'
 import { closeBehaviour, closeCodes, closeName, isSendable } from '../lib/protocol/close-codes.ts'
@@ -101,7 +101,7 @@ t.test('a text frame says its length in the shortest way, and is read back by ws
   )
   const shortest = (frame: Buffer, length: number): boolean => frame.length - length === (length < 126 ? 2 : length < 65_536 ? 4 : 10)
   holds(t, fc.property(fc.array(text, { minLength: 1, maxLength: 4 }), fc.stringMatching(/^[a-z]{0,20}$/), (texts, head) => {
-    const whole = texts.map(textFrameOf)
+    const whole = texts.map(text => textFrame(text))
     const parts = texts.map(text => textFrame(head, Buffer.from(text)))
     return isDeepStrictEqual(read(Buffer.concat(whole)), texts) &&
       isDeepStrictEqual(read(Buffer.concat(parts)), texts.map(text => head + text)) &&

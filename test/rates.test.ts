@@ -279,11 +279,11 @@ t.test('what was kept waiting of many members of one address is no more than the
   const own = { capacity: 100, per: 1_000 }
   const now = performance.now()
   const source = { rate: { capacity: 1_000, per: 1_000 }, tokens: 1_000, filledAt: now, creditedUntil: 0 }
-  const paused = () => ({ connection: { withheld: 2_000 }, definition: { rate: own }, source, tokens: own.capacity, filledAt: now - 2_000, creditedUntil: 0, tooFast: false })
+  const paused = () => ({ hub, withheld: 2_000, rate: own, addressBucket: source, tokens: own.capacity, filledAt: now - 2_000, creditedUntil: 0, isOverRate: false })
   const members = Array.from({ length: 1_000 }, paused)
-  drawFor(hub as never, members[0] as never)
+  drawFor(members[0] as never)
   t.ok(source.tokens > 1_150, 'one of them pays for nothing')
-  for (const member of members.slice(1)) drawFor(hub as never, member as never)
+  for (const member of members.slice(1)) drawFor(member as never)
   t.ok(source.tokens < 3_100, `and all of them find ${Math.round(source.tokens)}`)
   t.ok(source.creditedUntil > now + 4_000 && source.creditedUntil < now + 60_000, 'and not for ever')
 })

@@ -2,14 +2,14 @@ import { isErrored, type Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { BroadcastOptions, RequestRooms } from '../../types/index.ts'
 import { FST_ROOMS_CLOSED, FST_ROOMS_NO_RESPONSE, FST_ROOMS_RESPONSE_ENDED, asError } from '../errors.ts'
-import type { Hub } from '../hub/hub.ts'
+import type { RequestHub } from '../hub/hub-api.ts'
 import { checkBroadcast } from './rooms.ts'
 import { kPending, kReply } from '../symbols.ts'
 import type { TopicRegistry } from '../topics/registry.ts'
 
 /** Broadcasts that wait for the success of one response. */
 class PendingBroadcasts implements RequestRooms<any> {
-  readonly #hub: Hub
+  readonly #hub: RequestHub
   readonly #registry: TopicRegistry
   readonly #reply: FastifyReply
   #waiting: (() => void)[] = []
@@ -19,7 +19,7 @@ class PendingBroadcasts implements RequestRooms<any> {
   /** The handler has answered, with this. */
   #answer: { stream: Readable | null } | undefined
 
-  constructor (hub: Hub, registry: TopicRegistry, reply: FastifyReply) {
+  constructor (hub: RequestHub, registry: TopicRegistry, reply: FastifyReply) {
     this.#hub = hub
     this.#registry = registry
     this.#reply = reply
@@ -90,7 +90,7 @@ export function forgetReply (request: FastifyRequest): void {
 }
 
 /** Adds `request.rooms` to the scope. */
-export function decorateRequests (app: FastifyInstance, hub: Hub, registry: TopicRegistry): void {
+export function decorateRequests (app: FastifyInstance, hub: RequestHub, registry: TopicRegistry): void {
   app.decorateRequest(kReply as never, null as never)
   app.decorateRequest(kPending as never, null as never)
   app.decorateRequest('rooms', {

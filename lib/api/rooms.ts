@@ -1,10 +1,10 @@
 import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
-import { Asks } from '../session/requests.ts'
-import type { Origin } from '../hub/context.ts'
-import type { Hub } from '../hub/hub.ts'
+import type { ApiHub } from '../hub/hub-api.ts'
+import type { PublishOptions } from '../hub/ports.ts'
 import { describe } from '../presence/roster.ts'
-import { checkClose, type MemberSession } from '../session/session.ts'
+import { checkClose } from '../session/check-close.ts'
+import type { Membership } from '../session/membership.ts'
 import { isKey, maxKeyLength } from '../protocol/client-frames.ts'
 import { kInside } from '../symbols.ts'
 import type { TopicRegistry } from '../topics/registry.ts'
@@ -22,7 +22,7 @@ export function wholeNumber (name: string, value: unknown, fallback: number): nu
 }
 
 /** @throws FST_ROOMS_INVALID_ARGUMENT */
-export function checkBroadcast (options: BroadcastOptions | undefined): Origin {
+export function checkBroadcast (options: BroadcastOptions | undefined): PublishOptions {
   const { except, key } = options ?? {}
   if (except !== undefined && typeof except !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
   if (key !== undefined && !isKey(key)) throw new FST_ROOMS_INVALID_ARGUMENT('key', `a string of 1 to ${maxKeyLength} characters`)
@@ -51,18 +51,18 @@ function checkSelector (method: string, selector: unknown): SessionSelector<any>
 
 /** `app.rooms`: what the host asks of the hub, checked. */
 export class HubRooms implements Rooms<any> {
-  readonly #hub: Hub
+  readonly #hub: ApiHub
   readonly #registry: TopicRegistry
   readonly #inject: (path: string, options: InjectOptions) => Promise<InjectedClient>
 
-  constructor (hub: Hub, registry: TopicRegistry, inject: (path: string, options: InjectOptions) => Promise<InjectedClient>) {
+  constructor (hub: ApiHub, registry: TopicRegistry, inject: (path: string, options: InjectOptions) => Promise<InjectedClient>) {
     this.#hub = hub
     this.#registry = registry
     this.#inject = inject
   }
 
   /** For what comes with this package and is not loaded with it. */
-  get [kInside] (): { hub: Hub, registry: TopicRegistry } { return { hub: this.#hub, registry: this.#registry } }
+  get [kInside] (): { hub: ApiHub, registry: TopicRegistry } { return { hub: this.#hub, registry: this.#registry } }
 
   async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
     const definition = this.#registry.get(topic)
@@ -72,30 +72,29 @@ export class HubRooms implements Rooms<any> {
 
   async send (session: string, payload: unknown): Promise<void> {
     const member = this.#session(session)
-    await member.sendPrivate(member.privateFrame(member.definition.message.serialise(payload)))
+    await member.sendPrivate(member.privateText(member.definition.message.serialise(payload)))
   }
 
   async sendToUser (user: string, payload: unknown, options?: { topic?: string }): Promise<{ local: number }> {
     const topic = checkTopicOption(options)
     const json = topic === undefined ? undefined : this.#registry.get(topic).message.serialise(payload)
-    const members = [...this.#hub.users.get(user) ?? []].filter(member => topic === undefined || member.topic === topic)
-    const frames = members.map(member => member.privateFrame(json ?? member.definition.message.serialise(payload)))
-    const sent = await Promise.allSettled(members.map(async (member, index) => member.sendPrivate(frames[index]!)))
+    const members = [...this.#hub.directory.ofUser(user)].filter(member => topic === undefined || member.topic === topic)
+    const texts = members.map(member => member.privateText(json ?? member.definition.message.serialise(payload)))
+    const sent = await Promise.allSettled(members.map(async (member, index) => member.sendPrivate(texts[index]!)))
     return { local: sent.filter(({ status }) => status === 'fulfilled').length }
   }
 
   async ask (session: string, payload: unknown, options: AskOptions = {}): Promise<unknown> {
     const timeout = wholeNumber('timeout', options.timeout, defaultAskTimeout)
     const member = this.#session(session)
-    member.asks ??= new Asks()
-    return member.asks.ask(member, payload, timeout, options.signal)
+    return member.ask(payload, timeout, options.signal)
   }
 
   async members (topic: string, options: { limit?: number } = {}): Promise<Member<any>[]> {
     this.#registry.get(topic)
     const limit = wholeNumber('limit', options.limit, defaultMembers)
     const members: Member[] = []
-    for (const member of this.#hub.roomByTopic.get(topic)?.open() ?? []) {
+    for (const member of this.#hub.room(topic)?.open() ?? []) {
       if (members.length === limit) break
       members.push(describe(member))
     }
@@ -104,11 +103,11 @@ export class HubRooms implements Rooms<any> {
 
   async count (topic: string): Promise<number> {
     this.#registry.get(topic)
-    return this.#hub.roomByTopic.get(topic)?.size ?? 0
+    return this.#hub.room(topic)?.size ?? 0
   }
 
   async topics (): Promise<string[]> {
-    return [...this.#hub.roomByTopic.values()].filter(room => room.size > 0).map(room => room.topic)
+    return [...this.#hub.allRooms()].filter(room => room.size > 0).map(room => room.topic)
   }
 
   has (topic: string): topic is string {
@@ -133,8 +132,8 @@ export class HubRooms implements Rooms<any> {
     if (session === undefined && user === undefined) this.#hub.flush(topic!)
     let ended = 0
     for (const member of members) {
-      if (member.state === 'closed') continue // by an onLeave of one before
-      this.#hub.end(member, ending)
+      if (member.state === 'closed') continue // the onLeave of another member has ended it
+      member.end(ending)
       ended++
     }
     return ended
@@ -146,16 +145,7 @@ export class HubRooms implements Rooms<any> {
   }
 
   stats (): Stats {
-    const { links, roomByTopic, working, publishing, counters } = this.#hub
-    let members = 0
-    let queuedBytes = 0
-    let lagging = 0
-    for (const room of roomByTopic.values()) {
-      members += room.size
-      lagging += room.laggards.size
-    }
-    for (const { connection } of links) queuedBytes += connection.bufferedBytes
-    return { connections: links.size, topics: roomByTopic.size, members, queuedBytes, working, lagging, publishing, ...counters, refusals: { ...counters.refusals } }
+    return this.#hub.stats()
   }
 
   health (): Health {
@@ -172,22 +162,24 @@ export class HubRooms implements Rooms<any> {
   }
 
   /** The sessions that match all that is given. @throws FST_ROOMS_NO_SUCH_TOPIC */
-  #select (session: string | undefined, user: string | undefined, topic: string | undefined): MemberSession[] {
+  #select (session: string | undefined, user: string | undefined, topic: string | undefined): Membership[] {
     if (topic !== undefined) this.#registry.get(topic)
     return this.#candidates(session, user).filter(member =>
       (session === undefined || member.id === session) && (user === undefined || member.user === user) && (topic === undefined || member.topic === topic))
   }
 
   /** The smallest set that has to be looked at. */
-  #candidates (session: string | undefined, user: string | undefined): MemberSession[] {
-    const { sessions, users } = this.#hub
-    if (session !== undefined) return sessions.has(session) ? [sessions.get(session)!] : []
-    if (user !== undefined) return [...users.get(user) ?? []]
-    return [...sessions.values()]
+  #candidates (session: string | undefined, user: string | undefined): Membership[] {
+    const { directory } = this.#hub
+    if (session !== undefined) {
+      const member = directory.find(session)
+      return member === undefined ? [] : [member]
+    }
+    return [...(user === undefined ? directory.all() : directory.ofUser(user))]
   }
 
-  #session (id: string): MemberSession {
-    const session = this.#hub.sessions.get(id)
+  #session (id: string): Membership {
+    const session = this.#hub.directory.find(id)
     if (session === undefined) throw new FST_ROOMS_NO_SUCH_SESSION(String(id).slice(0, 64))
     return session
   }

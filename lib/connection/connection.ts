@@ -1,275 +1,156 @@
-import { Socket } from 'node:net'
-import { setTimeout } from 'node:timers/promises'
-import type { Connection as PublicConnection, Mode } from '../../types/index.ts'
-import { asError } from '../errors.ts'
-import type { Batch, View } from '../room/batch.ts'
-import { encodingOf, type Encoding } from '../transport/encoding.ts'
-import { kept, payloadOf } from '../transport/ws/frame.ts'
-import { isUnfinished, type Holder } from '../transport/ws/unfinished.ts'
-import { unsentOf } from '../transport/ws/send-queue.ts'
+import type { ClientFrame, Connection as PublicConnection, Mode, SessionState } from '../../types/index.ts'
+import type { Counters } from '../hub/counters.ts'
+import type { Host, HubState, Settings } from '../hub/ports.ts'
+import type { AddressBucket } from '../limits/addresses.ts'
+import type { Bucket, Rate } from '../limits/token-bucket.ts'
+import type { Ending } from '../session/ending.ts'
+import type { Transport } from '../transport/transport.ts'
 
-/** What is used of a `ws` WebSocket. */
-export interface WebSocketLike {
-  readonly readyState: number
-  readonly bufferedAmount: number
-  readonly isPaused: boolean
-  /** The names of the negotiated extensions. */
-  readonly extensions: string
-  /** What was negotiated. Not public: where it is not there, nothing is compressed. */
-  readonly _extensions?: { 'permessage-deflate'?: { params?: DeflateParameters | null } }
-  send (data: Buffer, options: { binary: false, compress: false }): void
-  ping (data?: Buffer): void
-  close (code: number, reason: string): void
-  terminate (): void
-  pause (): void
-  resume (): void
-  on (event: 'message', listener: (this: this, data: Buffer, isBinary: boolean) => void): unknown
-  on (event: 'ping' | 'pong', listener: (this: this) => void): unknown
-  on (event: 'close', listener: (this: this, code: number, reason: Buffer) => void): unknown
-  on (event: 'error', listener: (this: this, error: Error) => void): unknown
+/** A session as its connection sees it. */
+export interface ConnectedSession {
+  readonly topic: string
+  readonly state: SessionState
+  /** Takes a frame of the peer that names its topic. */
+  take (frame: ClientFrame): void
+  /** Sends the peer a frame that is not a message. */
+  deliver (text: string): void | Promise<void>
+  /** Writes what its room has for it in this turn. */
+  flush (): void
+  /** Ends the membership. */
+  end (ending: Ending): void
 }
 
-/** RFC 7692 7.1; no bits are the full window of 15. */
-interface DeflateParameters { server_no_context_takeover?: boolean, server_max_window_bits?: number }
-
-/** The stream below a WebSocket: a TCP or TLS socket, or for an injected client a stream inside the process, which counts no bytes. */
-export interface Transport { readonly bytesRead?: number }
-
-/** RFC 6455: the state in which frames may be sent; the same number in every implementation of the WebSocket API. */
-const OPEN = 1
-
-// Compressing is asynchronous in ws: it would be overtaken by pings and by the close frame.
-const TEXT = { binary: false, compress: false } as const
-const NO_BYTES = Buffer.alloc(0)
-
-/** While a socket is corked for its join: up to so many bytes in front of it (the answer to the upgrade), a frame does not count as waiting. */
-const gathered = 1_024
-
-/** Milliseconds between two looks at what an extension holds back. */
-const pollEvery = 10
-
-/** Whether it takes messages that were compressed without regard to what it was sent before. */
-function takesDeflated (socket: WebSocketLike): boolean {
-  const { server_no_context_takeover: alone, server_max_window_bits: bits = 15 } = socket._extensions?.['permessage-deflate']?.params ?? {}
-  return alone === true && bits === 15
+/** What connections ask of the hub. */
+export interface ConnectionHub extends Pick<Host, 'log'> {
+  readonly settings: Settings
+  readonly counters: Counters
+  readonly state: HubState
+  /** Milliseconds for which the event loop has not turned at `now`; 0 if it has turned as usual. */
+  stalledFor (now: number): number
+  /** The receiver of ws is not one that this package knows. */
+  warnOfReceiver (): void
+  /** The socket has closed. */
+  disconnected (connection: Connection<any>, code: number, reason: string): void
 }
 
-function nextDrain (socket: Socket): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const drain = (): void => {
-      socket.removeListener('close', close)
-      resolve()
-    }
-    const close = (): void => {
-      socket.removeListener('drain', drain)
-      reject(new Error('the connection has closed'))
-    }
-    socket.once('drain', drain)
-    socket.once('close', close)
-  })
-}
-
-/** Where no drain is announced, since the stream takes more than waits: an empty write is done when all before it is. */
-function nextWritten (socket: Socket): Promise<void> {
-  return new Promise((resolve, reject) => {
-    socket.write(NO_BYTES, error => { error ? reject(error) : resolve() })
-  })
-}
-
-/** One WebSocket. Every frame of the server leaves through here, in the order of the calls. */
-export class Connection implements PublicConnection {
-  // What a fan-out looks at comes first, to be found together in memory.
-  /** What it gets in this turn, where that is not what everybody in its room gets. */
-  view: View | undefined = undefined
-  readonly #socket: WebSocketLike
-  /** Where whole batches go, past ws; `undefined`: frame by frame through ws. */
-  readonly #direct: Socket | undefined
-  /** Of the messages that it gets. Frames of its own are not compressed. */
-  readonly encoding: Encoding
-  /** The last turn in which nothing waited for it before something was sent: all that waits now is of that turn, or later. */
-  emptyTurn = 0
-  /** Frames of its own that wait one by one: each costs more memory than its bytes. */
-  waitingFrames = 0
-  #taken: (() => void) | undefined
-  /** It is to be closed for not reading: rule 6, nothing more is queued to it. */
-  condemned = false
-  readonly mode: Mode
+/** How a connection begins. */
+export interface ConnectionOptions {
+  readonly transport: Transport
+  /** `request.ip` */
   readonly address: string
-  readonly #transport: Transport | undefined
-  readonly #close: WebSocketLike['close']
-  #drained: Promise<void> | undefined
-  /** Bytes that had left Node.js, and those that the operating system had not taken of the rest, when `hasTaken` last looked. */
-  #written = 0
-  #unsent = 0
-  /** Kept by the heartbeat: `bytesRead` when it last looked, and when that changed. */
+  readonly user: string | undefined
+  /** When its credentials end, in milliseconds since the epoch. */
+  readonly expiresAt: number | undefined
+  /** Of its frames. */
+  readonly rate: Rate
+}
+
+/**
+ * One peer: its transport, its identity, and its sessions. A connection whose URL names a topic has one session and ends with it.
+ *
+ * Heartbeat, expiry, frame rate, bad frames and read holds are kept per connection, whatever its sessions. The fields of each are written by the module that is
+ * named above them.
+ */
+export class Connection<S extends ConnectedSession = ConnectedSession> implements PublicConnection, Bucket {
+  readonly hub: ConnectionHub
+  readonly transport: Transport
+  readonly address: string
+  readonly user: string | undefined
+  /** On the clock of `performance`. */
+  readonly openedAt: number
+  /** The session of the topic in its URL. Faults that name no topic are told through it. */
+  session!: S
+
+  // expiry.ts
+  expiresAt: number | undefined
+  /** Kept by the timing wheel. */
+  slot = 0
+  /** The host checks new credentials of the peer. */
+  isAuthenticating = false
+
+  // limits/admission.ts
+  /** The bucket of its address; `undefined` if the connection was not admitted. */
+  addressBucket: AddressBucket | undefined = undefined
+
+  // frame-rate.ts
+  readonly rate: Rate
+  tokens: number
+  filledAt: number
+  creditedUntil = 0
+  /** The last frame was over the rate. */
+  isOverRate = false
+
+  // receive.ts
+  /** Refused frames since the last good one. */
+  badFrames = 0
+  /** Frames that arrived before hello; `undefined` after it. */
+  held: { data: Buffer, isBinary: boolean }[] | undefined = undefined
+  isJoined = false
+
+  // heartbeat.ts
+  /** `bytesRead` at the last look, and when it changed. */
   seenBytes: number | undefined = undefined
   seenAt: number
+  /** When the ping was sent that is not answered; 0 if there is none. */
   pingedAt = 0
-  /** It was pinged, and no pong has come since. */
+  /** A ping was sent, and no pong has arrived since. */
   awaitsPong = false
-  /** When the close frame was handed over; 0 before. */
+  /** When the close frame was sent or received; 0 before. */
   closingAt = 0
-  readonly openedAt: number
-  /** Milliseconds for which this process has stood still since it was opened. */
+  /** Milliseconds for which this process has stood still since the connection was opened. */
   stalled = 0
-  /** Milliseconds for which what the peer sent was left waiting, and which are not accounted for yet. */
-  withheld = 0
-  /** When that was last added to; 0 where all that had waited has been read. */
-  withheldAt = 0
-  #pausedAt = 0
-  /** Holds what has come of a message that has not ended; `undefined` if that cannot be known. */
-  holder: Holder | undefined = undefined
-  /** Kept by the heartbeat: when it first saw the message that has not ended; 0 if there is none. */
+  /** When the message that has not ended was first seen; 0 if there is none. */
   unfinishedAt = 0
-  /** What waits for reading to go on. */
-  onResume: (() => void) | undefined = undefined
 
-  constructor (socket: WebSocketLike, transport: Transport | undefined, mode: Mode, address: string) {
-    this.#socket = socket
-    this.#transport = transport
-    this.#close = socket.close
-    // What ws itself writes here (pings, pongs, the close frame) it writes at once, and so all keeps its place. An extension may
-    // change frames; permessage-deflate takes those that are not compressed as they are.
-    if (transport instanceof Socket && (socket.extensions === '' || socket.extensions === 'permessage-deflate')) this.#direct = transport
-    this.encoding = encodingOf(mode, this.#direct !== undefined && takesDeflated(socket))
-    this.mode = mode
+  // Read holds, and the time for which the peer's bytes were left waiting by them
+  /** Milliseconds for which received bytes were left waiting, and which frame-rate.ts has not credited yet. */
+  withheld = 0
+  /** When `withheld` last grew; 0 if all that had waited has been read. */
+  withheldAt = 0
+  #holds: Set<object> | undefined = undefined
+  #pausedAt = 0
+
+  constructor (hub: ConnectionHub, { transport, address, user, expiresAt, rate }: ConnectionOptions) {
+    this.hub = hub
+    this.transport = transport
     this.address = address
-    this.seenAt = this.openedAt = performance.now()
+    this.user = user
+    this.expiresAt = expiresAt
+    this.rate = rate
+    this.tokens = rate.capacity
+    this.seenAt = this.filledAt = this.openedAt = performance.now()
   }
 
-  get bufferedBytes (): number { return this.#direct === undefined ? this.#socket.bufferedAmount : this.#direct.writableLength }
-  get isOpen (): boolean { return this.#socket.readyState === OPEN }
-  get isPaused (): boolean { return this.#socket.isPaused }
-  get isUnfinished (): boolean { return this.holder !== undefined && isUnfinished(this.holder) }
-  /** Bytes received so far; `undefined` for a stream inside the process, which cannot go silent. */
-  get bytesRead (): number | undefined { return this.#transport?.bytesRead }
+  get mode (): Mode { return this.transport.envelope.mode }
+  get bufferedBytes (): number { return this.transport.bufferedBytes }
+  /** Its sessions. */
+  get sessions (): Iterable<S> { return [this.session] }
+  /** The session in a topic. */
+  sessionIn (topic: string): S | undefined { return this.session.topic === topic ? this.session : undefined }
 
-  /** Whether the peer has taken some of what waits for it since this was last asked. Its pong may stand behind all of that. */
-  hasTaken (): boolean {
-    const direct = this.#direct
-    if (direct === undefined || direct.writableLength === 0) return false
-    const written = direct.bytesWritten - direct.writableLength
-    const unsent = unsentOf(direct)
-    if (written === this.#written && unsent === this.#unsent) return false
-    this.#written = written
-    this.#unsent = unsent
-    return true
-  }
-
-  /** One frame. */
-  send (frame: Buffer): void {
-    if (!this.#takes()) return
-    const direct = this.#direct
-    if (direct === undefined) this.#socket.send(payloadOf(frame), TEXT)
-    else if (direct.writableLength === 0 || (direct.writableCorked > 0 && direct.writableLength < gathered)) this.#write(frame)
-    else {
-      this.waitingFrames++
-      this.#taken ??= () => { this.waitingFrames-- }
-      this.#write(kept(frame), this.#taken)
-    }
-  }
-
-  /** What everybody in a room gets, in one write. @param waits - behind what waits already */
-  sendBatch (batch: Batch, waits: boolean): void {
-    if (!this.#takes()) return
-    if (this.#direct !== undefined) this.#write(waits ? batch.kept : batch.whole)
-    else this.#sendEach(batch.frames)
-  }
-
-  /** What only this member gets, in one write. */
-  sendView (view: View): void {
-    if (!this.#takes()) return
-    if (this.#direct === undefined) {
-      this.#sendEach(view.frames())
-      return
-    }
-    const bytes = view.bytes()
-    if (bytes !== undefined) this.#writeOwn(this.#direct, bytes)
-  }
-
-  /** Several frames of its own, in one write. */
-  sendAll (frames: Buffer[]): void {
-    if (frames.length === 0 || !this.#takes()) return
-    if (this.#direct !== undefined) this.#writeOwn(this.#direct, Buffer.concat(frames))
-    else this.#sendEach(frames)
-  }
-
-  /** Settles when the operating system has taken what waits; rejects when the connection closes first. */
-  drained (): Promise<void> {
-    this.#drained ??= this.#nextDrained().finally(() => { this.#drained = undefined })
-    return this.#drained
-  }
-
-  #nextDrained (): Promise<void> {
-    const direct = this.#direct
-    // A stream that has ended takes no write, not even an empty one.
-    if (direct === undefined || !this.isOpen) return this.#pollDrained()
-    return direct.writableNeedDrain ? nextDrain(direct) : nextWritten(direct)
-  }
-
-  /** No event says when it has none: something above the stream holds bytes back. */
-  async #pollDrained (): Promise<void> {
-    while (this.bufferedBytes > 0) {
-      await setTimeout(pollEvery, undefined, { ref: false })
-      // Nothing waits in a stream that was destroyed, and yet it has not left.
-      if (!this.isOpen) throw new Error('the connection has closed')
-    }
-  }
-
-  /** Before each write. After the close frame, and after the verdict to close it as slow, nothing leaves any more. */
-  #takes (): boolean {
-    return this.isOpen && !this.condemned
-  }
-
-  /** What nobody else gets. */
-  #writeOwn (direct: Socket, bytes: Buffer): void {
-    this.#write(direct.writableLength > 0 ? kept(bytes) : bytes)
-  }
-
-  /** A stream of Node.js does not throw, but one that the host has wrapped may: that ends this connection, and no fan-out. */
-  #write (bytes: Buffer, taken?: () => void): void {
-    const direct = this.#direct!
-    try {
-      direct.write(bytes, taken)
-    } catch (error) {
-      direct.destroy(asError(error))
-    }
-  }
-
-  #sendEach (frames: Buffer[]): void {
-    for (const frame of frames) this.#socket.send(payloadOf(frame), TEXT)
-  }
-
-  ping (now: number): void {
-    this.pingedAt = now
-    this.awaitsPong = true
-    this.#socket.ping(NO_BYTES)
-  }
-
-  pause (): void {
-    // The answer to a close frame has to be read.
-    if (this.closingAt !== 0 || this.#socket.isPaused) return
+  /** Stops reading from the peer, so that TCP pushes back, while any reason stands. */
+  holdReading (reason: object): void {
+    // The peer's answer to a close frame has to be read.
+    if (this.closingAt !== 0) return
+    this.#holds ??= new Set()
+    this.#holds.add(reason)
+    if (this.transport.isPaused) return
     this.#pausedAt = performance.now()
-    this.#socket.pause()
+    this.transport.pause()
   }
 
-  resume (): void {
-    // While reading was paused the peer could not be heard: its silence starts anew.
+  /** Ends a reason for not reading. The last one that ends lets reading go on. */
+  releaseReading (reason: object): void {
+    if (this.#holds?.delete(reason) !== true || this.#holds.size > 0) return
+    // The peer could not be heard while reading was paused, so its silence begins anew.
     const now = performance.now()
     this.heard(now)
     this.keptWaiting(this.#pausedAt, now)
     if (this.unfinishedAt !== 0) this.unfinishedAt += now - this.#pausedAt
-    this.#read()
+    this.transport.resume()
   }
 
-  #read (): void {
-    this.#socket.resume()
-    const { onResume } = this
-    this.onResume = undefined
-    onResume?.()
-  }
-
-  /** This process has stood still: what the peer sent meanwhile was left waiting, and what is timed has so much longer. */
+  /** Notes that this process has stood still: the peer's bytes were left waiting meanwhile, and whatever is timed gets as much longer. */
   stalledFor (milliseconds: number, now: number): void {
     this.keptWaiting(now - milliseconds, now)
     this.stalled += milliseconds
@@ -277,35 +158,35 @@ export class Connection implements PublicConnection {
     if (this.closingAt !== 0) this.closingAt += milliseconds
   }
 
-  /** What the peer sent in between was left waiting, and can be read from now on. */
+  /** Notes that the peer's bytes were left waiting since `from`, and can be read from now on. */
   keptWaiting (from: number, now: number): void {
     this.withheld += now - from
     this.withheldAt = now
   }
 
-  /** The peer lives. */
+  /** Notes that the peer lives. */
   heard (now: number): void {
     this.seenAt = now
     this.pingedAt = 0
   }
 
-  /** A close frame is on its way, whoever sends it. */
+  /** Notes that a close frame was sent or received. */
   closes (): void {
     this.closingAt = performance.now()
   }
 
-  close (code: number, reason: string): void {
+  /** Call this when a membership has ended. Closes the connection if its URL named that topic. */
+  sessionEnded (_session: S, { code, reason }: Ending): void {
     if (this.closingAt !== 0) return
     this.closes()
-    this.closeSocket(code, reason)
-    // The peer's answer has to be read, or closing would wait for its time-out.
-    if (this.#socket.isPaused) this.#read()
+    this.transport.close(code, reason)
+    // The peer's answer has to be read, or the close would wait for its timeout.
+    this.#holds = undefined
+    if (this.transport.isPaused) this.transport.resume()
   }
 
-  /** The socket's own close, whoever calls it. */
-  closeSocket (code: number, reason: string): void {
-    this.#close.call(this.#socket, code, reason)
+  /** Ends all sessions, and with them the connection. */
+  close (ending: Ending): void {
+    for (const session of this.sessions) session.end(ending)
   }
-
-  terminate (): void { this.#socket.terminate() }
 }

@@ -1,88 +1,95 @@
 import { expiring } from '../protocol/server-frames.ts'
-import type { MemberSession } from '../session/session.ts'
-import { Wheel, tick } from './timing-wheel.ts'
+import { TimingWheel, tick, type Timed } from './timing-wheel.ts'
+
+/** A connection as its expiry sees it. */
+export interface ExpiringConnection extends Timed {
+  /** When its credentials end, in milliseconds since the epoch; `undefined`: never. */
+  expiresAt: number | undefined
+  readonly transport: { readonly envelope: { readonly canBeAnswered: boolean } }
+  readonly session: { readonly state: string, deliver (text: string): unknown }
+}
 
 /**
- * Ends sessions when the credentials they came with end, and says so before. One timer for all, which runs while there is
- * such a session.
+ * Ends connections when the credentials they came with end, and tells their peers before. One timer for all connections, which runs while one of them has
+ * credentials that end.
  *
- * The clock is Date.now(): credentials end at a time of day, and everybody else who is shown them looks at that clock, too. It is
- * set right now and then, and goes on while the machine sleeps; the clock of timers does neither. So the time is
- * looked at again and again, and never waited for.
+ * The clock is Date.now(), because credentials end at a time of day, and the other parties look at that clock too. It is set right now and then, and goes on while
+ * the machine sleeps; the clock of timers does neither. So the time is looked at once per tick, and no timer is set for it.
  */
-export class Expiry {
+export class Expiry<C extends ExpiringConnection = ExpiringConnection> {
   readonly #notice: number
-  readonly #expired: (session: MemberSession) => void
-  readonly #alarms = new Wheel<MemberSession>()
+  readonly #expired: (connection: C) => void
+  readonly #wheel = new TimingWheel<C>()
   #timer: NodeJS.Timeout | undefined
 
-  /** @param notice - milliseconds before the end at which a member is told; 0: it is not */
-  constructor (notice: number, expired: (session: MemberSession) => void) {
+  /** @param notice - milliseconds before the end at which the peer is told; 0: it is not told */
+  constructor (notice: number, expired: (connection: C) => void) {
     this.#notice = notice
     this.#expired = expired
   }
 
-  /** A session has come. Before hello nothing can be told, but it can end. */
-  watch (session: MemberSession): void {
-    if (session.expiresAt !== undefined) this.#set(session, session.expiresAt)
+  /** Watches a new connection. Before hello its peer cannot be told, but the connection can end. */
+  watch (connection: C): void {
+    if (connection.expiresAt !== undefined) this.#set(connection, connection.expiresAt)
   }
 
-  /** It was told hello. */
-  opened (session: MemberSession): void {
-    const { expiresAt } = session
-    if (expiresAt === undefined || this.#notice === 0 || session.connection.mode === 'rooms.raw') return
+  /** Call this after hello: from now on the peer can be told. */
+  opened (connection: C): void {
+    const { expiresAt } = connection
+    if (expiresAt === undefined || this.#notice === 0 || !connection.transport.envelope.canBeAnswered) return
     const now = Date.now()
-    if (expiresAt - now > this.#notice) this.#set(session, expiresAt - this.#notice)
-    else this.#tell(session, expiresAt - now)
+    if (expiresAt - now > this.#notice) this.#set(connection, expiresAt - this.#notice)
+    else this.#tell(connection, expiresAt - now)
   }
 
   /**
-   * Its credentials are new; without an end it is watched no more. The notice comes again. Credentials that live shorter than it are
-   * told of halfway: at once would have a client that renews when it is told go round and round.
+   * Sets new credentials; without an end the connection is watched no longer. The peer is told again before their end. It is told of credentials that live shorter
+   * than the notice at half of their life, because a client that renews when it is told would otherwise renew without a pause.
    */
-  renew (session: MemberSession, expiresAt: number | undefined): void {
-    session.expiresAt = expiresAt
+  renew (connection: C, expiresAt: number | undefined): void {
+    connection.expiresAt = expiresAt
     if (expiresAt === undefined) {
-      this.forget(session)
+      this.remove(connection)
       return
     }
-    const left = expiresAt - Date.now()
-    this.#set(session, this.#notice === 0 ? expiresAt : expiresAt - (left > this.#notice ? this.#notice : left / 2))
+    const remaining = expiresAt - Date.now()
+    this.#set(connection, this.#notice === 0 ? expiresAt : expiresAt - (remaining > this.#notice ? this.#notice : remaining / 2))
   }
 
-  /** Ends it where its time is over already: whether that is so. */
-  check (session: MemberSession): boolean {
-    const { expiresAt } = session
+  /** Ends the connection if its credentials have ended. Returns whether they have. */
+  check (connection: C): boolean {
+    const { expiresAt } = connection
     if (expiresAt === undefined || expiresAt > Date.now()) return false
-    this.#expired(session)
+    this.#expired(connection)
     return true
   }
 
-  forget (session: MemberSession): void {
-    this.#alarms.clear(session)
-    if (!this.#alarms.isEmpty) return
+  /** Stops watching a connection. */
+  remove (connection: C): void {
+    this.#wheel.clear(connection)
+    if (!this.#wheel.isEmpty) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }
 
-  #set (session: MemberSession, at: number): void {
-    this.#alarms.set(session, at)
+  #set (connection: C, at: number): void {
+    this.#wheel.set(connection, at)
     this.#timer ??= setInterval(() => { this.#sweep(Date.now()) }, tick).unref()
   }
 
   #sweep (now: number): void {
-    for (const session of this.#alarms.due(now)) {
-      if (session.state === 'closed') continue // by a hook of the one before
-      const left = session.expiresAt! - now
-      if (left <= 0) this.#expired(session)
+    for (const connection of this.#wheel.due(now)) {
+      if (connection.session.state === 'closed') continue // a hook about another one has ended it
+      const remaining = connection.expiresAt! - now
+      if (remaining <= 0) this.#expired(connection)
       else {
-        this.#set(session, session.expiresAt!)
-        this.#tell(session, left)
+        this.#set(connection, connection.expiresAt!)
+        this.#tell(connection, remaining)
       }
     }
   }
 
-  #tell (session: MemberSession, left: number): void {
-    session.deliver(expiring(left))
+  #tell (connection: C, remaining: number): void {
+    connection.session.deliver(expiring(remaining))
   }
 }

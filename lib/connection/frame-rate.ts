@@ -1,39 +1,40 @@
-import type { HubContext } from '../hub/context.ts'
-import type { MemberSession } from '../session/session.ts'
-import { credit, draw, left } from '../limits/token-bucket.ts'
+import { available, credit, draw } from '../limits/token-bucket.ts'
+import type { Connection } from './connection.ts'
 
 /** The limits that a frame can be over. */
 export type OverRate = 'messages' | 'addressMessages'
 
 /**
- * Draws for one frame of a member, from its own bucket and from that of its address, and says which of them is empty. Frames that
- * come in a heap because they were kept waiting by us (before hello, while reading was paused, in a stall of the event loop) are counted
- * over the time for which they were.
+ * Draws a token for one frame, from the bucket of the connection and from that of its address. Returns which of them is empty. Frames that arrive at once because
+ * the server had left them waiting (before hello, while reading was paused, in a stall of the event loop) are counted over the time for which they waited.
  */
-export function drawFor (hub: HubContext, session: MemberSession): OverRate | undefined {
-  const { connection, definition: { rate } } = session
-  const source = session.source!
+export function drawFor (connection: Connection): OverRate | undefined {
+  const { hub, rate } = connection
+  const address = connection.addressBucket!
   const now = performance.now()
   const withheld = Math.max(connection.withheld, hub.stalledFor(now))
   if (withheld > 0) {
     connection.withheld = 0
-    const beyond = credit(session, rate, now, withheld)
-    // What was kept waiting of many members at once is no more of their address than it might have sent meanwhile.
-    const ceiling = source.rate.capacity * (1 + withheld / source.rate.per)
-    const tokens = left(source, source.rate, now)
-    source.tokens = Math.max(tokens, Math.min(tokens + beyond, ceiling))
-    source.creditedUntil = Math.max(source.creditedUntil, session.creditedUntil)
+    const beyond = credit(connection, rate, now, withheld)
+    // The frames of all connections of an address that were left waiting at once are at most those that the address might have sent meanwhile.
+    const ceiling = address.rate.capacity * (1 + withheld / address.rate.per)
+    const tokens = available(address, address.rate, now)
+    address.tokens = Math.max(tokens, Math.min(tokens + beyond, ceiling))
+    address.creditedUntil = Math.max(address.creditedUntil, connection.creditedUntil)
   }
-  const own = draw(session, rate, now)
-  const shared = draw(source, source.rate, now)
+  const own = draw(connection, rate, now)
+  const shared = draw(address, address.rate, now)
   const over = own < 0 ? 'messages' : shared < 0 ? 'addressMessages' : undefined
-  if (over === undefined) session.tooFast = false
+  if (over === undefined) connection.isOverRate = false
   return over
 }
 
-/** A frame of it is too many: whether it was refused as much as it may be served, and goes on. Of an address that does, nobody is closed unwarned. */
-export function goesOn (session: MemberSession): boolean {
-  const { tokens, definition: { rate }, source, tooFast } = session
-  session.tooFast = true
-  return tokens < -rate.capacity || (tooFast && source!.tokens < -source!.rate.capacity)
+/**
+ * Whether a peer goes on although as many of its frames were refused as may be served in the time of the rate. Call it for each frame over the rate. A peer is not
+ * closed for its address without a warning.
+ */
+export function isPersistent (connection: Connection): boolean {
+  const { tokens, rate, addressBucket, isOverRate } = connection
+  connection.isOverRate = true
+  return tokens < -rate.capacity || (isOverRate && addressBucket!.tokens < -addressBucket!.rate.capacity)
 }

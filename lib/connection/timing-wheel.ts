@@ -1,22 +1,22 @@
-/** Milliseconds of one slot. Who looks once per tick, at whatever moment of it, learns of something up to two of them late: it is due when its slot is over. */
+/** Milliseconds of one slot. A caller that looks once per tick learns of an alarm up to two ticks late, because the alarm is due when its slot is over. */
 export const tick = 100
 
-/** What has at most one alarm at a time; the wheel notes its slot here, 0 for none. */
+/** An item with at most one alarm at a time. The wheel notes its slot here; 0 for none. */
 export interface Timed { slot: number }
 
 /**
- * Items by the time at which they are due, in slots of one tick: putting one in, taking one out and finding those that are due cost the
- * same however many there are. It keeps no clock, and takes any for one: a clock that stands still, jumps ahead or goes back
- * makes it early or late by as much, and never forgetful.
+ * Items by the time at which they are due, in slots of one tick: setting and clearing an alarm, and finding those that are due, cost the
+ * same however many items there are. Each call gives the time. A clock that stands still, jumps ahead or goes back
+ * makes alarms early or late by as much, and loses none.
  */
-export class Wheel<Item extends Timed> {
+export class TimingWheel<Item extends Timed> {
   readonly #slots = new Map<number, Set<Item>>()
-  /** No slot before this one holds anything. */
+  /** All slots before this one are empty. */
   #first = 0
 
   get isEmpty (): boolean { return this.#slots.size === 0 }
 
-  /** Sets its alarm, in milliseconds since the epoch; an earlier one is gone. */
+  /** Sets the alarm of an item, in milliseconds since the epoch, in place of an earlier one. */
   set (item: Item, at: number): void {
     this.clear(item)
     item.slot = Math.max(1, Math.ceil(at / tick))
@@ -32,7 +32,7 @@ export class Wheel<Item extends Timed> {
     item.slot = 0
   }
 
-  /** Takes out what is due. */
+  /** Removes and returns the items that are due. */
   due (now: number): Item[] {
     const due: Item[] = []
     const last = Math.floor(now / tick)

@@ -1,9 +1,9 @@
 import type { Broker, BrokerHandlers, BrokerState, Outcome, Position, Publication } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, asError } from '../errors.ts'
 import { readPosition } from '../protocol/position.ts'
-import { Outgoing } from '../room/delivery.ts'
 import { checkEntry } from './check-entry.ts'
-import type { Feed } from './feed.ts'
+import type { Feed, FeedBroker } from './feed.ts'
+import { Outgoing } from './outgoing.ts'
 import { Publisher } from './publisher.ts'
 import { RecentUids } from './recent-uids.ts'
 
@@ -12,14 +12,12 @@ const closeTimeout = 2_000
 
 const states: readonly unknown[] = ['up', 'degraded', 'down'] satisfies BrokerState[]
 
-/** The hub's side of the link: takes what the broker brings. */
+/** The hub's side of the link. */
 export interface LinkPorts {
   /** The feed of a topic that has a room here. */
   feed (topic: string): Feed | undefined
-  /** An entry that has been checked. @param isRepeated - its uid has been here before: it must not be delivered. @throws if it cannot be delivered */
-  entry (topic: string, publication: Publication, position: Position | undefined, isRepeated: boolean): void
-  /** Entries of these topics may have been missed. */
-  lost (topics: readonly string[] | 'all'): void
+  /** All feeds. */
+  feeds (): Feed[]
   state (state: BrokerState, cause: Error | undefined): void
   /** The broker has broken its contract. */
   fault (error: Error): void
@@ -35,10 +33,10 @@ export interface LinkTimeouts {
 }
 
 /**
- * The broker as the hub may rely on it. Nothing that it does throws into the hub, waits without an end, or reaches members unchecked; what it breaks of its contract
- * is counted and reported, and the messages that are lost by it are told as lost.
+ * The broker as the hub may rely on it. None of its calls throws into the hub or waits without an end, and none of its entries reaches members unchecked. Each breach of
+ * its contract is counted and reported, and the messages that are lost by it are told as lost.
  */
-export class BrokerLink {
+export class BrokerLink implements FeedBroker {
   readonly #broker: Broker
   readonly #ports: LinkPorts
   readonly #timeouts: LinkTimeouts
@@ -73,13 +71,13 @@ export class BrokerLink {
     throw new FST_ROOMS_BROKER_FAULT(`topic "${topic}" was attached at what is not a position`)
   }
 
-  /** Nothing waits for it. A failure is reported. */
+  /** Asks the broker to deliver the topic no longer, and does not wait for it. A failure is reported. */
   detach (topic: string): void {
     const detach = async (): Promise<void> => this.#broker.detach([topic])
     detach().catch((error: unknown) => { this.#ports.fault(asError(error)) })
   }
 
-  /** An outcome, at once or at the latest at the deadline. */
+  /** Hands a publication to the broker. Returns an outcome, at once or at the latest at the deadline. */
   publish (publication: Outgoing, feed: Feed | undefined): Outcome | Promise<Outcome> {
     return this.#publisher.publish(publication, feed)
   }
@@ -97,12 +95,10 @@ export class BrokerLink {
     }
   }
 
-  /** The entry of a publication of this node was delivered here. */
   delivered (publication: Outgoing): void {
     if (this.#publisher.size > 0) this.#publisher.delivered(publication)
   }
 
-  /** An entry of this topic has come or will not, because messages were lost or the topic has gone: publications need not wait for it. */
   review (feed: Feed): void {
     this.#publisher.review(feed)
   }
@@ -116,13 +112,13 @@ export class BrokerLink {
       try {
         // A broker of this process brings back the object that it was given.
         if (publication instanceof Outgoing) own = publication
-        if (own === undefined) this.#entry(topic, publication, position)
-        else this.#ports.entry(topic, own, position, own.isDelivered)
+        if (own === undefined) this.#entry(feed, topic, publication, position)
+        else feed.receive(own, position, own.isDelivered)
       } catch (error) {
         if (own !== undefined) own.failure = asError(error) // its publisher is told
         else {
           this.#ports.fault(asError(error))
-          this.#ports.lost([topic])
+          feed.lost()
         }
       }
       this.review(feed)
@@ -135,24 +131,24 @@ export class BrokerLink {
     },
     lost: topics => {
       if (this.#isClosed) return
-      let named: readonly string[] | 'all' = 'all' // a loss of topics that are not named may be one of any
+      let feeds = this.#ports.feeds() // a loss that names no topics may be one of any
       try {
-        if (Array.isArray(topics)) named = [...topics]
+        if (Array.isArray(topics)) feeds = topics.flatMap(topic => this.#ports.feed(topic) ?? [])
       } catch (error) {
         this.#ports.fault(asError(error))
       }
-      this.#ports.lost(named)
+      for (const feed of feeds) feed.lost()
     }
   }
 
-  #entry (topic: string, given: Publication, at: Position | undefined): void {
+  #entry (feed: Feed, topic: string, given: Publication, at: Position | undefined): void {
     const position = readPosition(at)
     if (position === null) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its position is not one`)
     const own = this.#publisher.find(given?.uid)
     if (own?.isSameAs(topic, given) === false) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its "uid" is that of another publication`)
     // Bytes that this node has made itself need no parsing.
     const publication = own ?? checkEntry(topic, given)
-    this.#ports.entry(topic, publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
+    if (!feed.isGone) feed.receive(publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
   }
 
   #fault (message: string, cause?: Error): void {

@@ -1,13 +1,46 @@
-import type { GapFrame, Position } from '../../types/index.ts'
+import type { GapFrame, Position, Publication } from '../../types/index.ts'
+import { FST_ROOMS_BROKER_FAULT, asError } from '../errors.ts'
+import type { Aftermath } from '../hub/aftermath.ts'
+import type { Counters } from '../hub/counters.ts'
 import { formatPosition } from '../protocol/position.ts'
+import { Outgoing } from './outgoing.ts'
 
 /** A loss, as a `gap` frame tells it. */
 export type Gap = Omit<GapFrame, 'type'>
 
-/** The place of an entry in the order of its topic: it is the next one, it has been here before, or something is missing before it. */
+/** The place of an entry in the order of its topic: it is the next one, it has been here before, or entries are missing before it. */
 export type Step = 'next' | 'old' | Gap
 
-/** How far one topic has come on this node: whether the broker delivers it, and the position up to which nothing is missing. */
+/** The room that a feed fills. */
+export interface FeedReceiver {
+  /** Queues a message to all receivers. Returns to how many members. */
+  receive (publication: Publication, position: Position | undefined): number
+  /** Takes the position from which the topic is delivered; `undefined` if it is not known. */
+  attached (position: Position | undefined): void
+  /** Tells all receivers that messages are missing. */
+  tellLoss (gap: Gap): void
+}
+
+/** The broker as a feed sees it. */
+export interface FeedBroker {
+  /** Asks the broker to deliver the topic here. */
+  attach (topic: string): Promise<Position | undefined>
+  /** An entry of a publication of this node was delivered. */
+  delivered (publication: Outgoing): void
+  /** An entry of the feed has come, or will never come: publications of this node need not wait for it. */
+  review (feed: Feed): void
+}
+
+/** What all feeds of a hub share. */
+export interface FeedPorts {
+  readonly broker: FeedBroker
+  readonly aftermath: Aftermath
+  readonly counters: Pick<Counters, 'losses' | 'repeated'>
+  /** The broker has broken its contract. */
+  fault (error: Error): void
+}
+
+/** The messages of one topic on this node: in order, each once, and each loss told. */
 export class Feed {
   /** Settles when the broker delivers the topic here; rejects if it does not. */
   ready: Promise<void> = Promise.resolve()
@@ -27,8 +60,25 @@ export class Feed {
   isGone = false
   /** Publications of this node that the broker has answered, and whose entries are to come. */
   answered = 0
+  readonly #topic: string
+  readonly #receiver: FeedReceiver
+  readonly #ports: FeedPorts
 
-  /** The broker delivers the topic from now on, beginning after this position. */
+  constructor (topic: string, receiver: FeedReceiver, ports: FeedPorts) {
+    this.#topic = topic
+    this.#receiver = receiver
+    this.#ports = ports
+  }
+
+  /** Attaches the topic; `ready` tells the outcome. */
+  attach (): void {
+    this.ready = this.#ports.broker.attach(this.#topic).then(position => {
+      this.attachedAt(position)
+      this.#receiver.attached(this.position)
+    })
+  }
+
+  /** Notes that the broker delivers the topic from now on, beginning after this position. */
   attachedAt (position: Position | undefined): void {
     const newest = this.#newest
     this.isReady = true
@@ -39,7 +89,7 @@ export class Feed {
     else if (newest.epoch !== position.epoch) this.position = undefined
   }
 
-  /** A member or a subscriber has come, who has not been told of a loss before: the next entry is no proof that nothing is missing. */
+  /** Notes a new receiver, which has not been told of a loss before: the next entry is no proof that nothing is missing. */
   receiverCame (): void {
     this.#isLost = false
   }
@@ -48,6 +98,45 @@ export class Feed {
   hasReached ({ epoch, offset }: Position): boolean {
     const newest = this.#newest
     return newest !== undefined && newest.epoch === epoch && newest.offset >= offset
+  }
+
+  /**
+   * Delivers an entry of the broker, if it is the next one, and tells the receivers of a hole before it.
+   * @param isRepeated - its uid has been here before: it is counted and not delivered
+   * @throws if its frames cannot be made
+   */
+  receive (publication: Publication, position: Position | undefined, isRepeated: boolean): void {
+    const { aftermath, counters, fault } = this.#ports
+    const step = this.advance(position)
+    if (typeof step === 'object') {
+      // The host's code may run for receivers that are told, and publish: its messages come after this one.
+      aftermath.run(() => {
+        this.#tell(step)
+        try {
+          this.#pass(publication, position, isRepeated)
+        } catch (error) {
+          fault(asError(error))
+          this.lost()
+        }
+      })
+    } else if (step === 'old' && !isRepeated) {
+      fault(new FST_ROOMS_BROKER_FAULT(`an entry of topic "${this.#topic}" came behind a later one`))
+      counters.repeated++
+      this.lost()
+    } else this.#pass(publication, position, isRepeated || step === 'old')
+  }
+
+  /** Tells the receivers that entries may have been missed, unless they know. No position is promised until the next entry. */
+  lost (): void {
+    const gap = this.lose()
+    if (gap !== undefined) this.#tell(gap)
+    this.#ports.broker.review(this)
+  }
+
+  /** Ends the feed, because its room has gone. */
+  end (): void {
+    this.isGone = true
+    this.#ports.broker.review(this)
   }
 
   /** Moves on to the position of an entry. Never moves back: an `'old'` entry must not be delivered. */
@@ -73,7 +162,7 @@ export class Feed {
     return { count, reason: 'lost', ...(last === undefined ? {} : { from: formatPosition(last) }), to: formatPosition({ epoch, offset: offset - 1 }) }
   }
 
-  /** Entries may have been missed. Returns what members are to be told; `undefined` if they know: nothing has arrived since the last loss. */
+  /** Notes a loss. Returns what receivers are to be told; `undefined` if they know: nothing has arrived since the last loss. */
   lose (): Gap | undefined {
     this.losses++
     if (this.#isLost) return undefined
@@ -81,5 +170,23 @@ export class Feed {
     this.position = undefined
     this.#isLost = true
     return { reason: 'lost', ...(last === undefined ? {} : { from: formatPosition(last) }) }
+  }
+
+  #pass (publication: Publication, position: Position | undefined, isRepeated: boolean): void {
+    if (isRepeated) {
+      this.#ports.counters.repeated++
+      return
+    }
+    const own = publication instanceof Outgoing ? publication : undefined
+    if (own !== undefined) own.isDelivered = true
+    const count = this.#receiver.receive(publication, position)
+    if (own === undefined) return
+    own.local = count
+    this.#ports.broker.delivered(own)
+  }
+
+  #tell (gap: Gap): void {
+    this.#ports.counters.losses++
+    this.#receiver.tellLoss(gap)
   }
 }

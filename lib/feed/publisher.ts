@@ -1,8 +1,8 @@
 import type { Broker, Outcome, Publication } from '../../types/index.ts'
 import { asError } from '../errors.ts'
 import { readPosition } from '../protocol/position.ts'
-import type { Outgoing } from '../room/delivery.ts'
 import type { Feed } from './feed.ts'
+import type { Outgoing } from './outgoing.ts'
 
 const unknown: Outcome = { state: 'unknown' }
 const states: readonly unknown[] = ['ok', 'duplicate', 'stale', 'failed', 'unknown'] satisfies Outcome['state'][]

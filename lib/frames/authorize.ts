@@ -1,16 +1,19 @@
 import type { AuthorizeContext } from '../../types/index.ts'
 import { FST_ROOMS_FORBIDDEN } from '../errors.ts'
-import type { HubContext } from '../hub/context.ts'
+import type { Hooks } from '../hub/ports.ts'
 
-/** Goes on with a value at once, or when it has come: hooks may be asynchronous, and most of them are not. */
+/** Goes on with a value at once, or when its promise settles: hooks may be asynchronous, and most of them are not. */
 export function proceed<T> (value: T | PromiseLike<T>, next: (value: T) => void | Promise<void>): void | Promise<void> {
   if (typeof (value as PromiseLike<T> | undefined)?.then === 'function') return Promise.resolve(value).then(next)
   return next(value as T)
 }
 
-/** Asks the host, and goes on where it permits. Without `authorize` everything is permitted that the topic declares. @throws FST_ROOMS_FORBIDDEN, what the host throws */
-export function ifPermitted (hub: HubContext, question: AuthorizeContext<any>, next: () => void | Promise<void>): void | Promise<void> {
-  const { authorize } = hub.hooks
+/**
+ * Asks `authorize`, and goes on if it permits. Without `authorize`, everything is permitted that the topic declares.
+ * @throws FST_ROOMS_FORBIDDEN, an error of the hook
+ */
+export function ifPermitted (hooks: Hooks, question: AuthorizeContext<any>, next: () => void | Promise<void>): void | Promise<void> {
+  const { authorize } = hooks
   if (authorize === undefined) return next()
   return proceed(authorize(question), allowed => {
     if (allowed !== true) throw new FST_ROOMS_FORBIDDEN(question.action)

@@ -1,7 +1,7 @@
 import type { ClientFrame, DirectTarget } from '../../types/index.ts'
 import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_SUCH_SESSION, asError, isClientError } from '../errors.ts'
-import type { HubContext } from '../hub/context.ts'
-import type { MemberSession } from '../session/session.ts'
+import type { Directory, DirectReceiver } from '../hub/ports.ts'
+import type { Membership } from '../session/membership.ts'
 import { acknowledge, isValid, jsonOf } from './reply.ts'
 import { callHandler } from './call-handler.ts'
 import { PendingDirect, queueDirect } from './pending-direct.ts'
@@ -12,9 +12,9 @@ type Direct = ClientFrame & { type: 'direct' }
 const userPrefix = 'user:'
 
 /** The sessions that a member's `to` names. */
-function named (hub: HubContext, to: string): MemberSession[] {
-  if (to.startsWith(userPrefix)) return [...hub.users.get(to.slice(userPrefix.length)) ?? []]
-  const session = hub.sessions.get(to)
+function named (directory: Directory<DirectReceiver>, to: string): DirectReceiver[] {
+  if (to.startsWith(userPrefix)) return [...directory.ofUser(to.slice(userPrefix.length))]
+  const session = directory.find(to)
   return session === undefined ? [] : [session]
 }
 
@@ -24,60 +24,60 @@ function addressee (to: string): { user: string } | { session: string } {
 }
 
 /**
- * A private message of a member. Without `authorize` it reaches sessions of the sender's own topic; with it, those of each topic that it
+ * Handles a `direct` frame: a private message of a member. Without `authorize` it reaches sessions of the sender's own topic; with it, those of each topic that it
  * permits. A session that the sender may not reach looks like one that does not exist.
  */
-export function sendDirect (hub: HubContext, session: MemberSession, frame: Direct): void | Promise<void> {
-  const { definition, topic } = session
+export function sendDirect (session: Membership, frame: Direct): void | Promise<void> {
+  const { definition, topic, hub } = session
   const { to, data, ref } = frame
   if (definition.publish === null) throw new FST_ROOMS_FORBIDDEN('members may not write here')
-  if (!isValid(hub, session, definition.publish, data, ref)) return
-  const receivers = named(hub, to)
-  if (hub.hooks.authorize === undefined) return pass(hub, session, frame, receivers.filter(receiver => receiver.topic === topic))
-  return passPermitted(hub, session, frame, receivers)
+  if (!isValid(session, definition.publish, data, ref)) return
+  const receivers = named(hub.directory, to)
+  if (hub.hooks.authorize === undefined) return pass(session, frame, receivers.filter(receiver => receiver.topic === topic))
+  return passPermitted(session, frame, receivers)
 }
 
-async function passPermitted (hub: HubContext, session: MemberSession, frame: Direct, receivers: MemberSession[]): Promise<void> {
+async function passPermitted (session: Membership, frame: Direct, receivers: DirectReceiver[]): Promise<void> {
   const { topic } = session
   const { to, data } = frame
-  const permitted: MemberSession[] = []
+  const permitted: DirectReceiver[] = []
   let isPermitted = false
   let refusal: Error | undefined
   const topics = new Set(receivers.map(receiver => receiver.topic))
   // onDirect is called without receivers, too, but never without permission: then the question is about the sender's own topic.
-  const isAlone = !topics.has(topic) && hub.hooks.onDirect.has(session.key)
+  const isAlone = !topics.has(topic) && session.hub.hooks.onDirect.has(session.key)
   for (const name of isAlone ? [...topics, topic] : topics) {
     if (!topics.has(name) && (isPermitted || refusal !== undefined)) break
     const target: DirectTarget = { topic: name, ...addressee(to) }
     try {
-      await ifPermitted(hub, { action: 'direct', topic, session, payload: data, target }, () => {
+      await ifPermitted(session.hub.hooks, { action: 'direct', topic, session, payload: data, target }, () => {
         isPermitted = true
         permitted.push(...receivers.filter(receiver => receiver.topic === name))
       })
     } catch (error) {
-      // If another topic permits it, nothing else reports a hook that failed.
+      // If another topic permits the message, nothing else reports the failure of this call.
       const failure = asError(error)
-      if (!isClientError(failure)) hub.fail(failure, session)
-      // A plain no about another topic says nothing, not even that a session is there.
+      if (!isClientError(failure)) session.fail(failure)
+      // A plain refusal of another topic tells the sender nothing, not even that a session exists.
       if (name === topic || !(failure instanceof FST_ROOMS_FORBIDDEN)) refusal ??= failure
     }
   }
   if (!isPermitted && refusal !== undefined) throw refusal
-  return pass(hub, session, frame, permitted)
+  return pass(session, frame, permitted)
 }
 
-/** A private message that is valid and permitted: to `onDirect`, or to its receivers. */
-function pass (hub: HubContext, session: MemberSession, { to, data, ref }: Direct, receivers: MemberSession[]): void | Promise<void> {
-  if (session.dismissed) return
+/** Passes a private message that is valid and permitted to `onDirect`, or to its receivers. */
+function pass (session: Membership, { to, data, ref }: Direct, receivers: DirectReceiver[]): void | Promise<void> {
+  if (session.isEndedByServer) return
   const open = receivers.filter(receiver => receiver.state === 'open')
-  const handler = hub.hooks.onDirect.get(session.key)
+  const handler = session.hub.hooks.onDirect.get(session.key)
   if (handler === undefined && open.length === 0) throw new FST_ROOMS_NO_SUCH_SESSION(to.slice(0, 64))
   // A payload that cannot be written again as JSON is the member's fault, and not that of the host's handler.
-  const json = jsonOf(hub, session, session.definition.publish!, data, ref)
+  const json = jsonOf(session, session.definition.publish!, data, ref)
   if (json === undefined) return
   if (handler !== undefined) {
     const direct = new PendingDirect(session, json, addressee(to), open)
-    return proceed(callHandler(hub, handler, session, data, direct), answer => {
+    return proceed(callHandler(session, handler, data, direct), answer => {
       acknowledge(session, ref, undefined, answer === undefined ? { local: direct.local } : answer)
     })
   }

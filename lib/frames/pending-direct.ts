@@ -1,10 +1,11 @@
 import type { DirectDetails } from '../../types/index.ts'
-import type { MemberSession } from '../session/session.ts'
+import type { DirectReceiver } from '../hub/ports.ts'
+import type { Membership } from '../session/membership.ts'
 
 /** Queues the private payload of a member to one session. Returns `false` if that session has closed, or is closed now because it does not read. */
-export function queueDirect (sender: MemberSession, receiver: MemberSession, json: string): boolean {
+export function queueDirect (sender: Membership, receiver: DirectReceiver, json: string): boolean {
   try {
-    receiver.sendPrivate(receiver.privateFrame(json, sender.id, sender.user))
+    receiver.sendPrivate(receiver.privateText(json, sender.id, sender.user))
     return true
   } catch {
     return false
@@ -14,27 +15,28 @@ export function queueDirect (sender: MemberSession, receiver: MemberSession, jso
 /** A private message that `onDirect` decides about. */
 export class PendingDirect implements DirectDetails<string, any> {
   readonly to: DirectDetails['to']
-  readonly receivers: readonly MemberSession[]
+  readonly receivers: readonly any[]
   /** The number of sessions that the last `deliver` queued it to. */
   local = 0
-  readonly #sender: MemberSession
+  readonly #sender: Membership
   /** The member's own payload as JSON. */
   readonly #json: string
 
-  constructor (sender: MemberSession, json: string, to: DirectDetails['to'], receivers: MemberSession[]) {
+  constructor (sender: Membership, json: string, to: DirectDetails['to'], receivers: DirectReceiver[]) {
     this.to = to
     this.receivers = Object.freeze(receivers)
     this.#sender = sender
     this.#json = json
   }
 
-  // A property, so that a handler may take it out of its argument. An argument that is there and undefined is a payload: the result of a
+  // A property, so that a handler may take it out of its argument. An argument that is given as `undefined` is a payload, because a
   // filter that failed must not deliver the original.
   readonly deliver = (...changed: [payload?: unknown]): number => {
     const own = changed.length === 0 ? this.#json : undefined
-    const payloads = this.receivers.map(({ definition }) => own ?? definition.message.serialise(changed[0]))
-    // The server has ended the sender meanwhile: its messages no longer count.
-    this.local = this.#sender.dismissed ? 0 : this.receivers.filter((receiver, index) => queueDirect(this.#sender, receiver, payloads[index]!)).length
+    const receivers = this.receivers as readonly DirectReceiver[]
+    const payloads = receivers.map(({ definition }) => own ?? definition.message.serialise(changed[0]))
+    // Once the server has ended the sender, its messages no longer count.
+    this.local = this.#sender.isEndedByServer ? 0 : receivers.filter((receiver, index) => queueDirect(this.#sender, receiver, payloads[index]!)).length
     return this.local
   }
 }

@@ -1,102 +1,72 @@
 import type { Ref } from '../../types/index.ts'
-import { FST_ROOMS_BAD_FRAME, asError, isClientError, wireError } from '../errors.ts'
-import type { PayloadType } from '../topics/payload.ts'
+import { asError, wireError } from '../errors.ts'
+import { refusalOf, countRefusal } from '../limits/refusals.ts'
 import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/server-frames.ts'
-import type { HubContext } from '../hub/context.ts'
-import { countRefusal, refusalOf } from '../limits/refusals.ts'
-import type { MemberSession } from '../session/session.ts'
+import { closeCodeFor } from '../session/ending.ts'
+import type { Membership } from '../session/membership.ts'
+import type { PayloadType } from '../topics/payload.ts'
 
-const closeCodeOf = new Map<unknown, number>([
-  ['FST_ROOMS_BAD_FRAME', 4000],
-  ['FST_ROOMS_FRAME_TOO_LARGE', 1009],
-  ['FST_ROOMS_INVALID_PAYLOAD', 4022],
-  ['FST_ROOMS_BROKER_DOWN', 4103],
-  ['FST_ROOMS_OVERLOADED', 4100]
-])
-
-const closeCodeOfStatus = new Map([[401, 4001], [404, 4004], [429, 4101]])
-
-/** The close that says the same as an error. What speaks to the peer is a refusal; anything else is our own failure. */
-export function closeCodeFor (error: Error & { code?: unknown }): number {
-  const known = closeCodeOf.get(error.code)
-  if (known !== undefined) return known
-  return isClientError(error) ? closeCodeOfStatus.get(error.statusCode) ?? 4003 : 1011
-}
-
-/** Queues a frame that only this member gets, after hello; a promise where the member has much to read first. */
-export function reply (session: MemberSession, frame: string): void | Promise<void> {
-  if (session.state !== 'closed') return session.deliver(frame)
+/** Sends a member a frame, unless its session has ended. Returns a promise if much is buffered for it. */
+export function reply (session: Membership, text: string): void | Promise<void> {
+  if (session.state !== 'closed') return session.deliver(text)
 }
 
 /** Ends a session for an error. */
-export function closeFor (context: HubContext, session: MemberSession, error: Error, refusal = refusalOf(error)): void {
+export function closeFor (session: Membership, error: Error, refusal = refusalOf(error)): void {
   const code = closeCodeFor(error)
-  context.end(session, { code, reason: closeName(code), by: 'server', refusal })
+  session.end({ code, reason: closeName(code), by: 'server', refusal })
 }
 
-/** Tells a member that something of it was refused: where nothing can be answered, by the close. */
-export function refuse (context: HubContext, session: MemberSession, error: Error, ref?: Ref): void {
-  if (session.connection.mode === 'rooms.raw') {
-    // Its reader has left, and with that ends the session: that close says more.
-    if ((error as { code?: unknown }).code !== 'FST_ROOMS_SESSION_CLOSED') closeFor(context, session, error)
-  } else reply(session, ref === undefined ? frames.error(wireError(error)) : frames.ackError(ref, wireError(error)))
+/** Tells a member that its frame was refused: by an answer, or by the close if it cannot be answered. */
+export function refuse (session: Membership, error: Error, ref?: Ref): void {
+  if (session.canBeAnswered) reply(session, ref === undefined ? frames.error(wireError(error)) : frames.ackError(ref, wireError(error)))
+  // A reader that has left its loop ends the session, and that close says more.
+  else if ((error as { code?: unknown }).code !== 'FST_ROOMS_SESSION_CLOSED') closeFor(session, error)
 }
 
-/** Says that a member's frame was taken, where it asked to be told. */
-export function acknowledge (session: MemberSession, ref: Ref | undefined, id?: string, data?: unknown): void {
-  if (ref !== undefined && session.connection.mode === 'rooms.v1') reply(session, frames.ackOk(ref, id, data))
+/** Tells a member that its frame was taken, if it asked for that by a `ref`. */
+export function acknowledge (session: Membership, ref: Ref | undefined, id?: string, data?: unknown): void {
+  if (ref !== undefined && session.canBeAnswered) reply(session, frames.ackOk(ref, id, data))
 }
 
-/** A message that is no valid frame, or not by its schema: what happens is the host's to say (`onInvalid`). */
-export function invalid (context: HubContext, session: MemberSession, error: Error & { code: string }, ref?: Ref): void {
-  context.counters.invalid++
-  countRefusal(context, session, 'frame', refusalOf(error))
-  let reaction: unknown = context.hooks.onInvalid
+/** Handles a frame that is malformed or does not match its schema, as the host's `onInvalid` says. */
+export function invalid (session: Membership, error: Error & { code: string }, ref?: Ref): void {
+  const { hub } = session
+  hub.counters.invalid++
+  countRefusal(session, 'frame', refusalOf(error))
+  let reaction: unknown = hub.hooks.onInvalid
   if (typeof reaction === 'function') {
     try {
       reaction = reaction(session, wireError(error))
-      // It decides at once. Nobody waits for an asynchronous one, but its failure is heard.
-      Promise.resolve(reaction).catch((thrown: unknown) => { context.fail(asError(thrown), session) })
+      // The hook has to decide at once. If it is asynchronous, its promise is not awaited, but its failure is told.
+      Promise.resolve(reaction).catch((thrown: unknown) => { session.fail(asError(thrown)) })
     } catch (thrown) {
-      context.fail(asError(thrown), session)
+      session.fail(asError(thrown))
       reaction = 'answer'
     }
   }
-  if (reaction === 'close') closeFor(context, session, error)
-  else if (reaction !== 'ignore') refuse(context, session, error, ref)
+  if (reaction === 'close') closeFor(session, error)
+  else if (reaction !== 'ignore') refuse(session, error, ref)
 }
 
-/** Whether a member's payload is by its schema; where not, that has been answered. */
-export function isValid (context: HubContext, session: MemberSession, type: PayloadType, payload: unknown, ref?: Ref): boolean {
+/** Whether a member's payload matches its schema. If not, the member has been told. */
+export function isValid (session: Membership, type: PayloadType, payload: unknown, ref?: Ref): boolean {
   try {
     type.check(payload)
     return true
   } catch (error) {
-    invalid(context, session, error as Error & { code: string }, ref)
+    invalid(session, error as Error & { code: string }, ref)
     return false
   }
 }
 
-/** A member's payload as JSON again; `undefined` where it is nested too deeply for that, which has been answered. */
-export function jsonOf (context: HubContext, session: MemberSession, type: PayloadType, payload: unknown, ref?: Ref): string | undefined {
+/** A member's payload as JSON again. `undefined` if it is nested too deeply for that; the member has then been told. */
+export function jsonOf (session: Membership, type: PayloadType, payload: unknown, ref?: Ref): string | undefined {
   try {
     return type.stringify(payload)
   } catch (error) {
-    invalid(context, session, error as Error & { code: string }, ref)
+    invalid(session, error as Error & { code: string }, ref)
     return undefined
   }
-}
-
-/** A frame that is none. Nothing else is lost by it, but a peer that sends nothing else is let go. */
-export function badFrame (context: HubContext, session: MemberSession, fault: string, ref?: Ref): void {
-  const error = new FST_ROOMS_BAD_FRAME(fault)
-  if (++session.badFrames < context.settings.limits.badFrames) {
-    invalid(context, session, error, ref)
-    return
-  }
-  context.counters.invalid++
-  countRefusal(context, session, 'frame', 'badFrames')
-  refuse(context, session, error, ref)
-  closeFor(context, session, error)
 }

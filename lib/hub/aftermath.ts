@@ -1,6 +1,6 @@
 /**
- * Calls what the end of a session sets off in the host: subscribers, abort listeners, `onLeave`. Any of these may end further sessions,
- * thousands of them. So they run one after the other, and never within one another: the stack stays as it is, however many they end. The
+ * Runs the host's code that the end of a session calls: subscribers, abort listeners, `onLeave`. Any of these may end further sessions,
+ * thousands of them. So they run one after the other and never within one another, and the stack does not grow with their number. The
  * outermost call returns when all have run.
  */
 export class Aftermath {
@@ -17,7 +17,7 @@ export class Aftermath {
     this.#isRunning = true
     let done = 0
     try {
-      // The array grows meanwhile.
+      // The array grows while it is iterated.
       for (const task of tasks) {
         done++
         task()
@@ -25,7 +25,7 @@ export class Aftermath {
     } finally {
       this.#isRunning = false
       this.#tasks = tasks.slice(done)
-      // A task that throws (the host's recursion has used up the stack, for instance) does not keep the others from running.
+      // If a task throws, for instance because the host's recursion has used up the stack, the others still run.
       if (this.#tasks.length > 0) setImmediate(() => { this.#work() })
     }
   }

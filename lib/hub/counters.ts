@@ -1,7 +1,7 @@
 import type { Stats } from '../../types/index.ts'
 import { createRefusals } from '../limits/refusals.ts'
 
-/** What only ever grows; the gauges of `stats()` are counted when asked. */
+/** The members of `stats()` that only grow. Its gauges are counted when it is called. */
 export type Counters = Omit<Stats, 'connections' | 'topics' | 'members' | 'queuedBytes' | 'working' | 'lagging' | 'publishing'>
 
 export function createCounters (): Counters {

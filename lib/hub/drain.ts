@@ -1,57 +1,62 @@
-import type { Workload } from '../session/in-flight.ts'
-import type { MemberSession } from '../session/session.ts'
+import type { InFlight } from '../session/in-flight.ts'
 
-/** Of the time for closing this part may pass before anybody is told: for messages that are being worked on. */
+/** The part of the time for closing that may pass before the first connection is closed: for messages that are being handled. */
 const workShare = 0.5
-/** Of what is left after that this part may pass until everybody is told; the rest is for their answers. */
+/** The part of the remaining time that may pass until all connections are closed; the rest is for the answers of their peers. */
 const batchShare = 0.5
-/** Milliseconds within which connections that were cut say that they have closed, as they do in the next turns of the event loop. */
-const cutTime = 100
+/** Milliseconds within which terminated connections emit `close`, as they do in the next turns of the event loop. */
+const terminateTime = 100
 
 /** How members are let go. */
 export interface DrainSettings {
-  /** Milliseconds for all of it. */
+  /** Milliseconds for the whole drain. */
   readonly timeout: number
-  /** Members let go at a time. */
+  /** Connections closed at a time. */
   readonly batch: number
   /** Milliseconds from one batch to the next. */
   readonly interval: number
-  /** Bounds of the range in which members come back, in milliseconds. */
+  /** Bounds of the range in which clients come back, in milliseconds. */
   readonly retry: { readonly min: number, readonly max: number }
 }
 
-/** How many of those that are left to let go now, to be done in so many milliseconds: a batch, or more where that is no time for it. */
-export function shareOf (left: number, milliseconds: number, { batch, interval }: Pick<DrainSettings, 'batch' | 'interval'>): number {
-  const batches = 1 + Math.floor(Math.max(0, milliseconds) / Math.max(1, interval))
-  return Math.max(batch, Math.ceil(left / batches))
+/** A connection as the drain sees it. */
+export interface DrainedConnection {
+  readonly session: { readonly state: string }
+  readonly transport: { terminate (): void }
 }
 
-/** Closing, in one time: unfinished work, then batch by batch the goodbyes, then the wait for connections; what is left at the end is cut. */
-export class Drain {
-  readonly #links: ReadonlySet<MemberSession>
-  readonly #workload: Workload
+/** How many of the remaining connections to close now, so that all are closed within so many milliseconds: a batch, or more if the time is too short for batches. */
+export function shareOf (remaining: number, milliseconds: number, { batch, interval }: Pick<DrainSettings, 'batch' | 'interval'>): number {
+  const batches = 1 + Math.floor(Math.max(0, milliseconds) / Math.max(1, interval))
+  return Math.max(batch, Math.ceil(remaining / batches))
+}
+
+/** Closes all connections within one time: waits for work in flight, closes in batches, waits for the peers. Connections still open after that are terminated. */
+export class Drain<C extends DrainedConnection> {
+  readonly #connections: ReadonlySet<C>
+  readonly #inFlight: InFlight
   readonly #settings: DrainSettings
-  readonly #release: (sessions: MemberSession[]) => void
+  readonly #close: (connections: C[]) => void
   #running: Promise<void> | undefined
-  /** What was sent has its time once: nothing more is taken meanwhile. */
-  #settling: Promise<void> | undefined
-  /** Set while the last wait goes on. */
-  #gone: (() => void) | undefined
+  /** The wait for work in flight. It happens once, because no new work is taken after it began. */
+  #workDone: Promise<void> | undefined
+  /** Set while the drain waits for the last connections. */
+  #allClosed: (() => void) | undefined
 
-  /** @param release - says goodbye to members, all in one turn of the event loop */
-  constructor (links: ReadonlySet<MemberSession>, workload: Workload, settings: DrainSettings, release: (sessions: MemberSession[]) => void) {
-    this.#links = links
-    this.#workload = workload
+  /** @param close - closes connections, all in one turn of the event loop */
+  constructor (connections: ReadonlySet<C>, inFlight: InFlight, settings: DrainSettings, close: (connections: C[]) => void) {
+    this.#connections = connections
+    this.#inFlight = inFlight
     this.#settings = settings
-    this.#release = release
+    this.#close = close
   }
 
-  /** A connection has closed. */
+  /** Call this when a connection has closed. */
   check (): void {
-    if (this.#links.size === 0) this.#gone?.()
+    if (this.#connections.size === 0) this.#allClosed?.()
   }
 
-  /** Settles when all have gone, at the latest when the time is over. Whoever asks meanwhile waits for the same end. */
+  /** Settles when all connections have closed, at the latest when the time is over. Calls during a drain wait for the same end. */
   run (): Promise<void> {
     this.#running ??= this.#run().finally(() => { this.#running = undefined })
     return this.#running
@@ -59,41 +64,41 @@ export class Drain {
 
   async #run (): Promise<void> {
     const deadline = performance.now() + this.#settings.timeout
-    this.#settling ??= this.#within(this.#settings.timeout * workShare, done => { this.#workload.whenDone(done) })
-    await this.#settling
-    await this.#letGo(deadline)
-    await this.#wait(deadline)
+    this.#workDone ??= this.#within(this.#settings.timeout * workShare, done => { this.#inFlight.whenDone(done) })
+    await this.#workDone
+    await this.#closeAll(deadline)
+    await this.#awaitPeers(deadline)
   }
 
-  /** Nobody joins any more: those who are here now are all. */
-  async #letGo (deadline: number): Promise<void> {
+  /** Closes the connections that there are now. No connection joins any more. */
+  async #closeAll (deadline: number): Promise<void> {
     const now = performance.now()
-    const told = now + (deadline - now) * batchShare
-    const left = [...this.#links].reverse() // whoever came first goes first
+    const closedBy = now + (deadline - now) * batchShare
+    const remaining = [...this.#connections].reverse() // the first to come is the first to be closed
     for (;;) {
-      const batch: MemberSession[] = []
-      for (let share = shareOf(left.length, told - performance.now(), this.#settings); share > 0 && left.length > 0;) {
-        const session = left.pop()!
-        if (session.state === 'closed') continue
-        batch.push(session)
+      const batch: C[] = []
+      for (let share = shareOf(remaining.length, closedBy - performance.now(), this.#settings); share > 0 && remaining.length > 0;) {
+        const connection = remaining.pop()!
+        if (connection.session.state === 'closed') continue
+        batch.push(connection)
         share--
       }
-      this.#release(batch)
-      if (left.length === 0) return
+      this.#close(batch)
+      if (remaining.length === 0) return
       await this.#within(this.#settings.interval, () => {})
     }
   }
 
-  async #wait (deadline: number): Promise<void> {
-    await this.#allGone(deadline - performance.now())
-    for (const { connection } of this.#links) connection.terminate()
-    await this.#allGone(cutTime)
+  async #awaitPeers (deadline: number): Promise<void> {
+    await this.#awaitClosed(deadline - performance.now())
+    for (const { transport } of this.#connections) transport.terminate()
+    await this.#awaitClosed(terminateTime)
   }
 
-  async #allGone (milliseconds: number): Promise<void> {
-    if (this.#links.size === 0) return
-    await this.#within(milliseconds, done => { this.#gone = done })
-    this.#gone = undefined
+  async #awaitClosed (milliseconds: number): Promise<void> {
+    if (this.#connections.size === 0) return
+    await this.#within(milliseconds, done => { this.#allClosed = done })
+    this.#allClosed = undefined
   }
 
   #within (milliseconds: number, start: (done: () => void) => void): Promise<void> {

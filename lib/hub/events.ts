@@ -1,10 +1,9 @@
 import { channel } from 'node:diagnostics_channel'
-import type { BroadcastResult, BrokerState, DrainEvent, LeaveEvent, Publication, Refusal, RefusedEvent, Rooms, RoomsEvents, SessionEvent } from '../../types/index.ts'
-import type { MemberSession } from '../session/session.ts'
+import type { BroadcastResult, BrokerState, Connection, DrainEvent, LeaveEvent, Publication, Refusal, RefusedEvent, Rooms, RoomsEvents, SessionEvent } from '../../types/index.ts'
 
 /**
- * The channels of `node:diagnostics_channel`. Node.js keeps one of each name per process, for all hubs and all copies of this
- * package; each message says whose it is. Nothing is made, and no clock is read, where nobody has subscribed.
+ * The channels of `node:diagnostics_channel`. Node.js keeps one channel of each name per process, for all hubs and all copies of this
+ * package; each message names its `rooms`. Makes an event, and reads the clock, only if the channel has a subscriber.
  */
 const channels = {
   join: channel('fastify-rooms:join'),
@@ -25,38 +24,54 @@ function publish<N extends Name> (name: N, event: Event<N>): void {
   channels[name].publish(event)
 }
 
-function about ({ rooms, id, topic, key, user, connection }: MemberSession): SessionEvent {
+/** What events tell of a session. */
+export interface Subject {
+  readonly rooms: Rooms<any>
+  readonly id: string
+  readonly topic: string
+  readonly key: string
+  readonly user: string | undefined
+  readonly connection: Pick<Connection, 'mode' | 'address' | 'bufferedBytes'> & {
+    /** When the WebSocket was opened, on the clock of `performance`. */
+    readonly openedAt: number
+  }
+}
+
+function about ({ rooms, id, topic, key, user, connection }: Subject): SessionEvent {
   return { rooms, session: id, topic, topicKey: key, user, address: connection.address, mode: connection.mode }
 }
 
 /** Milliseconds since the upgrade. */
-function age ({ connection }: MemberSession): number {
+function age ({ connection }: Subject): number {
   return performance.now() - connection.openedAt
 }
 
 /** A session has become a member. */
-export function joined (session: MemberSession): void {
+export function joined (session: Subject): void {
   if (channels.join.hasSubscribers) publish('join', { ...about(session), milliseconds: age(session) })
 }
 
 /** A member has left its room. */
-export function left (session: MemberSession, code: number, reason: string, by: LeaveEvent['by']): void {
+export function memberLeft (session: Subject, code: number, reason: string, by: LeaveEvent['by']): void {
   if (channels.leave.hasSubscribers) publish('leave', { ...about(session), code, reason, by, milliseconds: age(session) })
 }
 
-/** A frame of a member has come. */
-export function received (session: MemberSession, bytes: number): void {
+/** A member's frame has arrived. */
+export function received (session: Subject, bytes: number): void {
   if (channels.message.hasSubscribers) publish('message', { ...about(session), bytes })
 }
 
-/** The broker has answered to a publication. @param from - the id of the member whose message it is */
+/**
+ * The broker has answered a publication.
+ * @param from - the id of the member that published; `undefined` for the host
+ */
 export function published (rooms: Rooms<any>, topicKey: string, publication: Publication, { topic, local, published, id }: BroadcastResult, from: string | undefined): void {
-  // The bytes of a payload are counted for it alone.
+  // Counts the bytes of the payload only if the channel has a subscriber.
   if (channels.broadcast.hasSubscribers) publish('broadcast', { rooms, topic, topicKey, from, bytes: publication.payloadLength, local, published, id })
 }
 
 /** A join or a frame was refused. */
-export function refused ({ rooms, id, topic, key, user, connection }: MemberSession, what: 'join' | 'frame', reason: Refusal): void {
+export function refused ({ rooms, id, topic, key, user, connection }: Subject, what: 'join' | 'frame', reason: Refusal): void {
   if (channels.refused.hasSubscribers) publish('refused', { rooms, what, reason, status: undefined, session: id, topic, topicKey: key, user, address: connection.address })
 }
 
@@ -65,17 +80,17 @@ export function requestRefused (rooms: Rooms<any>, reason: Refusal, about?: Pick
   if (channels.refused.hasSubscribers) publish('refused', { rooms, what: 'request', reason, status: about?.status, session: undefined, topic: about?.topic, topicKey: about?.topicKey, user: undefined, address: about?.address })
 }
 
-/** A member does not read. */
-export function fellBehind (session: MemberSession, policy: string): void {
+/** A member has fallen behind. */
+export function fellBehind (session: Subject, policy: string): void {
   if (channels.slow.hasSubscribers) publish('slow', { ...about(session), policy, bytes: session.connection.bufferedBytes })
 }
 
 /** A hook has failed. */
-export function failed (rooms: Rooms<any>, error: Error, session: MemberSession | undefined): void {
+export function failed (rooms: Rooms<any>, error: Error, session: Pick<Subject, 'id' | 'topic'> | undefined): void {
   if (channels.error.hasSubscribers) publish('error', { rooms, error, session: session?.id, topic: session?.topic })
 }
 
-/** Everybody is being let go, or has gone. */
+/** A drain begins or has ended. */
 export function drained (rooms: Rooms<any>, phase: DrainEvent['phase'], connections: number): void {
   if (channels.drain.hasSubscribers) publish('drain', { rooms, phase, connections })
 }

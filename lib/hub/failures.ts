@@ -1,13 +1,16 @@
 import { asError } from '../errors.ts'
-import type { HubContext } from './context.ts'
+import type { Counters } from './counters.ts'
 import { isEndOf } from './end-cause.ts'
 import * as events from './events.ts'
-import type { MemberSession } from '../session/session.ts'
+import type { AnySession, Host } from './ports.ts'
 
 /** Errors of one session, and of all, that onError and subscribers of `fastify-rooms:error` are told of within `perMilliseconds`. */
 export const toldOfSession = 100
 export const toldInAll = 10_000
 const perMilliseconds = 1_000
+
+/** What failures ask of the hub. */
+export type FailureHub = Pick<Host, 'hooks' | 'log' | 'rooms'> & { readonly counters: Pick<Counters, 'errors'> }
 
 /**
  * Tells errors of the host's hooks to onError, else to the log; each failure once, and never up the stack.
@@ -17,23 +20,23 @@ const perMilliseconds = 1_000
  * the clock, because a timer needs the event loop to turn.
  */
 export class Failures {
-  readonly #context: Pick<HubContext, 'hooks' | 'counters' | 'log' | 'rooms'>
+  readonly #hub: FailureHub
   readonly #told = new WeakSet<Error>()
   /** The host is being told of an error: the synchronous part of onError, or a subscriber, is on the stack. */
   #isTelling = false
   /** Calls of onError whose promises have not settled: of each session, and in all. */
-  readonly #unsettled = new WeakMap<MemberSession, number>()
+  readonly #unsettled = new WeakMap<AnySession, number>()
   #unsettledInAll = 0
   /** Errors that were told since the bounds were last lifted. */
-  readonly #countOf = new Map<MemberSession, number>()
+  readonly #countOf = new Map<AnySession, number>()
   #count = 0
 
-  constructor (context: Pick<HubContext, 'hooks' | 'counters' | 'log' | 'rooms'>) {
-    this.#context = context
+  constructor (hub: FailureHub) {
+    this.#hub = hub
   }
 
   /** Whether an error about this session is being handled: what the host sends to it now is sent by onError, as far as can be told. */
-  isHandling (session: MemberSession): boolean {
+  isHandling (session: AnySession): boolean {
     return this.#isTelling || (this.#unsettledInAll > 0 && this.#unsettled.has(session))
   }
 
@@ -41,12 +44,12 @@ export class Failures {
    * Counts an error, and tells the host of it, unless it is the end of the session. Never throws, whatever the host's functions do.
    * @param whileHandling - the error comes out of handling another: it goes to the log alone
    */
-  tell (error: Error, session?: MemberSession, whileHandling = false): void {
+  tell (error: Error, session?: AnySession, whileHandling = false): void {
     if (this.#told.has(error)) return
     this.#told.add(error)
     // The same failure may come here twice in a turn; the same object thrown again later is another failure.
     setImmediate(() => { this.#told.delete(error) })
-    const { hooks: { onError }, counters, log, rooms } = this.#context
+    const { hooks: { onError }, counters, log, rooms } = this.#hub
     if (session !== undefined && isEndOf(session, error)) {
       log.debug({ err: error, session: session.id, topic: session.topic }, 'a hook ended with its session')
       return
@@ -66,7 +69,7 @@ export class Failures {
   }
 
   /** Whether one more error may be told. */
-  #draw (session: MemberSession | undefined): boolean {
+  #draw (session: AnySession | undefined): boolean {
     if (this.#count === toldInAll) return false
     const count = session === undefined ? 0 : this.#countOf.get(session) ?? 0
     if (count === toldOfSession) return false
@@ -81,25 +84,25 @@ export class Failures {
   }
 
   /** Notes that an onError about a session runs until its promise settles. */
-  #noted (result: unknown, session: MemberSession | undefined): Promise<unknown> {
+  #noted (result: unknown, session: AnySession | undefined): Promise<unknown> {
     const settled = Promise.resolve(result)
     if (session === undefined) return settled
     this.#unsettledInAll++
     this.#unsettled.set(session, (this.#unsettled.get(session) ?? 0) + 1)
     return settled.finally(() => {
       this.#unsettledInAll--
-      const left = this.#unsettled.get(session)! - 1
-      if (left === 0) this.#unsettled.delete(session)
-      else this.#unsettled.set(session, left)
+      const remaining = this.#unsettled.get(session)! - 1
+      if (remaining === 0) this.#unsettled.delete(session)
+      else this.#unsettled.set(session, remaining)
     })
   }
 
-  #log (err: Error, session: MemberSession | undefined): void {
-    this.#context.log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed')
+  #log (err: Error, session: AnySession | undefined): void {
+    this.#hub.log.error({ err, session: session?.id, topic: session?.topic }, 'a hook of fastify-rooms failed')
   }
 
   /** Runs a hook whose answer the hub does not use. */
-  guard (hook: () => unknown, session: MemberSession): void {
+  guard (hook: () => unknown, session: AnySession): void {
     this.#run(hook, error => { this.tell(error, session) })
   }
 

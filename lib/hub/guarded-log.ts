@@ -1,5 +1,5 @@
 import { asError } from '../errors.ts'
-import type { Log } from './context.ts'
+import type { Log } from './ports.ts'
 
 /** A member as text that no serializer reads: an error is its message. */
 function plain (value: unknown): unknown {

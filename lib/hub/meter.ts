@@ -1,7 +1,7 @@
-/** Measures what costs something to measure. Where a hub has none, nothing is measured. */
+/** Takes measurements that cost time to make. A hub without a meter makes none. */
 export interface Meter {
-  /** A room has written to its members what it had for them in this turn. */
+  /** A room has written this turn's frames to its members. */
   fannedOut (milliseconds: number): void
-  /** Something was published to a topic under this key. */
+  /** A message was published to a topic under this key. */
   published (topicKey: string): void
 }

@@ -3,22 +3,22 @@ import type { Identity } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_IDENTITY, FST_ROOMS_TOKEN_EXPIRED } from '../errors.ts'
 import { maxTopicLength } from '../protocol/topic-name.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import { readInfo } from '../frames/presence.ts'
+import { readInfo } from './info.ts'
 
-/** Who somebody is, checked. */
+/** An identity of the host, checked. */
 export interface KnownIdentity extends Identity { expires?: Date }
 
-/** The functions of the host that say it. */
+/** The functions of the host that return an identity. */
 export type Identifier = 'identify' | 'onAuth'
 
-/** Numbers below this are seconds, as in a JWT's `exp`: as seconds it is the year 5138, as milliseconds it was 1973. */
+/** Numbers below this are seconds, as in the `exp` of a JWT. As seconds it is a time in the year 5138, as milliseconds in 1973. */
 const secondsBelow = 100_000_000_000
 
 /** @throws FST_ROOMS_INVALID_IDENTITY */
 function readExpires (expires: unknown, by: Identifier): Date {
   const given = typeof expires === 'number' && expires < secondsBelow ? expires * 1_000 : expires
   const date = typeof given === 'number' || types.isDate(given) ? new Date(given) : undefined
-  // What is no time of a Date is NaN, and that is not from 0 either.
+  // An invalid Date has the time NaN, which is not >= 0.
   if (date !== undefined && date.getTime() >= 0) return date
   throw new FST_ROOMS_INVALID_IDENTITY(by, 'an "expires" that is no Date and no number of seconds or milliseconds since 1970')
 }
@@ -40,7 +40,10 @@ export function checkIdentity (identity: unknown, by: Identifier): KnownIdentity
   return known
 }
 
-/** Presence info is the host's own word: where it does not fit, the host must know. @throws FST_ROOMS_INVALID_IDENTITY */
+/**
+ * Checks the presence info of an identity. Its errors are told to the host, because the host has made the info.
+ * @throws FST_ROOMS_INVALID_IDENTITY
+ */
 export function withInfo<I extends Identity | null> ({ presence }: TopicDefinition, identity: I, limit: number, by: Identifier): I {
   if (presence === null || identity?.info === undefined) return identity
   try {

@@ -1,14 +1,14 @@
 import { loopback } from './address-key.ts'
 import { level, type Bucket, type Rate } from './token-bucket.ts'
 
-/** Connections of one address, unless the option says otherwise: an office behind one address, and no botnet's share. */
+/** Connections of one address by default: enough for an office behind one address, and too few for a botnet's share. */
 const defaultConnections = 100
 
-/** No bound, by the same arithmetic. */
+/** A rate that is never reached. */
 const unbounded: Rate = { capacity: Number.MAX_SAFE_INTEGER, per: 1 }
 
-/** What is known of one address: how many are connected from it, and the bucket that they share. */
-export interface Source extends Bucket {
+/** One address: its connections, and the bucket that they share. */
+export interface AddressBucket extends Bucket {
   readonly key: string
   readonly rate: Rate
   connections: number
@@ -16,22 +16,22 @@ export interface Source extends Bucket {
 
 /** Bounds of one address, and whether they hold for this machine. */
 export interface AddressLimits {
-  /** Most connections; `undefined`: the default, from which this machine is exempt. */
+  /** The most connections; `undefined`: the default, from which this machine is exempt. */
   readonly connections: number | undefined
   /** Frames of all its connections. */
   readonly rate: Rate
-  /** The rate is the host's own word, and holds for this machine, too. */
+  /** The host has set the rate, so it holds for this machine too. */
   readonly rateIsGiven: boolean
 }
 
 /**
- * Who is connected from where. Unless the host says how many may be, the machine's own addresses are not bounded: a proxy on it
- * brings all clients, and without `trustProxy` nobody can tell.
+ * Counts connections by address. Unless the host sets the bounds, the machine's own addresses are not bounded, because a proxy on it
+ * brings all clients, and without `trustProxy` they cannot be told apart.
  */
 export class Addresses {
-  readonly #sources = new Map<string, Source>()
-  /** Nobody is connected from them, and yet they are remembered: by coming back the bucket would be full. */
-  readonly #empty = new Set<Source>()
+  readonly #buckets = new Map<string, AddressBucket>()
+  /** Addresses without connections. They are remembered until their buckets are full, because a new bucket would be full at once. */
+  readonly #empty = new Set<AddressBucket>()
   readonly #connections: number
   readonly #localConnections: number
   readonly #rate: Rate
@@ -45,38 +45,38 @@ export class Addresses {
   }
 
   /** Addresses that are remembered. */
-  get size (): number { return this.#sources.size }
+  get size (): number { return this.#buckets.size }
 
   isFull (key: string): boolean {
-    const source = this.#sources.get(key)
-    return source !== undefined && source.connections >= (key === loopback ? this.#localConnections : this.#connections)
+    const bucket = this.#buckets.get(key)
+    return bucket !== undefined && bucket.connections >= (key === loopback ? this.#localConnections : this.#connections)
   }
 
-  enter (key: string, now: number): Source {
-    let source = this.#sources.get(key)
-    if (source === undefined) {
+  enter (key: string, now: number): AddressBucket {
+    let bucket = this.#buckets.get(key)
+    if (bucket === undefined) {
       const rate = key === loopback ? this.#localRate : this.#rate
-      source = { key, rate, connections: 0, tokens: rate.capacity, filledAt: now, creditedUntil: 0 }
-      this.#sources.set(key, source)
-    } else this.#empty.delete(source)
-    source.connections++
-    return source
+      bucket = { key, rate, connections: 0, tokens: rate.capacity, filledAt: now, creditedUntil: 0 }
+      this.#buckets.set(key, bucket)
+    } else this.#empty.delete(bucket)
+    bucket.connections++
+    return bucket
   }
 
-  leave (source: Source, now: number): void {
-    if (--source.connections > 0) return
-    this.#empty.add(source)
-    this.#forget(source, now)
+  leave (bucket: AddressBucket, now: number): void {
+    if (--bucket.connections > 0) return
+    this.#empty.add(bucket)
+    this.#forget(bucket, now)
   }
 
-  /** Forgets those whose bucket is full again. */
+  /** Forgets addresses without connections whose buckets are full again. */
   sweep (now: number): void {
-    for (const source of this.#empty) this.#forget(source, now)
+    for (const bucket of this.#empty) this.#forget(bucket, now)
   }
 
-  #forget (source: Source, now: number): void {
-    if (level(source, source.rate, now) < source.rate.capacity) return
-    this.#sources.delete(source.key)
-    this.#empty.delete(source)
+  #forget (bucket: AddressBucket, now: number): void {
+    if (level(bucket, bucket.rate, now) < bucket.rate.capacity) return
+    this.#buckets.delete(bucket.key)
+    this.#empty.delete(bucket)
   }
 }

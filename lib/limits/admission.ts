@@ -1,73 +1,87 @@
 import type { Refusal } from '../../types/index.ts'
+import type { HubState, Log, Settings } from '../hub/ports.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import type { HubContext } from '../hub/context.ts'
-import type { MemberSession } from '../session/session.ts'
-import { Addresses } from './addresses.ts'
+import { Addresses, type AddressBucket } from './addresses.ts'
 
 /**
- * A close code can be read by every client, a status of HTTP by none in a browser: so who is too many gets its WebSocket, only to be
- * told. So many sockets are held for that, each for 5 s at most where the peer does not let go; more would themselves be the flood.
+ * Browsers hide the status of a refused upgrade, so a join over a limit is accepted and closed with a code. At most this many such sockets are open at once, each
+ * for 5 s at most; further joins get HTTP 503.
  */
 export const maxDeclined = 1_000
 
-/** What may stand in the way of a join, and the close that says so. */
+/** The bounds that a join can be over, and their close codes. */
 export const closeCodeOf = { draining: 1001, connections: 4104, perAddress: 4104, topics: 4100, members: 4102 } as const satisfies Partial<Record<Refusal, number>>
 
 export type Bound = keyof typeof closeCodeOf
 
-/** Who may come in. Those who are told that they may not count for none of the bounds: they would keep others out. */
-export class Admission {
-  readonly #hub: HubContext
-  readonly #addresses: Addresses
-  readonly #declined = new Set<MemberSession>()
-  #hinted = false
+/** A connection as the admission sees it. */
+interface Admitted {
+  addressBucket: AddressBucket | undefined
+  readonly transport: { terminate (): void }
+}
 
-  constructor (hub: HubContext) {
+/** What the admission asks of the hub. */
+export interface AdmissionHub {
+  state (): HubState
+  readonly settings: Settings
+  readonly log: Log
+  readonly connections: { readonly size: number }
+  readonly rooms: { readonly size: number, get (topic: string): { readonly size: number, readonly joining: number } | undefined }
+}
+
+/** Decides which connections may join. Connections that are being refused count for none of the bounds, because they would keep others out. */
+export class Admission<C extends Admitted> {
+  readonly #hub: AdmissionHub
+  readonly #addresses: Addresses
+  readonly #declined = new Set<C>()
+  #isHinted = false
+
+  constructor (hub: AdmissionHub) {
     this.#hub = hub
     this.#addresses = new Addresses(hub.settings.address)
   }
 
-  /** As many are being told that there is no room as may be: who would be the next is to be refused before the upgrade. */
+  /** As many connections are being refused as may be. The next one is to be refused before the upgrade. */
   get isBusy (): boolean { return this.#declined.size >= maxDeclined }
 
   /** Addresses that are remembered. */
   get addresses (): number { return this.#addresses.size }
 
-  /** Why nobody more can join there, from there; `undefined` where somebody can. */
+  /** The bound that a further join would be over; `undefined` if there is none. */
   bound (definition: TopicDefinition, topic: string, address: string): Bound | undefined {
-    const { state, links, roomByTopic, settings: { limits } } = this.#hub
-    if (state !== 'open') return 'draining'
-    if (links.size - this.#declined.size >= limits.connections) return 'connections'
+    const { connections, rooms, settings: { limits } } = this.#hub
+    if (this.#hub.state() !== 'open') return 'draining'
+    if (connections.size - this.#declined.size >= limits.connections) return 'connections'
     if (this.#addresses.isFull(address)) return 'perAddress'
-    const room = roomByTopic.get(topic)
-    if (room === undefined) return roomByTopic.size >= limits.topics ? 'topics' : undefined
+    const room = rooms.get(topic)
+    if (room === undefined) return rooms.size >= limits.topics ? 'topics' : undefined
     return room.size + room.joining >= definition.maxMembers ? 'members' : undefined
   }
 
-  admit (session: MemberSession, address: string): void {
-    session.source = this.#addresses.enter(address, performance.now())
+  admit (connection: C, address: string): void {
+    connection.addressBucket = this.#addresses.enter(address, performance.now())
   }
 
-  /** It may not come in, and is told so; where too many are being told, it is cut. */
-  decline (session: MemberSession): void {
-    if (this.isBusy) session.connection.terminate()
-    else this.#declined.add(session)
+  /** Keeps a connection that is being refused, or terminates it if too many are. */
+  decline (connection: C): void {
+    if (this.isBusy) connection.transport.terminate()
+    else this.#declined.add(connection)
   }
 
-  /** Once is enough: who wants to fill a log only has to send the header. */
+  /** Warns that `trustProxy` may be missing, once, because a peer could fill the log with the header. */
   hint (address: string): void {
-    if (this.#hinted) return
-    this.#hinted = true
+    if (this.#isHinted) return
+    this.#isHinted = true
     this.#hub.log.warn({ address }, 'an address is over limits.perAddress, and its request says that it was forwarded: behind a proxy, set the trustProxy of Fastify, or all clients count as one')
   }
 
-  /** Its connection has closed. */
-  forget (session: MemberSession): void {
-    this.#declined.delete(session)
-    if (session.source !== undefined) this.#addresses.leave(session.source, performance.now())
+  /** Call this when a connection has closed. */
+  remove (connection: C): void {
+    this.#declined.delete(connection)
+    if (connection.addressBucket !== undefined) this.#addresses.leave(connection.addressBucket, performance.now())
   }
 
-  /** Forgets what needs not be remembered any more. */
+  /** Forgets addresses without connections whose buckets are full again. */
   sweep (now: number): void {
     this.#addresses.sweep(now)
   }

@@ -1,6 +1,6 @@
-import type { Ending } from '../hub/context.ts'
+import type { Ending } from '../session/ending.ts'
 
-/** A kick, and whom it meant: who matches all that is given. */
+/** A kick, and the sessions that it meant: those that match all that is given. */
 interface Kick {
   at: number
   user: string | undefined
@@ -9,36 +9,38 @@ interface Kick {
 }
 
 /**
- * Kicks of late, for those who were on the way in: who they are, and whether they may, was looked at before the kick, and they come
- * after it.
+ * Recent kicks, for upgrades that were under way: their identity and permission were looked at before the kick, and they join after it.
  */
-export class Kicks {
-  /** Milliseconds that an upgrade may take: of hubs on one server the first says so. Who began longer ago is let in nowhere. */
+export class RecentKicks {
+  /** Milliseconds that an upgrade may take. The first hub on a server sets it. Upgrades that began longer ago are refused. */
   keep: number
-  #recent: Kick[] = []
+  #kicks: Kick[] = []
 
   constructor (keep: number) {
     this.keep = keep
   }
 
   note (user: string | undefined, topic: string | undefined, ending: Ending): void {
-    this.#forget()
-    this.#recent.push({ at: performance.now(), user, topic, ending: { ...ending, refusal: 'forbidden' } })
+    this.#dropOld()
+    this.#kicks.push({ at: performance.now(), user, topic, ending: { ...ending, refusal: 'forbidden' } })
   }
 
-  /** How somebody is ended who began to come in at this time, on the clock of `performance`; `undefined` where no kick meant it. */
-  find (begunAt: number, of: string | undefined, into: string): Ending | undefined {
-    const kick = this.#recent.find(({ at, user, topic }) => begunAt <= at && (user === undefined || user === of) && (topic === undefined || topic === into))
-    // Not before: it was in time a moment ago, on a clock that goes on.
-    this.#forget()
+  /**
+   * How a session is ended whose upgrade began before a kick that meant it; `undefined` if there is none.
+   * @param begunAt - on the clock of `performance`
+   */
+  find (begunAt: number, ofUser: string | undefined, inTopic: string): Ending | undefined {
+    const kick = this.#kicks.find(({ at, user, topic }) => begunAt <= at && (user === undefined || user === ofUser) && (topic === undefined || topic === inTopic))
+    // Drops old kicks only after the search: an upgrade that began just inside the window must still find its kick.
+    this.#dropOld()
     return kick?.ending
   }
 
-  /** Who was on the way in then has come by now, or never will. */
-  #forget (): void {
-    if (this.#recent.length === 0) return
+  /** Drops kicks that no upgrade under way can have begun before. */
+  #dropOld (): void {
+    if (this.#kicks.length === 0) return
     const since = performance.now() - this.keep
-    const kept = this.#recent.findIndex(({ at }) => at >= since)
-    if (kept !== 0) this.#recent = kept === -1 ? [] : this.#recent.slice(kept)
+    const firstKept = this.#kicks.findIndex(({ at }) => at >= since)
+    if (firstKept !== 0) this.#kicks = firstKept === -1 ? [] : this.#kicks.slice(firstKept)
   }
 }

@@ -1,9 +1,7 @@
 import type { Refusal, Refusals } from '../../types/index.ts'
-import type { HubContext } from '../hub/context.ts'
 import * as events from '../hub/events.ts'
-import type { MemberSession } from '../session/session.ts'
 
-/** What was refused, by an error's code; the rest is known by the status. */
+/** The reason of a refusal by the error's code. Other errors are known by their status. */
 const byCode: Readonly<Record<string, Refusal>> = {
   FST_ROOMS_BAD_FRAME: 'badFrames',
   FST_ROOMS_FRAME_TOO_LARGE: 'payload',
@@ -19,7 +17,7 @@ const byCode: Readonly<Record<string, Refusal>> = {
 
 const byStatus: Readonly<Record<number, Refusal>> = { 401: 'unauthorized', 403: 'forbidden', 404: 'notFound', 413: 'payload', 429: 'rateLimited' }
 
-/** All reasons there are. Never a word of the host's or of a peer: whoever counts them must not be made to count without end. */
+/** All reasons. None is a word of the host or of a peer, because a metric must not grow a label for each word. */
 export function createRefusals (): Refusals {
   return {
     connections: 0,
@@ -56,14 +54,14 @@ export function refusalOfStatus (status: number): Refusal {
   return byStatus[status] ?? (status < 500 ? 'badRequest' : 'failed')
 }
 
-/** The reason behind an error that somebody was answered with. */
+/** The reason behind an error that a peer was answered with. */
 export function refusalOf (error: Error): Refusal {
   const { code, statusCode } = error as { code?: unknown, statusCode?: unknown }
   return byCode[String(code)] ?? refusalOfStatus(typeof statusCode === 'number' ? statusCode : 500)
 }
 
-/** Counts what was refused to a session, and tells who listens. */
-export function countRefusal ({ counters }: Pick<HubContext, 'counters'>, session: MemberSession, what: 'join' | 'frame', reason: Refusal): void {
-  counters.refusals[reason]++
+/** Counts a refusal of a session's join or frame, and publishes it as an event. */
+export function countRefusal (session: events.Subject & { readonly hub: { readonly counters: { readonly refusals: Refusals } } }, what: 'join' | 'frame', reason: Refusal): void {
+  session.hub.counters.refusals[reason]++
   events.refused(session, what, reason)
 }

@@ -1,38 +1,37 @@
-/** So many in so much time, and all of them at once where nothing came before. */
+/** A number of tokens in a time, all of them at once if none was drawn before. */
 export interface Rate {
   readonly capacity: number
   /** Milliseconds in which an empty bucket is full again. */
   readonly per: number
 }
 
-/** A bucket is three numbers, and needs no timer: what was in it, when that was, and how long what was credited is good. */
+/** A bucket is three numbers and needs no timer. */
 export interface Bucket {
-  /** Below zero: how much was asked for that was not there. Above the capacity: what was credited. */
+  /** Its balance at `filledAt`. Below zero: tokens that were asked for and refused. Above the capacity: credit. */
   tokens: number
   /** On the clock of `performance`, in milliseconds. */
   filledAt: number
-  /** Until then it may be above its capacity. */
+  /** Until then the balance may be above the capacity. */
   creditedUntil: number
 }
 
-/** Milliseconds for which credit is good, and of which it adds up, where nothing has waited for longer. */
+/** Milliseconds for which credit is good, and over which it adds up, unless frames have waited for longer. */
 const goodFor = 5_000
 
-/** What was in it, without credit that has lapsed. */
-export function left ({ tokens, creditedUntil }: Bucket, { capacity }: Rate, now: number): number {
+/** The balance at `filledAt`, without credit that has lapsed. */
+export function available ({ tokens, creditedUntil }: Bucket, { capacity }: Rate, now: number): number {
   return now < creditedUntil ? tokens : Math.min(capacity, tokens)
 }
 
-/** What is in it now. It fills steadily up to its capacity; what was credited above that stays until it is used, or its time is over. */
+/** The balance now. The bucket fills steadily up to its capacity; credit above that stays until it is used or lapses. */
 export function level (bucket: Bucket, rate: Rate, now: number): number {
-  const tokens = left(bucket, rate, now)
+  const tokens = available(bucket, rate, now)
   return Math.min(Math.max(rate.capacity, tokens), tokens + (now - bucket.filledAt) * rate.capacity / rate.per)
 }
 
 /**
- * Takes one, whether it is there or not, and returns what is left: below zero it was not there. Who goes on all the same goes on
- * to fall, and has to wait the longer; but no further than to one below the capacity's negative, from where it is back in little
- * more than the time of the rate.
+ * Takes one token and returns the balance; below zero means refused. Each further attempt lowers it, to `-capacity - 1` at most, so a sender that ignores refusals
+ * waits longer, but bounded.
  */
 export function draw (bucket: Bucket, rate: Rate, now: number): number {
   bucket.tokens = Math.max(level(bucket, rate, now), -rate.capacity) - 1
@@ -41,14 +40,16 @@ export function draw (bucket: Bucket, rate: Rate, now: number): number {
 }
 
 /**
- * Before what was kept waiting is drawn for: of the last milliseconds so many fill the bucket beyond its capacity, since it was not
- * for want of asking that nothing was taken then. What had waited comes in little time, so that the credit lapses. Returns how far beyond.
+ * Credits the bucket beyond its capacity, before tokens are drawn for frames that the server had left waiting: the peer might have sent them at their time. Frames
+ * that had waited arrive within a short time, so the credit lapses.
+ * @param milliseconds - the time for which frames were left waiting
+ * @returns the tokens beyond the capacity
  */
 export function credit (bucket: Bucket, rate: Rate, now: number, milliseconds: number): number {
   const { capacity } = rate
   const pace = capacity / rate.per
   const good = Math.max(goodFor, milliseconds)
-  const tokens = left(bucket, rate, now)
+  const tokens = available(bucket, rate, now)
   const ceiling = Math.max(capacity, tokens)
   const most = Math.max(ceiling, capacity + good * pace)
   bucket.tokens = Math.min(most, ceiling + milliseconds * pace, tokens + (now - bucket.filledAt) * pace)

@@ -1,5 +1,5 @@
 import type { Rooms } from '../../types/index.ts'
-import type { Hub } from '../hub/hub.ts'
+import type { MetricsHub } from '../hub/hub-api.ts'
 import type { Meter } from '../hub/meter.ts'
 import type { Reading } from './catalogue.ts'
 import { Histogram } from './histogram.ts'
@@ -10,13 +10,13 @@ const fanOutBounds = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025
 /** Where the numbers come from: what the hub counts anyway, and what is measured for metrics alone. */
 export class Source implements Meter {
   readonly #rooms: Rooms<any>
-  readonly #hub: Hub
+  readonly #hub: MetricsHub
   readonly #fanOuts = new Histogram(fanOutBounds)
   /** By key of the topic map, those that were asked for. */
   readonly #broadcasts: Map<string, number>
   #reading: Reading | undefined
 
-  constructor (rooms: Rooms<any>, hub: Hub, topics: readonly string[]) {
+  constructor (rooms: Rooms<any>, hub: MetricsHub, topics: readonly string[]) {
     this.#rooms = rooms
     this.#hub = hub
     this.#broadcasts = new Map(topics.map(key => [key, 0]))
@@ -49,7 +49,7 @@ export class Source implements Meter {
   #members (): Map<string, number> {
     const counts = new Map([...this.#broadcasts.keys()].map(key => [key, 0]))
     if (counts.size === 0) return counts
-    for (const { definition: { key }, size } of this.#hub.roomByTopic.values()) {
+    for (const { definition: { key }, size } of this.#hub.allRooms()) {
       const count = counts.get(key)
       if (count !== undefined) counts.set(key, count + size)
     }

@@ -1,91 +1,110 @@
 import type { Member } from '../../types/index.ts'
 import { presenceCount, presenceDiff, presenceState } from '../protocol/server-frames.ts'
-import type { Room } from '../room/room.ts'
-import type { MemberSession } from '../session/session.ts'
 
-/** Rule 9 of the protocol: at most one frame per room and this many milliseconds. */
-const diffEvery = 100
-/** Above this many members a room is only counted, */
+/** Rule 9 of the protocol: at most one presence frame per room and this many milliseconds. */
+export const diffEvery = 100
+/** A room with more members than this sends counts instead of lists, */
 const countAbove = 200
-/** once per this many milliseconds, */
+/** at most one per this many milliseconds, */
 const countEvery = 1_000
-/** until it falls below this many. */
+/** until it has fewer members than this. */
 const listBelow = 150
 
+/** What a roster sees of a member. The roster writes `isAnnounced`. */
+export interface PresentMember {
+  readonly id: string
+  readonly user: string | undefined
+  readonly info: any
+  /** A presence frame has named the member. */
+  isAnnounced: boolean
+}
+
+/** What a roster sees of its room. */
+export interface PresentRoom {
+  readonly size: number
+  /** All open members. */
+  open (): Iterable<PresentMember>
+  /** Queues a presence frame to all members that can be answered. */
+  announce (text: string): void
+}
+
 /** A member as others see it. */
-export function describe (session: MemberSession): Member {
+export function describe ({ id, user, info }: PresentMember): Member {
   return {
-    session: session.id,
-    ...(session.user === undefined ? {} : { user: session.user }),
-    ...(session.info === undefined ? {} : { info: session.info })
+    session: id,
+    ...(user === undefined ? {} : { user }),
+    ...(info === undefined ? {} : { info })
   }
 }
 
 /** A member as a frame names it. */
-function name (session: MemberSession): Member {
-  session.announced = true
-  return describe(session)
+function name (member: PresentMember): Member {
+  member.isAnnounced = true
+  return describe(member)
 }
 
-/** Who is in one room, as its members are told. */
-export class RoomPresence {
-  readonly room: Room
-  /** Changes since the last frame; a join and a leave of one session cancel out. */
-  readonly #changes = new Map<string, MemberSession | 'left'>()
-  #counting = false
+/** The members of one room as its members are told of them. */
+export class Roster {
+  readonly room: PresentRoom
+  /** Changes since the last frame. A join and a leave of one session cancel out. */
+  readonly #changes = new Map<string, PresentMember | 'gone'>()
+  /** The last frame was a count. */
+  #isCounting = false
+  /** When the next frame may be sent, on the clock of `performance`. */
   #nextAt = 0
   #snapshot: string | undefined
 
-  constructor (room: Room) {
+  constructor (room: PresentRoom) {
     this.room = room
   }
 
-  /** The room is not what the last snapshot says. */
+  /** Drops the snapshot, because the room has changed. */
   outdate (): void {
     this.#snapshot = undefined
   }
 
-  joined (session: MemberSession): void {
+  /** Notes that a member has joined or has new info. */
+  memberChanged (member: PresentMember): void {
     this.outdate()
-    this.#changes.set(session.id, session)
+    this.#changes.set(member.id, member)
   }
 
-  left (session: MemberSession): void {
+  memberLeft (member: PresentMember): void {
     this.outdate()
-    // Cancelled out only where no frame, and no snapshot either, has named it.
-    if (this.#changes.get(session.id) === session && !session.announced) this.#changes.delete(session.id)
-    else this.#changes.set(session.id, 'left')
+    // A join cancels out only if no frame has named the member, not even a snapshot.
+    if (this.#changes.get(member.id) === member && !member.isAnnounced) this.#changes.delete(member.id)
+    else this.#changes.set(member.id, 'gone')
   }
 
-  /** Milliseconds until a frame may leave. */
+  /** Milliseconds until the next frame may be sent. */
   wait (now: number): number { return Math.max(0, this.#nextAt - now) }
 
-  /** The frame for all that changed, `undefined` where nothing is to be said. */
+  /** Returns the frame of all changes since the last one; `undefined` if there are none. */
   flush (now: number): string | undefined {
     const count = this.room.size
-    const before = this.#counting
-    this.#counting = count > (before ? listBelow - 1 : countAbove)
-    if (this.#changes.size === 0 && before === this.#counting) return undefined
+    const wasCounting = this.#isCounting
+    this.#isCounting = count > (wasCounting ? listBelow - 1 : countAbove)
+    if (this.#changes.size === 0 && wasCounting === this.#isCounting) return undefined
     let frame: string
-    if (this.#counting) {
+    if (this.#isCounting) {
       frame = presenceCount(count)
-    } else if (before) {
-      this.outdate() // what was asked for meanwhile was a count
+    } else if (wasCounting) {
+      this.outdate() // the last snapshot is a count
       frame = this.snapshot()
     } else {
       frame = this.#diff(count)
     }
     this.#changes.clear()
-    this.#nextAt = now + (this.#counting ? countEvery : diffEvery)
+    this.#nextAt = now + (this.#isCounting ? countEvery : diffEvery)
     return frame
   }
 
-  /** One frame per version of the room. */
+  /** Returns the frame that names all members, or counts them. Made once per version of the room. */
   snapshot (): string {
     const { size } = this.room
-    // Who was given a count has no list that a difference could be put to.
-    this.#counting ||= size > countAbove
-    this.#snapshot ??= this.#counting
+    // A member that was sent a count has no list to which a difference could be applied.
+    this.#isCounting ||= size > countAbove
+    this.#snapshot ??= this.#isCounting
       ? presenceCount(size)
       : presenceState(size, Array.from(this.room.open(), name))
     return this.#snapshot
@@ -95,53 +114,9 @@ export class RoomPresence {
     const join: Member[] = []
     const leave: { session: string }[] = []
     for (const [session, change] of this.#changes) {
-      if (change === 'left') leave.push({ session })
+      if (change === 'gone') leave.push({ session })
       else join.push(name(change))
     }
     return presenceDiff(count, join, leave)
-  }
-}
-
-/** Sends the presence frames of all rooms: at once where a room was quiet, else when it may, by one timer. */
-export class PresenceClock {
-  readonly #waiting = new Set<RoomPresence>()
-  readonly #send: (presence: RoomPresence, frame: string) => void
-  #timer: NodeJS.Timeout | undefined
-
-  constructor (send: (presence: RoomPresence, frame: string) => void) {
-    this.#send = send
-  }
-
-  changed (presence: RoomPresence): void {
-    if (presence.wait(performance.now()) === 0) this.#flush(presence)
-    else {
-      this.#waiting.add(presence)
-      this.#timer ??= setTimeout(() => { this.#tick() }, diffEvery).unref()
-    }
-  }
-
-  forget (presence: RoomPresence): void {
-    this.#waiting.delete(presence)
-  }
-
-  stop (): void {
-    clearTimeout(this.#timer)
-    this.#timer = undefined
-    this.#waiting.clear()
-  }
-
-  #flush (presence: RoomPresence): void {
-    this.#waiting.delete(presence)
-    const frame = presence.flush(performance.now())
-    if (frame !== undefined) this.#send(presence, frame)
-  }
-
-  #tick (): void {
-    this.#timer = undefined
-    const now = performance.now()
-    for (const presence of [...this.#waiting]) {
-      if (presence.wait(now) === 0) this.#flush(presence)
-    }
-    if (this.#waiting.size > 0) this.#timer ??= setTimeout(() => { this.#tick() }, diffEvery).unref()
   }
 }

@@ -2,13 +2,13 @@ import { FST_ROOMS_SUBSCRIBER_SLOW } from '../errors.ts'
 import type { Delivery } from './delivery.ts'
 
 type Result = IteratorResult<unknown, void>
-/** Messages that a reader gets before the event loop turns. */
+/** Messages that a reader gets in one turn of the event loop. */
 const perTurn = 1_000
 
 interface Reader { resolve (result: Result): void, reject (error: Error): void }
 
 /**
- * The messages of a topic for a reader on the server: no member, and bounded. A reader that publishes to the same topic for each message
+ * The messages of a topic for a reader on the server that is not a member: bounded. A reader that publishes to the same topic for each message
  * would go on for ever in microtasks, so after `perTurn` messages the next one waits for the event loop to turn.
  */
 export class Subscription implements AsyncIterableIterator<unknown, void, undefined> {
@@ -22,10 +22,13 @@ export class Subscription implements AsyncIterableIterator<unknown, void, undefi
   #isWaiting = false
   #ended = false
   #error: Error | undefined
-  /** Messages are missing: it ends with this before it gets another one. */
+  /** The error with which it ends before it gets another message, because messages are missing. */
   #interruption: Error | undefined
 
-  /** @param detach - called once, when it ends. */
+  /**
+   * @param bound - messages that wait for the reader
+   * @param detach - called once, when it ends
+   */
   constructor (topic: string, bound: number, detach: () => void) {
     this.#topic = topic
     this.#bound = bound
@@ -39,19 +42,19 @@ export class Subscription implements AsyncIterableIterator<unknown, void, undefi
     }
     const reader = this.#isWaiting ? undefined : this.#readers.shift()
     if (reader !== undefined) reader.resolve(this.#give(delivery))
-    // The reader of a subscription that waits for the event loop is not behind.
+    // A reader that waits for the event loop is not slow.
     else if (this.#queue.length < this.#bound + (this.#isWaiting ? perTurn : 0)) this.#queue.push(delivery)
     else this.end(new FST_ROOMS_SUBSCRIBER_SLOW(this.#topic, this.#bound))
   }
 
-  /** Gets no further message, and is to be ended with this error; `false` if it has been interrupted before. */
+  /** Gives it no further message, because it will be ended with this error. Returns `false` if it was interrupted before. */
   interrupt (error: Error): boolean {
     if (this.#interruption !== undefined) return false
     this.#interruption = error
     return true
   }
 
-  /** Ends it; what was received can still be read, then comes the error. */
+  /** Ends it. Messages that it has received can still be read; then comes the error. */
   end (error?: Error): void {
     if (this.#ended) return
     this.#ended = true
@@ -85,7 +88,7 @@ export class Subscription implements AsyncIterableIterator<unknown, void, undefi
     return new Promise((resolve, reject) => { this.#readers.push({ resolve, reject }) })
   }
 
-  /** A message for a reader: parsed for it alone, so that no reader changes what another gets. */
+  /** Hands a message to a reader, parsed for it alone, so that no reader changes the payload of another. */
   #give (delivery: Delivery): Result {
     if (++this.#given === perTurn) {
       this.#isWaiting = true

@@ -1,387 +1,384 @@
-import type { Position, SlowPolicy } from '../../types/index.ts'
+import type { Position, Publication, SlowPolicy } from '../../types/index.ts'
 import { asError } from '../errors.ts'
-import { gap } from '../protocol/server-frames.ts'
-import { formatPosition } from '../protocol/position.ts'
-import type { TopicDefinition } from '../topics/registry.ts'
+import { Feed, type FeedPorts, type FeedReceiver, type Gap } from '../feed/feed.ts'
+import type { Losses } from '../feed/loss.ts'
 import type { Counters } from '../hub/counters.ts'
-import { Feed } from '../feed/feed.ts'
-import { Batch, View } from './batch.ts'
-import type { Delivery } from './delivery.ts'
-import { encodings, type Encoding } from '../transport/encoding.ts'
-import { Lag, Newest, type Value } from './lag.ts'
-import { textFrameOf } from '../transport/ws/frame.ts'
-import { RoomPresence } from '../presence/roster.ts'
-import type { MemberSession } from '../session/session.ts'
-import type { Connection } from '../connection/connection.ts'
+import { Roster, type PresentRoom } from '../presence/roster.ts'
+import { formatPosition } from '../protocol/position.ts'
+import { gap as gapFrame } from '../protocol/server-frames.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
+import { allEncodings, answerable, encodings, perEncoding, type Encoding } from '../transport/encoding.ts'
+import type { Transport } from '../transport/transport.ts'
+import type { Deflate } from '../transport/ws/deflate.ts'
+import { Batch, BatchView } from './batch.ts'
+import { Delivery } from './delivery.ts'
+import { Lag } from './lag.ts'
+import { LaggingMembers } from './lagging-members.ts'
+import type { LatestValue } from './latest-values.ts'
+import type { RoomMember, SessionRoom } from './member.ts'
 import type { Subscription } from './reader.ts'
+import type { Flushable, Turn } from './turn.ts'
 
-/** A batch that has grown so far leaves before the turn ends: frames, and bytes. */
+/** A batch of this many frames or bytes is flushed before the turn ends. */
 const fullFrames = 256
 const fullBytes = 262_144
 
-/** All encodings, and those that know frames other than messages. */
-const all = [0, 1, 2, 3] as const satisfies Encoding[]
-const v1 = all.filter(encoding => encodings[encoding].mode === 'rooms.v1')
+const none: never[] = []
 
-const nobody: MemberSession[] = []
-
-/** What a room counts itself. */
-type RoomCounters = Pick<Counters, 'deliveries' | 'sentBytes' | 'dropped' | 'conflated'>
-
-/** Hands a message to a subscription. A failure ends that subscription alone. */
-function push (subscription: Subscription, delivery: Delivery): void {
-  try {
-    subscription.push(delivery)
-  } catch (error) {
-    subscription.end(asError(error))
-  }
+/** What all rooms of a hub share. */
+export interface RoomPorts<M extends RoomMember> {
+  readonly feed: FeedPorts
+  readonly counters: Pick<Counters, 'deliveries' | 'sentBytes' | 'dropped' | 'conflated'>
+  readonly deflate: Deflate | undefined
+  readonly losses: Pick<Losses, 'tell'>
+  readonly turn: Pick<Turn<Flushable>, 'queued'>
+  /** The open member of a topic with this session id. */
+  member (topic: string, session: string): M | undefined
 }
 
-/** Sends a member all that it is to get until here. */
-function sendView (connection: Connection, view: View): void {
-  connection.view = undefined
-  connection.sendView(view)
+/** Hands a message to a reader. If the reader fails, it ends alone. */
+function push (reader: Subscription, delivery: Delivery): void {
+  try {
+    reader.push(delivery)
+  } catch (error) {
+    reader.end(asError(error))
+  }
 }
 
 /**
- * The members of one topic on this node. It appears with its first member, or subscriber, and goes with its last.
+ * The members of one topic on this node. A room appears with its first member or reader, and goes with its last.
  *
- * A member that reads too slowly is taken out of the fan-out, and comes back when it has read (see lag.ts).
+ * A slow member is taken out of the fan-out, and comes back when it has caught up (see lag.ts).
  */
-export class Room {
+export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Flushable, PresentRoom, SessionRoom {
   readonly topic: string
   readonly definition: TopicDefinition
-  /** Those who read fast enough. Dense, in no order. */
-  readonly members: MemberSession[] = []
-  /** The same, as the fan-out goes through them: in a large room each object that it looks at costs it as much as the rest. */
-  readonly #connections: Connection[] = []
-  /** Those who do not. */
-  readonly laggards = new Set<MemberSession>()
-  readonly subscriptions = new Set<Subscription>()
-  readonly presence: RoomPresence | undefined
-  /** Joins under way. */
+  readonly feed: Feed
+  readonly roster: Roster | undefined
+  /** Members that keep up, dense and unordered. */
+  readonly members: M[] = []
+  /** Their transports, same indices. The fan-out loop touches only these objects, because each further object costs a cache miss. */
+  readonly #transports: Transport[] = []
+  /** Their views of this turn's batch, same indices; `undefined` for a member that gets the whole batch. */
+  readonly #views: (BatchView | undefined)[] = []
+  /** Readers that are not members. */
+  readonly readers = new Set<Subscription>()
   joining = 0
-  /** How far the broker's entries of this topic have come. */
-  readonly feed = new Feed()
-  /** Something waits for the end of the turn, */
   isDirty = false
-  /** or so much that it should not wait. */
   isFull = false
-  readonly #counters: RoomCounters
-  /** What this turn's members are to get, by encoding; one flush empties all. */
-  #batches: (Batch | undefined)[] = [undefined, undefined, undefined, undefined]
-  /** Members, by encoding. */
-  readonly #counts = [0, 0, 0, 0]
-  /** Until a fan-out is over nobody is moved in the array. */
+  readonly #ports: RoomPorts<M>
+  readonly #lagging: LaggingMembers<M>
+  /** This turn's frames, by encoding. One flush empties all. */
+  #batches = perEncoding<Batch | undefined>(undefined)
+  /** Members that keep up, by encoding. */
+  readonly #counts = perEncoding(0)
+  /** While the loop runs, members keep their places. */
   #isFlushing = false
-  #departed: MemberSession[] = []
-  /** Messages, and announcements, so far, */
+  /** Members that have left during the loop. */
+  #departed: M[] = []
+  /** Sequence numbers of the last message and presence frame queued here. */
   #message = 0
   #announcement = 0
-  /** and so far as they have left. */
-  #left: { announcement: number, position: Position | undefined } = { announcement: 0, position: undefined }
+  /** The number of the last presence frame, and the position of the last message, at the last flush. */
+  #flushed: { announcement: number, position: Position | undefined } = { announcement: 0, position: undefined }
   /** The first gap frame of a loss in this turn's batch. */
-  #loss: Buffer | undefined
-  /** Members that fall behind may be owed the newest values. */
-  readonly #mayConflate: boolean
-  /** The messages of this turn, where members that fall behind in it may be owed them. */
-  #recent: Value[] = []
-  #newest: Newest | undefined
-  /** How many laggards are, or may be, owed the newest values. */
-  #owed = 0
+  #loss: string | undefined
 
-  constructor (topic: string, definition: TopicDefinition, counters: RoomCounters) {
+  constructor (topic: string, definition: TopicDefinition, ports: RoomPorts<M>) {
     this.topic = topic
     this.definition = definition
-    this.#counters = counters
-    this.#mayConflate = definition.slow.policy !== 'close' && definition.slow.policy !== 'drop'
-    this.presence = definition.presence === null ? undefined : new RoomPresence(this)
+    this.#ports = ports
+    this.#lagging = new LaggingMembers(definition.slow.policy !== 'close' && definition.slow.policy !== 'drop', ports.counters)
+    this.roster = definition.presence === null ? undefined : new Roster(this)
+    this.feed = new Feed(topic, this, ports.feed)
   }
 
-  get size (): number { return this.members.length - this.#departed.length + this.laggards.size }
-  get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.subscriptions.size === 0 }
+  get size (): number { return this.members.length - this.#departed.length + this.#lagging.members.size }
+  get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.readers.size === 0 }
+  /** Members that have fallen behind. */
+  get lagging (): ReadonlySet<M> { return this.#lagging.members }
 
-  /** The broker delivers this topic here from now on, beginning after this position. */
-  attachedAt (position: Position | undefined): void {
-    this.feed.attachedAt(position)
-    this.#left.position ??= this.feed.position
+  /** All open members. */
+  * open (): Generator<M> {
+    for (const member of this.members) if (member.state === 'open') yield member
+    yield * this.#lagging.members
   }
 
-  /** Everybody whose membership is open. */
-  * open (): Generator<MemberSession> {
-    for (const session of this.members) if (session.state === 'open') yield session
-    yield * this.laggards
+  add (member: M): void {
+    this.#place(member)
+    this.feed.receiverCame()
+    this.roster?.outdate()
   }
 
-  add (session: MemberSession): void {
-    this.#place(session)
-    this.presence?.outdate()
-  }
-
-  remove (session: MemberSession): void {
-    if (session.lag !== undefined) this.#forget(session, session.lag, 0)
+  remove (member: M): void {
+    const { lag } = member
+    if (lag !== undefined) this.#lagging.remove(member, lag, this.#missed(lag))
     else {
-      this.#counts[session.connection.encoding]!--
-      if (this.#isFlushing) this.#departed.push(session)
-      else this.#take(session)
+      this.#counts[member.transport.encoding]!--
+      if (this.#isFlushing) this.#departed.push(member)
+      else this.#take(member)
     }
   }
 
-  /** Queues one publication to everybody but one, and those who are behind; returns to how many members. */
-  deliver (delivery: Delivery, excepted?: MemberSession): number {
-    // All are made before the first is queued: what fails, fails for everybody.
-    for (const encoding of all) {
+  receive (publication: Publication, position: Position | undefined): number {
+    const { counters, deflate, turn } = this.#ports
+    const delivery = new Delivery(publication, position, this.definition.message.schema === null, deflate)
+    const excepted = publication.except === undefined ? undefined : this.#ports.member(this.topic, publication.except)
+    const count = this.deliver(delivery, excepted)
+    turn.queued(this)
+    counters.deliveries += count
+    return count
+  }
+
+  attached (position: Position | undefined): void {
+    this.#flushed.position ??= position
+  }
+
+  tellLoss (gap: Gap): void {
+    this.#ports.losses.tell(this, gap)
+    this.#ports.turn.queued(this)
+  }
+
+  /** Queues a message to all members but one and to all readers. Returns to how many members. */
+  deliver (delivery: Delivery, excepted?: M): number {
+    // Makes all frames before the first is queued, so that a failure leaves all members alike.
+    for (const encoding of allEncodings) {
       if (this.#counts[encoding]! > 0) delivery.frame(encoding)
     }
-    for (const encoding of all) {
+    for (const encoding of allEncodings) {
       if (this.#counts[encoding]! > 0) this.#push(encoding, delivery.frame(encoding))
     }
     this.#message++
-    if (this.#mayConflate) this.#remember({ delivery, message: this.#message, except: excepted?.id })
-    for (const subscription of this.subscriptions) push(subscription, delivery)
+    this.#note({ delivery, message: this.#message, except: excepted?.id })
+    for (const reader of this.readers) push(reader, delivery)
     const count = this.members.length - this.#departed.length
     if (excepted === undefined) return count
     if (excepted.lag !== undefined) {
       excepted.lag.excepted++
       return count
     }
-    this.#view(excepted.connection).skipLast()
-    this.#counters.sentBytes -= delivery.frame(excepted.connection.encoding).length
+    this.#view(excepted).skipLast()
+    this.#ports.counters.sentBytes -= delivery.frame(excepted.transport.encoding).length
     return count - 1
   }
 
-  /** Queues a presence frame to all members that speak `rooms.v1`. */
   announce (text: string): void {
     this.#announcement++
-    this.#pushOther(textFrameOf(text))
+    this.#pushOther(text)
   }
 
-  /** Queues the gap frame of a loss to all members that speak `rooms.v1`. A slow member gets it when it has read. */
-  tellLoss (text: string): void {
-    const frame = textFrameOf(text)
-    this.#pushOther(frame)
-    this.#loss ??= frame
-    for (const { lag } of this.laggards) lag!.loss ??= frame
+  /** Queues the gap frame of a loss to all members that can be answered. A slow member is sent it when it has caught up. */
+  tellGap (gap: Gap): void {
+    const text = gapFrame(gap)
+    this.#pushOther(text)
+    this.#loss ??= text
+    for (const { lag } of this.#lagging.members) lag!.loss ??= text
   }
 
-  /** Sends one member a frame of its own, after what the room has sent so far: at once where nothing waits. */
-  sendTo (session: MemberSession, frame: Buffer): void {
-    const { connection, lag } = session
+  sendTo (member: M, frame: Buffer): void {
+    const { transport, lag } = member
     if (lag !== undefined && lag.policy === undefined) {
-      lag.owed.push(frame) // it keeps its place behind those that wait for the decision
+      lag.owed.push(frame) // keeps its place behind the frames that wait for the decision
       return
     }
-    const batch = this.#batches[connection.encoding]
+    const batch = this.#batches[transport.encoding]
     if (batch === undefined || lag !== undefined) {
-      connection.send(frame)
+      transport.writeFrame(frame)
       return
     }
-    const view = this.#view(connection)
+    const view = this.#view(member)
     view.add(frame)
     if (view.ownBytes < fullBytes) return
-    // Whoever awaits each send would never let the turn end, and what waits here counts nowhere as buffered.
-    connection.sendView(view)
-    connection.view = new View(batch, batch.length)
+    // A sender that awaits each send would never let the turn end, and frames in a view do not count as buffered.
+    transport.writeView(view)
+    this.#views[member.index] = new BatchView(batch, batch.length)
   }
 
   /**
-   * Sends everybody what waits, but for those for whom more than the bound would wait with it, from an earlier turn than this one: they are
-   * out of the fan-out, and whoever calls decides what becomes of them (see `settle`).
+   * Writes this turn's frames to all members, except those for which more than `slow.bytes` would be buffered, some of it from an earlier turn. Returns these:
+   * they have been taken out of the fan-out, and the caller applies the policy (see slow-members.ts).
+   * @param turn - the turn's number
    */
-  flush (turn: number): readonly MemberSession[] {
-    if (!this.isDirty || this.#isFlushing) return nobody
+  flush (turn: number): readonly M[] {
+    if (!this.isDirty || this.#isFlushing) return none
     const { bytes: bound } = this.definition.slow
-    const connections = this.#connections
+    const transports = this.#transports
+    const views = this.#views
     const batches = this.#batches
     const message = this.#message
     const announcement = this.#announcement
     const { position } = this.feed
-    const recent = this.#recent
+    const recent = this.#lagging.takeRecent()
     const loss = this.#loss
-    this.#batches = [undefined, undefined, undefined, undefined]
-    this.#recent = []
+    this.#batches = perEncoding<Batch | undefined>(undefined)
     this.#loss = undefined
     this.isDirty = false
     this.isFull = false
     this.#isFlushing = true
-    let behind = nobody
+    let behind: M[] = none
     try {
-      for (let i = 0, length = connections.length; i < length; i++) {
-        const connection = connections[i]!
-        const batch = batches[connection.encoding]
+      for (let i = 0, length = transports.length; i < length; i++) {
+        const transport = transports[i]!
+        const batch = batches[transport.encoding]
         if (batch === undefined) continue
-        const { view } = connection
+        const view = views[i]
         view?.catchUp()
-        const waiting = connection.bufferedBytes
-        if (waiting === 0) connection.emptyTurn = turn
-        else if (connection.emptyTurn !== turn && waiting + (view ?? batch).size > bound) {
-          if (behind === nobody) behind = []
+        const buffered = transport.bufferedBytes
+        if (buffered === 0) transport.emptyTurn = turn
+        else if (transport.emptyTurn !== turn && buffered + (view?.size ?? batch.bytes) > bound) {
+          if (behind === none) behind = []
           behind.push(this.members[i]!)
           continue
         }
-        if (view === undefined) connection.sendBatch(batch, waiting > 0)
-        else sendView(connection, view)
+        if (view === undefined) transport.writeBatch(batch, buffered > 0)
+        else {
+          views[i] = undefined
+          transport.writeView(view)
+        }
       }
     } finally {
       this.#isFlushing = false
-      if (this.#departed.length > 0) for (const session of this.#departed.splice(0)) this.#take(session)
+      if (this.#departed.length > 0) for (const member of this.#departed.splice(0)) this.#take(member)
     }
-    for (const session of behind) {
-      if (session.state === 'open') {
-        this.#fallBehind(session, batches[session.connection.encoding]!, message, recent)
-        session.lag!.loss = loss
-      }
+    for (const member of behind) {
+      if (member.state === 'open') this.#fallBehind(member, batches[member.transport.encoding]!, message, recent, loss)
     }
-    this.#left = { announcement, position }
-    if (this.#newest !== undefined && this.#newest.bytes > bound) return [...behind, ...this.#lose()]
+    this.#flushed = { announcement, position }
+    if (this.#lagging.latestBytes > bound) return [...behind, ...this.#lagging.exceed()]
     return behind
   }
 
-  /** What becomes of a member that has fallen behind, and stays. */
-  settle (lag: Lag, policy: SlowPolicy): void {
-    lag.policy = policy
-    if (this.#mayConflate && policy !== 'latest') this.#release()
+  /** Sets the policy of a slow member that stays. */
+  decide (lag: Lag, policy: SlowPolicy): void {
+    this.#lagging.decide(lag, policy)
   }
 
-  /** A laggard has read all that waited for it: it is told what it missed, up to now, and is one of all again. */
-  caughtUp (session: MemberSession, turn: number): void {
-    const { lag, connection } = session
+  /** Tells a slow member that has read everything what it has missed, and takes it back into the fan-out. */
+  caughtUp (member: M, turn: number): void {
+    const { lag, transport } = member
     if (lag === undefined) return // it has left meanwhile
-    const missed = this.#message - lag.message - lag.excepted
-    const isV1 = connection.mode === 'rooms.v1'
+    const { counters } = this.#ports
+    const { envelope: { canBeAnswered }, encode } = encodings[transport.encoding]
     const frames: Buffer[] = []
+    let values = 0
+    if (canBeAnswered && lag.loss !== undefined) frames.push(encode(lag.loss))
     if (lag.policy === 'latest') {
-      for (const delivery of this.#newest!.after(lag.message, session.id)) frames.push(delivery.frame(connection.encoding))
-    } else if (missed > 0 && isV1) {
-      frames.push(textFrameOf(gap({
-        count: missed,
+      for (const delivery of this.#lagging.latestFor(member, lag)) {
+        frames.push(delivery.frame(transport.encoding))
+        values++
+      }
+    } else if (canBeAnswered && this.#missed(lag) > 0) {
+      frames.push(encode(gapFrame({
+        count: this.#missed(lag),
         reason: 'slow',
         ...(lag.position === undefined ? {} : { from: formatPosition(lag.position) }),
         ...(this.feed.position === undefined ? {} : { to: formatPosition(this.feed.position) })
       })))
     }
-    const got = lag.policy === 'latest' ? frames.length : 0
-    if (isV1 && lag.loss !== undefined) frames.unshift(lag.loss)
-    this.#counters.deliveries += got
-    this.#forget(session, lag, got)
-    this.#place(session)
-    // What it missed of presence cannot be made up for by differences.
-    if (isV1 && lag.announcement !== this.#announcement) frames.push(textFrameOf(this.presence!.snapshot()))
-    connection.emptyTurn = turn
-    for (const frame of frames) this.#counters.sentBytes += frame.length
-    connection.sendAll(frames)
+    counters.deliveries += values
+    this.#lagging.remove(member, lag, this.#missed(lag) - values)
+    this.#place(member)
+    // Differences cannot be applied to a list that has missed some of them.
+    if (canBeAnswered && lag.announcement !== this.#announcement) frames.push(encode(this.roster!.snapshot()))
+    transport.emptyTurn = turn
+    for (const frame of frames) counters.sentBytes += frame.length
+    transport.writeAll(frames)
   }
 
-  /** Sends one member, who is about to leave, what waits for it. */
-  flushMember ({ connection, lag }: MemberSession): void {
+  flushMember (member: M): void {
+    const { transport, lag } = member
     if (lag !== undefined) {
-      connection.sendAll(lag.owed.splice(0))
+      transport.writeAll(lag.owed.splice(0))
       return
     }
-    if (this.#batches[connection.encoding] === undefined) return
-    const view = this.#view(connection)
+    if (this.#batches[transport.encoding] === undefined) return
+    const view = this.#view(member)
     view.catchUp()
-    sendView(connection, view)
+    this.#views[member.index] = undefined
+    transport.writeView(view)
+  }
+
+  ownBytes ({ index, lag }: M): number | undefined {
+    return lag === undefined ? this.#views[index]?.ownBytes : undefined
   }
 
   #push (encoding: Encoding, frame: Buffer): void {
     const batch = this.#batches[encoding]
     this.isDirty = true
-    this.#counters.sentBytes += frame.length * this.#counts[encoding]!
+    this.#ports.counters.sentBytes += frame.length * this.#counts[encoding]!
     if (batch === undefined) {
       this.#batches[encoding] = new Batch(frame)
       this.isFull ||= frame.length >= fullBytes
       return
     }
     batch.push(frame)
-    if (batch.length >= fullFrames || batch.size >= fullBytes) this.isFull = true
+    if (batch.length >= fullFrames || batch.bytes >= fullBytes) this.isFull = true
   }
 
-  /** Queues a frame that is not a message to all members that speak `rooms.v1`. */
-  #pushOther (frame: Buffer): void {
-    for (const encoding of v1) {
+  /** Queues a frame that is not a message to all members that can be answered. */
+  #pushOther (text: string): void {
+    for (const encoding of answerable) {
       if (this.#counts[encoding]! > 0) {
-        this.#push(encoding, frame)
+        this.#push(encoding, encodings[encoding].encode(text))
         this.#batches[encoding]!.markOther()
       }
     }
   }
 
-  #view (connection: Connection): View {
-    connection.view ??= new View(this.#batches[connection.encoding]!, 0)
-    return connection.view
+  #view ({ index, transport }: M): BatchView {
+    this.#views[index] ??= new BatchView(this.#batches[transport.encoding]!, 0)
+    return this.#views[index]
   }
 
-  #place (session: MemberSession): void {
-    const { connection } = session
-    const { encoding } = connection
-    session.index = this.members.push(session) - 1
-    this.#connections.push(connection)
+  #place (member: M): void {
+    const { transport } = member
+    const { encoding } = transport
+    member.index = this.members.push(member) - 1
+    this.#transports.push(transport)
     this.#counts[encoding]!++
-    // What was sent before it came is not for it.
+    // Frames that were queued before the member came are not for it.
     const batch = this.#batches[encoding]
-    if (batch !== undefined) connection.view = new View(batch, batch.length)
+    this.#views.push(batch === undefined ? undefined : new BatchView(batch, batch.length))
   }
 
-  #take (session: MemberSession): void {
+  #take (member: M): void {
+    const { index } = member
     const last = this.members.pop()!
-    this.#connections.pop()
-    if (last === session) return
-    this.members[session.index] = last
-    this.#connections[session.index] = last.connection
-    last.index = session.index
+    const transport = this.#transports.pop()!
+    const view = this.#views.pop()
+    if (last === member) return
+    this.members[index] = last
+    this.#transports[index] = transport
+    this.#views[index] = view
+    last.index = index
   }
 
-  /** @param last - the last message of the batch that it is not sent */
-  #fallBehind (session: MemberSession, batch: Batch, last: number, recent: Value[]): void {
-    const { connection } = session
-    const view = connection.view ?? new View(batch, 0)
-    connection.view = undefined
+  /** @param message - the last message of the batch that the member is not sent */
+  #fallBehind (member: M, batch: Batch, message: number, recent: readonly LatestValue[], loss: string | undefined): void {
+    const { counters } = this.#ports
+    const view = this.#views[member.index] ?? new BatchView(batch, 0)
     view.catchUp()
     const { span } = view
-    session.lag = new Lag(last - span, this.#left.announcement, this.#left.position, span - view.messages, view.own())
-    // Of what was counted as sent it gets its own frames only.
-    this.#counters.sentBytes -= view.size - view.ownBytes
-    this.#counters.deliveries -= view.messages
-    this.#counts[connection.encoding]!--
-    this.#take(session)
-    this.laggards.add(session)
-    if (!this.#mayConflate) return
-    this.#owed++
-    if (this.#newest !== undefined) return
-    this.#newest = new Newest()
-    for (const value of recent) this.#newest.put(value)
+    const lag = new Lag(message - span, this.#flushed.announcement, this.#flushed.position, span - view.messages, view.own())
+    lag.loss = loss
+    // The whole view was counted as sent, and the member gets its own frames alone.
+    counters.sentBytes -= view.size - view.ownBytes
+    counters.deliveries -= view.messages
+    this.#counts[member.transport.encoding]!--
+    this.#take(member)
+    this.#lagging.add(member, lag, recent)
   }
 
-  /** The newest values are too much, too: who is owed them is to be closed, which says that something is lost. */
-  * #lose (): Generator<MemberSession> {
-    for (const session of this.laggards) {
-      if (session.lag!.policy !== 'latest') continue
-      session.lag!.isLost = true
-      yield session
-    }
+  #missed (lag: Lag): number {
+    return this.#message - lag.message - lag.excepted
   }
 
-  #remember (value: Value): void {
-    if (this.members.length > 0) this.#recent.push(value)
-    if (this.#newest === undefined) return
-    this.#newest.put(value)
-    this.isDirty = true // so that somebody looks how much that is,
-    // and soon. Not before it may be too much: while a member lags all others would lose what one write per turn saves.
-    if (this.#newest.bytes > Math.max(fullBytes, this.definition.slow.bytes)) this.isFull = true
-  }
-
-  /** A laggard is none any more. */
-  #forget (session: MemberSession, lag: Lag, got: number): void {
-    const missed = this.#message - lag.message - lag.excepted - got
-    if (lag.policy === 'latest') this.#counters.conflated += missed
-    else if (lag.policy === 'drop') this.#counters.dropped += missed
-    session.lag = undefined
-    this.laggards.delete(session)
-    if (this.#mayConflate && (lag.policy === undefined || lag.policy === 'latest')) this.#release()
-  }
-
-  #release (): void {
-    if (--this.#owed === 0) this.#newest = undefined
+  #note (value: LatestValue): void {
+    this.#lagging.note(value, this.members.length > 0)
+    const { latestBytes } = this.#lagging
+    if (latestBytes === 0) return
+    this.isDirty = true // so that the flush looks at the bytes
+    // Flushes at once only if the values may be too many: while a member is slow, the others would lose the one write per turn.
+    if (latestBytes > Math.max(fullBytes, this.definition.slow.bytes)) this.isFull = true
   }
 }

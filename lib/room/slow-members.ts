@@ -1,101 +1,115 @@
 import type { SlowPolicy } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_POLICY, asError } from '../errors.ts'
-import type { HubContext } from '../hub/context.ts'
-import { fellBehind } from '../hub/events.ts'
-import { serverEnding } from '../session/join.ts'
-import type { Room } from './room.ts'
-import type { MemberSession } from '../session/session.ts'
-import type { Turn } from './turn.ts'
+import type { Counters } from '../hub/counters.ts'
+import { fellBehind, type Subject } from '../hub/events.ts'
+import type { SlowConsumers } from '../hub/ports.ts'
+import { serverEnding } from '../session/ending.ts'
+import type { SlowRule, TopicDefinition } from '../topics/registry.ts'
+import type { Lag } from './lag.ts'
+import type { RoomMember } from './member.ts'
 
-/** Bytes that a frame which waits by itself costs besides its own: some 400 were measured, of Node's and of V8's. */
+/** Bytes that a frame which is buffered by itself costs besides its own: some 400 were measured, of Node.js and of V8. */
 const frameOverhead = 512
 
 const policies: readonly unknown[] = ['close', 'latest', 'drop'] satisfies SlowPolicy[]
 
-/**
- * What becomes of members that read too slowly: more than the bound would wait for them, some of it from an earlier turn. A member for
- * which nothing waits takes whatever one turn brings, however much.
- */
-export class Backlog {
-  readonly #hub: HubContext
-  readonly #turn: Turn
+/** A member whose reading is watched. */
+export interface WatchedMember extends RoomMember, Subject {
+  readonly definition: Pick<TopicDefinition, 'slow'>
+  /** Tells the host of an error of a hook about this session. */
+  fail (error: Error): void
+}
 
-  constructor (hub: HubContext, turn: Turn) {
-    this.#hub = hub
+/** A room with slow members. */
+interface SlowRoom<M> {
+  readonly definition: { readonly slow: SlowRule }
+  decide (lag: Lag, policy: SlowPolicy): void
+  caughtUp (member: M, turn: number): void
+}
+
+/**
+ * Watches over slow members: those for which more than `slow.bytes` would be buffered, some of it from an earlier turn. A member with an empty buffer takes
+ * whatever one turn brings, however much.
+ */
+export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
+  readonly #counters: Pick<Counters, 'slow'>
+  readonly #turn: { readonly now: number, mark (): void }
+
+  constructor (counters: Pick<Counters, 'slow'>, turn: { readonly now: number, mark (): void }) {
+    this.#counters = counters
     this.#turn = turn
   }
 
-  /** Decides on members that a fan-out has left behind. After it, since what the end of a membership sets off comes after the message. */
-  judge (room: Room, behind: readonly MemberSession[]): void {
-    for (const session of behind) {
-      const { connection, lag } = session
-      if (lag === undefined) continue // the hooks of one before it have ended it
+  /** Applies the policy to members that a fan-out has left behind. Runs after the fan-out, because the end of a membership runs the host's code. */
+  applyPolicy (room: SlowRoom<M>, behind: readonly M[]): void {
+    for (const member of behind) {
+      const { transport, lag } = member
+      if (lag === undefined) continue // a hook about another member has ended it
       const owed = lag.owed.reduce((bytes, frame) => bytes + frame.length, 0)
-      const isOver = lag.isLost || (owed > 0 && connection.bufferedBytes + owed > room.definition.slow.bytes)
-      const policy = isOver ? 'close' : this.#policy(session)
-      if (session.lag !== lag) continue // the host has ended it
-      if (policy === 'close') this.#close(session)
+      const isOver = lag.isLost || (owed > 0 && transport.bufferedBytes + owed > room.definition.slow.bytes)
+      const policy = isOver ? 'close' : this.#policy(member)
+      if (member.lag !== lag) continue // the host has ended it
+      if (policy === 'close') this.#close(member)
       else {
-        room.settle(lag, policy)
-        connection.sendAll(lag.owed.splice(0))
-        // Whoever is told may end it.
-        fellBehind(session, policy)
-        this.#await(room, session).catch((error: unknown) => {
-          this.#hub.fail(asError(error), session)
-          // Nobody waits for it any more, and it is owed what cannot be made.
-          this.#hub.end(session, serverEnding(1011))
+        room.decide(lag, policy)
+        transport.writeAll(lag.owed.splice(0))
+        // The event's subscriber may end the session.
+        fellBehind(member, policy)
+        this.#awaitDrain(room, member).catch((error: unknown) => {
+          member.fail(asError(error))
+          // Without its frames the member cannot catch up.
+          member.end(serverEnding(1011))
         })
       }
     }
   }
 
-  async #await (room: Room, session: MemberSession): Promise<void> {
+  async #awaitDrain (room: SlowRoom<M>, member: M): Promise<void> {
     try {
-      await session.connection.drained()
+      await member.transport.drained()
     } catch {
-      return // it has gone
+      return // the connection has closed
     }
-    room.caughtUp(session, this.#turn.now)
-    this.sent(session)
+    room.caughtUp(member, this.#turn.now)
+    this.sent(member)
   }
 
-  /** Whether a member can be sent a private frame; where not, it is closed, whatever the policy: nothing private is ever dropped. */
-  admits (session: MemberSession, bytes: number): boolean {
-    const { connection } = session
-    if (connection.condemned) return false
-    const waiting = connection.bufferedBytes
-    if (waiting === 0) connection.emptyTurn = this.#turn.now
-    else if (connection.emptyTurn !== this.#turn.now && waiting + bytes + connection.waitingFrames * frameOverhead > session.definition.slow.bytes) {
-      this.#close(session)
+  admits (member: M, bytes: number): boolean {
+    const { transport } = member
+    if (transport.isClosing) return false
+    const buffered = transport.bufferedBytes
+    if (buffered === 0) transport.emptyTurn = this.#turn.now
+    else if (transport.emptyTurn !== this.#turn.now && buffered + bytes + transport.bufferedFrames * frameOverhead > member.definition.slow.bytes) {
+      this.#close(member)
       return false
     }
     return true
   }
 
-  /** A private frame was written: what is left of it when the turn ends is from an earlier one. */
-  sent ({ connection }: MemberSession): void {
-    if (connection.bufferedBytes > 0) this.#turn.mark()
+  /** Ends the current turn soon, so that bytes still buffered then count as left over from an earlier turn. */
+  sent ({ transport }: M): void {
+    if (transport.bufferedBytes > 0) this.#turn.mark()
   }
 
-  #policy (session: MemberSession): SlowPolicy {
-    const { policy } = session.definition.slow
+  #policy (member: M): SlowPolicy {
+    const { policy } = member.definition.slow
     if (typeof policy !== 'function') return policy
     try {
-      const answer = policy(session as never, { bytes: session.connection.bufferedBytes })
+      const answer = policy(member as never, { bytes: member.transport.bufferedBytes })
       if (policies.includes(answer)) return answer as SlowPolicy
-      // It decides at once. Nobody waits for an asynchronous one, but its failure is heard.
-      Promise.resolve(answer).catch((error: unknown) => { this.#hub.fail(asError(error), session) })
+      // The function has to decide at once. If it is asynchronous, its promise is not awaited, but its failure is told.
+      Promise.resolve(answer).catch((error: unknown) => { member.fail(asError(error)) })
       throw new FST_ROOMS_INVALID_POLICY(typeof answer === 'string' ? JSON.stringify(answer.slice(0, 64)) : typeof answer)
     } catch (error) {
-      this.#hub.fail(asError(error), session)
+      member.fail(asError(error))
       return 'close'
     }
   }
 
-  #close (session: MemberSession): void {
-    session.connection.condemned = true
-    fellBehind(session, 'close')
-    this.#hub.counters.slow++
-    this.#hub.end(session, serverEnding(4201))
+  #close (member: M): void {
+    member.transport.isClosing = true
+    fellBehind(member, 'close')
+    this.#counters.slow++
+    member.end(serverEnding(4201))
   }
 }

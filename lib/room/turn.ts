@@ -1,37 +1,51 @@
-import type { Room } from './room.ts'
+/** A room as the turn sees it. */
+export interface Flushable {
+  /** It has frames that leave with the turn. */
+  readonly isDirty: boolean
+  /** It has so many frames that they leave at once. */
+  readonly isFull: boolean
+}
 
 /**
- * Ends the turn of the event loop: every room that has something to say says it in one write per member. A microtask would come
- * too early, since each socket that is read ends in a microtask checkpoint; setImmediate comes after all that one poll has brought.
+ * Ends each turn of the event loop: every room with frames to send writes once to each member. A microtask would come too early, because each socket that is read
+ * ends in a microtask checkpoint; `setImmediate` comes after all that one poll has brought.
  */
-export class Turn {
-  /** Grows with each turn that ends. What two writes have in common that find the same number is one turn. */
+export class Turn<Room extends Flushable> {
+  /** Grows with each turn that ends. Two writes that find the same number belong to one turn. */
   now = 1
   readonly #flush: (room: Room) => void
   #rooms = new Set<Room>()
-  #ends = false
+  #isEnding = false
 
   constructor (flush: (room: Room) => void) {
     this.#flush = flush
   }
 
-  /** A room has something to say in this turn. */
+  /** Flushes a room when the turn ends, or at once if it is full. */
+  queued (room: Room): void {
+    if (room.isFull) {
+      this.mark()
+      this.#flush(room)
+    } else if (room.isDirty) this.add(room)
+  }
+
+  /** Flushes a room when the turn ends. */
   add (room: Room): void {
     this.#rooms.add(room)
     this.mark()
   }
 
-  /** Something was written, and may still wait when this turn is over. */
+  /** Ends the turn soon, so that bytes still buffered then count as left over from an earlier turn. */
   mark (): void {
-    if (this.#ends) return
-    this.#ends = true
+    if (this.#isEnding) return
+    this.#isEnding = true
     setImmediate(this.#end)
   }
 
   readonly #end = (): void => {
     const rooms = this.#rooms
     this.#rooms = new Set()
-    this.#ends = false
+    this.#isEnding = false
     try {
       for (const room of rooms) {
         rooms.delete(room)
@@ -39,7 +53,7 @@ export class Turn {
       }
     } finally {
       this.now++
-      // One that fails is no reason for the others to wait for ever.
+      // If one room fails, the others are flushed in the next turn.
       for (const room of rooms) this.add(room)
     }
   }

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest, preHandlerHookHandler } from 'fastify'
 import type { Mode } from '../../types/index.ts'
 import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_OVERLOADED, asError } from '../errors.ts'
-import type { Hub } from '../hub/hub.ts'
+import type { RoutesHub } from '../hub/hub-api.ts'
 import { checkIdentity, withInfo, type KnownIdentity } from '../identity/identity.ts'
 import { ifPermitted, proceed } from '../frames/authorize.ts'
 import type { ResolvedOptions } from '../options.ts'
@@ -22,7 +22,7 @@ export type AccessRequest = FastifyRequest & { [kAccess]: Access }
 
 /** What the access hooks of all routes share. */
 export interface AccessContext {
-  hub: Hub
+  hub: RoutesHub
   registry: TopicRegistry
   options: ResolvedOptions
 }
@@ -43,7 +43,7 @@ function topicOf (registry: TopicRegistry, definition: TopicDefinition, request:
 function identified ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest, next: (identity: KnownIdentity | null) => void): void | Promise<void> {
   return proceed(options.identify === undefined ? null : options.identify(request), value => {
     const identity = checkIdentity(value, 'identify')
-    return ifPermitted(hub, { action, topic, request, identity }, () => { next(identity) })
+    return ifPermitted(hub.hooks, { action, topic, request, identity }, () => { next(identity) })
   })
 }
 
@@ -82,7 +82,7 @@ export function joinAccess (context: AccessContext, definition: TopicDefinition)
     const mode = negotiate(headers['sec-websocket-protocol'])
     if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(' or ')) // the offer is not quoted: a token may be in it
     if (context.hub.state !== 'open') throw new FST_ROOMS_DRAINING()
-    if (admission.isBusy && admission.bound(definition, topic, sourceOf(request).source) !== undefined) {
+    if (admission.isBusy && admission.bound(definition, topic, sourceOf(request).addressKey) !== undefined) {
       reply.header('retry-after', retryAfter)
       throw new FST_ROOMS_OVERLOADED('too many are being told that there is no room')
     }

@@ -8,11 +8,11 @@ type Addressed = Omit<FastifyRequest, 'ip'> & { readonly ip: string | undefined 
 const unixAddress = 'unix'
 
 /** Where a request comes from: its address, what that is counted under, and whether it says that it was passed on, and is not believed. */
-export function sourceOf (request: FastifyRequest): { address: string, source: string, forwarded: boolean } {
+export function sourceOf (request: FastifyRequest): { address: string, addressKey: string, isForwarded: boolean } {
   const { ip, raw: { socket, headers } } = request as Addressed
   // A header that is believed may say the same address; then there are more of them than the socket's own.
   const direct = ip === socket.remoteAddress && (request.ips?.length ?? 1) === 1
-  return { address: ip ?? unixAddress, source: addressKey(ip, direct), forwarded: direct && (headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined) }
+  return { address: ip ?? unixAddress, addressKey: addressKey(ip, direct), isForwarded: direct && (headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined) }
 }
 
 /** The address of a request that was refused; `undefined` if its TCP connection has gone, and the address with it. */

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest, RouteShorthandOptions } from 'fastify'
 import type { Refusal } from '../../types/index.ts'
 import { requestRefused } from '../hub/events.ts'
-import type { Hub } from '../hub/hub.ts'
+import type { RoutesHub } from '../hub/hub-api.ts'
 import { refusalOf, refusalOfStatus } from '../limits/refusals.ts'
 import { isTopicName } from '../protocol/topic-name.ts'
 import { kRefusal } from '../symbols.ts'
@@ -35,7 +35,7 @@ function topicOf ({ key, stem, family }: TopicDefinition, { params }: FastifyReq
 }
 
 /** The host's hooks of a route, and ours after them, which count what is refused over HTTP: before an upgrade, or of a broadcast. */
-export function countRefusals (hub: Hub, definition: TopicDefinition, { onError, onResponse }: Hooks): Required<Hooks> {
+export function countRefusals (hub: RoutesHub, definition: TopicDefinition, { onError, onResponse }: Hooks): Required<Hooks> {
   const count = (request: FastifyRequest, { statusCode: status }: FastifyReply, done: () => void): void => {
     if (status >= 400 && status !== upgradeRequired) {
       // A hook of the host may refuse without an error.

@@ -1,11 +1,11 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
-import type { MemberSession } from '../session/session.ts'
-import type { Transport } from '../connection/connection.ts'
+import type { AnySession } from '../hub/ports.ts'
+import type { ByteStream } from '../transport/websocket-frames.ts'
 import { hearErrors, hearErrorsAlone, type MemberSocket } from '../transport/ws/listeners.ts'
 import { paramsSchema, querySchema } from './schemas.ts'
-import { kAccess, kInjected, kJoins, kSession } from '../symbols.ts'
+import { kAccess, kInjected, kJoins, kConnection } from '../symbols.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
@@ -16,7 +16,7 @@ import { forgetReply } from '../api/request-rooms.ts'
 import { sourceOf } from './client-address.ts'
 import type { UpgradeGuard } from '../server/upgrade-guard.ts'
 
-interface Stream extends Transport { _httpMessage?: { detachSocket (socket: Stream): void } | null }
+interface Stream extends ByteStream { _httpMessage?: { detachSocket (socket: Stream): void } | null }
 type Socket = MemberSocket & { _socket?: Stream } & Parameters<typeof hearErrorsAlone>[0]
 type Upgrade = IncomingMessage & { [kJoins]?: true, [kInjected]?: (socket: Socket) => void }
 
@@ -43,7 +43,7 @@ function answerWithHello (request: FastifyRequest, _reply: FastifyReply, done: (
 
 /** Ends a WebSocket that has not got a session within its turn, because its upgrade came too late or code of the host threw. */
 function endUnclaimed (socket: Socket): void {
-  if (socket[kSession] === null) socket.terminate()
+  if (socket[kConnection] === null) socket.terminate()
 }
 
 type Accept = (socket: Socket, request: Upgrade) => void
@@ -58,7 +58,7 @@ export function hearConnections (websocketServer: object): void {
   const { handleUpgrade } = server
   server.handleUpgrade = function (request, stream, head, accept) {
     handleUpgrade.call(this, request, stream, head, (socket, upgrade) => {
-      if (request[kJoins] === true && socket[kSession] === undefined) {
+      if (request[kJoins] === true && socket[kConnection] === undefined) {
         hearErrors(socket)
         process.nextTick(endUnclaimed, socket)
       }
@@ -84,9 +84,9 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     letGo(socket, request)
     if (begunAt === undefined) return;
     (request.raw as Upgrade)[kInjected]?.(socket)
-    hub.arrive({
+    hub.connect({
       socket,
-      transport: socket._socket,
+      stream: socket._socket,
       mode,
       ...sourceOf(request),
       definition,
@@ -97,7 +97,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
       begunAt,
       since,
       presence: presence === '1',
-      onJoin: onJoin === undefined ? undefined : (session: MemberSession) => onJoin(session as never, request)
+      onJoin: onJoin === undefined ? undefined : (session: AnySession) => onJoin(session as never, request)
     })
   }
 

@@ -1,12 +1,11 @@
 import { closeBehaviour } from '../protocol/close-codes.ts'
-import { bye } from '../protocol/server-frames.ts'
 import { formatPosition } from '../protocol/position.ts'
-import type { Ending } from '../hub/context.ts'
+import { bye } from '../protocol/server-frames.ts'
 import type { DrainSettings } from '../hub/drain.ts'
-import { textFrameOf } from '../transport/ws/frame.ts'
-import type { MemberSession } from './session.ts'
+import type { Ending } from './ending.ts'
+import type { Membership } from './membership.ts'
 
-/** When to come back, in milliseconds, by what the close code asks for; nothing where it asks not to. */
+/** When a client may come back, in milliseconds, by the behaviour that the close code asks for; `undefined` if it asks not to. */
 const retry = {
   backoff: { min: 1_000, max: 20_000 },
   resume: { min: 500, max: 15_000 },
@@ -14,33 +13,39 @@ const retry = {
   stop: undefined
 } as const
 
-/** Milliseconds of the range per member that a drain lets go: some 670 joins in a second, of which each costs a server 0.1 ms and what its hooks do. */
+/** Milliseconds of the range per member that a drain lets go: some 670 joins per second, each of which costs a server 0.1 ms and the time of its hooks. */
 const perMember = 1.5
 /** The shortest range of a drain, in milliseconds. */
 const shortest = 900
 /** The part of the range in which the ranges of single members begin. */
 const startShare = 1 / 3
 
+/** What `bye` asks of the hub. */
+export interface ByeHub {
+  /** Connections at the begin of the drain; 0 before. */
+  readonly leaving: number
+  readonly settings: { readonly drain: DrainSettings }
+}
+
 /**
- * When one of so many members that a drain lets go may come back, in milliseconds. The range grows with their number, so that a few are back at
- * once and thousands do not come at once. Each member's range begins elsewhere, which spreads also clients that come back as soon as they may.
+ * When one of the members that a drain lets go may come back, in milliseconds. The range grows with their number, so that a few are back at
+ * once and thousands do not come at once. Each member's range begins at another time, which also spreads clients that come back as soon as they may.
  */
 export function drainRetry (members: number, { min, max }: DrainSettings['retry']): { min: number, max: number } {
   const end = Math.min(max, min + Math.max(shortest, Math.round(members * perMember)))
   return { min: min + Math.floor(Math.random() * (end - min) * startShare), max: end }
 }
 
-/** `bye` goes before every close of ours in `rooms.v1`, but where the peer would not read it (4201, 4203). */
-export function sayGoodbye (session: MemberSession, { code, reason, refusal }: Ending): void {
-  const { connection, room, state, lag, hub } = session
-  if (connection.mode === 'rooms.raw' || code === 4201 || code === 4203) return
+/** Sends `bye` before the server closes, if the peer can be answered and would read it (not for 4201 and 4203). */
+export function sayBye (hub: ByeHub, session: Membership, { code, reason, refusal }: Ending): void {
+  if (!session.canBeAnswered || code === 4201 || code === 4203) return
   const when = refusal === 'draining' ? drainRetry(hub.leaving, hub.settings.drain.retry) : retry[closeBehaviour(code)]
-  // A member that lags has not received up to the room's position.
-  const position = state === 'open' && lag === undefined ? room?.feed.position : undefined
-  session.queue(textFrameOf(bye({
+  // A slow member has not received up to the room's position, so its `bye` has no `id`.
+  const position = session.state === 'open' && session.lag === undefined ? session.room?.feed.position : undefined
+  session.write(bye({
     code,
     reason,
     ...(when === undefined ? {} : { retry: when }),
     ...(position === undefined ? {} : { id: formatPosition(position) })
-  })))
+  }))
 }

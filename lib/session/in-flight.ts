@@ -1,19 +1,21 @@
-/** How many sessions have something that is being worked on, those that have ended included. A number alone is kept: such work may never end. */
-export class Workload {
-  #busy = 0
+/**
+ * Counts the sessions with work in flight, those that have ended included. Keeps a number and no references, because such work may never end.
+ */
+export class InFlight {
+  #sessions = 0
   #done: (() => void) | undefined
 
   begin (): void {
-    this.#busy++
+    this.#sessions++
   }
 
   end (): void {
-    if (--this.#busy === 0) this.#done?.()
+    if (--this.#sessions === 0) this.#done?.()
   }
 
-  /** Calls back when all is worked off, for one who waits. */
+  /** Calls back once when no work is in flight. Keeps one callback, the last. */
   whenDone (done: () => void): void {
-    if (this.#busy === 0) done()
+    if (this.#sessions === 0) done()
     else this.#done = done
   }
 }

@@ -1,90 +1,86 @@
-import type { Refusal } from '../../types/index.ts'
-import { FST_ROOMS_FORBIDDEN, asError, isClientError } from '../errors.ts'
-import { closeName } from '../protocol/close-codes.ts'
-import * as frames from '../protocol/server-frames.ts'
-import { formatPosition, parsePosition } from '../protocol/position.ts'
-import type { Ending, HubContext } from '../hub/context.ts'
-import * as events from '../hub/events.ts'
-import { closeCodeFor } from '../frames/reply.ts'
 import { receiveHeld } from '../connection/receive.ts'
-import { refusalOf } from '../limits/refusals.ts'
-import type { Room } from '../room/room.ts'
-import type { MemberSession } from './session.ts'
+import { FST_ROOMS_FORBIDDEN, asError } from '../errors.ts'
+import type { AnySession, HubState, Settings, Host } from '../hub/ports.ts'
+import type { Counters } from '../hub/counters.ts'
+import * as events from '../hub/events.ts'
+import type { Expiry } from '../connection/expiry.ts'
+import { formatPosition, parsePosition } from '../protocol/position.ts'
+import { hello } from '../protocol/server-frames.ts'
+import type { SessionRoom } from '../room/member.ts'
+import { endingFor, serverEnding } from './ending.ts'
+import type { Lifecycle, LifecycleState } from './lifecycle.ts'
+import type { Membership } from './membership.ts'
 
 /** What the URL asked for. */
 export interface JoinRequest {
   since: string | undefined
   /** Send a presence snapshot after hello. */
   presence: boolean
-  /** Calls the host's onJoin. */
-  onJoin: ((session: MemberSession) => unknown) | undefined
+  /** Calls the host's onJoin; `undefined` if there is none. */
+  onJoin: ((session: AnySession) => unknown) | undefined
 }
 
-/** An ending of the catalogue, decided by the server. */
-export function serverEnding (code: number, refusal?: Refusal): Ending {
-  const ending: Ending = { code, reason: closeName(code), by: 'server' }
-  return refusal === undefined ? ending : { ...ending, refusal }
+/** What a join asks of the hub. */
+export interface JoinHub extends Pick<Host, 'log'> {
+  readonly state: HubState
+  readonly settings: Settings
+  readonly counters: Counters
+  readonly expiry: Pick<Expiry<any>, 'check' | 'opened'>
+  readonly lifecycle: Lifecycle
+  presenceChanged (session: Membership): void
 }
 
-/** How a session ends about which a hook threw: by what speaks to the peer; else, once the host was told, with the code for failures. */
-export function endingFor (hub: HubContext, session: MemberSession, thrown: unknown, failed: number): Ending {
-  const error = asError(thrown)
-  // An invalid payload was the host's own (see incoming.ts), not the peer's.
-  if (isClientError(error) && (error as { code?: unknown }).code !== 'FST_ROOMS_INVALID_PAYLOAD') return serverEnding(closeCodeFor(error), refusalOf(error))
-  hub.fail(error, session)
-  return serverEnding(failed, 'failed')
-}
+type Session = Membership & LifecycleState
 
 /**
- * Rule 1: attach, onJoin, then in one synchronous step hello, what onJoin sent, and the presence join. Whatever fails before
- * that is a close, and nobody saw the member.
+ * Joins a session to its room (rule 1 of the lifecycle): attach, `onJoin`, then in one synchronous step hello, the frames that `onJoin` sent, and the presence
+ * join. A failure before that step closes the session, and no member has seen it.
  */
-export async function join (hub: HubContext, session: MemberSession, room: Room, request: JoinRequest): Promise<void> {
-  // Whoever comes into a room that is there already, and is asked nothing, waits for nothing: hello leaves with the upgrade.
+export async function join (hub: JoinHub, session: Session, room: SessionRoom, request: JoinRequest): Promise<void> {
+  // If the room is attached and there is no onJoin, nothing is awaited: hello leaves in the same write as the 101 response.
   if (!room.feed.isReady) {
     try {
       await room.feed.ready
     } catch (error) {
-      hub.fail(asError(error), session)
-      hub.end(session, serverEnding(4103, 'broker'))
+      session.fail(asError(error))
+      session.end(serverEnding(4103, 'broker'))
       return
     }
     if (session.state === 'closed') return
   }
-  session.onAccept = () => { commit(hub, session, room, request) }
+  hub.lifecycle.awaitAcceptance(session, () => { commit(hub, session, room, request) })
   try {
     if (request.onJoin !== undefined && await request.onJoin(session) === false) throw new FST_ROOMS_FORBIDDEN('join')
-    hub.accept(session)
+    hub.lifecycle.accept(session)
   } catch (thrown) {
-    // A plain throw refuses; of a member that is in already it ends the membership as a failure of ours.
-    hub.end(session, endingFor(hub, session, thrown, session.state === 'joining' ? 4003 : 1011))
+    // A throw refuses the join. If a reader has accepted the session before, the throw ends a membership, as a failure of the server.
+    session.end(endingFor(session, thrown, session.state === 'joining' ? 4003 : 1011))
   } finally {
-    session.onAccept = undefined
+    hub.lifecycle.endAcceptance(session)
   }
 }
 
-function commit (hub: HubContext, session: MemberSession, room: Room, { since, presence }: JoinRequest): void {
-  if (hub.expiry.check(session)) return
+function commit (hub: JoinHub, session: Session, room: SessionRoom, { since, presence }: JoinRequest): void {
+  const { connection, canBeAnswered } = session
+  if (hub.expiry.check(connection)) return
   if (hub.state !== 'open') {
-    hub.end(session, serverEnding(1001, 'draining'))
+    session.end(serverEnding(1001, 'draining'))
     return
   }
-  const { connection } = session
   const known = since === undefined ? null : parsePosition(since)
-  // Without history nothing can be replayed: a join resumes where nothing was published since.
+  // Without history nothing can be replayed: a join resumes if nothing was published since its position.
   const { position } = room.feed
   const recovered = known !== null && position !== undefined && formatPosition(position) === since
-  if (connection.mode === 'rooms.raw' && known !== null && !recovered) {
-    hub.end(session, serverEnding(4202, 'position')) // raw mode has no other word for it
+  if (!canBeAnswered && known !== null && !recovered) {
+    session.end(serverEnding(4202, 'position')) // no frame can tell a raw member that messages are missing
     return
   }
-  session.state = 'open'
+  hub.lifecycle.open(session)
   room.joining--
   room.add(session)
-  room.feed.receiverCame()
-  if (connection.mode === 'rooms.v1') {
+  if (canBeAnswered) {
     const { heartbeat } = hub.settings
-    session.deliver(frames.hello({
+    session.deliver(hello({
       id: position === undefined ? undefined : formatPosition(position),
       v: 1,
       session: session.id,
@@ -95,13 +91,13 @@ function commit (hub: HubContext, session: MemberSession, room: Room, { since, p
       replayed: since === undefined ? undefined : 0
     }))
   }
-  hub.expiry.opened(session)
-  session.release()
-  if (presence && connection.mode === 'rooms.v1' && room.presence !== undefined) session.deliver(room.presence.snapshot())
-  if (session.state as string === 'closed') return // all of that was too much for a peer that does not read
+  hub.expiry.opened(connection)
+  session.sendEarly()
+  if (presence && canBeAnswered && room.roster !== undefined) session.deliver(room.roster.snapshot())
+  if (session.state as string === 'closed') return // all of that was too much for a slow peer
   hub.presenceChanged(session)
   hub.counters.joined++
   hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')
   events.joined(session)
-  receiveHeld(hub, session)
+  receiveHeld(connection)
 }

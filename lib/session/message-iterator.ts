@@ -1,26 +1,29 @@
 import { FST_ROOMS_SESSION_CLOSED } from '../errors.ts'
 
 /**
- * The messages of one member as an async iterator. One message is handed over at a time: `offer` settles when it was taken,
- * so that the member's inbox keeps order and bound.
+ * The messages of one member as an async iterator. Hands over one message at a time: `offer` settles when the reader has taken it, so that the member's queue
+ * keeps its order and its bound.
  */
-export class Claim implements AsyncIterableIterator<unknown, void, undefined> {
+export class MessageIterator implements AsyncIterableIterator<unknown, void, undefined> {
   readonly #session: string
-  readonly #abandon: () => void
+  readonly #abandoned: () => void
   #offered: { payload: unknown, taken: () => void, dropped: (error: Error) => void } | undefined
-  #waiting: ((result: IteratorResult<unknown, void>) => void)[] = []
-  #ended = false
+  #readers: ((result: IteratorResult<unknown, void>) => void)[] = []
+  #isEnded = false
 
-  /** @param abandon - the reader has left its loop. */
-  constructor (session: string, abandon: () => void) {
+  /** @param abandoned - called when the reader has left its loop */
+  constructor (session: string, abandoned: () => void) {
     this.#session = session
-    this.#abandon = abandon
+    this.#abandoned = abandoned
   }
 
-  /** @throws FST_ROOMS_SESSION_CLOSED where nobody reads any more */
+  /**
+   * Offers a message to the reader.
+   * @throws FST_ROOMS_SESSION_CLOSED if the reader has left
+   */
   offer (payload: unknown): void | Promise<void> {
-    if (this.#ended) throw new FST_ROOMS_SESSION_CLOSED(this.#session)
-    const reader = this.#waiting.shift()
+    if (this.#isEnded) throw new FST_ROOMS_SESSION_CLOSED(this.#session)
+    const reader = this.#readers.shift()
     if (reader !== undefined) {
       reader({ done: false, value: payload })
       return
@@ -28,10 +31,10 @@ export class Claim implements AsyncIterableIterator<unknown, void, undefined> {
     return new Promise((resolve, reject) => { this.#offered = { payload, taken: resolve, dropped: reject } })
   }
 
-  /** The member has gone; what was offered can still be taken. */
+  /** Ends the iterator, because the member has gone. A message that was offered can still be taken. */
   end (): void {
-    this.#ended = true
-    for (const reader of this.#waiting.splice(0)) reader({ done: true, value: undefined })
+    this.#isEnded = true
+    for (const reader of this.#readers.splice(0)) reader({ done: true, value: undefined })
   }
 
   next (): Promise<IteratorResult<unknown, void>> {
@@ -41,15 +44,15 @@ export class Claim implements AsyncIterableIterator<unknown, void, undefined> {
       offered.taken()
       return Promise.resolve({ done: false, value: offered.payload })
     }
-    if (this.#ended) return Promise.resolve({ done: true, value: undefined })
-    return new Promise(resolve => { this.#waiting.push(resolve) })
+    if (this.#isEnded) return Promise.resolve({ done: true, value: undefined })
+    return new Promise(resolve => { this.#readers.push(resolve) })
   }
 
   async return (): Promise<IteratorResult<unknown, void>> {
     this.end()
     this.#offered?.dropped(new FST_ROOMS_SESSION_CLOSED(this.#session))
     this.#offered = undefined
-    this.#abandon()
+    this.#abandoned()
     return { done: true, value: undefined }
   }
 

@@ -1,84 +1,86 @@
-import type { Workload } from './in-flight.ts'
+import type { ClientFrame } from '../../types/index.ts'
+import type { InFlight } from './in-flight.ts'
 
-/** Who works items off. */
-export interface Worker<Item> {
-  /** Never throws, never rejects. */
-  work (item: Item): void | Promise<void>
+/** What a queue does with its frames. */
+export interface QueueOwner {
+  /** Handles a frame. Never throws, never rejects. */
+  handle (frame: ClientFrame): void | Promise<void>
+  /** Stops and resumes reading from the peer. */
+  readonly connection: { holdReading (reason: object): void, releaseReading (reason: object): void }
 }
 
 /**
- * The work of one member: one piece at a time, in order, bounded. Work that finishes at once never waits and costs no
- * promise. At the bound reading from the member pauses, so that TCP pushes back; what one read had already brought
- * (64 KiB) still comes in.
+ * The frames of one member: handled one at a time, in order, bounded. A frame that is handled at once never waits and costs no promise. At the bound reading
+ * from the peer pauses, so that TCP pushes back; the frames that one read (64 KiB) had already brought still come in.
  */
-export class Inbox<Item> {
-  readonly #worker: Worker<Item>
+export class MessageQueue {
+  readonly #owner: QueueOwner
   readonly #limit: number
-  readonly #flow: { pause (): void, resume (): void }
-  readonly #workload: Workload
-  /** What waits; `undefined` for most, who have never sent faster than they were worked for. */
-  #queue: Item[] | undefined
-  #busy = false
-  #paused = false
-  /** It is part of the workload. */
-  #counted = false
+  readonly #inFlight: InFlight
+  /** Frames that wait; `undefined` for most members, which have never sent faster than their frames were handled. */
+  #waiting: ClientFrame[] | undefined
+  /** A frame is being handled. */
+  #isBusy = false
+  #isHolding = false
+  /** The session counts as one with work in flight. */
+  #isCounted = false
   #idle: (() => void)[] | undefined
 
-  constructor (worker: Worker<Item>, limit: number, flow: { pause (): void, resume (): void }, workload: Workload) {
-    this.#worker = worker
+  /** @param limit - unfinished frames at which reading pauses */
+  constructor (owner: QueueOwner, limit: number, inFlight: InFlight) {
+    this.#owner = owner
     this.#limit = limit
-    this.#flow = flow
-    this.#workload = workload
+    this.#inFlight = inFlight
   }
 
-  /** Returns whether reading pauses with it. */
-  push (item: Item): boolean {
-    if (!this.#busy) this.#process(item)
-    else if (this.#queue === undefined) this.#queue = [item]
-    else this.#queue.push(item)
-    if (this.#paused || this.#unfinished < this.#limit) return false
-    this.#paused = true
-    this.#flow.pause()
+  /** Returns whether reading pauses with this frame. */
+  push (frame: ClientFrame): boolean {
+    if (!this.#isBusy) this.#handle(frame)
+    else if (this.#waiting === undefined) this.#waiting = [frame]
+    else this.#waiting.push(frame)
+    if (this.#isHolding || this.#unfinished < this.#limit) return false
+    this.#isHolding = true
+    this.#owner.connection.holdReading(this)
     return true
   }
 
-  /** Calls back when all is worked off. */
+  /** Calls back when all frames are handled. */
   whenIdle (done: () => void): void {
     if (this.#unfinished === 0) done()
     else (this.#idle ??= []).push(done)
   }
 
-  /** Drops what waits. */
+  /** Drops the frames that wait. */
   clear (): void {
-    this.#queue = undefined
+    this.#waiting = undefined
   }
 
-  get #unfinished (): number { return (this.#queue?.length ?? 0) + (this.#busy ? 1 : 0) }
+  get #unfinished (): number { return (this.#waiting?.length ?? 0) + (this.#isBusy ? 1 : 0) }
 
-  #process (item: Item): void {
-    const pending = this.#worker.work(item)
+  #handle (frame: ClientFrame): void {
+    const pending = this.#owner.handle(frame)
     if (pending === undefined) return
-    this.#busy = true
-    if (!this.#counted) {
-      this.#counted = true
-      this.#workload.begin()
+    this.#isBusy = true
+    if (!this.#isCounted) {
+      this.#isCounted = true
+      this.#inFlight.begin()
     }
     pending.then(() => { this.#next() })
   }
 
   #next (): void {
-    this.#busy = false
-    let item: Item | undefined
-    while (!this.#busy && (item = this.#queue?.shift()) !== undefined) this.#process(item)
-    if (this.#paused && this.#unfinished < this.#limit) {
-      this.#paused = false
-      this.#flow.resume()
+    this.#isBusy = false
+    let frame: ClientFrame | undefined
+    while (!this.#isBusy && (frame = this.#waiting?.shift()) !== undefined) this.#handle(frame)
+    if (this.#isHolding && this.#unfinished < this.#limit) {
+      this.#isHolding = false
+      this.#owner.connection.releaseReading(this)
     }
     if (this.#unfinished > 0) return
-    const waiting = this.#idle
+    const idle = this.#idle
     this.#idle = undefined
-    if (waiting !== undefined) for (const done of waiting) done()
-    this.#counted = false
-    this.#workload.end()
+    if (idle !== undefined) for (const done of idle) done()
+    this.#isCounted = false
+    this.#inFlight.end()
   }
 }

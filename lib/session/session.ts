@@ -2,229 +2,217 @@ import { randomUUID } from 'node:crypto'
 import { Readable, Writable } from 'node:stream'
 import { setImmediate as turnEnd } from 'node:timers/promises'
 import { inspect, type InspectOptions } from 'node:util'
-import type { ClientFrame, LeaveReason, Ref, Session, SessionState, SessionSummary } from '../../types/index.ts'
-import { FST_ROOMS_INVALID_CLOSE, FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_CLOSED, asError } from '../errors.ts'
-import { closeName, isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
-import { direct, tailEnd } from '../protocol/server-frames.ts'
-import type { TopicDefinition } from '../topics/registry.ts'
-import type { HubContext } from '../hub/context.ts'
-import { rawText } from '../room/delivery.ts'
-import type { Lag } from '../room/lag.ts'
-import { textFrameOf } from '../transport/ws/frame.ts'
-import type { Asks } from './requests.ts'
-import { Claim } from './message-iterator.ts'
-import { Inbox, type Worker } from './message-queue.ts'
-import { work } from '../connection/receive.ts'
-import type { Source } from '../limits/addresses.ts'
-import type { Room } from '../room/room.ts'
+import type { ClientFrame, LeaveReason, Ref, SessionState, SessionSummary } from '../../types/index.ts'
 import type { Connection } from '../connection/connection.ts'
+import { FST_ROOMS_SESSION_CLAIMED, FST_ROOMS_SESSION_CLOSED, asError } from '../errors.ts'
+import { handle, take } from '../frames/handle.ts'
+import type { SessionHub, SlowConsumers } from '../hub/ports.ts'
+import { tailEnd } from '../protocol/server-frames.ts'
+import type { Lag } from '../room/lag.ts'
+import type { SessionRoom } from '../room/member.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
+import { encodings } from '../transport/encoding.ts'
+import type { Transport } from '../transport/transport.ts'
+import { checkClose } from './check-close.ts'
+import { serverEnding, type Ending } from './ending.ts'
+import type { Lifecycle, LifecycleState } from './lifecycle.ts'
+import type { Membership } from './membership.ts'
+import { MessageIterator } from './message-iterator.ts'
+import { MessageQueue, type QueueOwner } from './message-queue.ts'
+import { PendingRequests } from './requests.ts'
 
-/** Bytes waiting for a member above which `send` waits: Node's own stream bound on a socket is 64 KiB from version 22. */
+/** Buffered bytes above which `send` waits: Node's own stream bound on a socket is 64 KiB from version 22. */
 const highWaterMark = 65_536
-
-/** A close as the host gave it. @throws FST_ROOMS_INVALID_CLOSE */
-export function checkClose (code: number, reason: string = closeName(code)): { code: number, reason: string } {
-  if (!isSendable(code)) throw new FST_ROOMS_INVALID_CLOSE('a code of 1000–1014 (not 1004–1006 or 1010) or 3000–4999')
-  if (typeof reason !== 'string' || Buffer.byteLength(reason) > maxReasonBytes) throw new FST_ROOMS_INVALID_CLOSE(`a reason of at most ${maxReasonBytes} bytes`)
-  return { code, reason }
-}
 
 const scratch = Buffer.alloc(36)
 
-/** A UUID as one string: randomUUID joins it from pieces, which would stay with it, 400 bytes of them (Node.js 20). */
+/** Returns a UUID as one flat string. `randomUUID` joins its string from pieces, which would stay with it: 400 bytes on Node.js 20. */
 export function sessionId (): string {
   scratch.write(randomUUID(), 'latin1')
   return scratch.toString('latin1')
 }
 
-/** Who joins, and where. */
-export interface Joining {
-  definition: TopicDefinition
-  topic: string
-  user: string | undefined
-  info: unknown
-  /** When its credentials end, in milliseconds since the epoch. */
-  expiresAt?: number | undefined
+/** What a session asks of its hub besides what its frames ask. */
+export interface SessionPorts extends SessionHub {
+  readonly lifecycle: Lifecycle
+  readonly slowConsumers: SlowConsumers<Membership>
 }
 
-/** One connection in one topic: the public Session, and what the hub keeps of it. */
-export class MemberSession implements Session<string, any>, Worker<ClientFrame> {
-  readonly id: string
-  readonly key: string
+/** The topic that a session joins. */
+export interface Joining {
+  readonly definition: TopicDefinition
+  readonly topic: string
+  readonly info: unknown
+}
+
+/** One connection in one topic: the public Session, and its state. */
+export class MemberSession implements Membership, LifecycleState, QueueOwner {
+  readonly hub: SessionPorts
+  readonly id = sessionId()
   readonly topic: string
   readonly definition: TopicDefinition
-  readonly connection: Connection
-  readonly user: string | undefined
-  info: unknown
-  expiresAt: number | undefined
-  /** Kept by the wheel of its alarm. */
-  slot = 0
-  state: SessionState = 'joining'
-  room: Room | undefined
-  /** Where it comes from; `undefined` where it was not let in. */
-  source: Source | undefined
-  /** Its place in the room's array. */
-  index = -1
-  /** Where it stopped, while it reads more slowly than its room speaks. */
-  lag: Lag | undefined
-  /** A presence frame has named it. */
-  announced = false
-  /** The bucket that its frames draw from. */
-  tokens: number
-  filledAt: number
-  creditedUntil = 0
-  /** Its last frame was refused, for there were too many. */
-  tooFast = false
-  /** Refused frames since the last good one. */
-  badFrames = 0
-  /** Its messages are read by the host, as an iterator or a stream. */
-  claim: Claim | undefined
-  /** What it was asked. */
-  asks: Asks | undefined
-  /** Its frames, in order. */
-  readonly inbox: Inbox<ClientFrame>
-  /** What it sent before hello. */
-  held: { data: Buffer, isBinary: boolean }[] | undefined = []
-  /** What happens when it is accepted; `undefined` before it is asked, and after. */
-  onAccept: (() => void) | undefined
-  /** onJoin has accepted it, so onLeave is owed. */
-  accepted = false
-  /** The server has ended it: what it had sent counts no more. */
-  dismissed = false
-  /** The host looks at new credentials of it. */
-  authenticating = false
-  /** How it ended; set when it has. */
-  ending!: LeaveReason
-  readonly #hub: HubContext
-  readonly #connectedAt = Date.now()
-  /** What onJoin sent: it follows hello. */
-  #early: string[] | undefined = []
-  /** What all wait for who send to it while it has much to read. */
-  #drains: Promise<void> | undefined
-  #abort: AbortController | undefined
-  #readable: Readable | undefined
-  #signature: string | undefined
-  #writable: Writable | undefined
+  readonly connection: Connection<Membership>
+  readonly queue: MessageQueue
+  info: any
 
-  constructor (hub: HubContext, connection: Connection, id: string, joining: Joining) {
-    this.#hub = hub
+  // lifecycle.ts
+  state: SessionState = 'joining'
+  ending!: LeaveReason
+  isAccepted = false
+  isEndedByServer = false
+  onAccept: (() => void) | undefined = undefined
+
+  // room.ts
+  room: SessionRoom | undefined = undefined
+  index = -1
+  lag: Lag | undefined = undefined
+
+  // roster.ts
+  isAnnounced = false
+
+  iterator: MessageIterator | undefined = undefined
+  requests: PendingRequests | undefined = undefined
+  readonly #connectedAt = Date.now()
+  /** Frames that the host has sent before hello. */
+  #early: string[] | undefined = undefined
+  /** The promise that all senders share while more than the high-water mark is buffered. */
+  #draining: Promise<void> | undefined = undefined
+  #abort: AbortController | undefined = undefined
+  #readable: Readable | undefined = undefined
+  #writable: Writable | undefined = undefined
+  #senderFields: string | undefined = undefined
+
+  constructor (hub: SessionPorts, connection: Connection<Membership>, { definition, topic, info }: Joining) {
+    this.hub = hub
     this.connection = connection
-    this.tokens = joining.definition.rate.capacity
-    this.filledAt = connection.openedAt
-    this.inbox = new Inbox(this, hub.settings.limits.pending, connection, hub.workload)
-    this.id = id
-    this.key = joining.definition.key
-    this.definition = joining.definition
-    this.topic = joining.topic
-    this.user = joining.user
-    this.info = joining.info
-    this.expiresAt = joining.expiresAt
+    this.definition = definition
+    this.topic = topic
+    this.info = info
+    this.queue = new MessageQueue(this, hub.settings.limits.pending, hub.inFlight)
   }
 
-  get hub (): HubContext { return this.#hub }
-
+  get key (): string { return this.definition.key }
+  get user (): string | undefined { return this.connection.user }
+  get transport (): Transport { return this.connection.transport }
+  get canBeAnswered (): boolean { return this.connection.transport.envelope.canBeAnswered }
+  get rooms () { return this.hub.rooms }
   get connectedAt (): Date { return new Date(this.#connectedAt) }
 
-  /** What ends the frame of each message that it publishes. */
-  get signature (): string {
-    this.#signature ??= tailEnd(this.id, this.user)
-    return this.#signature
+  get expires (): Date | undefined {
+    const { expiresAt } = this.connection
+    return expiresAt === undefined ? undefined : new Date(expiresAt)
   }
 
-  get expires (): Date | undefined { return this.expiresAt === undefined ? undefined : new Date(this.expiresAt) }
-
-  get rooms () { return this.#hub.rooms }
+  get senderFields (): string {
+    this.#senderFields ??= tailEnd(this.id, this.user)
+    return this.#senderFields
+  }
 
   get signal (): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController()
-      // One that is there already is aborted by the hub, in its turn: its listeners may end further sessions.
+      // A signal that exists when the session ends is aborted by the lifecycle, in its turn, because its listeners may end further sessions.
       if (this.state === 'closed') this.abort()
     }
     return this.#abort.signal
   }
 
-  work (frame: ClientFrame): void | Promise<void> {
-    return work(this.#hub, this, frame)
+  take (frame: ClientFrame): void { take(this, frame) }
+  handle (frame: ClientFrame): void | Promise<void> { return handle(this, frame) }
+  end (ending: Ending): void { this.hub.lifecycle.end(this, ending) }
+  fail (error: Error): void { this.hub.fail(error, this) }
+  setInfo (info: unknown): void { this.info = info }
+
+  flush (): void {
+    if (this.state === 'open') this.room!.flushMember(this)
   }
 
   send (payload: unknown): Promise<void> {
-    // Noted before, because onError may be over when its `send` fails.
-    const whileHandling = this.#hub.isHandling(this)
+    // Read before the send, because onError may have returned when the send fails.
+    const whileHandling = this.hub.isHandling(this)
     const sent = this.#send(payload)
-    // The caller need not await it: a failure is told to onError, and is not an unhandled rejection.
+    // The caller need not await the promise: its rejection goes to onError and is not unhandled.
     sent.catch((error: Error & { code?: string }) => {
-      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#hub.fail(error, this, whileHandling)
+      if (error.code !== 'FST_ROOMS_SESSION_CLOSED') this.hub.fail(error, this, whileHandling)
     })
     return sent
   }
 
   async #send (payload: unknown): Promise<void> {
-    const frame = this.privateFrame(this.definition.message.serialise(payload))
-    await this.sendPrivate(frame)
+    const text = this.privateText(this.definition.message.serialise(payload))
+    await this.sendPrivate(text)
   }
 
-  /** A private payload as this member's mode has it. */
-  privateFrame (json: string, from?: string, user?: string, ref?: Ref): string {
-    if (this.connection.mode === 'rooms.v1') return direct(json, from, user, ref)
-    return rawText(json, this.definition.message.schema === null)
+  privateText (json: string, from?: string, user?: string, ref?: Ref): string {
+    return this.transport.envelope.direct(json, this.definition.message.schema === null, from, user, ref)
   }
 
-  /** Queues a private frame; a promise where its bytes wait above the high-water mark, and nobody has to wait for it. @throws FST_ROOMS_SESSION_CLOSED */
-  sendPrivate (frame: string): void | Promise<void> {
-    if (this.state === 'closed' || this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id)
-    if (this.#early !== undefined) {
-      this.#early.push(frame)
-      this.#hub.counters.directs++
+  /** Returns a promise if more than the high-water mark is buffered. The caller need not await it. */
+  sendPrivate (text: string): void | Promise<void> {
+    if (this.state === 'closed' || this.transport.isClosing) throw new FST_ROOMS_SESSION_CLOSED(this.id)
+    if (this.state === 'joining') {
+      (this.#early ??= []).push(text)
+      this.hub.counters.directs++
       return
     }
-    const queued = this.deliver(frame)
-    if (this.connection.condemned) throw new FST_ROOMS_SESSION_CLOSED(this.id) // it did not read, and this was too much
-    this.#hub.counters.directs++
-    return queued
+    const sent = this.deliver(text)
+    if (this.transport.isClosing) throw new FST_ROOMS_SESSION_CLOSED(this.id) // this frame was too much for a slow peer
+    this.hub.counters.directs++
+    return sent
   }
 
-  /** Queues a frame that only this member gets, in its place among those of the room. */
-  queue (frame: Buffer): void {
-    this.#hub.counters.sentBytes += frame.length
-    if (this.state === 'open') this.room!.sendTo(this, frame)
-    else this.connection.send(frame)
+  sendEarly (): void {
+    const early = this.#early
+    this.#early = undefined
+    if (early !== undefined) for (const text of early) this.deliver(text)
   }
 
-  /** The same, where it reads fast enough, and else its end; a promise where more than the high-water mark waits already. */
-  deliver (frame: string): void | Promise<void> {
-    const bytes = textFrameOf(frame)
-    const { backlog } = this.#hub
-    if (!backlog.admits(this, bytes.length)) return
-    const waits = this.connection.bufferedBytes + (this.connection.view?.ownBytes ?? 0) > highWaterMark
-    this.queue(bytes)
-    backlog.sent(this)
+  write (text: string): void {
+    this.#write(this.#encode(text))
+  }
+
+  /** Writes a frame if the member reads fast enough, otherwise ends the session. Returns a promise if more than the high-water mark was buffered before. */
+  deliver (text: string): void | Promise<void> {
+    const frame = this.#encode(text)
+    const { slowConsumers } = this.hub
+    if (!slowConsumers.admits(this, frame.length)) return
+    const waits = this.transport.bufferedBytes + (this.room?.ownBytes(this) ?? 0) > highWaterMark
+    this.#write(frame)
+    slowConsumers.sent(this)
     if (!waits) return
-    if (this.#drains === undefined) {
-      this.#drains = this.#drained().finally(() => { this.#drains = undefined })
-      this.#drains.catch(() => {})
+    if (this.#draining === undefined) {
+      this.#draining = this.#drained().finally(() => { this.#draining = undefined })
+      this.#draining.catch(() => {})
     }
-    return this.#drains
+    return this.#draining
+  }
+
+  #encode (text: string): Buffer {
+    return encodings[this.transport.encoding].encode(text)
+  }
+
+  #write (frame: Buffer): void {
+    this.hub.counters.sentBytes += frame.length
+    if (this.state === 'open') this.room!.sendTo(this, frame)
+    else this.transport.writeFrame(frame)
   }
 
   async #drained (): Promise<void> {
-    if (this.connection.view !== undefined) await turnEnd() // then its room has sent it
+    if (this.room?.ownBytes(this) !== undefined) await turnEnd() // by then the room has written them
     try {
-      if (this.connection.bufferedBytes > highWaterMark) await this.connection.drained()
+      if (this.transport.bufferedBytes > highWaterMark) await this.transport.drained()
     } catch {
       throw new FST_ROOMS_SESSION_CLOSED(this.id)
     }
   }
 
-  /** Sends what waited for hello. */
-  release (): void {
-    const early = this.#early!
-    this.#early = undefined
-    for (const frame of early) this.deliver(frame)
+  ask (payload: unknown, timeout: number, signal?: AbortSignal): Promise<unknown> {
+    this.requests ??= new PendingRequests(this)
+    return this.requests.ask(payload, timeout, signal)
   }
 
   close (code = 1000, reason?: string): void {
-    this.#hub.end(this, { ...checkClose(code, reason), by: 'server' })
+    this.end({ ...checkClose(code, reason), by: 'server' })
   }
 
   toJSON (): SessionSummary {
@@ -240,23 +228,23 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
     if (this.#abort?.signal.aborted === false) this.#abort.abort(new FST_ROOMS_SESSION_CLOSED(this.id))
   }
 
-  #open (): Claim {
-    if (this.claim !== undefined) throw new FST_ROOMS_SESSION_CLAIMED(this.id)
-    this.claim = new Claim(this.id, () => {
-      // A loop that is left by a throw rejects in this turn: that close has a better code.
-      setImmediate(() => { this.#hub.end(this, { code: 1000, reason: closeName(1000), by: 'server' }) })
+  #iterate (): MessageIterator {
+    if (this.iterator !== undefined) throw new FST_ROOMS_SESSION_CLAIMED(this.id)
+    this.iterator = new MessageIterator(this.id, () => {
+      // If a throw leaves the loop, the hook rejects in this turn, and its close code says more.
+      setImmediate(() => { this.end(serverEnding(1000)) })
     })
-    if (this.state === 'closed') this.claim.end()
-    if (this.state === 'joining') this.#hub.accept(this)
-    return this.claim
+    if (this.state === 'closed') this.iterator.end()
+    if (this.state === 'joining') this.hub.lifecycle.accept(this)
+    return this.iterator
   }
 
   [Symbol.asyncIterator] (): AsyncIterator<never, void, undefined> {
-    return this.#open() as AsyncIterator<never, void, undefined>
+    return this.#iterate() as AsyncIterator<never, void, undefined>
   }
 
   get readable (): Readable {
-    this.#readable ??= Readable.from(this.#open(), { objectMode: true, highWaterMark: 1 })
+    this.#readable ??= Readable.from(this.#iterate(), { objectMode: true, highWaterMark: 1 })
     return this.#readable
   }
 
@@ -267,7 +255,7 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
       objectMode: true,
       highWaterMark: 1,
       write: (payload, _encoding, done) => {
-        whileHandling = this.#hub.isHandling(this)
+        whileHandling = this.hub.isHandling(this)
         this.#send(payload).then(() => { done() }, error => { done(asError(error)) })
       },
       final: (done) => {
@@ -275,9 +263,9 @@ export class MemberSession implements Session<string, any>, Worker<ClientFrame> 
         done()
       }
     })
-    // Without another listener, an error of the stream would be one of the process, and a session may close at any time.
+    // An error of a stream without a listener ends the process, and a session may close at any time.
     writable.on('error', (error: Error & { code?: string }) => {
-      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.#hub.fail(error, this, whileHandling)
+      if (writable.listenerCount('error') === 1 && error.code !== 'FST_ROOMS_SESSION_CLOSED') this.hub.fail(error, this, whileHandling)
     })
     this.#writable = writable
     return writable

@@ -1,16 +1,41 @@
 import type { Mode } from '../../types/index.ts'
-
-/** All ways in which a message can stand in a frame. Whoever has negotiated compression for messages gets its own, but may be sent plain ones, too. */
-export const encodings = [
-  { mode: 'rooms.v1', deflated: false },
-  { mode: 'rooms.raw', deflated: false },
-  { mode: 'rooms.v1', deflated: true },
-  { mode: 'rooms.raw', deflated: true }
-] as const satisfies readonly { mode: Mode, deflated: boolean }[]
+import { envelopes, type Encode, type Envelope } from './envelope.ts'
+import { textFrame } from './ws/frame.ts'
 
 /** An index of `encodings`. */
 export type Encoding = 0 | 1 | 2 | 3
 
-export function encodingOf (mode: Mode, deflated: boolean): Encoding {
-  return encodings.findIndex(encoding => encoding.mode === mode && encoding.deflated === deflated) as Encoding
+/** One way in which a message can stand on the wire: an envelope, and how its bytes are framed. */
+export interface EncodingSpec {
+  readonly envelope: Envelope
+  /** Makes the bytes of one frame: the only place where text becomes bytes. */
+  readonly encode: Encode
+  /** The encoding of the same messages without compression. It is the encoding itself if its messages are not compressed. */
+  readonly plain: Encoding
+}
+
+/**
+ * The table of all encodings. A room keeps one batch for each index in use. Members that have negotiated compression for messages have encodings of their own,
+ * but may be sent uncompressed frames too (RFC 7692, 6).
+ */
+export const encodings = [
+  { envelope: envelopes['rooms.v1'], encode: textFrame, plain: 0 },
+  { envelope: envelopes['rooms.raw'], encode: textFrame, plain: 1 },
+  { envelope: envelopes['rooms.v1'], encode: textFrame, plain: 0 },
+  { envelope: envelopes['rooms.raw'], encode: textFrame, plain: 1 }
+] as const satisfies readonly EncodingSpec[]
+
+/** All indices of the table. */
+export const allEncodings = encodings.map((_spec, index) => index as Encoding)
+
+/** The encodings of peers that can be answered: they are sent frames other than messages. */
+export const answerable = allEncodings.filter(encoding => encodings[encoding].envelope.canBeAnswered)
+
+/** An array with one place for each encoding. */
+export function perEncoding<T> (value: T): T[] {
+  return allEncodings.map(() => value)
+}
+
+export function encodingOf (mode: Mode, isDeflated: boolean): Encoding {
+  return allEncodings.find(encoding => encodings[encoding].envelope.mode === mode && (encodings[encoding].plain !== encoding) === isDeflated)!
 }

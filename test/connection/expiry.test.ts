@@ -1,8 +1,8 @@
 import t from 'tap'
 import { Expiry } from '../../lib/connection/expiry.ts'
-import type { MemberSession } from '../../lib/session/session.ts'
+import type { Connection } from '../../lib/connection/connection.ts'
 import { tick } from '../../lib/connection/timing-wheel.ts'
-import { fakeMember } from '../helpers/fakes.ts'
+import { fakeMember, type FakeSession } from '../helpers/fakes.ts'
 
 /** An expiry whose time of day is set by hand, and whose timer is run by hand. */
 function clock (notice: number) {
@@ -32,14 +32,15 @@ function clock (notice: number) {
       globalThis.clearInterval = realClear
     }
   }
-  const expiry = new Expiry(notice, session => {
-    log.push(`${session.id} ended at ${now}`);
-    (session as { state: string }).state = 'closed'
-    expiry.forget(session)
+  const expiry = new Expiry<Connection<FakeSession>>(notice, connection => {
+    log.push(`${connection.session.id} ended at ${now}`)
+    connection.session.state = 'closed'
+    expiry.remove(connection)
   })
-  const member = (id: string, expiresAt: number | undefined, mode: 'rooms.v1' | 'rooms.raw' = 'rooms.v1'): MemberSession => {
-    const { session } = fakeMember(id, mode)
-    return Object.assign(session, { expiresAt, slot: 0, deliver: (frame: string) => { log.push(`${id} told ${frame} at ${now}`) } })
+  const member = (id: string, expiresAt: number | undefined, mode: 'rooms.v1' | 'rooms.raw' = 'rooms.v1'): Connection<FakeSession> => {
+    const { connection, session } = fakeMember(id, mode)
+    session.deliver = frame => { log.push(`${id} told ${frame} at ${now}`) }
+    return Object.assign(connection as Connection<FakeSession>, { expiresAt })
   }
   /** The timer fires once, at this time. */
   const fire = (at: number): void => {
@@ -84,7 +85,7 @@ t.test('nobody is told without a notice, before hello, or in raw mode; nobody is
   }
   const { expiry, member, inside, started } = clock(5_000)
   const ann = member('ann', undefined)
-  inside(() => { expiry.watch(ann); expiry.opened(ann); expiry.forget(ann) })
+  inside(() => { expiry.watch(ann); expiry.opened(ann); expiry.remove(ann) })
   t.equal(started(), 0)
 })
 
@@ -97,7 +98,7 @@ t.test('one timer serves all, runs only while there is something to wait for, an
   pass(1_003_000)
   t.equal(log.length, 21)
   t.equal(timers.size, 1)
-  for (const one of members) inside(() => { expiry.forget(one) })
+  for (const one of members) inside(() => { expiry.remove(one) })
   t.equal(timers.size, 0)
   inside(() => { expiry.watch(member('late', 1_004_000)) })
   t.equal(started(), 2)
@@ -135,8 +136,8 @@ t.test('a clock that goes back gives time back', async t => {
 t.test('who was ended by a hook of another that ended in the same tick is left alone', async t => {
   const { expiry, member, inside, fire, log } = clock(0)
   const [ann, ben] = [member('ann', 1_001_000), member('ben', 1_001_000)]
-  inside(() => { expiry.watch(ann); expiry.watch(ben) });
-  (ben as { state: string }).state = 'closed'
+  inside(() => { expiry.watch(ann); expiry.watch(ben) })
+  ben.session.state = 'closed'
   fire(1_001_000)
   t.same(log, ['ann ended at 1001000'])
 })

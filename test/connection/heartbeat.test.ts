@@ -1,15 +1,15 @@
 import t from 'tap'
-import { Connection } from '../../lib/connection/connection.ts'
 import type { Holder } from '../../lib/transport/ws/unfinished.ts'
 import { Heartbeat, type HeartbeatSettings } from '../../lib/connection/heartbeat.ts'
-import type { MemberSession } from '../../lib/session/session.ts'
+import type { WebSocketFrames } from '../../lib/transport/websocket-frames.ts'
+import { webSocketTransport } from '../../lib/transport/websocket.ts'
 import { textFrame } from '../../lib/transport/ws/frame.ts'
 import { resolveOptions } from '../../lib/options.ts'
-import { FakeSocket, at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
+import { at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
 
 /** A heartbeat whose clock is moved by hand: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
-function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] = { interval: 800, timeout: 800 }, handshake = 800, unfinished = 30_000) {
-  const links = new Set(members.map(({ session }) => session))
+function beat (members: FakeMember[], heartbeat: HeartbeatSettings<never>['heartbeat'] = { interval: 800, timeout: 800 }, handshake = 800, unfinished = 30_000) {
+  const connections = new Set(members.map(({ connection }) => connection))
   const silent: string[] = []
   const late: string[] = []
   const overdue: string[] = []
@@ -18,14 +18,14 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
   const real = globalThis.setInterval
   let sweep = (): void => {}
   let every = 0
-  const heart = new Heartbeat(links, {
+  const heart = new Heartbeat(connections, {
     heartbeat,
     handshake,
     unfinished,
-    overdue: ({ id }) => { overdue.push(id) },
-    gone: ({ id }) => { gone.push(id) },
-    late: ({ id }) => { late.push(id) },
-    silent: ({ id }) => { silent.push(id) },
+    overdue: ({ session }) => { overdue.push(session.id) },
+    gone: ({ session }) => { gone.push(session.id) },
+    late: ({ session }) => { late.push(session.id) },
+    silent: ({ session }) => { silent.push(session.id) },
     swept: (now) => { swept.push(now) }
   })
   globalThis.setInterval = ((callback: () => void, milliseconds: number) => {
@@ -52,12 +52,15 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
     now = until
     at(now, sweep)
   }
-  return { links, gone, silent, late, overdue, swept, run, stall, every, stalledFor: (at: number) => heart.stalledFor(at) }
+  return { connections, gone, silent, late, overdue, swept, run, stall, every, stalledFor: (at: number) => heart.stalledFor(at) }
 }
 
+/** A reason for not reading. */
+const reason = {}
+
 /** A member whose connection was opened at time 0. */
-function member (id: string, transport: { bytesRead?: number } = { bytesRead: 0 }): FakeMember {
-  const fake = at(0, () => fakeMember(id, 'rooms.v1', transport))
+function member (id: string, stream: { bytesRead?: number } = { bytesRead: 0 }): FakeMember {
+  const fake = at(0, () => fakeMember(id, 'rooms.v1', stream))
   return fake
 }
 
@@ -91,10 +94,10 @@ t.test('a peer that answers pings stays, and one that speaks is never pinged', a
   const { silent, run } = beat([answering, speaking])
   let answered = 0
   run(20_000, () => {
-    speaking.transport.bytesRead!++
+    speaking.stream.bytesRead!++
     if (answering.socket.pings > answered) {
       answered = answering.socket.pings
-      answering.transport.bytesRead! += 6
+      answering.stream.bytesRead! += 6
     }
   })
   t.same(silent, [])
@@ -106,9 +109,9 @@ t.test('a byte a moment before the end saves a peer for another round', async t 
   const peer = member('peer')
   const { silent, run } = beat([peer])
   run(1_200)
-  peer.transport.bytesRead = 1
+  peer.stream.bytesRead = 1
   run(1_300)
-  t.equal(peer.session.connection.pingedAt, 0)
+  t.equal(peer.connection.pingedAt, 0)
   run(2_000)
   t.same(silent, [])
   t.equal(peer.socket.pings, 2)
@@ -129,11 +132,11 @@ t.test('while reading is paused silence does not count, and it starts anew after
   const { silent, run } = beat([peer])
   run(800)
   t.equal(peer.socket.pings, 1)
-  peer.session.connection.pause()
+  peer.connection.holdReading(reason)
   run(10_000)
   t.same(silent, [])
-  at(10_050, () => { peer.session.connection.resume() })
-  t.match(peer.session.connection, { seenAt: 10_050, pingedAt: 0 })
+  at(10_050, () => { peer.connection.releaseReading(reason) })
+  t.match(peer.connection, { seenAt: 10_050, pingedAt: 0 })
   run(10_600)
   t.equal(peer.socket.pings, 1)
   run(10_900)
@@ -160,16 +163,16 @@ t.test('after a stall of the process silence does not count for one interval', a
 t.test('a peer that does not answer the close frame is cut after five seconds', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     const peer = member('peer')
-    const { silent, late, run, links } = beat([peer], heartbeat)
-    run(1_000, () => { peer.transport.bytesRead!++ })
-    at(1_000, () => { peer.session.connection.close(1000, 'normal') })
+    const { silent, late, run, connections } = beat([peer], heartbeat)
+    run(1_000, () => { peer.stream.bytesRead!++ })
+    at(1_000, () => { peer.connection.sessionEnded(peer.session, { code: 1000, reason: 'normal', by: 'server' }) })
     peer.session.state = 'closed'
     run(5_900)
     t.equal(peer.socket.terminations, 0)
     run(6_100)
     t.ok(peer.socket.terminations > 0)
     t.same([...silent, ...late], [], 'it is not silent, but late')
-    links.delete(peer.session)
+    connections.delete(peer.connection)
   }
 })
 
@@ -192,7 +195,7 @@ t.test('a stall of the process does not count for the time of a join, nor for th
     joining.session.state = 'joining'
     const { late, run, stall } = beat([joining, closing], heartbeat)
     run(300)
-    at(300, () => { closing.session.connection.close(1000, 'normal') })
+    at(300, () => { closing.connection.sessionEnded(closing.session, { code: 1000, reason: 'normal', by: 'server' }) })
     closing.session.state = 'closed'
     stall(60_300)
     run(60_600)
@@ -221,6 +224,11 @@ t.test('sweeps are a fraction of the shortest time that is watched', async t => 
   t.equal(beat([], false, 800, 80).every, 10)
 })
 
+/** The transport of a member, which has the receiver's holder. */
+function holderOf ({ connection }: FakeMember): WebSocketFrames {
+  return connection.transport as WebSocketFrames
+}
+
 /** The members of a receiver that the heartbeat looks at. */
 function holding (bytes: number): { -readonly [member in keyof Holder]: Holder[member] } {
   return { _buffers: [], _bufferedBytes: bytes, _fragments: [], _messageLength: 0, _fragmented: 0, _state: 0 }
@@ -229,10 +237,10 @@ function holding (bytes: number): { -readonly [member in keyof Holder]: Holder[m
 t.test('a message that does not end in its time is overdue, with a heartbeat or without', async t => {
   for (const heartbeat of [false, { interval: 800, timeout: 800 }] as const) {
     const [peer, whole, unknown] = [member('peer'), member('whole'), member('unknown')] as [FakeMember, FakeMember, FakeMember]
-    const holder = peer.session.connection.holder = holding(0)
-    whole.session.connection.holder = holding(0)
+    const holder = holderOf(peer).holder = holding(0)
+    holderOf(whole).holder = holding(0)
     const beats = beat([peer, whole, unknown], heartbeat, 800, 800)
-    const alive = (): void => { for (const { transport } of [peer, whole, unknown]) transport.bytesRead!++ }
+    const alive = (): void => { for (const { stream } of [peer, whole, unknown]) stream.bytesRead!++ }
     beats.run(300, alive)
     holder._state = 4 // the header of a frame has come
     beats.run(1_100, alive)
@@ -245,8 +253,8 @@ t.test('a message that does not end in its time is overdue, with a heartbeat or 
 
 t.test('a message that ends is not overdue, and the next one has its own time; frames between fragments end nothing', async t => {
   const peer = member('peer')
-  const { connection } = peer.session
-  const holder = connection.holder = holding(0)
+  const { connection } = peer
+  const holder = holderOf(peer).holder = holding(0)
   const beats = beat([peer], false, 800, 800)
   beats.run(5_000, now => {
     holder._bufferedBytes = 1
@@ -261,13 +269,13 @@ t.test('a message that ends is not overdue, and the next one has its own time; f
 
 t.test('the time of a message stands still while reading is paused, and while the process does', async t => {
   const peer = member('peer')
-  const { connection } = peer.session
-  connection.holder = holding(1)
+  const { connection } = peer
+  holderOf(peer).holder = holding(1)
   const beats = beat([peer], false, 800, 800)
   beats.run(500)
-  at(500, () => { connection.pause() })
+  at(500, () => { connection.holdReading(reason) })
   beats.run(10_000)
-  at(10_050, () => { connection.resume() })
+  at(10_050, () => { connection.releaseReading(reason) })
   beats.run(10_200)
   beats.stall(20_200)
   beats.run(20_300)
@@ -278,13 +286,13 @@ t.test('the time of a message stands still while reading is paused, and while th
 
 t.test('a pause before a message began does not count for it', async t => {
   const peer = member('peer')
-  const { connection } = peer.session
-  const holder = connection.holder = holding(0)
+  const { connection } = peer
+  const holder = holderOf(peer).holder = holding(0)
   const beats = beat([peer], false, 800, 800)
   beats.run(100)
-  at(100, () => { connection.pause() })
+  at(100, () => { connection.holdReading(reason) })
   beats.run(500)
-  at(500, () => { connection.resume() })
+  at(500, () => { connection.releaseReading(reason) })
   at(600, () => { connection.stalledFor(100, 600) })
   t.equal(connection.unfinishedAt, 0)
   holder._bufferedBytes = 1
@@ -294,7 +302,7 @@ t.test('a pause before a message began does not count for it', async t => {
 
 t.test('a stopped heartbeat looks at nobody any more', async t => {
   const peer = fakeMember('peer')
-  const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, unfinished: 100, gone () {}, late () {}, overdue () {}, silent () {}, swept () {} })
+  const heart = new Heartbeat(new Set([peer.connection]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, unfinished: 100, gone () {}, late () {}, overdue () {}, silent () {}, swept () {} })
   heart.start()
   heart.stop()
   await new Promise(resolve => setTimeout(resolve, 60))
@@ -316,25 +324,25 @@ t.test('a stall of the process is noted with every connection, since what it sen
   t.equal(beats.stalledFor(301), 101)
   t.equal(beats.stalledFor(1_200), 1_000)
   beats.stall(1_200)
-  t.same([one, two].map(({ session }) => session.connection.withheld), [1_000, 1_000])
+  t.same([one, two].map(({ connection }) => connection.withheld), [1_000, 1_000])
   beats.run(1_400)
   t.equal(beats.stalledFor(1_450), 0, 'it turns again')
 })
 
 t.test('a wait is accounted for no more once nothing has come for one look, and never while reading is paused', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
-    for (const transport of [{ bytesRead: 0 }, {}]) {
-      const [quiet, reading, paused, slow] = [member('quiet', transport), member('reading'), member('paused'), member('slow')]
+    for (const stream of [{ bytesRead: 0 }, {}]) {
+      const [quiet, reading, paused, slow] = [member('quiet', stream), member('reading'), member('paused'), member('slow')]
       const beats = beat([quiet, reading, paused, slow], heartbeat)
       beats.run(100)
-      at(150, () => { paused.session.connection.pause() })
+      at(150, () => { paused.connection.holdReading(reason) })
       beats.stall(1_200)
-      for (const { session } of [quiet, reading, paused, slow]) session.creditedUntil = 60_000
-      reading.session.connection.withheld = 0
-      const noted = () => [quiet, reading, paused, slow].map(({ session }) => [session.connection.withheld, session.creditedUntil])
+      for (const { connection } of [quiet, reading, paused, slow]) connection.creditedUntil = 60_000
+      reading.connection.withheld = 0
+      const noted = () => [quiet, reading, paused, slow].map(({ connection }) => [connection.withheld, connection.creditedUntil])
       const comes = () => {
-        reading.transport.bytesRead!++
-        slow.transport.bytesRead!++
+        reading.stream.bytesRead!++
+        slow.stream.bytesRead!++
       }
       beats.run(1_300, comes)
       t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [1_000, 60_000]])
@@ -342,7 +350,7 @@ t.test('a wait is accounted for no more once nothing has come for one look, and 
       t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [0, 60_000]], 'a frame that comes byte by byte keeps it no longer than it was')
       beats.run(2_300)
       t.same(noted(), [[0, 0], [0, 0], [1_000, 60_000], [0, 0]])
-      at(2_350, () => { paused.session.connection.resume() })
+      at(2_350, () => { paused.connection.releaseReading(reason) })
       beats.run(2_400)
       t.match(noted()[2], [3_200, 60_000], 'what has waited is still to be read')
       beats.run(2_500)
@@ -352,38 +360,55 @@ t.test('a wait is accounted for no more once nothing has come for one look, and 
 })
 
 t.test('the time for which reading is paused is noted', async t => {
-  const { session: { connection } } = member('peer')
-  at(1_000, () => { connection.pause() })
-  at(1_500, () => { connection.pause() })
-  at(3_000, () => { connection.resume() })
+  const { connection } = member('peer')
+  at(1_000, () => { connection.holdReading(reason) })
+  at(1_500, () => { connection.holdReading(reason) })
+  at(3_000, () => { connection.releaseReading(reason) })
   t.equal(connection.withheld, 2_000)
-  at(5_000, () => { connection.pause() })
-  at(5_500, () => { connection.resume() })
+  at(5_000, () => { connection.holdReading(reason) })
+  at(5_500, () => { connection.releaseReading(reason) })
   t.equal(connection.withheld, 2_500)
 })
 
+t.test('reading goes on when the last reason to hold it has ended', async t => {
+  const { connection, socket } = member('peer')
+  const [one, two] = [{}, {}]
+  at(1_000, () => { connection.holdReading(one) })
+  at(2_000, () => { connection.holdReading(two) })
+  at(3_000, () => { connection.releaseReading(one) })
+  t.ok(socket.isPaused)
+  at(3_500, () => { connection.releaseReading(one) })
+  t.ok(socket.isPaused, 'a reason ends once')
+  at(4_000, () => { connection.releaseReading(two) })
+  t.notOk(socket.isPaused)
+  t.equal(connection.withheld, 3_000)
+})
+
 t.test('a connection closes once, and reads on for the answer', async t => {
-  const socket = new FakeSocket()
-  const connection = new Connection(socket, { bytesRead: 3 }, 'rooms.v1', '10.0.0.1')
-  t.match(connection, { mode: 'rooms.v1', address: '10.0.0.1', bytesRead: 3, bufferedBytes: 0, isOpen: true, isPaused: false })
-  t.equal(new Connection(socket, undefined, 'rooms.v1', '10.0.0.1').bytesRead, undefined, 'nor where ws does not tell what it stands on')
-  connection.pause()
-  t.ok(connection.isPaused)
-  connection.close(4005, 'kicked')
-  connection.close(1000, 'normal')
+  const { session, connection, socket } = fakeMember('a', 'rooms.v1', { bytesRead: 3 })
+  const { transport } = connection
+  t.match(connection, { mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 })
+  t.match(transport, { bytesRead: 3, isOpen: true, isPaused: false })
+  t.equal(webSocketTransport(socket, undefined, 'rooms.v1').bytesRead, undefined, 'nor where ws does not tell what it stands on')
+  connection.holdReading(reason)
+  t.ok(transport.isPaused)
+  connection.sessionEnded(session, { code: 4005, reason: 'kicked', by: 'server' })
+  connection.sessionEnded(session, { code: 1000, reason: 'normal', by: 'server' })
   t.same(socket.closes, [{ code: 4005, reason: 'kicked' }])
-  t.notOk(connection.isPaused)
-  connection.send(textFrame('', Buffer.from('late')))
+  t.notOk(transport.isPaused)
+  connection.holdReading(reason)
+  t.notOk(transport.isPaused, 'the answer to the close frame has to be read')
+  transport.writeFrame(textFrame('late'))
   t.same(socket.sent, [], 'after the close frame nothing leaves')
-  connection.terminate()
+  transport.terminate()
   t.equal(socket.terminations, 1)
 })
 
-t.test('to a connection that is to be closed for not reading nothing more is queued', async t => {
-  const { session, socket } = fakeMember('a') as { session: MemberSession, socket: FakeSocket }
-  session.connection.send(textFrame('', Buffer.from('1')))
-  session.connection.condemned = true
-  session.connection.send(textFrame('', Buffer.from('2')))
+t.test('nothing more is written to a connection that is being closed because its peer reads too slowly', async t => {
+  const { connection: { transport }, socket } = fakeMember('a')
+  transport.writeFrame(textFrame('1'))
+  transport.isClosing = true
+  transport.writeFrame(textFrame('2'))
   t.same(socket.sent, ['1'])
 })
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Wheel, tick, type Timed } from '../../lib/connection/timing-wheel.ts'
+import { TimingWheel, tick, type Timed } from '../../lib/connection/timing-wheel.ts'
 
 interface Item extends Timed { name: string }
 
@@ -8,7 +8,7 @@ const item = (name: string): Item => ({ name, slot: 0 })
 const names = (items: Item[]): string[] => items.map(({ name }) => name).sort()
 
 t.test('an item is due once, when its time has come and never before', async t => {
-  const wheel = new Wheel<Item>()
+  const wheel = new TimingWheel<Item>()
   wheel.set(item('a'), 1_000)
   wheel.set(item('b'), 1_001)
   t.same(names(wheel.due(999)), [])
@@ -20,7 +20,7 @@ t.test('an item is due once, when its time has come and never before', async t =
 })
 
 t.test('an item has one alarm: the last that was set, or none', async t => {
-  const wheel = new Wheel<Item>()
+  const wheel = new TimingWheel<Item>()
   const [a, b] = [item('a'), item('b')]
   wheel.set(a, 1_000)
   wheel.set(b, 1_000)
@@ -34,14 +34,14 @@ t.test('an item has one alarm: the last that was set, or none', async t => {
 })
 
 t.test('what is due long since is due now', async t => {
-  const wheel = new Wheel<Item>()
+  const wheel = new TimingWheel<Item>()
   t.same(wheel.due(1_000_000), [])
   for (const at of [999_000, 0, -5]) wheel.set(item(String(at)), at)
   t.same(names(wheel.due(1_000_000)), ['-5', '0', '999000'])
 })
 
 t.test('a time thousands of years away is no matter, nor is a clock that gets there at once', async t => {
-  const wheel = new Wheel<Item>()
+  const wheel = new TimingWheel<Item>()
   const end = 8.64e15 // the last time that a Date can say
   wheel.set(item('near'), Date.now() + 2 ** 31)
   wheel.set(item('far'), end)
@@ -53,7 +53,7 @@ t.test('a time thousands of years away is no matter, nor is a clock that gets th
 })
 
 t.test('a clock that goes back makes alarms late, and loses none', async t => {
-  const wheel = new Wheel<Item>()
+  const wheel = new TimingWheel<Item>()
   wheel.set(item('old'), 100_000)
   t.same(wheel.due(90_000), [])
   t.same(wheel.due(20_000), [])
@@ -70,7 +70,7 @@ t.test('whatever is set and cleared, and however the clock goes, all that is due
     fc.record({ do: fc.constant('due' as const), item: fc.nat(9), at: time })
   )
   fc.assert(fc.property(fc.array(step, { maxLength: 60 }), steps => {
-    const wheel = new Wheel<Item>()
+    const wheel = new TimingWheel<Item>()
     const items = Array.from({ length: 10 }, (_, index) => item(String(index)))
     const model = new Map<Item, number>()
     for (const { do: action, item: index, at } of steps) {

@@ -1,7 +1,8 @@
 import t from 'tap'
 import type { Broker, Outcome } from '../../types/index.ts'
-import { Delivery, Outgoing } from '../../lib/room/delivery.ts'
-import { Feed } from '../../lib/feed/feed.ts'
+import { Outgoing } from '../../lib/feed/outgoing.ts'
+import { Delivery } from '../../lib/room/delivery.ts'
+import { Feed, type Gap } from '../../lib/feed/feed.ts'
 import { Losses } from '../../lib/feed/loss.ts'
 import { Publisher } from '../../lib/feed/publisher.ts'
 import { Subscription } from '../../lib/room/reader.ts'
@@ -13,7 +14,7 @@ const at = (offset: number, epoch = 'e') => ({ epoch, offset })
 const outgoing = (uid = 'u1') => new Outgoing({ uid, node: 'n1', topic: 'news', deadline: 0 }, '1')
 
 t.test('a feed says what each entry means, and promises a position only if nothing is missing before it', async t => {
-  const feed = new Feed()
+  const feed = new Feed('news', {} as never, {} as never)
   t.notOk(feed.isReady)
   feed.attachedAt(at(3))
   t.ok(feed.isReady)
@@ -38,16 +39,16 @@ t.test('a feed says what each entry means, and promises a position only if nothi
 })
 
 t.test('a position of attach counts unless a newer one has arrived, and of two epochs neither is promised', async t => {
-  const stale = new Feed()
+  const stale = new Feed('news', {} as never, {} as never)
   stale.advance(at(5))
   stale.attachedAt(at(10))
   t.same(stale.position, at(10))
   t.equal(stale.advance(at(7)), 'old')
-  const newer = new Feed()
+  const newer = new Feed('news', {} as never, {} as never)
   newer.advance(at(5))
   newer.attachedAt(at(4))
   t.same(newer.position, at(5))
-  const other = new Feed()
+  const other = new Feed('news', {} as never, {} as never)
   other.advance(at(5))
   other.lose()
   other.attachedAt(at(1, 'f'))
@@ -61,7 +62,7 @@ t.test('a position of attach counts unless a newer one has arrived, and of two e
 })
 
 t.test('a feed without positions tells each loss that something came before', async t => {
-  const feed = new Feed()
+  const feed = new Feed('news', {} as never, {} as never)
   feed.attachedAt(undefined)
   t.same(feed.lose(), { reason: 'lost' })
   t.equal(feed.lose(), undefined)
@@ -70,32 +71,33 @@ t.test('a feed without positions tells each loss that something came before', as
 })
 
 t.test('receivers that are told of losses are ended in batches, for all rooms together, and get no further message', async t => {
+  const ended: number[] = []
   const rooms = ['a', 'b'].map(topic => {
     const sessions = Array.from({ length: 600 }, (_, index) => fakeMember(`${topic}${index}`, index % 12 === 0 ? 'rooms.v1' : 'rooms.raw').session)
-    return { topic, sessions, told: [] as string[], open: () => sessions, subscriptions: new Set([new Subscription(topic, 10, () => {})]), tellLoss (text: string) { this.told.push(text) } }
+    for (const session of sessions) session.end = ({ code }) => { ended.push(code) }
+    return { topic, sessions, told: [] as string[], open: () => sessions, readers: new Set([new Subscription(topic, 10, () => {})]), tellGap ({ reason }: Gap) { this.told.push(reason) } }
   })
-  const ended: number[] = []
-  const losses = new Losses((_session, { code }) => { ended.push(code) })
-  for (const room of rooms) losses.tell(room as never, { reason: 'lost' })
+  const losses = new Losses()
+  for (const room of rooms) losses.tell(room, { reason: 'lost' })
   t.equal(ended.length, 499, 'and a subscriber')
   const raw = rooms.flatMap(({ sessions }) => sessions).filter(({ connection }) => connection.mode === 'rooms.raw')
-  t.ok(raw.slice(499).every(({ connection }) => connection.condemned), 'nothing more is written to the others')
-  const [subscription] = rooms[1]!.subscriptions
+  t.ok(raw.slice(499).every(({ connection }) => connection.transport.isClosing), 'nothing more is written to the others')
+  const [subscription] = rooms[1]!.readers
   const reader = subscription!.next()
   subscription!.push(new Delivery(outgoing(), undefined, true))
   await t.rejects(reader, { code: 'FST_ROOMS_MESSAGES_LOST' }, 'the next message would be behind the hole')
-  for (const room of rooms) losses.tell(room as never, { reason: 'lost' })
+  for (const room of rooms) losses.tell(room, { reason: 'lost' })
   while (ended.length < raw.length) await new Promise(resolve => setImmediate(resolve))
   for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
   t.ok(ended.every(code => code === 4202))
-  for (const { told } of rooms) t.same(told, ['{"type":"gap","reason":"lost"}', '{"type":"gap","reason":"lost"}'])
+  for (const { told } of rooms) t.same(told, ['lost', 'lost'])
 })
 
 t.test('a publisher takes answers at once and later, of a broker in this process and of any other', async t => {
   const ok: Outcome[] = [{ state: 'ok' }]
   const faults: string[] = []
   const publisher = (publish: Broker['publish'], inProcess: boolean): Publisher => new Publisher({ ...memoryBroker(), capabilities: memoryBroker().capabilities, inProcess, publish } as never, 200, { fault: message => { faults.push(message) }, unanswered: () => {} })
-  const ready = new Feed()
+  const ready = new Feed('news', {} as never, {} as never)
   ready.attachedAt(undefined)
 
   t.same(publisher(() => ok, true).publish(outgoing(), ready), { state: 'ok' })

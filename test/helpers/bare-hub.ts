@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import type { Hooks, Log, Settings } from '../../lib/hub/context.ts'
+import type { Hooks, Log, Settings } from '../../lib/hub/ports.ts'
 import { FakeSocket } from './fakes.ts'
 
 /** A logger that says nothing. */

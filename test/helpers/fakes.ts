@@ -1,9 +1,14 @@
 import { Socket } from 'node:net'
-import { Connection, type Transport, type WebSocketLike } from '../../lib/connection/connection.ts'
-import { Delivery, Outgoing } from '../../lib/room/delivery.ts'
-import { createCounters } from '../../lib/hub/counters.ts'
-import { Room } from '../../lib/room/room.ts'
+import { Connection } from '../../lib/connection/connection.ts'
+import { Outgoing } from '../../lib/feed/outgoing.ts'
+import { Aftermath } from '../../lib/hub/aftermath.ts'
+import { createCounters, type Counters } from '../../lib/hub/counters.ts'
+import type { SessionRoom } from '../../lib/room/member.ts'
+import { Delivery } from '../../lib/room/delivery.ts'
+import { Room, type RoomPorts } from '../../lib/room/room.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
+import { webSocketTransport } from '../../lib/transport/websocket.ts'
+import type { ByteStream, WebSocketLike } from '../../lib/transport/websocket-frames.ts'
 import { anyPayload } from '../../lib/topics/payload.ts'
 import type { TopicDefinition } from '../../lib/topics/registry.ts'
 import type { Mode } from '../../types/index.ts'
@@ -38,7 +43,7 @@ export class FakeSocket implements WebSocketLike {
 }
 
 /** A TCP socket that keeps what is written to it: whole batches go here, past ws. */
-export class FakeTransport extends Socket {
+export class FakeStream extends Socket {
   readonly written: Buffer[] = []
   override readonly writableNeedDrain: boolean = true
   override write (bytes: any): boolean {
@@ -47,27 +52,50 @@ export class FakeTransport extends Socket {
   }
 }
 
-export interface FakeMember<T extends Transport = { bytesRead?: number }> {
-  session: MemberSession
+type Bytes = { bytesRead?: number }
+
+/** A session that a test may write to. */
+export type FakeSession = MemberSession & { -readonly [Name in 'id' | 'topic' | 'definition' | 'deliver' | 'end' | 'fail']: MemberSession[Name] } & { user: string | undefined, room: SessionRoom | undefined }
+
+export interface FakeMember<T extends ByteStream = Bytes> {
+  session: FakeSession
+  connection: Connection<MemberSession>
   socket: FakeSocket
-  transport: T
+  stream: T
 }
 
-/** A member without a hub: as much of a session as rooms and clocks look at. */
-export function fakeMember<T extends Transport = { bytesRead?: number }> (id: string, mode: Mode = 'rooms.v1', transport: T = { bytesRead: 0 } as Transport as T): FakeMember<T> {
+/** A member without a hub: the members of a session that rooms and clocks use. */
+export function fakeMember<T extends ByteStream = Bytes> (id: string, mode: Mode = 'rooms.v1', stream: T = { bytesRead: 0 } as ByteStream as T): FakeMember<T> {
   const socket = new FakeSocket()
-  const connection = new Connection(socket, transport, mode, '127.0.0.1')
-  const session = { id, connection, user: undefined, info: undefined, state: 'open', index: -1, lag: undefined, announced: false, room: undefined } as unknown as MemberSession
-  return { session, socket, transport }
+  const transport = webSocketTransport(socket, stream, mode)
+  const connection = new Connection<MemberSession>({} as never, { transport, address: '127.0.0.1', user: undefined, expiresAt: undefined, rate: { capacity: 1_000, per: 1_000 } })
+  const session = { id, topic: 'news', connection, transport, user: undefined, info: undefined, state: 'open', index: -1, lag: undefined, isAnnounced: false, room: undefined, deliver () {}, end () {}, flush () {} } as unknown as FakeSession
+  connection.session = session
+  return { session, connection, socket, stream }
 }
 
 export function fakeDefinition (more: Partial<TopicDefinition> = {}): TopicDefinition {
   return { key: '*', stem: '', family: true, message: anyPayload, publish: anyPayload, converted: false, presence: anyPayload, post: false, maxMembers: Infinity, maxPayload: 65_536, rate: { capacity: 1_000, per: 1_000 }, slow: { policy: 'close', bytes: 1_000 }, ...more }
 }
 
+/** The ports of a room without a hub. */
+export function fakePorts (more: Partial<RoomPorts<MemberSession>> = {}): RoomPorts<MemberSession> & { counters: Counters } {
+  const counters = createCounters()
+  const fail = (): never => { throw new Error('not in this test') }
+  return {
+    feed: { broker: { attach: fail, delivered: fail, review: () => {} }, aftermath: new Aftermath(), counters, fault: fail },
+    counters,
+    deflate: undefined,
+    losses: { tell: fail },
+    turn: { queued: () => {} },
+    member: () => undefined,
+    ...more
+  } as RoomPorts<MemberSession> & { counters: Counters }
+}
+
 /** A room with members of these ids. */
-export function fakeRoom (ids: string[], definition: TopicDefinition = fakeDefinition()): { room: Room, members: FakeMember[] } {
-  const room = new Room('news', definition, createCounters())
+export function fakeRoom (ids: string[], definition: TopicDefinition = fakeDefinition()): { room: Room<MemberSession>, members: FakeMember[] } {
+  const room = new Room<MemberSession>('news', definition, fakePorts())
   const members = ids.map(id => fakeMember(id))
   for (const { session } of members) room.add(session)
   return { room, members }

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import t, { type Test } from 'tap'
 import { memoryBroker } from '../../lib/index.ts'
 import { Hub } from '../../lib/hub/hub.ts'
-import type { MemberSession } from '../../lib/session/session.ts'
+import type { AnySession } from '../../lib/hub/ports.ts'
 import { HubRooms } from '../../lib/api/rooms.ts'
 import { TopicRegistry } from '../../lib/topics/registry.ts'
 import { payloadCompiler, schemaCompiler } from '../../lib/topics/payload.ts'
@@ -18,7 +18,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))
   await hub.start()
   t.teardown(() => hub.close())
-  const arrive = (topic: string, onJoin?: (session: MemberSession) => unknown) => {
+  const arrive = (topic: string, onJoin?: (session: AnySession) => unknown) => {
     const frames: any[] = []
     const socket = Object.assign(new EventEmitter(), {
       readyState: 1,
@@ -36,7 +36,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
       pause: () => { socket.isPaused = true },
       resume: () => { socket.isPaused = false }
     })
-    hub.arrive({ socket, transport: {}, mode: 'rooms.v1', address: '-', source: '-', forwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin })
+    hub.connect({ socket, stream: {}, mode: 'rooms.v1', address: '-', addressKey: '-', isForwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin })
     return { socket, frames }
   }
   return { hub, arrive, lines }
@@ -91,7 +91,7 @@ t.test('a drain cuts who does not answer its close', async t => {
   await until(() => frames.length > 0)
   await hub.drain()
   t.equal(socket.terminated, true)
-  t.equal(hub.links.size, 0)
+  t.equal(hub.connections.size, 0)
 })
 
 t.test('a hub that has closed takes nothing more', async t => {

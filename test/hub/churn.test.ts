@@ -1,7 +1,8 @@
 import t, { type Test } from 'tap'
 import { memoryBroker } from '../../lib/brokers/memory.ts'
-import type { Hooks } from '../../lib/hub/context.ts'
-import { Hub, type Arrival } from '../../lib/hub/hub.ts'
+import type { Hooks } from '../../lib/hub/ports.ts'
+import { Hub } from '../../lib/hub/hub.ts'
+import type { ConnectRequest } from '../../lib/hub/hub-api.ts'
 import { LiveSocket, bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
 import { fakeDefinition } from '../helpers/fakes.ts'
 
@@ -9,17 +10,17 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
   const hub = new Hub(memoryBroker(), bareHooks(hooks), bareSettings({ limits: { pending: 4 }, drain: { timeout: 0, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } } }), silent)
   await hub.start()
   t.teardown(() => hub.close())
-  const arrive = (more: Partial<Arrival> = {}): LiveSocket => {
+  const arrive = (more: Partial<ConnectRequest> = {}): LiveSocket => {
     const socket = new LiveSocket()
-    hub.arrive({ socket: socket as never, transport: {}, mode: 'rooms.v1', address: '', source: 'here', forwarded: false, definition: fakeDefinition(), topic: 'news', user: 'ann', info: undefined, since: undefined, presence: false, onJoin: undefined, ...more })
+    hub.connect({ socket: socket as never, stream: {}, mode: 'rooms.v1', address: '', addressKey: 'here', isForwarded: false, definition: fakeDefinition(), topic: 'news', user: 'ann', info: undefined, since: undefined, presence: false, onJoin: undefined, ...more })
     return socket
   }
   return { hub, arrive }
 }
 
 const turn = () => new Promise(resolve => setImmediate(resolve))
-const sizes = (hub: Hub) => ({ sessions: hub.sessions.size, users: hub.users.size, links: hub.links.size, rooms: hub.roomByTopic.size, addresses: hub.admission.addresses })
-const nothing = { sessions: 0, users: 0, links: 0, rooms: 0, addresses: 0 }
+const sizes = (hub: Hub) => ({ sessions: hub.directory.size, users: [...hub.directory.ofUser('ann')].length > 0 ? 1 : 0, connections: hub.connections.size, rooms: hub.stats().topics, addresses: hub.admission.addresses })
+const nothing = { sessions: 0, users: 0, connections: 0, rooms: 0, addresses: 0 }
 
 t.test('after members have come and gone the maps are empty', async t => {
   const { hub, arrive } = await createHub(t)
@@ -29,7 +30,7 @@ t.test('after members have come and gone the maps are empty', async t => {
     arrive({ onJoin: () => never, topic: 'joining' }), arrive({ onJoin: () => false, topic: 'refused' })
   ]
   await turn()
-  t.same(sizes(hub), { sessions: 4, users: 1, links: 5, rooms: 3, addresses: 1 }, 'the refused one is a connection until it has closed')
+  t.same(sizes(hub), { sessions: 4, users: 1, connections: 5, rooms: 3, addresses: 1 }, 'the refused one is a connection until it has closed')
   for (const socket of sockets) socket.gone()
   t.same(sizes(hub), nothing)
   for (const socket of sockets) socket.gone()
@@ -68,7 +69,7 @@ t.test('a room that empties and fills at once is another room, with another epoc
   await turn()
   const [one, two] = [first, second].map(socket => JSON.parse(socket.sent[0]!).id.split('-')[0])
   t.not(one, two)
-  t.equal(hub.roomByTopic.size, 1)
+  t.equal(hub.stats().topics, 1)
 })
 
 t.test('frames before hello wait, at the bound reading pauses, and goes on after hello', async t => {

@@ -1,10 +1,9 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Inbox } from '../../lib/session/message-queue.ts'
+import { MessageQueue } from '../../lib/session/message-queue.ts'
 import { Drain, shareOf, type DrainSettings } from '../../lib/hub/drain.ts'
-import type { MemberSession } from '../../lib/session/session.ts'
 import { until } from '../helpers/app.ts'
-import { Workload } from '../../lib/session/in-flight.ts'
+import { InFlight } from '../../lib/session/in-flight.ts'
 
 const defaults = { timeout: 60_000, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } }
 
@@ -13,24 +12,24 @@ function create (count: number, given: Partial<DrainSettings> = {}) {
   const settings = { ...defaults, ...given }
   let cut = 0
   const batches: number[][] = []
-  const workload = new Workload()
-  const links = new Set(Array.from({ length: count }, (_member, id) => ({
+  const inFlight = new InFlight()
+  const connections = new Set(Array.from({ length: count }, (_member, id) => ({
     id,
-    state: 'open',
-    inbox: new Inbox<() => Promise<void>>({ work: run => run() }, 9, { pause () {}, resume () {} }, workload),
-    connection: { terminate: () => { cut++ } }
-  } as unknown as MemberSession)))
-  const drain = new Drain(links, workload, settings, sessions => {
-    batches.push(sessions.map(({ id }) => id as unknown as number))
-    for (const session of sessions) session.state = 'closed'
+    session: { state: 'open' },
+    queue: new MessageQueue({ handle: frame => (frame as unknown as () => Promise<void>)(), connection: { holdReading () {}, releaseReading () {} } }, 9, inFlight),
+    transport: { terminate: () => { cut++ } }
+  })))
+  const drain = new Drain(connections, inFlight, settings, closed => {
+    batches.push(closed.map(({ id }) => id))
+    for (const { session } of closed) session.state = 'closed'
     onBatch(batches.length)
   })
   let onBatch: (number: number) => void = () => {}
   const gone = (): void => {
-    links.clear()
+    connections.clear()
     drain.check()
   }
-  return { links, drain, settings, batches, gone, cut: () => cut, onBatch: (listener: typeof onBatch) => { onBatch = listener } }
+  return { connections, drain, settings, batches, gone, cut: () => cut, onBatch: (listener: typeof onBatch) => { onBatch = listener } }
 }
 
 const turn = () => new Promise(resolve => setImmediate(resolve))
@@ -43,18 +42,18 @@ t.test('where nobody is connected there is nothing to wait for', async t => {
 })
 
 t.test('it is over when the last connection has closed, and whoever asks meanwhile waits for the same end', async t => {
-  const { links, drain, cut, batches, onBatch } = create(2)
+  const { connections, drain, cut, batches, onBatch } = create(2)
   let over = 0
   const told = new Promise<void>(resolve => { onBatch(() => { resolve() }) })
   const waits = [drain.run(), drain.run()].map(wait => wait.then(() => { over++ }))
   await told
   waits.push(drain.run().then(() => { over++ }))
-  const [one, two] = [...links]
-  links.delete(one!)
+  const [one, two] = [...connections]
+  connections.delete(one!)
   drain.check()
   await turn()
   t.equal(over, 0, 'one is left')
-  links.delete(two!)
+  connections.delete(two!)
   drain.check()
   await Promise.all(waits)
   t.equal(over, 3)
@@ -75,10 +74,10 @@ t.test('what is left at the deadline is cut, and the wait is over though nothing
 })
 
 t.test('unfinished work is waited for, but not for more than half of the time', async t => {
-  const { links, drain, batches, gone, onBatch } = create(2)
+  const { connections, drain, batches, gone, onBatch } = create(2)
   let finish = (): void => {}
-  const [one] = [...links]
-  one!.inbox.push((() => new Promise<void>(resolve => { finish = resolve })) as never)
+  const [one] = [...connections]
+  one!.queue.push((() => new Promise<void>(resolve => { finish = resolve })) as never)
   onBatch(gone)
   const over = drain.run()
   await turn()
@@ -88,8 +87,8 @@ t.test('unfinished work is waited for, but not for more than half of the time', 
   t.same(batches, [[0, 1]])
 
   const stuck = create(1, { timeout: 200 })
-  const [only] = [...stuck.links]
-  only!.inbox.push((() => new Promise(() => {})) as never)
+  const [only] = [...stuck.connections]
+  only!.queue.push((() => new Promise(() => {})) as never)
   const began = performance.now()
   let told = 0
   stuck.onBatch(() => { told = performance.now() - began })
@@ -99,11 +98,11 @@ t.test('unfinished work is waited for, but not for more than half of the time', 
 })
 
 t.test('unfinished work is waited for once, and work of those who have left as well', async t => {
-  const { links, drain, batches, gone } = create(1, { timeout: 20_000 })
+  const { connections, drain, batches, gone } = create(1, { timeout: 20_000 })
   let finish = (): void => {}
-  const [one] = [...links]
-  one!.inbox.push((() => new Promise<void>(resolve => { finish = resolve })) as never)
-  one!.state = 'closed'
+  const [one] = [...connections]
+  one!.queue.push((() => new Promise<void>(resolve => { finish = resolve })) as never)
+  one!.session.state = 'closed'
   gone()
   let over = false
   const first = drain.run().then(() => { over = true })
@@ -114,8 +113,8 @@ t.test('unfinished work is waited for once, and work of those who have left as w
   await first
 
   const stuck = create(1, { timeout: 20 })
-  const [only] = [...stuck.links]
-  only!.inbox.push((() => new Promise(() => {})) as never)
+  const [only] = [...stuck.connections]
+  only!.queue.push((() => new Promise(() => {})) as never)
   await stuck.drain.run()
   stuck.gone()
   stuck.settings.timeout = 100_000
@@ -125,20 +124,20 @@ t.test('unfinished work is waited for once, and work of those who have left as w
 })
 
 t.test('connections that are cut have closed when it is over', async t => {
-  const { links, drain, gone } = create(1, { timeout: 10 })
-  const [only] = [...links]
-  Object.assign(only!.connection, { terminate: () => { setTimeout(gone, 5) } })
+  const { connections, drain, gone } = create(1, { timeout: 10 })
+  const [only] = [...connections]
+  Object.assign(only!.transport, { terminate: () => { setTimeout(gone, 5) } })
   await drain.run()
-  t.equal(links.size, 0)
+  t.equal(connections.size, 0)
 })
 
 t.test('members are let go batch by batch, with an interval between, and those who went by themselves count for nothing', async t => {
-  const { links, drain, batches, gone, onBatch } = create(10, { batch: 3, interval: 20 })
-  const all = [...links]
+  const { connections, drain, batches, gone, onBatch } = create(10, { batch: 3, interval: 20 })
+  const all = [...connections]
   const times: number[] = []
   onBatch(number => {
     times.push(performance.now())
-    if (number === 1) for (const session of all.slice(3, 5)) session.state = 'closed'
+    if (number === 1) for (const { session } of all.slice(3, 5)) session.state = 'closed'
     if (number === 3) gone()
   })
   await drain.run()

@@ -1,21 +1,23 @@
 import t, { type Test } from 'tap'
-import { PresenceClock, describe, type RoomPresence } from '../../lib/presence/roster.ts'
+import { Announcer } from '../../lib/presence/announcer.ts'
+import { describe } from '../../lib/presence/roster.ts'
 import { fakeMember, fakeRoom, type FakeMember, at } from '../helpers/fakes.ts'
+import type { MemberSession } from '../../lib/session/session.ts'
 import type { Room } from '../../lib/room/room.ts'
 
 const ids = (count: number, prefix = 's') => Array.from({ length: count }, (_, index) => `${prefix}${index}`)
 
-function enter (room: Room, id: string): FakeMember {
+function enter (room: Room<MemberSession>, id: string): FakeMember {
   const member = fakeMember(id)
   room.add(member.session)
-  room.presence!.joined(member.session)
+  room.roster!.memberChanged(member.session)
   return member
 }
 
-function leave (room: Room, { session }: FakeMember): void {
+function leave (room: Room<MemberSession>, { session }: FakeMember): void {
   session.state = 'closed'
   room.remove(session)
-  room.presence!.left(session)
+  room.roster!.memberLeft(session)
 }
 
 const parse = (frame: string | undefined) => frame === undefined ? undefined : JSON.parse(frame)
@@ -23,7 +25,7 @@ const parse = (frame: string | undefined) => frame === undefined ? undefined : J
 t.test('a member is shown with what is known of it, and nothing else', async t => {
   const { session } = fakeMember('a')
   t.same(describe(session), { session: 'a' })
-  t.notOk(session.announced, 'no frame has named it')
+  t.notOk(session.isAnnounced, 'no frame has named it')
   session.info = null
   t.same(describe(session), { session: 'a', info: null })
   Object.assign(session, { user: 'u', info: { name: 'N' } })
@@ -32,130 +34,131 @@ t.test('a member is shown with what is known of it, and nothing else', async t =
 
 t.test('what happened since the last frame is one difference', async t => {
   const { room } = fakeRoom([])
-  const presence = room.presence!
+  const roster = room.roster!
   const a = enter(room, 'a')
   enter(room, 'b')
-  t.same(parse(presence.flush(0)), { type: 'presence', count: 2, join: [{ session: 'a' }, { session: 'b' }] })
-  t.equal(presence.wait(0), 100)
-  t.equal(presence.wait(99), 1)
-  t.equal(presence.wait(150), 0)
+  t.same(parse(roster.flush(0)), { type: 'presence', count: 2, join: [{ session: 'a' }, { session: 'b' }] })
+  t.equal(roster.wait(0), 100)
+  t.equal(roster.wait(99), 1)
+  t.equal(roster.wait(150), 0)
   leave(room, a)
   enter(room, 'c')
-  t.same(parse(presence.flush(100)), { type: 'presence', count: 2, join: [{ session: 'c' }], leave: [{ session: 'a' }] })
-  t.equal(presence.flush(200), undefined, 'nothing to be said')
+  t.same(parse(roster.flush(100)), { type: 'presence', count: 2, join: [{ session: 'c' }], leave: [{ session: 'a' }] })
+  t.equal(roster.flush(200), undefined, 'nothing to be said')
 })
 
 t.test('a join and a leave between two frames cancel out', async t => {
   const { room } = fakeRoom([])
   leave(room, enter(room, 'a'))
-  t.equal(room.presence!.flush(0), undefined)
-  t.equal(room.presence!.wait(0), 0, 'and the next frame need not wait')
+  t.equal(room.roster!.flush(0), undefined)
+  t.equal(room.roster!.wait(0), 0, 'and the next frame need not wait')
 })
 
 t.test('they do not where a snapshot has named the member meanwhile', async t => {
   const { room } = fakeRoom([])
   const a = enter(room, 'a')
-  t.same(parse(room.presence!.snapshot()), { type: 'presence', count: 1, state: [{ session: 'a' }] })
+  t.same(parse(room.roster!.snapshot()), { type: 'presence', count: 1, state: [{ session: 'a' }] })
   leave(room, a)
-  t.same(parse(room.presence!.flush(0)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
+  t.same(parse(room.roster!.flush(0)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
 })
 
 t.test('a change of info of a member that then leaves is a leave', async t => {
   const { room } = fakeRoom([])
   const a = enter(room, 'a')
-  room.presence!.flush(0)
+  room.roster!.flush(0)
   a.session.info = 1
-  room.presence!.joined(a.session)
+  room.roster!.memberChanged(a.session)
   leave(room, a)
-  t.same(parse(room.presence!.flush(100)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
+  t.same(parse(room.roster!.flush(100)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
 })
 
 t.test('a snapshot is one frame per version of the room', async t => {
   const { room } = fakeRoom(['a', 'b'])
-  const presence = room.presence!
-  const first = presence.snapshot()
-  t.equal(presence.snapshot(), first)
+  const roster = room.roster!
+  const first = roster.snapshot()
+  t.equal(roster.snapshot(), first)
   const c = fakeMember('c')
   room.add(c.session)
-  t.equal(parse(presence.snapshot()).state.length, 3, 'a member that has just been added is in it')
-  presence.joined(c.session)
+  t.equal(parse(roster.snapshot()).state.length, 3, 'a member that has just been added is in it')
+  roster.memberChanged(c.session)
   c.session.info = 'new'
-  presence.joined(c.session)
-  t.same(parse(presence.snapshot()).state[2], { session: 'c', info: 'new' })
+  roster.memberChanged(c.session)
+  t.same(parse(roster.snapshot()).state[2], { session: 'c', info: 'new' })
   leave(room, c)
-  t.same(parse(presence.snapshot()), parse(first))
+  t.same(parse(roster.snapshot()), parse(first))
 })
 
 t.test('a snapshot does not name who has left during a fan-out', async t => {
   const { room, members } = fakeRoom(['a', 'b'])
   members[0]!.session.state = 'closed'
-  t.same(parse(room.presence!.snapshot()).state, [{ session: 'b' }])
+  t.same(parse(room.roster!.snapshot()).state, [{ session: 'b' }])
 })
 
 t.test('above 200 members a room is counted, once a second', async t => {
   const { room } = fakeRoom(ids(199))
-  const presence = room.presence!
+  const roster = room.roster!
   enter(room, 'x')
-  t.match(parse(presence.flush(0)), { count: 200, join: [{ session: 'x' }] }, '200 are still named')
+  t.match(parse(roster.flush(0)), { count: 200, join: [{ session: 'x' }] }, '200 are still named')
   enter(room, 'y')
-  t.equal(presence.flush(100), '{"type":"presence","count":201}')
-  t.equal(presence.wait(100), 1_000)
-  t.equal(presence.snapshot(), '{"type":"presence","count":201}')
+  t.equal(roster.flush(100), '{"type":"presence","count":201}')
+  t.equal(roster.wait(100), 1_000)
+  t.equal(roster.snapshot(), '{"type":"presence","count":201}')
   enter(room, 'z')
-  t.equal(presence.flush(1_100), '{"type":"presence","count":202}')
+  t.equal(roster.flush(1_100), '{"type":"presence","count":202}')
 })
 
 t.test('below 150 again one state goes to all, and then differences', async t => {
   const { room, members } = fakeRoom(ids(201))
-  const presence = room.presence!
+  const roster = room.roster!
   enter(room, 'y')
-  t.equal(presence.flush(0), '{"type":"presence","count":202}')
+  t.equal(roster.flush(0), '{"type":"presence","count":202}')
   for (const member of members.splice(0, 52)) leave(room, member)
-  t.equal(presence.flush(1_000), '{"type":"presence","count":150}', 'at 150 it is still counted')
-  t.equal(presence.snapshot(), '{"type":"presence","count":150}')
+  t.equal(roster.flush(1_000), '{"type":"presence","count":150}', 'at 150 it is still counted')
+  t.equal(roster.snapshot(), '{"type":"presence","count":150}')
   leave(room, members.shift()!)
-  t.equal(presence.snapshot(), '{"type":"presence","count":149}', 'what is asked for before the state')
-  const state = parse(presence.flush(2_000))
+  t.equal(roster.snapshot(), '{"type":"presence","count":149}', 'what is asked for before the state')
+  const state = parse(roster.flush(2_000))
   t.equal(state.count, 149)
   t.equal(state.state.length, 149)
-  t.equal(presence.wait(2_000), 100)
+  t.equal(roster.wait(2_000), 100)
   leave(room, members.shift()!)
-  t.match(parse(presence.flush(2_100)), { count: 148, leave: [{}] })
+  t.match(parse(roster.flush(2_100)), { count: 148, leave: [{}] })
 })
 
 t.test('whoever was given a count is given no difference after it', async t => {
   const { room } = fakeRoom(ids(200))
-  const presence = room.presence!
+  const roster = room.roster!
   const x = enter(room, 'x')
-  t.equal(presence.snapshot(), '{"type":"presence","count":201}')
+  t.equal(roster.snapshot(), '{"type":"presence","count":201}')
   leave(room, x)
   enter(room, 'y')
   leave(room, enter(room, 'z'))
   enter(room, 'w')
-  t.equal(presence.flush(0), '{"type":"presence","count":202}')
+  t.equal(roster.flush(0), '{"type":"presence","count":202}')
 })
 
 t.test('a room that was only counted for a moment needs a state, though nobody changed since', async t => {
   const { room, members } = fakeRoom(ids(201))
-  const presence = room.presence!
-  presence.snapshot()
+  const roster = room.roster!
+  roster.snapshot()
   for (const { session } of members.splice(0, 60)) room.remove(session)
-  presence.outdate()
-  t.equal(parse(presence.flush(0)).state.length, 141)
+  roster.outdate()
+  t.equal(parse(roster.flush(0)).state.length, 141)
 })
 
 t.test('the first change of a quiet room is told at once, the next ones together and later', async t => {
-  const sent: { presence: RoomPresence, frame: any }[] = []
-  const clock = new PresenceClock((presence, frame) => { sent.push({ presence, frame: parse(frame) }) })
-  t.teardown(() => { clock.stop() })
+  const sent: { frame: any }[] = []
+  const announcer = new Announcer(() => {})
+  t.teardown(() => { announcer.stop() })
   const { room } = fakeRoom([])
+  room.announce = text => { sent.push({ frame: parse(text) }) }
   enter(room, 'a')
-  clock.changed(room.presence!)
+  announcer.changed(room.roster!)
   t.match(sent, [{ frame: { count: 1 } }])
   enter(room, 'b')
-  clock.changed(room.presence!)
+  announcer.changed(room.roster!)
   enter(room, 'c')
-  clock.changed(room.presence!)
+  announcer.changed(room.roster!)
   t.equal(sent.length, 1)
   while (sent.length < 2) await new Promise(resolve => setTimeout(resolve, 5))
   t.match(sent[1]!.frame, { count: 3, join: [{ session: 'b' }, { session: 'c' }] })
@@ -163,14 +166,15 @@ t.test('the first change of a quiet room is told at once, the next ones together
 
 t.test('a change that came to nothing is not told', async t => {
   const sent: string[] = []
-  const clock = new PresenceClock((_presence, frame) => { sent.push(frame) })
+  const announcer = new Announcer(() => {})
   const { room } = fakeRoom([])
+  room.announce = text => { sent.push(text) }
   leave(room, enter(room, 'a'))
-  clock.changed(room.presence!)
+  announcer.changed(room.roster!)
   t.same(sent, [])
 })
 
-/** Takes the timers of a clock out of time's hands. */
+/** Takes the timers of a announcer out of time's hands. */
 function manual (t: Test): { fire (now: number): void, armed (): boolean } {
   const real = globalThis.setTimeout
   let armed: (() => void) | undefined
@@ -193,21 +197,23 @@ t.test('one timer serves all rooms, and runs while one has something to say', as
   const sent: [string, number][] = []
   const one = fakeRoom(ids(201, 'one'))
   const two = fakeRoom(['two'])
-  const clock = new PresenceClock((presence, frame) => { sent.push([presence === one.room.presence ? 'one' : 'two', parse(frame).count]) })
+  one.room.announce = text => { sent.push(['one', parse(text).count]) }
+  two.room.announce = text => { sent.push(['two', parse(text).count]) }
+  const announcer = new Announcer(() => {})
   const timer = manual(t)
   at(0, () => {
     enter(one.room, 'a')
-    clock.changed(one.room.presence!)
+    announcer.changed(one.room.roster!)
     enter(two.room, 'b')
-    clock.changed(two.room.presence!)
+    announcer.changed(two.room.roster!)
   })
   t.same(sent, [['one', 202], ['two', 2]])
   t.notOk(timer.armed())
   at(10, () => {
     enter(one.room, 'c')
-    clock.changed(one.room.presence!)
+    announcer.changed(one.room.roster!)
     enter(two.room, 'd')
-    clock.changed(two.room.presence!)
+    announcer.changed(two.room.roster!)
   })
   t.ok(timer.armed())
   timer.fire(110)
@@ -218,23 +224,24 @@ t.test('one timer serves all rooms, and runs while one has something to say', as
   t.notOk(timer.armed(), 'nothing is left to say')
 })
 
-t.test('a room that has gone is forgotten, and a stopped clock says nothing', async t => {
+t.test('a room that has gone is forgotten, and a stopped announcer says nothing', async t => {
   const sent: string[] = []
-  const clock = new PresenceClock((_presence, frame) => { sent.push(frame) })
+  const announcer = new Announcer(() => {})
   const timer = manual(t)
   const { room } = fakeRoom([])
+  room.announce = text => { sent.push(text) }
   const change = (id: string) => {
     enter(room, id)
-    clock.changed(room.presence!)
+    announcer.changed(room.roster!)
   }
   at(0, () => { change('a') })
   at(10, () => { change('b') })
-  clock.forget(room.presence!)
+  announcer.remove(room.roster!)
   timer.fire(110)
   t.equal(sent.length, 1)
   t.notOk(timer.armed())
   at(50, () => { change('c') })
-  clock.stop()
+  announcer.stop()
   timer.fire(200)
   t.equal(sent.length, 1)
 })

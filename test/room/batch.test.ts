@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Batch, View } from '../../lib/room/batch.ts'
+import { Batch, BatchView } from '../../lib/room/batch.ts'
 
 const frame = (text: string): Buffer => Buffer.from(text)
 
@@ -10,7 +10,7 @@ function batchOf (first: string, ...texts: string[]): Batch {
 }
 
 /** What a view comes to on the wire, which is the same both ways. */
-function read (view: View): string {
+function read (view: BatchView): string {
   const bytes = view.bytes()?.toString() ?? ''
   if (Buffer.concat(view.frames()).toString() !== bytes) throw new Error(`the frames of a view are not its bytes: ${bytes}`)
   return bytes
@@ -19,7 +19,7 @@ function read (view: View): string {
 t.test('a batch is its frames one after the other, and is made once', async t => {
   const batch = batchOf('a', 'bc', 'def')
   t.equal(batch.length, 3)
-  t.equal(batch.size, 6)
+  t.equal(batch.bytes, 6)
   t.equal(batch.whole.toString(), 'abcdef')
   t.equal(batch.whole, batch.whole)
 })
@@ -40,12 +40,12 @@ t.test('a batch that was asked for grows all the same', async t => {
 
 t.test('for those with whom it waits there is one copy, outside of the pool', async t => {
   const batch = batchOf('a', 'b')
-  const { kept } = batch
+  const kept = batch.unpooled
   t.equal(kept.toString(), 'ab')
   t.equal(kept.buffer.byteLength, 2)
-  t.equal(batch.kept, kept)
+  t.equal(batch.unpooled, kept)
   batch.push(frame('c'))
-  t.equal(batch.kept.toString(), 'abc')
+  t.equal(batch.unpooled.toString(), 'abc')
 })
 
 t.test('slices are by frame, and share the bytes of the batch', async t => {
@@ -57,7 +57,7 @@ t.test('slices are by frame, and share the bytes of the batch', async t => {
 
 t.test('a view that differs in nothing is the batch', async t => {
   const batch = batchOf('a', 'b')
-  const view = new View(batch, 0)
+  const view = new BatchView(batch, 0)
   view.catchUp()
   t.equal(read(view), 'ab')
   view.catchUp()
@@ -66,7 +66,7 @@ t.test('a view that differs in nothing is the batch', async t => {
 
 t.test('a view that begins late has nothing of what was before it', async t => {
   const batch = batchOf('a', 'b')
-  const view = new View(batch, batch.length)
+  const view = new BatchView(batch, batch.length)
   view.catchUp()
   t.equal(view.bytes(), undefined, 'nothing at all')
   t.same(view.frames(), [])
@@ -77,7 +77,7 @@ t.test('a view that begins late has nothing of what was before it', async t => {
 
 t.test('frames of its own come after what the batch had when they came', async t => {
   const batch = batchOf('a')
-  const view = new View(batch, 0)
+  const view = new BatchView(batch, 0)
   view.add(frame('1'))
   view.add(frame('2'))
   batch.push(frame('b'))
@@ -90,14 +90,14 @@ t.test('frames of its own come after what the batch had when they came', async t
 
 t.test('a frame of its own alone is not copied', async t => {
   const own = frame('1')
-  const view = new View(batchOf('a'), 1)
+  const view = new BatchView(batchOf('a'), 1)
   view.add(own)
   t.equal(view.bytes(), own)
 })
 
 t.test('a frame that is skipped is left out, wherever it stands', async t => {
   const batch = batchOf('a')
-  const view = new View(batch, 0)
+  const view = new BatchView(batch, 0)
   const push = (text: string): void => { batch.push(frame(text)) }
   view.skipLast()
   push('b')
@@ -115,7 +115,7 @@ t.test('a frame that is skipped is left out, wherever it stands', async t => {
 
 t.test('a view whose only frame is skipped is nothing', async t => {
   const batch = batchOf('a')
-  const view = new View(batch, 0)
+  const view = new BatchView(batch, 0)
   view.skipLast()
   view.catchUp()
   t.equal(view.bytes(), undefined)
@@ -123,7 +123,7 @@ t.test('a view whose only frame is skipped is nothing', async t => {
 
 t.test('the views of one batch know nothing of each other', async t => {
   const batch = batchOf('a')
-  const [one, two] = [new View(batch, 0), new View(batch, 0)]
+  const [one, two] = [new BatchView(batch, 0), new BatchView(batch, 0)]
   one.skipLast()
   two.add(frame('2'))
   batch.push(frame('b'))

@@ -1,11 +1,13 @@
 import t from 'tap'
 import type { Publication } from '../../types/index.ts'
-import { createCounters } from '../../lib/hub/counters.ts'
-import { Delivery, Outgoing, rawText } from '../../lib/room/delivery.ts'
+import { Outgoing } from '../../lib/feed/outgoing.ts'
+import { Delivery } from '../../lib/room/delivery.ts'
 import { Room } from '../../lib/room/room.ts'
+import type { MemberSession } from '../../lib/session/session.ts'
+import { envelopes } from '../../lib/transport/envelope.ts'
 import { payloadOf } from '../../lib/transport/ws/frame.ts'
 import { tailEnd } from '../../lib/protocol/server-frames.ts'
-import { FakeTransport, fakeDefinition, fakeDelivery, fakeMember } from '../helpers/fakes.ts'
+import { FakeStream, fakeDefinition, fakeDelivery, fakeMember, fakePorts } from '../helpers/fakes.ts'
 
 const origin = { uid: 'u1', node: 'n1', topic: 'news', deadline: 0 }
 
@@ -25,7 +27,7 @@ t.test('a delivery that is kept takes no more memory than its frames', async t =
   const delivery = fakeDelivery('1')
   t.ok(delivery.frame(0).buffer.byteLength > 100, 'a piece of the pool')
   const text = delivery.frame(0).toString()
-  delivery.keep()
+  delivery.retain()
   t.equal(delivery.frame(0).toString(), text)
   for (const encoding of [0, 1] as const) {
     const frame = delivery.frame(encoding)
@@ -34,16 +36,17 @@ t.test('a delivery that is kept takes no more memory than its frames', async t =
   }
 })
 
-t.test('raw mode gives a string of an untyped topic as its text, and other JSON as it is', async t => {
-  t.equal(rawText('"a\\nb\\u00e4"', true), 'a\nbä')
-  t.equal(rawText('""', true), '')
-  for (const json of ['1', 'null', '["a"]', '{"a":"b"}']) t.equal(rawText(json, true), json)
-  t.equal(rawText('"a"', false), '"a"')
+t.test('raw mode sends a string of an untyped topic as its text, and other JSON as it is', async t => {
+  const { direct } = envelopes['rooms.raw']
+  t.equal(direct('"a\\nb\\u00e4"', true), 'a\nbä')
+  t.equal(direct('""', true), '')
+  for (const json of ['1', 'null', '["a"]', '{"a":"b"}']) t.equal(direct(json, true), json)
+  t.equal(direct('"a"', false), '"a"')
 })
 
 t.test('all members of a mode get the same bytes, which are made once', async t => {
-  const room = new Room('news', fakeDefinition(), createCounters())
-  const transports = Array.from({ length: 4 }, () => new FakeTransport())
+  const room = new Room<MemberSession>('news', fakeDefinition(), fakePorts())
+  const transports = Array.from({ length: 4 }, () => new FakeStream())
   const members = transports.map((transport, index) => fakeMember(`s${index}`, index % 2 === 0 ? 'rooms.v1' : 'rooms.raw', transport))
   for (const { session } of members) room.add(session)
   const write = (): Buffer[] => {

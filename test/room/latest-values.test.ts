@@ -15,7 +15,7 @@ t.test('latest: the newest value of each key is sent when it has read, in their 
   await turnEnds()
   t.same(got(a), ['a0', 'none0'])
   a.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.same(got(a), ['a0', 'none0', 'b1', 'none2', 'a2'], 'no gap: what is missing was replaced')
   say('"a3"', 'a')
   await turnEnds()
@@ -32,20 +32,20 @@ t.test('latest: who falls behind later is told what is newer than its own place,
   b.socket.bufferedAmount = 1_000
   say('"l1"', 'l')
   await turnEnds()
-  t.equal(room.laggards.size, 2)
+  t.equal(room.lagging.size, 2)
   say('"l2"', 'l')
   t.ok(room.isDirty, 'though nobody is there to whom it could be sent now')
   await turnEnds()
   b.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 1)
+  await until(() => room.lagging.size === 1)
   a.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.same([a, b].map(got), [['k1', 'l2'], ['k1', 'l2']])
   a.socket.bufferedAmount = 1_000
   say('"m1"', 'm')
   await turnEnds()
   a.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.same(got(a), ['k1', 'l2', 'm1'], 'nothing from before')
 })
 
@@ -60,7 +60,7 @@ t.test('latest: newest values that are over the bound themselves close the membe
   t.equal(got(b).length, 3)
   t.same(failures, [])
   t.same(got(a), [])
-  t.equal(room.laggards.size, 0)
+  t.equal(room.lagging.size, 0)
 })
 
 t.test('newest values over the bound concern those alone who are owed them', async t => {
@@ -71,7 +71,7 @@ t.test('newest values over the bound concern those alone who are owed them', asy
     await turnEnds()
   }
   t.same(ended, [['a', 4201]])
-  t.equal(room.laggards.size, 1)
+  t.equal(room.lagging.size, 1)
 })
 
 t.test('latest: newest values that are over the bound end their turn early, so that they do not pile up; fewer cost nobody the one write per turn', async t => {
@@ -104,12 +104,12 @@ t.test('the excepted of a message is not told of it later either', async t => {
     say('"one"', 'k')
     say('"not for it"', 'k', a.session)
     await turnEnds()
-    t.equal(room.laggards.size, 1)
+    t.equal(room.lagging.size, 1)
     say('"nor this"', 'l', a.session)
     say('"two"', 'm')
     await turnEnds()
     a.socket.bufferedAmount = 0
-    await until(() => room.laggards.size === 0)
+    await until(() => room.lagging.size === 0)
     if (policy === 'latest') t.same(got(a), ['two'], 'the older value of a key is not the newest')
     else t.match(got(a), [{ type: 'gap', count: 2 }])
   }

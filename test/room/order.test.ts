@@ -8,7 +8,7 @@ import { HubRooms } from '../../lib/api/rooms.ts'
 import { TopicRegistry } from '../../lib/topics/registry.ts'
 import type { Mode, ServerFrame } from '../../types/index.ts'
 import { LiveSocket, bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
-import { FakeTransport, fakeDefinition } from '../helpers/fakes.ts'
+import { FakeStream, fakeDefinition } from '../helpers/fakes.ts'
 import { textsIn } from '../helpers/wire.ts'
 
 /**
@@ -27,7 +27,7 @@ interface Member {
   topic: Topic
   id: string
   socket: LiveSocket
-  transport: FakeTransport | undefined
+  transport: FakeStream | undefined
   expected: string[]
   /** How it ended; one that has gone of itself may lack the last of what was sent to it. */
   over: 'kicked' | 'gone' | undefined
@@ -92,14 +92,14 @@ class World {
   async #join ({ topic, raw, tcp }: Extract<Step, { do: 'join' }>): Promise<void> {
     const mode = raw ? 'rooms.raw' : 'rooms.v1'
     const socket = new LiveSocket()
-    const transport = tcp ? new FakeTransport() : undefined
+    const transport = tcp ? new FakeStream() : undefined
     const isNew = !this.#lives.has(topic)
     if (isNew) this.#lives.set(topic, { number: ++this.#begun, offset: 0 })
-    const before = new Set(this.#hub.sessions.keys())
-    this.#hub.arrive({ socket: socket as never, transport: transport ?? {}, mode, address: '', source: 'here', forwarded: false, definition, topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined } as never)
+    const before = new Set(Array.from(this.#hub.directory.all(), ({ id }) => id))
+    this.#hub.connect({ socket: socket as never, stream: transport ?? {}, mode, address: '', addressKey: 'here', isForwarded: false, definition, topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined } as never)
     // The first waits for the broker: within this turn, but not within this call.
     if (isNew) for (let n = 0; n < 20; n++) await undefined
-    const id = [...this.#hub.sessions.keys()].find(id => !before.has(id))!
+    const id = Array.from(this.#hub.directory.all(), ({ id }) => id).find(id => !before.has(id))!
     const { number, offset } = this.#lives.get(topic)!
     this.members.push({ mode, topic, id, socket, transport, expected: mode === 'rooms.v1' ? [`hello ${number}-${offset} ${id}`] : [], over: undefined })
   }
@@ -175,8 +175,8 @@ class World {
       if ((over === 'kicked') !== isDeepStrictEqual(socket.closes, [{ code: 4005, reason: 'kicked' }])) this.faults.push(`member ${index} (${over}): closed by ${JSON.stringify(socket.closes)}`)
     }
     for (const { socket } of this.members) if (socket.readyState !== 3) socket.gone(1006)
-    const { sessions, users, links, roomByTopic } = this.#hub
-    const left = { sessions: sessions.size, users: users.size, links: links.size, rooms: roomByTopic.size }
+    const { directory, connections } = this.#hub
+    const left = { sessions: directory.size, connections: connections.size, rooms: this.#hub.stats().topics }
     if (Object.values(left).some(size => size > 0)) this.faults.push(`left: ${JSON.stringify(left)}`)
     await this.#hub.close()
     return this.faults

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { Delivery, Outgoing } from '../../lib/room/delivery.ts'
+import { Outgoing } from '../../lib/feed/outgoing.ts'
+import { Delivery } from '../../lib/room/delivery.ts'
 import { Subscription } from '../../lib/room/reader.ts'
 import { tailEnd } from '../../lib/protocol/server-frames.ts'
 

@@ -1,11 +1,10 @@
 import t from 'tap'
 import { Delivery } from '../../lib/room/delivery.ts'
-import { createCounters } from '../../lib/hub/counters.ts'
 import { Room } from '../../lib/room/room.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
 import type { Subscription } from '../../lib/room/reader.ts'
 import { textFrame } from '../../lib/transport/ws/frame.ts'
-import { fakeDefinition, fakeDelivery, fakeMember, fakeRoom, got, type FakeMember } from '../helpers/fakes.ts'
+import { fakeDefinition, fakeDelivery, fakeMember, fakePorts, fakeRoom, got, type FakeMember } from '../helpers/fakes.ts'
 
 /** Does something while a member is being written to, as a stream inside the process can. */
 function during ({ socket }: FakeMember, act: () => void): void {
@@ -34,14 +33,14 @@ t.test('members are kept dense, whoever leaves', async t => {
 })
 
 t.test('a join under way and a subscriber keep a room', async t => {
-  const room = new Room('news', fakeDefinition({ presence: null }), createCounters())
-  t.equal(room.presence, undefined)
+  const room = new Room<MemberSession>('news', fakeDefinition({ presence: null }), fakePorts())
+  t.equal(room.roster, undefined)
   t.ok(room.isEmpty)
   room.joining++
   t.notOk(room.isEmpty)
   room.joining--
   const subscription = {} as Subscription
-  room.subscriptions.add(subscription)
+  room.readers.add(subscription)
   t.notOk(room.isEmpty)
 })
 
@@ -138,7 +137,7 @@ t.test('who joins in a turn gets what comes after it, and nothing from before', 
 t.test('a fan-out leaves out the excepted, the ended and those to be closed for not reading', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
   members[1]!.socket.close(1000, '')
-  members[2]!.session.connection.condemned = true
+  members[2]!.session.transport.isClosing = true
   t.equal(room.deliver(fakeDelivery('1'), members[0]!.session), 3, 'the excepted is not counted')
   room.flush(1)
   t.same(members.map(got), [[], [], [], [1]])
@@ -225,7 +224,7 @@ t.test('a batch is full at 256 frames, or at 256 KiB', async t => {
 })
 
 t.test('where nobody speaks a mode, nothing waits in it', async t => {
-  const room = new Room('news', fakeDefinition(), createCounters())
+  const room = new Room<MemberSession>('news', fakeDefinition(), fakePorts())
   const raw = fakeMember('a', 'rooms.raw')
   room.announce('{}')
   room.add(raw.session)
@@ -242,7 +241,7 @@ t.test('where nobody speaks a mode, nothing waits in it', async t => {
 })
 
 t.test('an announcement reaches those who speak rooms.v1', async t => {
-  const room = new Room('news', fakeDefinition(), createCounters())
+  const room = new Room<MemberSession>('news', fakeDefinition(), fakePorts())
   const members = [fakeMember('a'), fakeMember('b', 'rooms.raw')]
   for (const { session } of members) room.add(session)
   room.announce('{}')
@@ -253,7 +252,7 @@ t.test('an announcement reaches those who speak rooms.v1', async t => {
 t.test('subscribers are handed what members are, at once, and are not counted', async t => {
   const { room } = fakeRoom(['a'])
   const pushed: Delivery[] = []
-  room.subscriptions.add({ push (given: Delivery) { pushed.push(given) } } as unknown as Subscription)
+  room.readers.add({ push (given: Delivery) { pushed.push(given) } } as unknown as Subscription)
   const given = fakeDelivery('1')
   t.equal(room.deliver(given), 1)
   t.same(pushed, [given])

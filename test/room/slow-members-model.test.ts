@@ -1,15 +1,14 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Backlog } from '../../lib/room/slow-members.ts'
-import type { Ending, HubContext } from '../../lib/hub/context.ts'
-import { createCounters } from '../../lib/hub/counters.ts'
+import { SlowMembers } from '../../lib/room/slow-members.ts'
+import type { Ending } from '../../lib/session/ending.ts'
 import { Room } from '../../lib/room/room.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
-import { textFrameOf } from '../../lib/transport/ws/frame.ts'
+import { textFrame } from '../../lib/transport/ws/frame.ts'
 import { Turn } from '../../lib/room/turn.ts'
 import type { SlowPolicy } from '../../types/index.ts'
 import { textsIn } from '../helpers/wire.ts'
-import { FakeTransport, fakeDefinition, fakeDelivery, fakeMember } from '../helpers/fakes.ts'
+import { FakeStream, fakeDefinition, fakeDelivery, fakeMember, fakePorts } from '../helpers/fakes.ts'
 
 const bound = 1_000
 
@@ -34,7 +33,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 )
 
 /** A TCP socket whose peer reads all at once or nothing. */
-class Pipe extends FakeTransport {
+class Pipe extends FakeStream {
   waiting = 0
   stalled = false
   override write (bytes: Buffer): boolean {
@@ -67,20 +66,14 @@ interface Member {
 }
 
 async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
-  const counters = createCounters()
+  const ports = fakePorts()
+  const { counters } = ports
   const definition = fakeDefinition({ slow: { policy, bytes: bound } })
-  const room = new Room('news', definition, counters)
+  const room = new Room<MemberSession>('news', definition, ports)
   const members: Member[] = []
-  const turn = new Turn(() => { flush() })
-  const backlog = new Backlog({
-    counters,
-    end (session: MemberSession, { code }: Ending) {
-      if (code !== 4201) throw new Error(`closed with ${code}`)
-      leave(members.find(member => member.session === session)!)
-    },
-    fail (error: Error) { throw error }
-  } as unknown as HubContext, turn)
-  function flush (): void { backlog.judge(room, room.flush(turn.now)) }
+  const turn = new Turn<Room<MemberSession>>(() => { flush() })
+  const slow = new SlowMembers<MemberSession>(counters, turn)
+  function flush (): void { slow.applyPolicy(room, room.flush(turn.now)) }
   function leave (member: Member): void {
     member.closed = true
     member.session.state = 'closed'
@@ -89,7 +82,11 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
   const join = (): void => {
     const pipe = new Pipe()
     const { session } = fakeMember(`m${members.length}`, 'rooms.v1', pipe)
-    Object.assign(session, { definition, room })
+    const end = ({ code }: Ending): void => {
+      if (code !== 4201) throw new Error(`closed with ${code}`)
+      leave(members.find(member => member.session === session)!)
+    }
+    Object.assign(session, { definition, room, end, fail (error: Error) { throw error } })
     members.push({ session, pipe, due: [], newest: new Map(), privates: [], closed: false })
     room.add(session)
   }
@@ -126,10 +123,10 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
       case 'private': {
         const to = member(step.to)
         if (to === undefined) break
-        const frame = textFrameOf(JSON.stringify({ type: 'direct', p: ++n, pad: 'x'.repeat(step.bytes) }))
-        if (!backlog.admits(to.session, frame.length)) break
+        const frame = textFrame(JSON.stringify({ type: 'direct', p: ++n, pad: 'x'.repeat(step.bytes) }))
+        if (!slow.admits(to.session, frame.length)) break
         room.sendTo(to.session, frame)
-        backlog.sent(to.session)
+        slow.sent(to.session)
         to.privates.push(n)
         break
       }
@@ -154,7 +151,7 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
   // Everybody reads: nobody is behind for ever.
   for (const { pipe, closed } of members) if (!closed) pipe.readAll()
   for (let turns = 0; turns < 3; turns++) await end()
-  if (room.laggards.size > 0) throw new Error('a laggard that has read does not come back')
+  if (room.lagging.size > 0) throw new Error('a laggard that has read does not come back')
   if (room.size !== members.filter(({ closed }) => !closed).length) throw new Error('the room has lost count')
 
   let missed = 0

@@ -1,9 +1,16 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import t from 'tap'
-import { textFrameOf } from '../../lib/transport/ws/frame.ts'
+import type { Room } from '../../lib/room/room.ts'
+import { textFrame } from '../../lib/transport/ws/frame.ts'
 import { until } from '../helpers/app.ts'
-import { FakeTransport, fakeMember } from '../helpers/fakes.ts'
+import { FakeStream, fakeMember } from '../helpers/fakes.ts'
 import { got, nextTurn, slowRoom, text } from './slow-room.ts'
+
+/** The broker delivers the topic from its beginning. */
+function attach (room: Room): void {
+  room.feed.attachedAt({ epoch: 'e', offset: 0 })
+  room.attached(room.feed.position)
+}
 
 t.test('what waits from an earlier turn, and this batch, over the bound: the member is behind; the batch is not queued to it', async t => {
   const { members: [a, b], say, turnEnds, ended, counters } = slowRoom({ bytes: 1_000 }) as any
@@ -17,7 +24,7 @@ t.test('what waits from an earlier turn, and this batch, over the bound: the mem
   t.same(ended, [['a', 4201]])
   t.equal(counters.slow, 1)
   t.same([a, b].map(got), [[1], [1, 'x'.repeat(50)]])
-  t.equal(a.session.connection.condemned, true)
+  t.equal(a.session.transport.isClosing, true)
 })
 
 t.test('an empty outbox takes whatever one turn brings, in however many batches', async t => {
@@ -46,10 +53,10 @@ t.test('drop: nothing is queued while it waits, one gap says what was dropped, a
   }
   t.equal(room.size, 2)
   t.equal(room.members.length, 1, 'it is out of the fan-out')
-  t.equal(room.laggards.size, 1)
+  t.equal(room.lagging.size, 1)
   t.same(got(a), [1])
   a.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   say()
   await turnEnds()
   t.same(got(a), [1, { type: 'gap', count: 5, reason: 'slow', from: 'e-1', to: 'e-6' }, 7])
@@ -60,14 +67,14 @@ t.test('drop: nothing is queued while it waits, one gap says what was dropped, a
 
 t.test('a gap begins at the position from which the room delivers, where nothing came before it', async t => {
   const { room, members: [a], say, turnEnds } = slowRoom({ policy: 'drop' }, ['a']) as any
-  room.attachedAt({ epoch: 'e', offset: 0 })
+  attach(room)
   a.socket.bufferedAmount = 1_000
   say()
-  room.attachedAt({ epoch: 'e', offset: 0 })
+  attach(room)
   t.equal(room.feed.position.offset, 1, 'what was delivered meanwhile is newer')
   await turnEnds()
   a.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.same(got(a), [{ type: 'gap', count: 1, reason: 'slow', from: 'e-0', to: 'e-1' }])
 })
 
@@ -78,14 +85,14 @@ t.test('a gap has no positions where the broker has none', async t => {
   room.feed.position = undefined
   await turnEnds()
   a.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.same(got(a), [{ type: 'gap', count: 1, reason: 'slow' }])
 })
 
 t.test('private frames are never dropped: they leave in their order, and over the bound with them the member is closed', async t => {
-  const own = (data: unknown) => textFrameOf(JSON.stringify({ type: 'message', data }))
+  const own = (data: unknown) => textFrame(JSON.stringify({ type: 'message', data }))
   for (const policy of ['drop', 'latest'] as const) {
-    const { room, members: [a], say, turnEnds, ended, backlog } = slowRoom({ policy }, ['a']) as any
+    const { room, members: [a], say, turnEnds, ended, slow } = slowRoom({ policy }, ['a']) as any
     a.socket.bufferedAmount = 980
     say()
     room.sendTo(a.session, own('p1'))
@@ -103,20 +110,20 @@ t.test('private frames are never dropped: they leave in their order, and over th
     other.room.sendTo(b.session, own('p2'))
     await other.turnEnds()
     t.same(got(b), ['p1', 'p2'], 'while the room is held back')
-    t.equal(other.room.laggards.size, 1)
-    t.ok(other.backlog.admits(b.session, 100))
+    t.equal(other.room.lagging.size, 1)
+    t.ok(other.slow.admits(b.session, 100))
     other.room.sendTo(b.session, own('p3'))
     other.say()
     other.room.sendTo(b.session, own('p4'))
     t.same(got(b), ['p1', 'p2', 'p3', 'p4'], 'at once')
-    t.notOk(other.backlog.admits(b.session, 101))
+    t.notOk(other.slow.admits(b.session, 101))
     t.same(other.ended, [['a', 4201]])
-    t.ok(backlog)
+    t.ok(slow)
   }
 })
 
 t.test('private frames that a policy sends, or the end that it makes, come after those that wait for its decision', async t => {
-  const own = (data: unknown) => textFrameOf(JSON.stringify({ type: 'message', data }))
+  const own = (data: unknown) => textFrame(JSON.stringify({ type: 'message', data }))
   for (const ends of [false, true]) {
     const context: any = slowRoom({
       policy: (session: any) => {
@@ -154,7 +161,7 @@ t.test('whoever is told of a laggard on the channel may end it, and others are o
   await turnEnds()
   t.equal(room.size, 1)
   for (const { socket } of [a, b]) socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.same([a, b].map(got), [[], ['newest']])
   t.same([failures, ended], [[], []])
 })
@@ -170,22 +177,22 @@ t.test('what a member is told when it comes back counts in the next turn, like a
     send.call(a.socket, data)
   }
   a.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   await nextTurn()
   say(text(500), 'k')
   flush()
-  t.equal(room.laggards.size, 1)
+  t.equal(room.lagging.size, 1)
 })
 
 t.test('private frames alone: one turn may queue what it likes, and what is left of it counts in the next', async t => {
-  const { backlog, members: [a], ended } = slowRoom({}, ['a']) as any
-  t.ok(backlog.admits(a.session, 5_000))
+  const { slow, members: [a], ended } = slowRoom({}, ['a']) as any
+  t.ok(slow.admits(a.session, 5_000))
   a.socket.bufferedAmount = 5_000
-  backlog.sent(a.session)
-  t.ok(backlog.admits(a.session, 5_000), 'the same turn')
+  slow.sent(a.session)
+  t.ok(slow.admits(a.session, 5_000), 'the same turn')
   await nextTurn()
   t.same(ended, [])
-  t.notOk(backlog.admits(a.session, 1))
+  t.notOk(slow.admits(a.session, 1))
   t.same(ended, [['a', 4201]])
 })
 
@@ -193,8 +200,8 @@ t.test('a function decides for each member; what is no answer, or a failure, clo
   const asked: unknown[] = []
   const answers: Record<string, unknown> = { a: 'drop', b: 'latest', c: 'close', d: 'other', e: undefined, f: Promise.reject(new Error('not at once')), g: new Error('as it was told to') }
   const { room, members, say, turnEnds, ended, failures, counters } = slowRoom({
-    policy: (session: any, backlog) => {
-      asked.push([session.id, backlog])
+    policy: (session: any, slow) => {
+      asked.push([session.id, slow])
       const answer = answers[session.id]
       if (answer instanceof Error) throw answer
       return answer
@@ -209,7 +216,7 @@ t.test('a function decides for each member; what is no answer, or a failure, clo
   t.match(failures.map(({ message }) => message), [/returned "other"; it returns/, /returned undefined/, /returned object/, 'as it was told to', 'not at once'])
   t.equal(counters.slow, 5)
   for (const { socket } of members) socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.match(members.slice(0, 2).map(got), [[{ type: 'gap', count: 2 }], [2]])
   t.match(counters, { dropped: 2, conflated: 1 })
 })
@@ -253,23 +260,23 @@ t.test('a laggard that leaves takes nothing with it, and what it missed is count
 })
 
 t.test('one whose connection breaks meanwhile is waited for no longer', async t => {
-  const transport = new FakeTransport()
+  const transport = new FakeStream()
   const { room, join, say, turnEnds, failures } = slowRoom({ policy: 'drop' }, [])
   const { session } = join('a', transport)
   Object.defineProperty(transport, 'writableLength', { value: 1_000 })
   say()
   await turnEnds()
-  t.equal(room.laggards.size, 1)
+  t.equal(room.lagging.size, 1)
   transport.emit('close')
   await nextTurn()
-  t.equal(room.laggards.size, 1, 'who ends it is another')
+  t.equal(room.lagging.size, 1, 'who ends it is another')
   t.ok(session.lag)
   t.same(failures, [])
 })
 
 t.test('one that has read in the midst of a turn comes back at once, and is told of what waits, not sent it', async t => {
   for (const policy of ['drop', 'latest'] as const) {
-    const transport = new FakeTransport()
+    const transport = new FakeStream()
     const { room, join, say, turnEnds } = slowRoom({ policy }, ['b'])
     join('a', transport)
     let waiting = 1_000
@@ -280,7 +287,7 @@ t.test('one that has read in the midst of a turn comes back at once, and is told
     say()
     transport.emit('drain')
     for (let tick = 0; tick < 10; tick++) await undefined
-    t.equal(room.laggards.size, 0)
+    t.equal(room.lagging.size, 0)
     say()
     await turnEnds()
     const frames = transport.written.map(bytes => JSON.parse(bytes.subarray(2).toString()))
@@ -297,10 +304,10 @@ t.test('presence that was missed is made up for by a snapshot', async t => {
   room.announce('{"type":"presence","count":2}')
   join('c')
   await turnEnds()
-  t.same(room.presence.snapshot(), '{"type":"presence","count":3,"state":[{"session":"b"},{"session":"c"},{"session":"a"}]}', 'a laggard is a member')
-  room.presence.outdate() // so that it is made for the one who comes back
+  t.same(room.roster.snapshot(), '{"type":"presence","count":3,"state":[{"session":"b"},{"session":"c"},{"session":"a"}]}', 'a laggard is a member')
+  room.roster.outdate() // so that it is made for the one who comes back
   a.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.match(got(a), [{ type: 'gap', count: 1 }, { type: 'presence', count: 3, state: [{ session: 'b' }, { session: 'c' }, { session: 'a' }] }])
 })
 
@@ -312,9 +319,9 @@ t.test('a member that joined in the turn in which it falls behind misses only wh
   late.socket.bufferedAmount = 1_000
   say('"after"', 'l')
   await turnEnds()
-  t.equal(room.laggards.size, 1)
+  t.equal(room.lagging.size, 1)
   late.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   t.same([old, late].map(got), [['before', 'after'], ['after']])
 })
 
@@ -328,7 +335,7 @@ t.test('a raw member is told of no gap', async t => {
   say()
   await turnEnds()
   raw.socket.bufferedAmount = 0
-  await until(() => room.laggards.size === 0)
+  await until(() => room.lagging.size === 0)
   say()
   await turnEnds()
   t.same(raw.socket.sent, ['2'])

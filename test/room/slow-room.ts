@@ -1,38 +1,35 @@
-import { Backlog } from '../../lib/room/slow-members.ts'
-import type { Ending, HubContext } from '../../lib/hub/context.ts'
-import { createCounters } from '../../lib/hub/counters.ts'
+import { SlowMembers } from '../../lib/room/slow-members.ts'
 import { Room } from '../../lib/room/room.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
+import type { Ending } from '../../lib/session/ending.ts'
 import { Turn } from '../../lib/room/turn.ts'
 import type { SlowRule } from '../../lib/topics/registry.ts'
-import { fakeDefinition, fakeDelivery, fakeMember, type FakeMember, type FakeTransport } from '../helpers/fakes.ts'
+import { fakeDefinition, fakeDelivery, fakeMember, fakePorts, type FakeMember, type FakeSession, type FakeStream } from '../helpers/fakes.ts'
 
 export const nextTurn = () => new Promise(resolve => setImmediate(resolve))
 /** A string of so many characters, as JSON. */
 export const text = (length: number): string => JSON.stringify('x'.repeat(length))
 
 /** A room of one topic, and who watches over it; messages leave when the test says. */
-export function slowRoom (slow: Partial<SlowRule> = {}, ids = ['a', 'b']) {
-  const counters = createCounters()
+export function slowRoom (rule: Partial<SlowRule> = {}, ids = ['a', 'b']) {
+  const ports = fakePorts()
+  const { counters } = ports
   const ended: [string, number][] = []
   const failures: Error[] = []
-  const definition = fakeDefinition({ slow: { policy: 'close', bytes: 1_000, ...slow } })
-  const room = new Room('news', definition, counters)
-  const turn = new Turn(flush)
-  const hub = {
-    counters,
-    end (session: MemberSession, { code }: Ending) {
-      ended.push([session.id, code])
-      session.state = 'closed'
-      room.remove(session)
-    },
-    fail (error: Error) { failures.push(error) }
-  } as unknown as HubContext
-  const backlog = new Backlog(hub, turn)
-  function flush (): void { backlog.judge(room, room.flush(turn.now)) }
-  const join = (id: string, transport?: FakeTransport): FakeMember<any> => {
-    const member = fakeMember(id, 'rooms.v1', transport ?? { bytesRead: 0 })
-    Object.assign(member.session, { definition, room, announced: false })
+  const definition = fakeDefinition({ slow: { policy: 'close', bytes: 1_000, ...rule } })
+  const room = new Room<MemberSession>('news', definition, ports)
+  const turn = new Turn<Room<MemberSession>>(flush)
+  const slow = new SlowMembers<MemberSession>(counters, turn)
+  const end = (session: FakeSession, code: number): void => {
+    ended.push([session.id, code])
+    session.state = 'closed'
+    room.remove(session)
+  }
+  function flush (): void { slow.applyPolicy(room, room.flush(turn.now)) }
+  const join = (id: string, stream?: FakeStream): FakeMember<any> => {
+    const member = fakeMember(id, 'rooms.v1', stream ?? { bytesRead: 0 })
+    const { session } = member
+    Object.assign(session, { definition, room, end: ({ code }: Ending) => { end(session, code) }, fail: (error: Error) => { failures.push(error) } })
     room.add(member.session)
     return member
   }
@@ -41,7 +38,7 @@ export function slowRoom (slow: Partial<SlowRule> = {}, ids = ['a', 'b']) {
   return {
     room,
     turn,
-    backlog,
+    slow,
     counters,
     ended,
     failures,

@@ -1,6 +1,5 @@
 import t, { type Test } from 'tap'
-import type { Room } from '../../lib/room/room.ts'
-import { Turn } from '../../lib/room/turn.ts'
+import { Turn, type Flushable } from '../../lib/room/turn.ts'
 
 /** Counts what a turn asks of the event loop. */
 function counting (t: Test): { count: number } {
@@ -16,12 +15,13 @@ function counting (t: Test): { count: number } {
 
 const own = globalThis.setImmediate
 const next = (): Promise<void> => new Promise(resolve => { own(resolve) })
-const room = (name: string) => ({ topic: name }) as Room
+interface Named extends Flushable { topic: string }
+const room = (topic: string): Named => ({ topic, isDirty: true, isFull: false })
 
 t.test('the rooms of a turn are flushed at its end, in the order they came, by one setImmediate', async t => {
   const calls = counting(t)
   const flushed: string[] = []
-  const turn = new Turn(({ topic }) => { flushed.push(topic) })
+  const turn = new Turn<Named>(({ topic }) => { flushed.push(topic) })
   turn.add(room('a'))
   turn.add(room('b'))
   await Promise.resolve()
@@ -38,7 +38,7 @@ t.test('the rooms of a turn are flushed at its end, in the order they came, by o
 t.test('a room that has something to say during the flush says it in the next turn', async t => {
   const calls = counting(t)
   const flushed: string[] = []
-  const turn = new Turn(({ topic }) => {
+  const turn = new Turn<Named>(({ topic }) => {
     flushed.push(topic)
     if (topic === 'a') turn.add(room('b'))
   })
@@ -54,7 +54,7 @@ t.test('a room that has something to say during the flush says it in the next tu
 t.test('a flush that fails takes no other room with it', async t => {
   const flushed: string[] = []
   const failures: unknown[] = []
-  const turn = new Turn(({ topic }) => {
+  const turn = new Turn<Named>(({ topic }) => {
     if (topic === 'b') throw new Error('b')
     flushed.push(topic)
   })

@@ -1,9 +1,9 @@
 import t from 'tap'
-import { Claim } from '../../lib/session/message-iterator.ts'
+import { MessageIterator } from '../../lib/session/message-iterator.ts'
 
 function create () {
   let abandoned = 0
-  const claim = new Claim('s1', () => { abandoned++ })
+  const claim = new MessageIterator('s1', () => { abandoned++ })
   return { claim, abandoned: () => abandoned }
 }
 

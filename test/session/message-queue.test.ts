@@ -1,40 +1,40 @@
 import t from 'tap'
-import { Inbox } from '../../lib/session/message-queue.ts'
-import { Workload } from '../../lib/session/in-flight.ts'
+import { MessageQueue } from '../../lib/session/message-queue.ts'
+import { InFlight } from '../../lib/session/in-flight.ts'
 
 /** Work that finishes when it is told to, and what the reading side was told. */
 function create (limit: number) {
   const started: string[] = []
   const flow: string[] = []
   const finish = new Map<string, () => void>()
-  const workload = new Workload()
+  const inFlight = new InFlight()
   const work = (item: string): void | Promise<void> => {
     started.push(item)
     if (item.startsWith('sync')) return
     return new Promise<void>(resolve => { finish.set(item, resolve) })
   }
-  const inbox = new Inbox({ work }, limit, { pause: () => { flow.push('pause') }, resume: () => { flow.push('resume') } }, workload)
+  const queue = new MessageQueue({ handle: ({ ref }) => work(String(ref)), connection: { holdReading: () => { flow.push('pause') }, releaseReading: () => { flow.push('resume') } } }, limit, inFlight)
   const end = async (item: string): Promise<void> => {
     finish.get(item)!()
     await new Promise(resolve => setImmediate(resolve))
   }
-  return { inbox, workload, started, flow, end }
+  return { queue, inFlight, started, flow, end }
 }
 
 t.test('work that finishes at once is done within the call and never pauses reading', async t => {
-  const { inbox, started, flow } = create(1)
-  inbox.push('sync 1')
-  inbox.push('sync 2')
+  const { queue, started, flow } = create(1)
+  queue.push({ type: 'ping', ref: 'sync 1' })
+  queue.push({ type: 'ping', ref: 'sync 2' })
   t.same(started, ['sync 1', 'sync 2'])
   t.same(flow, [])
 })
 
 t.test('one piece of work runs at a time, in the order of arrival', async t => {
-  const { inbox, started, end } = create(10)
-  inbox.push('a')
-  inbox.push('sync b')
-  inbox.push('c')
-  inbox.push('d')
+  const { queue, started, end } = create(10)
+  queue.push({ type: 'ping', ref: 'a' })
+  queue.push({ type: 'ping', ref: 'sync b' })
+  queue.push({ type: 'ping', ref: 'c' })
+  queue.push({ type: 'ping', ref: 'd' })
   t.same(started, ['a'])
   await end('a')
   t.same(started, ['a', 'sync b', 'c'], 'what finishes at once does not hold up what follows it')
@@ -43,18 +43,18 @@ t.test('one piece of work runs at a time, in the order of arrival', async t => {
 })
 
 t.test('reading pauses at the bound and resumes once below it, each told once', async t => {
-  const { inbox, flow, end } = create(2)
-  inbox.push('a')
+  const { queue, flow, end } = create(2)
+  queue.push({ type: 'ping', ref: 'a' })
   t.same(flow, [])
-  inbox.push('b')
+  queue.push({ type: 'ping', ref: 'b' })
   t.same(flow, ['pause'])
-  inbox.push('c')
+  queue.push({ type: 'ping', ref: 'c' })
   t.same(flow, ['pause'], 'what one read had already brought still comes in')
   await end('a')
   t.same(flow, ['pause'], 'two are still unfinished')
   await end('b')
   t.same(flow, ['pause', 'resume'])
-  inbox.push('d')
+  queue.push({ type: 'ping', ref: 'd' })
   t.same(flow, ['pause', 'resume', 'pause'])
   await end('c')
   await end('d')
@@ -62,21 +62,21 @@ t.test('reading pauses at the bound and resumes once below it, each told once', 
 })
 
 t.test('a bound of one pauses for every unfinished message', async t => {
-  const { inbox, flow, end } = create(1)
-  inbox.push('a')
+  const { queue, flow, end } = create(1)
+  queue.push({ type: 'ping', ref: 'a' })
   t.same(flow, ['pause'])
   await end('a')
   t.same(flow, ['pause', 'resume'])
 })
 
 t.test('finish calls back at once where nothing is left, else after the last piece', async t => {
-  const { inbox, started, end } = create(10)
+  const { queue, started, end } = create(10)
   let done = 0
-  inbox.whenIdle(() => { done++ })
+  queue.whenIdle(() => { done++ })
   t.equal(done, 1)
-  inbox.push('a')
-  inbox.push('b')
-  inbox.whenIdle(() => { done++ })
+  queue.push({ type: 'ping', ref: 'a' })
+  queue.push({ type: 'ping', ref: 'b' })
+  queue.whenIdle(() => { done++ })
   await end('a')
   t.equal(done, 1, 'b is not finished')
   await end('b')
@@ -85,35 +85,35 @@ t.test('finish calls back at once where nothing is left, else after the last pie
 })
 
 t.test('clear drops what waits and lets what runs finish', async t => {
-  const { inbox, started, flow, end } = create(2)
-  inbox.push('a')
-  inbox.push('b')
-  inbox.push('c')
-  inbox.clear()
+  const { queue, started, flow, end } = create(2)
+  queue.push({ type: 'ping', ref: 'a' })
+  queue.push({ type: 'ping', ref: 'b' })
+  queue.push({ type: 'ping', ref: 'c' })
+  queue.clear()
   await end('a')
   t.same(started, ['a'])
   t.same(flow, ['pause', 'resume'])
-  inbox.push('d')
+  queue.push({ type: 'ping', ref: 'd' })
   t.same(started, ['a', 'd'])
 })
 
-t.test('a workload is done when nothing is worked on, whatever was queued, dropped, or done at once', async t => {
-  const { inbox, workload, end } = create(9)
+t.test('a inFlight is done when nothing is worked on, whatever was queued, dropped, or done at once', async t => {
+  const { queue, inFlight, end } = create(9)
   let done = 0
-  const ask = (): void => { workload.whenDone(() => { done++ }) }
+  const ask = (): void => { inFlight.whenDone(() => { done++ }) }
   ask()
-  inbox.push('sync')
+  queue.push({ type: 'ping', ref: 'sync' })
   ask()
   t.equal(done, 2, 'at once')
-  for (const item of ['a', 'sync b', 'c', 'd']) inbox.push(item)
+  for (const item of ['a', 'sync b', 'c', 'd']) queue.push({ type: 'ping', ref: item })
   ask()
   await end('a')
   t.equal(done, 2, 'one after the other')
-  inbox.clear()
+  queue.clear()
   t.equal(done, 2)
   await end('c')
   t.equal(done, 3, 'what waited was dropped')
-  inbox.push('e')
+  queue.push({ type: 'ping', ref: 'e' })
   ask()
   await end('e')
   t.equal(done, 4, 'and so on')

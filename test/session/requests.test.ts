@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Asks } from '../../lib/session/requests.ts'
+import { PendingRequests } from '../../lib/session/requests.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
 import { anyPayload } from '../../lib/topics/payload.ts'
 
@@ -8,35 +8,35 @@ function create (send: (frame: string) => void | Promise<void> = () => {}) {
   const frames: { ref: string, data: unknown }[] = []
   const session = {
     id: 's1',
-    connection: { mode: 'rooms.v1' },
+    canBeAnswered: true,
     definition: { message: anyPayload },
-    privateFrame: (json: string, _from: undefined, _user: undefined, ref: string) => JSON.stringify({ ref, data: JSON.parse(json) }),
+    privateText: (json: string, _from: undefined, _user: undefined, ref: string) => JSON.stringify({ ref, data: JSON.parse(json) }),
     sendPrivate: (frame: string) => {
       frames.push(JSON.parse(frame))
       return send(frame)
     }
   } as unknown as MemberSession
-  return { asks: new Asks(), session, frames }
+  return { requests: new PendingRequests(session), session, frames }
 }
 
 t.test('answers find their questions in any order', async t => {
-  const { asks, session, frames } = create()
-  const [one, two] = [asks.ask(session, 'one', 60_000), asks.ask(session, 'two', 60_000)]
+  const { requests, frames } = create()
+  const [one, two] = [requests.ask('one', 60_000), requests.ask('two', 60_000)]
   t.same(frames.map(({ data }) => data), ['one', 'two'])
-  asks.answer(frames[1]!.ref, 2)
-  asks.answer(frames[0]!.ref, 1)
+  requests.answer(frames[1]!.ref, 2)
+  requests.answer(frames[0]!.ref, 1)
   t.same(await Promise.all([one, two]), [1, 2])
 })
 
 t.test('a question is answered once, and an answer to none is ignored', async t => {
-  const { asks, session, frames } = create()
-  const answer = asks.ask(session, 'one', 60_000)
-  asks.answer('nonsense', 0)
-  asks.answer(7, 0)
-  asks.answer(frames[0]!.ref, 'first')
-  asks.answer(frames[0]!.ref, 'second')
+  const { requests, frames } = create()
+  const answer = requests.ask('one', 60_000)
+  requests.answer('nonsense', 0)
+  requests.answer(7, 0)
+  requests.answer(frames[0]!.ref, 'first')
+  requests.answer(frames[0]!.ref, 'second')
   t.equal(await answer, 'first')
-  asks.answer(frames[0]!.ref, 'third')
+  requests.answer(frames[0]!.ref, 'third')
 })
 
 t.test('a question that ends the session by itself, of a peer that does not read, fails once, and nobody is left with a rejection', async t => {
@@ -45,11 +45,11 @@ t.test('a question that ends the session by itself, of a peer that does not read
   const listener = (reason: unknown): void => { unhandled.push(reason) }
   process.on('unhandledRejection', listener)
   t.teardown(() => { process.removeListener('unhandledRejection', listener) })
-  const { asks, session } = create(() => {
-    asks.drop(session)
+  const { requests } = create(() => {
+    requests.reject()
     throw gone
   })
-  await t.rejects(asks.ask(session, 1, 60_000), gone)
+  await t.rejects(requests.ask(1, 60_000), gone)
   await new Promise(resolve => setImmediate(resolve))
   t.same(unhandled, [])
 })
@@ -57,21 +57,21 @@ t.test('a question that ends the session by itself, of a peer that does not read
 t.test('a question that cannot leave fails, and leaves nothing behind', async t => {
   const gone = new Error('closed')
   for (const send of [() => { throw gone }, () => Promise.reject(gone)]) {
-    const { asks, session } = create(send)
-    await t.rejects(asks.ask(session, 1, 60_000), gone)
-    asks.drop(session)
+    const { requests } = create(send)
+    await t.rejects(requests.ask(1, 60_000), gone)
+    requests.reject()
   }
 })
 
 t.test('a question that waits to leave is given up with its session, its time or its signal', async t => {
   const never = (): Promise<void> => new Promise(() => {})
   const one = create(never)
-  const dropped = one.asks.ask(one.session, 1, 60_000)
-  one.asks.drop(one.session)
+  const dropped = one.requests.ask(1, 60_000)
+  one.requests.reject()
   await t.rejects(dropped, { code: 'FST_ROOMS_SESSION_CLOSED' })
-  await t.rejects(one.asks.ask(one.session, 1, 1), { code: 'FST_ROOMS_ASK_TIMEOUT' })
+  await t.rejects(one.requests.ask(1, 1), { code: 'FST_ROOMS_ASK_TIMEOUT' })
   const controller = new AbortController()
-  const aborted = one.asks.ask(one.session, 1, 60_000, controller.signal)
+  const aborted = one.requests.ask(1, 60_000, controller.signal)
   controller.abort(new Error('stop'))
   await t.rejects(aborted, { message: 'stop' })
 })

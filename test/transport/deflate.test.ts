@@ -2,9 +2,10 @@ import { randomBytes } from 'node:crypto'
 import { inflateRawSync } from 'node:zlib'
 import t from 'tap'
 import { Deflate } from '../../lib/transport/ws/deflate.ts'
-import { Delivery, Outgoing } from '../../lib/room/delivery.ts'
+import { Outgoing } from '../../lib/feed/outgoing.ts'
+import { Delivery } from '../../lib/room/delivery.ts'
 import { encodingOf, encodings } from '../../lib/transport/encoding.ts'
-import { payloadOf, textFrameOf } from '../../lib/transport/ws/frame.ts'
+import { payloadOf, textFrame } from '../../lib/transport/ws/frame.ts'
 
 const delivery = (text: string, deflate?: Deflate): Delivery => new Delivery(new Outgoing({ uid: '1', node: 'n', topic: 'news', deadline: 0 }, JSON.stringify(text)), undefined, true, deflate)
 const rawText = encodingOf('rooms.raw', true)
@@ -15,7 +16,7 @@ function inflate (frame: Buffer): string {
 
 t.test('a frame is compressed whole, and marked as such', async t => {
   const text = 'ü and again '.repeat(200)
-  const plain = textFrameOf(text)
+  const plain = textFrame(text)
   const frame = new Deflate({}).compress(plain)
   t.equal(frame[0], 0xc1)
   t.ok(frame.length < plain.length / 10)
@@ -27,11 +28,11 @@ t.test('what is short, long or random goes as it is', async t => {
   const deflate = new Deflate({})
   const noise = randomBytes(3_000).toString('latin1').replace(/[^ -~]/g, '')
   for (const [text, compressed] of [['a'.repeat(1_023), false], ['a'.repeat(1_024), true], ['a'.repeat(65_536), true], ['a'.repeat(65_537), false]] as const) {
-    const plain = textFrameOf(text)
+    const plain = textFrame(text)
     t.equal(deflate.compress(plain) !== plain, compressed, `${text.length} bytes`)
   }
-  const random = textFrameOf(noise)
-  const tiny = textFrameOf('{"a":1}')
+  const random = textFrame(noise)
+  const tiny = textFrame('{"a":1}')
   t.equal(inflate(new Deflate({ threshold: 0 }).compress(random)), noise)
   t.equal(new Deflate({ threshold: 0 }).compress(tiny), tiny, 'no byte would be saved')
 })
@@ -39,14 +40,14 @@ t.test('what is short, long or random goes as it is', async t => {
 t.test('the host says from which size, and how hard; the window is the full one', async t => {
   // Nine kilobytes that nothing repeats within, then again: only a window that reaches so far back saves the second half.
   const half = randomBytes(6_750).toString('base64')
-  const plain = textFrameOf(half + half)
+  const plain = textFrame(half + half)
   const given = new Deflate({ threshold: 10_000, zlibDeflateOptions: { level: 9, windowBits: 9, dictionary: Buffer.from(half), finishFlush: 0 } as object })
   const frame = given.compress(plain)
   t.ok(frame.length < plain.length * 0.6)
   t.equal(inflate(frame), half + half)
-  t.equal(given.compress(textFrameOf('a'.repeat(9_999)))[0], 0x81)
+  t.equal(given.compress(textFrame('a'.repeat(9_999)))[0], 0x81)
   const text = Array.from({ length: 800 }, (_, n) => `${n} ${n * n}`).join()
-  const sizes = [1, 9].map(level => new Deflate({ zlibDeflateOptions: { level } }).compress(textFrameOf(text)).length)
+  const sizes = [1, 9].map(level => new Deflate({ zlibDeflateOptions: { level } }).compress(textFrame(text)).length)
   t.ok(sizes[1]! < sizes[0]!)
 })
 

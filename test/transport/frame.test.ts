@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import t from 'tap'
 import * as ws from 'ws'
-import { kept, payloadOf, textFrame, textFrameOf } from '../../lib/transport/ws/frame.ts'
+import { unpooled, payloadOf, textFrame } from '../../lib/transport/ws/frame.ts'
 
 /** Exported, but not typed. */
 const { Receiver } = ws as unknown as { Receiver: new (options: { isServer: boolean }) => Writable }
@@ -67,12 +67,12 @@ t.test('frames one after the other are as many messages', async t => {
 
 t.test('what is kept long keeps no more than twice its bytes alive', async t => {
   for (const length of [1, 100, 3_000, 70_000]) {
-    const bytes = textFrameOf('x'.repeat(length))
-    const copy = kept(bytes)
+    const bytes = textFrame('x'.repeat(length))
+    const copy = unpooled(bytes)
     t.ok(copy.equals(bytes))
     t.ok(copy.buffer.byteLength <= 2 * copy.length, `${copy.length} bytes in ${copy.buffer.byteLength}`)
-    t.equal(kept(copy), copy, 'once is enough')
+    t.equal(unpooled(copy), copy, 'once is enough')
   }
   const most = Buffer.allocUnsafeSlow(1_000).subarray(0, 500)
-  t.equal(kept(most), most)
+  t.equal(unpooled(most), most)
 })

@@ -1,5 +1,5 @@
 /** RFC 6455 5.2: FIN and opcode 1, an unfragmented text message; RFC 7692 6: RSV1, a compressed one. */
-const text = 0x81
+const textFirst = 0x81
 const rsv1 = 0x40
 /** Payload lengths up to here stand in the second byte, longer ones in the two or eight bytes after it. */
 const shortest = 125
@@ -22,36 +22,32 @@ function allocate (first: number, length: number): Buffer {
   return frame
 }
 
-/** A complete WebSocket frame: an ASCII head, and the bytes that follow it. */
-export function textFrame (head: string, rest: Buffer): Buffer {
-  const length = head.length + rest.length
-  const frame = allocate(text, length)
+/**
+ * A complete WebSocket frame of text.
+ * @param rest - UTF-8 that follows the text
+ */
+export function textFrame (text: string, rest?: Buffer): Buffer {
+  const textBytes = Buffer.byteLength(text)
+  const length = rest === undefined ? textBytes : textBytes + rest.length
+  const frame = allocate(textFirst, length)
   const start = frame.length - length
-  frame.write(head, start, 'latin1')
-  rest.copy(frame, start + head.length)
-  return frame
-}
-
-/** The same of a text. */
-export function textFrameOf (payload: string): Buffer {
-  const length = Buffer.byteLength(payload)
-  const frame = allocate(text, length)
-  frame.write(payload, frame.length - length)
+  frame.write(text, start)
+  if (rest !== undefined) frame.set(rest, start + textBytes)
   return frame
 }
 
 /** A complete WebSocket frame of text that is compressed. */
 export function compressedFrame (payload: Buffer): Buffer {
-  const frame = allocate(text | rsv1, payload.length)
+  const frame = allocate(textFirst | rsv1, payload.length)
   payload.copy(frame, frame.length - payload.length)
   return frame
 }
 
 /**
- * The same bytes for somebody who keeps them long: Node.js cuts small Buffers out of slabs of 8 KiB (`Buffer.poolSize`), each of which lives
- * as long as the last of them. No copy where they are half of their memory, or more.
+ * The same bytes in memory of their own. Node.js cuts small Buffers out of slabs of 8 KiB (`Buffer.poolSize`), and a slab lives as long as the last of its Buffers.
+ * Returns the Buffer itself if its memory is at most twice its bytes.
  */
-export function kept (bytes: Buffer): Buffer {
+export function unpooled (bytes: Buffer): Buffer {
   if (bytes.buffer.byteLength <= 2 * bytes.length) return bytes
   const copy = Buffer.allocUnsafeSlow(bytes.length)
   bytes.copy(copy)

@@ -1,84 +1,87 @@
-import { kSession } from '../../symbols.ts'
+import type { Connection } from '../../connection/connection.ts'
 import { receive, receiveControl } from '../../connection/receive.ts'
 import { countRefusal } from '../../limits/refusals.ts'
-import type { MemberSession } from '../../session/session.ts'
-import type { WebSocketLike } from '../../connection/connection.ts'
-import { inflateWhileReading, lowerMaxPayload, takeOver, type Receiver } from './receiver.ts'
+import type { Membership } from '../../session/membership.ts'
+import { kConnection } from '../../symbols.ts'
+import type { WebSocketFrames, WebSocketLike } from '../websocket-frames.ts'
 import { violationCode } from './errors.ts'
+import { inflateWhileReading, lowerMaxPayload, takeOver, type Receiver } from './receiver.ts'
 
-// The same functions for all sockets: a closure for each event would be half a kilobyte more for each connection.
+// All sockets share these functions: a closure for each event would cost half a kilobyte more per connection.
 
-/** A WebSocket and its session, which is `null` before there is one. A WebSocket without a receiver is not one of ws. */
-export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession | null, readonly _receiver?: MemberReceiver }
-type MemberReceiver = Receiver & { [kSession]?: MemberSession }
+type Peer = Connection<Membership>
 
-/** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
+/** A WebSocket and its connection, which is `null` before there is one. A WebSocket without a receiver is not one of ws. */
+export type MemberSocket = WebSocketLike & { [kConnection]?: Peer | null, readonly _receiver?: MemberReceiver }
+type MemberReceiver = Receiver & { [kConnection]?: Peer }
+
+/** Replaces the socket's close: ws answers a close frame, and a violation, by itself and at once, and this turn's frames go before that. */
 function closeAfterBatch (this: MemberSocket, code: number, reason: string): void {
-  const session = this[kSession]!
-  if (session.state === 'open') session.room!.flushMember(session)
-  session.connection.closeSocket(code, reason)
+  const connection = this[kConnection]!
+  for (const session of connection.sessions) session.flush()
+  connection.transport.close(code, reason)
 }
 
 function message (this: MemberSocket, data: Buffer, isBinary: boolean): void {
-  const session = this[kSession]!
-  session.connection.unfinishedAt = 0
-  receive(session.hub, session, data, isBinary)
+  const connection = this[kConnection]!
+  connection.unfinishedAt = 0
+  receive(connection, data, isBinary)
 }
 
-/** A control frame has ended. In the midst of a message it does not end that. */
-function controlEnded ({ connection }: MemberSession): void {
-  if (connection.holder?._fragmented === 0) connection.unfinishedAt = 0
+/** Notes that a control frame has ended. Amid the fragments of a message it does not end the message. */
+function controlEnded (connection: Peer): void {
+  if (!connection.transport.isFragmented) connection.unfinishedAt = 0
 }
 
 function ping (this: MemberSocket): void {
-  const session = this[kSession]!
-  controlEnded(session)
-  receiveControl(session.hub, session)
+  const connection = this[kConnection]!
+  controlEnded(connection)
+  receiveControl(connection)
 }
 
-/** One for each ping of ours; the others nobody has asked for. */
+/** The first pong after a ping of the server is free; unsolicited pongs count against the frame rate. */
 function pong (this: MemberSocket): void {
-  const session = this[kSession]!
-  controlEnded(session)
-  if (session.connection.awaitsPong) session.connection.awaitsPong = false
-  else receiveControl(session.hub, session)
+  const connection = this[kConnection]!
+  controlEnded(connection)
+  if (connection.awaitsPong) connection.awaitsPong = false
+  else receiveControl(connection)
 }
 
-/** The peer's close frame. By now ws has answered; its connection may stand for some time yet, and it is no member meanwhile. */
+/** Handles the peer's close frame. By now ws has answered it. The connection may stand for some time yet, but its sessions have ended. */
 function conclude (this: MemberReceiver, code: number, reason: Buffer): void {
-  const session = this[kSession]!
-  if (session.state === 'closed') return
-  session.connection.closes()
-  session.hub.end(session, { code, reason: reason.toString(), by: 'peer' })
+  const connection = this[kConnection]!
+  if (connection.session.state === 'closed') return
+  connection.closes()
+  connection.close({ code, reason: reason.toString(), by: 'peer' })
 }
 
 function close (this: MemberSocket, code: number, reason: Buffer): void {
-  const session = this[kSession]!
-  session.hub.closed(session, code, reason.toString())
+  const connection = this[kConnection]!
+  connection.hub.disconnected(connection, code, reason.toString())
 }
 
-/** Neither is an error of the host: ws answers a violation of RFC 6455 by itself, and a connection that broke closes. */
+/** Handles an error of the socket. It is not an error of the host: ws answers a violation of RFC 6455 by itself, and a broken connection closes. */
 function error (this: MemberSocket, err: Error): void {
-  const session = this[kSession]!
-  // A connection that is cut before it has a session is counted by the code that cuts it.
-  if (session === null) return
-  const { hub, connection } = session
+  const connection = this[kConnection]!
+  // A socket that is terminated before it has a connection is counted by the code that terminates it.
+  if (connection === null) return
+  const { hub, session } = connection
   hub.log.debug({ err, session: session.id }, 'connection error')
   const code = violationCode(err)
   if (code === undefined) return
   hub.counters.invalid++
-  countRefusal(hub, session, 'frame', 'protocol')
+  countRefusal(session, 'frame', 'protocol')
   connection.closes()
-  hub.end(session, { code, reason: '', by: 'peer' })
+  connection.close({ code, reason: '', by: 'peer' })
 }
 
 /**
- * Puts the listener for errors on, once. It stands from the moment that there is a WebSocket, and is never removed: ws parses what the
- * peer sent behind its upgrade even after the connection was destroyed, and an `error` event that has no listener ends the process.
+ * Adds the listener for errors, once. It stands from the moment that there is a WebSocket, and is never removed: ws parses the bytes
+ * behind an upgrade even after the connection was destroyed, and an `error` event without a listener ends the process.
  */
 export function hearErrors (socket: MemberSocket): void {
-  if (socket[kSession] !== undefined) return
-  socket[kSession] = null
+  if (socket[kConnection] !== undefined) return
+  socket[kConnection] = null
   socket.on('error', error)
 }
 
@@ -88,18 +91,18 @@ export function hearErrorsAlone (socket: MemberSocket & { listeners (event: 'err
   for (const listener of socket.listeners('error')) if (listener !== error) socket.removeListener('error', listener)
 }
 
-/** Tells a session and its hub of the events of a socket. */
-export function listenTo (socket: MemberSocket, session: MemberSession): void {
+/** Leads the events of a socket to its connection. */
+export function listenTo (socket: MemberSocket, connection: Peer, transport: Pick<WebSocketFrames, 'holder'>): void {
   hearErrors(socket)
-  socket[kSession] = session
+  socket[kConnection] = connection
   socket.close = closeAfterBatch
   const receiver = socket._receiver
   if (receiver !== undefined) {
-    receiver[kSession] = session
-    session.connection.holder = takeOver(receiver)
-    if (session.connection.holder === undefined) session.hub.warnOfReceiver()
-    lowerMaxPayload(receiver, session.hub.settings.maxPayload)
-    if (socket.extensions !== '') inflateWhileReading(receiver, session.connection)
+    receiver[kConnection] = connection
+    transport.holder = takeOver(receiver)
+    if (transport.holder === undefined) connection.hub.warnOfReceiver()
+    lowerMaxPayload(receiver, connection.hub.settings.maxPayload)
+    if (socket.extensions !== '') inflateWhileReading(receiver, connection.transport)
     receiver.on('conclude', conclude)
   }
   socket.on('message', message)

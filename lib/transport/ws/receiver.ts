@@ -1,4 +1,4 @@
-import type { Connection } from '../../connection/connection.ts'
+import type { Transport } from '../transport.ts'
 import { compact, isHolder, type Holder } from './unfinished.ts'
 
 type Done = (error?: Error) => void
@@ -53,16 +53,16 @@ export function lowerMaxPayload (receiver: Receiver, bytes: number): void {
  * While reading is paused nothing is inflated, and nothing behind it parsed: of what one read has brought (64 KiB) each frame might
  * become as much as a frame may be. Where the connection ends meanwhile, what has not been inflated is lost with it.
  */
-export function inflateWhileReading (receiver: Receiver, connection: Connection): void {
+export function inflateWhileReading (receiver: Receiver, transport: Pick<Transport, 'isPaused' | 'onResume'>): void {
   const { decompress, end } = receiver
   let held: Done | undefined
   const lose = (done: Done): void => { done(new Error('the connection has closed')) }
   receiver.decompress = function (data, done) {
-    if (!connection.isPaused) decompress.call(this, data, done)
+    if (!transport.isPaused) decompress.call(this, data, done)
     else if (this.writableEnded) lose(done)
     else {
       held = done
-      connection.onResume = () => {
+      transport.onResume = () => {
         held = undefined
         decompress.call(this, data, done)
       }
@@ -70,7 +70,7 @@ export function inflateWhileReading (receiver: Receiver, connection: Connection)
   }
   receiver.end = function () {
     end.call(this)
-    connection.onResume = undefined
+    transport.onResume = undefined
     if (held !== undefined) lose(held)
     held = undefined
   }

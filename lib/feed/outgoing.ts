@@ -1,0 +1,65 @@
+import type { Publication } from '../../types/index.ts'
+import { tailEnd, tailStart, withKey } from '../protocol/server-frames.ts'
+
+/** The members of a publication that its payload does not say. */
+export interface PublicationHead {
+  uid: string
+  node: string
+  topic: string
+  deadline: number
+  except?: string | undefined
+  key?: string | undefined
+}
+
+/** A publication of this node on its way out. A broker of this process brings the same object back. */
+export class Outgoing implements Publication {
+  readonly v = 1
+  readonly uid: string
+  readonly node: string
+  readonly topic: string
+  readonly except?: string
+  readonly key?: string
+  readonly deadline: number
+  /** The payload. */
+  readonly json: string
+  /** `tail` as text. A feed that gets the same object back reads this, and encodes no bytes. */
+  readonly text: string
+  /** Members of this node that it was queued to. */
+  local = 0
+  /** Its entry has been delivered here. */
+  isDelivered = false
+  /** Why it could not be delivered here. */
+  failure: Error | undefined
+  #copy: Publication | undefined
+
+  /** @param end - the end of the frame, after the payload (see `tailEnd`) */
+  constructor (head: PublicationHead, json: string, end: string = tailEnd()) {
+    this.uid = head.uid
+    this.node = head.node
+    this.topic = head.topic
+    this.deadline = head.deadline
+    if (head.except !== undefined) this.except = head.except
+    if (head.key !== undefined) this.key = head.key
+    this.json = json
+    this.text = tailStart + json + (head.key === undefined ? end : withKey(end, head.key))
+  }
+
+  get tail (): Buffer { return Buffer.from(this.text) }
+  get payloadLength (): number { return Buffer.byteLength(this.json) }
+
+  /** The publication as a plain object, for a broker that copies it or sends it over a network. Made once. */
+  toPublication (): Publication {
+    if (this.#copy === undefined) {
+      const { v, uid, node, topic, tail, payloadLength, deadline, except, key } = this
+      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }) }
+    }
+    return this.#copy
+  }
+
+  /** Whether an entry of this topic is this publication, byte for byte. */
+  isSameAs (topic: string, { v, node, topic: named, tail, payloadLength, except, key }: Publication): boolean {
+    const own = this.toPublication()
+    return v === 1 && topic === own.topic && named === topic && node === own.node && except === own.except && key === own.key && payloadLength === own.payloadLength &&
+      tail instanceof Uint8Array && own.tail.equals(tail)
+  }
+}

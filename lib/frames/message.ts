@@ -1,0 +1,33 @@
+import type { ClientFrame } from '../../types/index.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN } from '../errors.ts'
+import type { Membership } from '../session/membership.ts'
+import { ifPermitted, proceed } from './authorize.ts'
+import { callHandler } from './call-handler.ts'
+import { acknowledge, isValid, jsonOf } from './reply.ts'
+
+type MessageFrame = ClientFrame & { type: 'message' }
+
+/** Handles a `message` frame. */
+export function publishMessage (session: Membership, frame: MessageFrame): void | Promise<void> {
+  const { definition, topic } = session
+  if (definition.publish === null) throw new FST_ROOMS_FORBIDDEN('members may not publish here')
+  if (!isValid(session, definition.publish, frame.data, frame.ref)) return
+  return ifPermitted(session.hub.hooks, { action: 'publish', topic, session, payload: frame.data, key: frame.key }, () => pass(session, frame))
+}
+
+/** Passes a message that is valid and permitted to the host's reader, to its handler, or to the room. */
+function pass (session: Membership, { data, ref, key }: MessageFrame): void | Promise<void> {
+  const { hub, iterator } = session
+  if (session.isEndedByServer) return
+  if (iterator !== undefined) return proceed(iterator.offer(data), () => { acknowledge(session, ref) })
+
+  const handler = hub.hooks.onMessage.get(session.key)
+  if (handler !== undefined) return proceed(callHandler(session, handler, data, { key }), answer => { acknowledge(session, ref, undefined, answer) })
+
+  const json = jsonOf(session, session.definition.publish!, data, ref)
+  if (json === undefined) return
+  return proceed(hub.publish(session.definition, session.topic, json, { senderFields: session.senderFields, from: session.id, key }), result => {
+    if (!result.published) throw new FST_ROOMS_BROKER_DOWN()
+    acknowledge(session, ref, result.id)
+  })
+}

@@ -1,0 +1,87 @@
+import type { BrokerState, Mode, Rooms, Stats } from '../../types/index.ts'
+import type { Admission } from '../limits/admission.ts'
+import type { RecentKicks } from '../limits/recent-kicks.ts'
+import type { Subscription } from '../room/reader.ts'
+import type { JoinRequest } from '../session/join.ts'
+import type { Membership } from '../session/membership.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
+import type { ByteStream } from '../transport/websocket-frames.ts'
+import type { MemberSocket } from '../transport/ws/listeners.ts'
+import type { Counters } from './counters.ts'
+import type { Meter } from './meter.ts'
+import type { Directory, Hooks, HubState, Log, Publishing } from './ports.ts'
+
+/** A WebSocket that was upgraded, its peer, and the topic that it joins. */
+export interface ConnectRequest extends JoinRequest {
+  readonly socket: MemberSocket
+  /** `undefined` if ws does not tell: then frames go one by one, and silence is not watched. */
+  readonly stream: ByteStream | undefined
+  readonly mode: Mode
+  readonly address: string
+  /** The key under which its address is counted (`addressKey`). */
+  readonly addressKey: string
+  /** The request says that it was forwarded, and the host trusts no proxy. */
+  readonly isForwarded: boolean
+  readonly definition: TopicDefinition
+  readonly topic: string
+  readonly user: string | undefined
+  readonly info: unknown
+  /** When its credentials end, in milliseconds since the epoch. */
+  readonly expiresAt?: number | undefined
+  /** When the upgrade began, before the identity was known, on the clock of `performance`. Absent: now. */
+  readonly begunAt?: number
+}
+
+/** A room as `app.rooms` and metrics see it. */
+export interface RoomView {
+  readonly topic: string
+  readonly definition: TopicDefinition
+  readonly size: number
+  open (): Iterable<Membership>
+}
+
+/** What the routes ask of the hub. */
+export interface RoutesHub extends Publishing {
+  readonly log: Log
+  readonly rooms: Rooms<any>
+  readonly hooks: Hooks
+  readonly state: HubState
+  readonly counters: Counters
+  readonly admission: Pick<Admission<any>, 'isBusy' | 'bound'>
+  /** A connection joins. When this returns, the socket has all its listeners. */
+  connect (request: ConnectRequest): void
+}
+
+/** What `request.rooms` asks of the hub. */
+export interface RequestHub extends Publishing {
+  readonly state: HubState
+  fail (error: Error): void
+}
+
+/** What metrics ask of the hub. */
+export interface MetricsHub {
+  readonly meters: Set<Meter>
+  allRooms (): Iterable<RoomView>
+}
+
+/** What `app.rooms` asks of the hub. */
+export interface ApiHub extends Publishing, MetricsHub {
+  readonly state: HubState
+  readonly brokerState: BrokerState
+  readonly log: Log
+  readonly kicks: RecentKicks
+  readonly directory: Directory<Membership> & { all (): Iterable<Membership> }
+  room (topic: string): RoomView | undefined
+  /** Writes this turn's frames of a room, once for all members, before all of them are ended. */
+  flush (topic: string): void
+  /**
+   * Reads a topic's messages without joining it.
+   * @param bound - messages that wait for the reader before it fails
+   * @param ended - called once, when it ends
+   */
+  subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription
+  /** Asks `authorize` again about sessions, and ends those that may not stay. Resolves with how many. */
+  reauthorize (sessions: Membership[]): Promise<number>
+  stats (): Stats
+  drain (): Promise<void>
+}

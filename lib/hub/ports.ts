@@ -1,0 +1,129 @@
+import type { AuthorizeContext, BroadcastResult, DirectDetails, InvalidMessage, LeaveReason, Ref, Rooms, Session, SessionState } from '../../types/index.ts'
+import type { Expiry } from '../connection/expiry.ts'
+import type { AddressLimits } from '../limits/addresses.ts'
+import type { Roster } from '../presence/roster.ts'
+import type { InFlight } from '../session/in-flight.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
+import type { DeflateOptions } from '../transport/ws/deflate.ts'
+import type { Counters } from './counters.ts'
+import type { DrainSettings } from './drain.ts'
+
+/** A session as the host's hooks get it. */
+export type AnySession = Session<string, any>
+
+/** The methods of a logger that the hub calls. */
+export interface Log {
+  debug (object: object, message: string): void
+  info (object: object, message: string): void
+  warn (object: object, message: string): void
+  error (object: object, message: string): void
+}
+
+/** The host's hooks, loosely typed, because the public types have checked them. */
+export interface Hooks {
+  authorize: ((context: AuthorizeContext<any>) => unknown) | undefined
+  onMessage: ReadonlyMap<string, (session: AnySession, payload: unknown, message: { key: string | undefined }) => unknown>
+  onDirect: ReadonlyMap<string, (session: AnySession, payload: unknown, direct: DirectDetails<string, any>) => unknown>
+  onAuth: ((session: AnySession, token: string) => unknown) | undefined
+  onLeave: ((session: AnySession, reason: LeaveReason) => unknown) | undefined
+  onError: ((error: Error, session?: AnySession) => unknown) | undefined
+  onInvalid: 'answer' | 'ignore' | 'close' | ((session: AnySession, fault: InvalidMessage) => unknown)
+}
+
+/** Bounds of the options of the same names, in milliseconds and bytes. */
+export interface Settings {
+  heartbeat: false | { readonly interval: number, readonly timeout: number }
+  /** `expiry.notice` */
+  notice: number
+  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly work: number, readonly badFrames: number, readonly handshake: number, readonly publish: number, readonly unfinished: number }
+  /** `limits.perAddress`, `limits.addressMessages` */
+  address: AddressLimits
+  drain: DrainSettings
+  /** Bytes of the largest message that ws reads. */
+  maxPayload: number
+  /** `perMessageDeflate` of ws; `undefined` if it is off. */
+  deflate: DeflateOptions | undefined
+}
+
+/** The members of a publication besides its topic and payload. */
+export interface PublishOptions {
+  /** The end of its frame, if a member publishes: it names the member. */
+  senderFields?: string | undefined
+  /** The id of the session that publishes. */
+  from?: string | undefined
+  /** The id of a session that is not sent the message. */
+  except?: string | undefined
+  key?: string | undefined
+}
+
+/** `open`, then `draining` (members are let go, and nothing new is taken from them), then `closed`. */
+export type HubState = 'open' | 'draining' | 'closed'
+
+/** The host: its hooks, its log, and the way on which errors of its hooks reach it. */
+export interface Host {
+  readonly hooks: Hooks
+  /** Never throws. */
+  readonly log: Log
+  /** `app.rooms` */
+  readonly rooms: Rooms<any>
+  /**
+   * Counts an error of a hook, and tells `onError` of it, once per error.
+   * @param whileHandling - the error comes out of handling another one: it goes to the log alone
+   */
+  fail (error: Error, session?: AnySession, whileHandling?: boolean): void
+  /** Whether an `onError` about this session runs, so that a message sent to it now is sent by that hook. */
+  isHandling (session: AnySession): boolean
+}
+
+/** The way of a message to a room. */
+export interface Publishing {
+  /**
+   * Publishes to a topic. Returns a result, and not a promise, if the broker answers at once.
+   * @throws FST_ROOMS_CLOSED
+   */
+  publish (definition: TopicDefinition, topic: string, json: string, options: PublishOptions): BroadcastResult | Promise<BroadcastResult>
+}
+
+/** A session as the receiver of a private message. */
+export interface DirectReceiver {
+  readonly id: string
+  readonly topic: string
+  readonly state: SessionState
+  readonly definition: TopicDefinition
+  /** The text of a private message, in the envelope of this session. */
+  privateText (json: string, from?: string, user?: string, ref?: Ref): string
+  /** @throws FST_ROOMS_SESSION_CLOSED */
+  sendPrivate (text: string): void | Promise<void>
+}
+
+/** The sessions of this node, those still joining included. */
+export interface Directory<S> {
+  find (id: string): S | undefined
+  ofUser (user: string): Iterable<S>
+}
+
+/** Watches over members that read too slowly. */
+export interface SlowConsumers<S> {
+  /**
+   * Whether a member can be sent a private frame of this many bytes. If not, it is closed, whatever the policy, because nothing private is ever dropped.
+   * Call `sent` after the write.
+   */
+  admits (session: S, bytes: number): boolean
+  sent (session: S): void
+}
+
+/** What sessions, and the frames of their peers, ask of the hub. */
+export interface SessionHub extends Host, Publishing {
+  readonly settings: Settings
+  readonly counters: Counters
+  readonly state: HubState
+  readonly directory: Directory<DirectReceiver>
+  /** Of the credentials of connections. */
+  readonly expiry: Pick<Expiry<any>, 'check' | 'renew'>
+  /** Sessions with work in flight. */
+  readonly inFlight: InFlight
+  /** Calls of `onMessage` and `onDirect` that have not finished. */
+  working: number
+  /** A member has joined, or has new info. */
+  presenceChanged (session: { readonly room: { readonly roster: Roster | undefined } | undefined }): void
+}

@@ -1,0 +1,50 @@
+import { diffEvery, type Roster } from './roster.ts'
+
+/** Sends the presence frames of all rooms: at once if a room was quiet, otherwise when it may, by one timer. */
+export class Announcer {
+  readonly #waiting = new Set<Roster>()
+  readonly #announced: (roster: Roster) => void
+  #timer: NodeJS.Timeout | undefined
+
+  /** @param announced - called after a frame was queued to a room */
+  constructor (announced: (roster: Roster) => void) {
+    this.#announced = announced
+  }
+
+  /** Call this when a roster has changed. */
+  changed (roster: Roster): void {
+    if (roster.wait(performance.now()) === 0) this.#send(roster)
+    else {
+      this.#waiting.add(roster)
+      this.#timer ??= setTimeout(this.#sendDue, diffEvery).unref()
+    }
+  }
+
+  /** Call this when the room of a roster is gone. */
+  remove (roster: Roster): void {
+    this.#waiting.delete(roster)
+  }
+
+  stop (): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#waiting.clear()
+  }
+
+  #send (roster: Roster): void {
+    this.#waiting.delete(roster)
+    const frame = roster.flush(performance.now())
+    if (frame === undefined) return
+    roster.room.announce(frame)
+    this.#announced(roster)
+  }
+
+  readonly #sendDue = (): void => {
+    this.#timer = undefined
+    const now = performance.now()
+    for (const roster of [...this.#waiting]) {
+      if (roster.wait(now) === 0) this.#send(roster)
+    }
+    if (this.#waiting.size > 0) this.#timer ??= setTimeout(this.#sendDue, diffEvery).unref()
+  }
+}

@@ -1,0 +1,35 @@
+import type { SessionState } from '../../types/index.ts'
+import type { Feed } from '../feed/feed.ts'
+import type { PresentMember, Roster } from '../presence/roster.ts'
+import type { Ending } from '../session/ending.ts'
+import type { Transport } from '../transport/transport.ts'
+import type { Lag } from './lag.ts'
+
+/** What a room sees of a member. The room writes `index` and `lag`. */
+export interface RoomMember extends PresentMember {
+  readonly id: string
+  readonly state: SessionState
+  readonly transport: Transport
+  /** Its place in the room's arrays. */
+  index: number
+  /** Where it stopped, while it is slow. */
+  lag: Lag | undefined
+  end (ending: Ending): void
+}
+
+/** What a session sees of its room. */
+export interface SessionRoom {
+  readonly feed: Feed
+  /** `undefined` if the topic has no presence. */
+  readonly roster: Roster | undefined
+  /** Joins under way. */
+  joining: number
+  add (member: RoomMember): void
+  remove (member: RoomMember): void
+  /** Sends one member a frame of its own, behind all that the room has sent so far: at once if the room has nothing to send in this turn. */
+  sendTo (member: RoomMember, frame: Buffer): void
+  /** Sends one member what the room has for it in this turn. */
+  flushMember (member: RoomMember): void
+  /** Bytes of the member's own frames that leave with this turn; `undefined` if it gets what the others get. */
+  ownBytes (member: RoomMember): number | undefined
+}

@@ -1,0 +1,42 @@
+import type { LeaveReason, Refusal } from '../../types/index.ts'
+import { asError, isClientError } from '../errors.ts'
+import { refusalOf } from '../limits/refusals.ts'
+import { closeName } from '../protocol/close-codes.ts'
+
+/** Why a session ends: the peer went away, or the server decided so. `refusal` is the reason why a join was refused. */
+export interface Ending extends LeaveReason { by: 'peer' | 'server', refusal?: Refusal }
+
+const closeCodeOf = new Map<unknown, number>([
+  ['FST_ROOMS_BAD_FRAME', 4000],
+  ['FST_ROOMS_FRAME_TOO_LARGE', 1009],
+  ['FST_ROOMS_INVALID_PAYLOAD', 4022],
+  ['FST_ROOMS_BROKER_DOWN', 4103],
+  ['FST_ROOMS_OVERLOADED', 4100]
+])
+
+const closeCodeOfStatus = new Map([[401, 4001], [404, 4004], [429, 4101]])
+
+/** An ending of the catalogue, decided by the server. */
+export function serverEnding (code: number, refusal?: Refusal): Ending {
+  const ending: Ending = { code, reason: closeName(code), by: 'server' }
+  return refusal === undefined ? ending : { ...ending, refusal }
+}
+
+/** The close that says the same as an error: a refusal if the error speaks to the peer, otherwise a failure of the server. */
+export function closeCodeFor (error: Error & { code?: unknown }): number {
+  const known = closeCodeOf.get(error.code)
+  if (known !== undefined) return known
+  return isClientError(error) ? closeCodeOfStatus.get(error.statusCode) ?? 4003 : 1011
+}
+
+/**
+ * How a session ends about which a hook threw. An error that speaks to the peer is its answer. Any other error is told to the host.
+ * @param failed - the close code of any other error
+ */
+export function endingFor (session: { fail (error: Error): void }, thrown: unknown, failed: number): Ending {
+  const error = asError(thrown)
+  // An invalid payload that a hook throws was made by the host and not by the peer.
+  if (isClientError(error) && (error as { code?: unknown }).code !== 'FST_ROOMS_INVALID_PAYLOAD') return serverEnding(closeCodeFor(error), refusalOf(error))
+  session.fail(error)
+  return serverEnding(failed, 'failed')
+}

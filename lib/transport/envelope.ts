@@ -1,0 +1,91 @@
+import { parse } from 'secure-json-parse'
+import type { ClientFrame, Mode, Ref } from '../../types/index.ts'
+import { asError } from '../errors.ts'
+import { checkFrame, goodFrame, type FrameFault } from '../protocol/client-frames.ts'
+import { direct, messageHead } from '../protocol/server-frames.ts'
+
+/** A message as an envelope needs it. */
+export interface MessageContent {
+  /** The id of its position; `undefined` if the broker has no positions. */
+  readonly id: string | undefined
+  /** The payload. */
+  readonly json: string
+  /** The end of a `message` frame, from `"data":` on: as text if this node has made it, as bytes if a broker has brought it. */
+  readonly tail: string | Buffer
+  /** The topic has no schema. */
+  readonly isUntyped: boolean
+}
+
+/** Makes the bytes of one frame of a text and of the UTF-8 that follows it. */
+export type Encode = (text: string, rest?: Buffer) => Buffer
+
+/** How messages stand in the payload of a frame, in both directions. */
+export interface Envelope {
+  readonly mode: Mode
+  /**
+   * Whether a peer can be answered: whether it is sent frames other than messages (hello, acks, errors, presence, gap, expiring, bye). A peer that cannot is told
+   * by the close code alone.
+   */
+  readonly canBeAnswered: boolean
+  /** The bytes of a message to the members of a room. */
+  message (content: MessageContent, encode: Encode): Buffer
+  /** The text of a private message. */
+  direct (json: string, isUntyped: boolean, from?: string, user?: string, ref?: Ref): string
+  /**
+   * Reads a text of the peer.
+   * @param isUntyped - members may publish here, and the topic has no schema for it
+   */
+  read (text: string, isUntyped: boolean): ClientFrame | FrameFault
+}
+
+// Refuses the keys that would set a prototype, as Fastify does in a body.
+const strict = { protoAction: 'error', constructorAction: 'error' } as const
+const poisoned = 'Object contains forbidden'
+
+// JSON.parse quotes the text near the fault, which may be a part of a token, and the message goes to the host's logs.
+const excerpt = /, (?:\.\.\.)?".*$/s
+
+/** JSON as a raw member reads it. Without a schema a string is sent as its text. */
+function rawText (json: string, isUntyped: boolean): string {
+  return isUntyped && json.startsWith('"') ? JSON.parse(json) as string : json
+}
+
+/** Frames of `rooms.v1`: JSON objects with a `type`. */
+const v1: Envelope = {
+  mode: 'rooms.v1',
+  canBeAnswered: true,
+  message ({ id, tail }, encode) {
+    const head = messageHead(id)
+    return typeof tail === 'string' ? encode(head + tail) : encode(head, tail)
+  },
+  direct: (json, _isUntyped, from, user, ref) => direct(json, from, user, ref),
+  read (text) {
+    try {
+      return checkFrame(parse(text, undefined, strict))
+    } catch (error) {
+      const { message } = asError(error)
+      return { fault: `no JSON (${message.replace(excerpt, '')})${message.startsWith(poisoned) ? '' : goodFrame}` }
+    }
+  }
+}
+
+/** Payloads alone, in both directions (`rooms.raw`). */
+const raw: Envelope = {
+  mode: 'rooms.raw',
+  canBeAnswered: false,
+  message: ({ json, isUntyped }, encode) => encode(rawText(json, isUntyped)),
+  direct: rawText,
+  read (text, isUntyped) {
+    try {
+      return { type: 'message', data: parse(text, undefined, strict) }
+    } catch (error) {
+      const { message } = asError(error)
+      // Poisoned text is JSON, so it is refused also without a schema. JSON.parse never begins a message like this.
+      if (isUntyped && !message.startsWith(poisoned)) return { type: 'message', data: text }
+      return { fault: `no JSON (${message.replace(excerpt, '')})` }
+    }
+  }
+}
+
+/** All envelopes by mode. */
+export const envelopes = { 'rooms.v1': v1, 'rooms.raw': raw } as const satisfies Record<Mode, Envelope>
