@@ -76,7 +76,7 @@ t.test('docs/options.md has every option with its default and lower bound, and n
   checkOptions(t, rows(section('docs/options.md', '## Topic options')), leaves(topicSchema))
 
   const { socket, broadcast } = (optionsSchema as Schema).properties!.routes!.properties!
-  const named = /Both take (.*?), *\nwith/s.exec(section('docs/options.md', '## routes'))![1]!
+  const named = /both take (.*?),\s+with the meanings/s.exec(section('docs/options.md', '## routes'))![1]!
   for (const { properties } of [socket!, broadcast!]) t.same([...named.matchAll(/`(\w+)`/g)].map(match => match[1]).sort(), Object.keys(properties!).sort(), 'the same hooks of routes')
 
   const type = await readFile('types/options.ts', 'utf8')
