@@ -1,4 +1,4 @@
-/** What a host writes, right and wrong. Compiled against the sources and against the built package. */
+/** Right and wrong code of a host. Compiled against the sources and against the build. */
 import type { FastifyInstance } from 'fastify'
 import fastifyRooms, { type Message, type Publish, type Rooms, type TopicName } from 'fastify-rooms'
 import { topics } from './topics.ts'
