@@ -96,7 +96,7 @@ if (browser !== undefined) {
   // Tests that stop no server share one, because a start takes seconds.
   const { url } = await startExample(t, 'example/server.ts')
 
-  t.test('issue 8: /quote is offered only where it works, and a private message never becomes public', async t => {
+  t.test('issue 8: /quote is offered only if it works, and a private message never becomes public', async t => {
     const [teal, ruby] = await people(t, url, ['Teal Otter', 'Ruby Heron'], desktop) as [Page, Page]
     const offer = () => teal.locator('#text').getAttribute('placeholder')
     t.equal(await offer(), 'Message', 'without figures /quote is not offered')

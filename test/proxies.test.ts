@@ -104,7 +104,7 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
     const status = async (headers: Record<string, string>, method = 'GET'): Promise<number> =>
       (await ask(proxy, { method, body: method === 'POST' ? '1' : '', as: { headers: { ...method === 'POST' ? json : upgrade, ...headers } } })).status
     for (const method of ['GET', 'POST']) {
-      t.equal(await status({}, method), method === 'GET' ? 101 : 200, 'the same origin may broadcast')
+      t.equal(await status({}, method), method === 'GET' ? 101 : 200, 'pages of that origin may broadcast')
       for (const page of ['https://evil.example', `http://${name}:${proxy.port}`, `https://${name}`, 'null']) {
         t.equal(await status({ origin: page }, method), 403, page)
       }

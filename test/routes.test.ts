@@ -265,7 +265,7 @@ t.test('an undeclared topic does not exist: 404 on GET, POST and upgrade', async
   await t.rejects(app.rooms.broadcast('weather', {}), { code: 'FST_ROOMS_NO_SUCH_TOPIC' })
 })
 
-t.test('a broadcast route exists only where the topic says so', async t => {
+t.test('a broadcast route exists only if the topic declares it', async t => {
   const app = await createRooms(t, {
     topics: { silent: {}, own: { post: true }, dailyNews: { message: Type.Array(Statistic), post: '/dailyDashBoard' }, root: { post: '/' } },
     authorize

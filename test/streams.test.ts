@@ -109,7 +109,7 @@ t.test('when the server ends the session, the loop ends', async t => {
   let ended = false
   const app = await createRooms(t, {
     onJoin: async session => {
-      for await (const payload of session) t.fail(`nobody sent ${payload}`)
+      for await (const payload of session) t.fail(`unexpected message ${payload}`)
       ended = true
     }
   })
@@ -203,7 +203,7 @@ t.test('a loop over a closed session ends at once', async t => {
       sessions.push(session)
       if (!request.url.includes('wait')) return
       await gate
-      for await (const payload of session) t.fail(`nobody sent ${payload}`)
+      for await (const payload of session) t.fail(`unexpected message ${payload}`)
       over = true
     },
     onLeave: () => { left++ }

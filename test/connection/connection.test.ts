@@ -12,7 +12,7 @@ import { until } from '../helpers/app.ts'
 
 const frame = (text: string): Buffer => textFrame('', Buffer.from(text))
 
-/** A connection as the server has it, and its client. */
+/** A connection on the server, and its client. */
 async function create (t: Test, perMessageDeflate: boolean | PerMessageDeflateOptions, through: 'tcp' | 'ws') {
   const http = createHttp()
   const server = new WebSocketServer({ server: http, perMessageDeflate })
@@ -34,9 +34,9 @@ const deflate = { threshold: 0 }
 
 for (const [way, options, through] of [
   ['straight', false, 'tcp'],
-  ['straight, where compression was negotiated', deflate, 'tcp'],
+  ['straight, with compression negotiated', deflate, 'tcp'],
   ['through ws', false, 'ws'],
-  ['through ws, where compression was negotiated', deflate, 'ws']
+  ['through ws, with compression negotiated', deflate, 'ws']
 ] as const) {
   t.test(`frames, batches and views arrive in order: ${way}`, async t => {
     const { connection, client, received, socket } = await create(t, options, through)
@@ -62,7 +62,7 @@ for (const [way, options, through] of [
     t.same([code, reason.toString()], [4005, 'kicked'])
   })
 
-  t.test(`drained settles when the peer has read: ${way}`, async t => {
+  t.test(`drained resolves when the peer has read: ${way}`, async t => {
     const { connection, client, received } = await create(t, options, through)
     client.pause()
     let sent = 0
@@ -72,7 +72,7 @@ for (const [way, options, through] of [
     }
     let settled = false
     const [one, two] = [connection.drained(), connection.drained()]
-    t.equal(one, two, 'one wait for all who ask')
+    t.equal(one, two, 'concurrent calls share one wait')
     one.then(() => { settled = true })
     await new Promise(resolve => setTimeout(resolve, 50))
     t.notOk(settled)
@@ -82,7 +82,7 @@ for (const [way, options, through] of [
     await until(() => received.length === sent)
   })
 
-  t.test(`drained rejects where the connection closes first: ${way}`, async t => {
+  t.test(`drained rejects if the connection closes first: ${way}`, async t => {
     const { connection, client, socket } = await create(t, options, through)
     client.pause()
     for (let n = 0; n < 200; n++) connection.send(frame(noise()))
@@ -95,14 +95,14 @@ for (const [way, options, through] of [
   })
 }
 
-/** 64 KiB that compress badly. */
+/** 64 KiB of poorly compressible bytes. */
 function noise (): string {
   let text = ''
   while (text.length < 65_536) text += Math.random().toString(36).slice(2)
   return text
 }
 
-t.test('a wait that is over is followed by another', async t => {
+t.test('a finished wait is followed by a new one', async t => {
   const transport = new FakeTransport()
   const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
   const first = connection.drained()
@@ -112,10 +112,10 @@ t.test('a wait that is over is followed by another', async t => {
   t.not(second, first)
   transport.emit('close')
   await t.rejects(second, { message: 'the connection has closed' })
-  t.same([transport.listenerCount('drain'), transport.listenerCount('close')], [new Socket().listenerCount('drain'), new Socket().listenerCount('close')], 'it leaves no listeners')
+  t.same([transport.listenerCount('drain'), transport.listenerCount('close')], [new Socket().listenerCount('drain'), new Socket().listenerCount('close')], 'no listener remains')
 })
 
-t.test('what waits behind something else does not keep the pool of Node.js alive', async t => {
+t.test('buffered frames do not keep the pool of Node.js alive', async t => {
   const batch = new Batch(frame('one'))
   batch.push(frame('two'))
   const part = new View(batch, 1)
@@ -134,7 +134,7 @@ t.test('what waits behind something else does not keep the pool of Node.js alive
   }
 })
 
-t.test('one write goes straight to TCP, and through ws only where it must', async t => {
+t.test('one write goes straight to TCP, and through ws only if necessary', async t => {
   const batch = new Batch(frame('1'))
   batch.push(frame('2'))
   const view = new View(batch, 0)
@@ -148,7 +148,7 @@ t.test('one write goes straight to TCP, and through ws only where it must', asyn
   say(new Connection(straight.socket, straight.transport, 'rooms.v1', ''))
   t.same(straight.socket.sent, [])
   t.equal(straight.transport.written.length, 3)
-  t.equal(straight.transport.written[1], batch.whole, 'the bytes that everybody gets')
+  t.equal(straight.transport.written[1], batch.whole, 'all members share these bytes')
 
   const deflated = { socket: Object.assign(new FakeSocket(), { extensions: 'permessage-deflate' }), transport: new FakeTransport() }
   say(new Connection(deflated.socket, deflated.transport, 'rooms.v1', ''))
@@ -166,7 +166,7 @@ t.test('one write goes straight to TCP, and through ws only where it must', asyn
   t.equal(stream.transport.readableLength, 0)
 })
 
-t.test('drained looks at no clock where the stream announces no drain: an empty write comes behind what waits', async t => {
+t.test('drained uses no timer if the stream emits no drain: it queues an empty write behind the buffered bytes', async t => {
   class Quiet extends FakeTransport {
     override readonly writableNeedDrain = false
     override readonly writableLength = 100
@@ -179,7 +179,7 @@ t.test('drained looks at no clock where the stream announces no drain: an empty 
   const [socket, transport] = [new FakeSocket(), new Quiet()]
   const connection = new Connection(socket, transport, 'rooms.v1', '')
   const first = connection.drained()
-  t.equal(connection.drained(), first, 'one for all who wait')
+  t.equal(connection.drained(), first, 'concurrent calls share one wait')
   t.same(transport.written, [Buffer.alloc(0)])
   transport.done[0]!()
   await first
@@ -188,46 +188,46 @@ t.test('drained looks at no clock where the stream announces no drain: an empty 
   await t.rejects(second, { message: 'destroyed' })
   socket.readyState = 2
   const third = t.rejects(connection.drained(), { message: 'the connection has closed' })
-  await new Promise(resolve => setTimeout(resolve, 50)) // it keeps no process alive
+  await new Promise(resolve => setTimeout(resolve, 50)) // this timer keeps the process alive, because drained does not
   await third
   t.equal(transport.written.length, 2, 'a stream that may have ended is not written to')
 })
 
-t.test('drained rejects where a connection has closed between two looks, though nothing waits any more', async t => {
+t.test('drained rejects if a connection has closed between two checks, even with nothing buffered', async t => {
   const socket = Object.assign(new FakeSocket(), { extensions: 'permessage-deflate', bufferedAmount: 1 })
   const drained = new Connection(socket, {}, 'rooms.v1', '').drained()
   socket.terminate()
   socket.bufferedAmount = 0
-  // Looking keeps no process alive.
+  // The check of drained does not keep the process alive.
   const alive = setTimeout(() => {}, 10_000)
   t.teardown(() => { clearTimeout(alive) })
   await t.rejects(drained, { message: 'the connection has closed' })
 })
 
-t.test('a peer that takes what waits for it is told from one that does not', async t => {
+t.test('hasTaken tells whether a peer has read buffered bytes since the last call', async t => {
   const transport = new FakeTransport()
   const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
   const bytes = { writableLength: 0, bytesWritten: 500, writeQueueSize: 0 }
   for (const name of ['writableLength', 'bytesWritten'] as const) Object.defineProperty(transport, name, { get: () => bytes[name] })
-  t.equal(connection.hasTaken(), false, 'nothing waits')
+  t.equal(connection.hasTaken(), false, 'nothing is buffered')
   bytes.writableLength = 200
   t.equal(connection.hasTaken(), true)
   t.equal(connection.hasTaken(), false)
   Object.assign(transport, { _handle: bytes })
   bytes.writeQueueSize = 150
-  t.equal(connection.hasTaken(), true, 'a part of one write')
+  t.equal(connection.hasTaken(), true, 'a part of one write was taken')
   t.equal(connection.hasTaken(), false)
   Object.assign(bytes, { writableLength: 300, bytesWritten: 600 })
-  t.equal(connection.hasTaken(), false, 'what is queued meanwhile is not taken')
+  t.equal(connection.hasTaken(), false, 'bytes queued meanwhile were not taken')
   bytes.writableLength = 200
   t.equal(connection.hasTaken(), true)
   Object.assign(transport, { _parent: { _handle: { writeQueueSize: 90 } } })
-  t.equal(connection.hasTaken(), true, 'under TLS the socket below knows')
+  t.equal(connection.hasTaken(), true, 'under TLS the socket below has the count')
   t.equal(connection.hasTaken(), false)
-  t.equal(new Connection(new FakeSocket(), {}, 'rooms.v1', '').hasTaken(), false, 'a stream inside the process')
+  t.equal(new Connection(new FakeSocket(), {}, 'rooms.v1', '').hasTaken(), false, 'an in-process stream has no count')
 })
 
-t.test('frames of its own that wait one by one are counted until they have left', async t => {
+t.test('private frames behind buffered bytes are counted until they are written', async t => {
   const transport = new FakeTransport()
   const done: (() => void)[] = []
   let waiting = 0
@@ -239,7 +239,7 @@ t.test('frames of its own that wait one by one are counted until they have left'
   }) as never
   const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
   connection.send(frame('1'))
-  t.equal(connection.waitingFrames, 0, 'nothing waits')
+  t.equal(connection.waitingFrames, 0, 'nothing is buffered')
   waiting = 3
   connection.send(frame('2'))
   connection.send(frame('3'))
@@ -249,15 +249,15 @@ t.test('frames of its own that wait one by one are counted until they have left'
   t.equal(transport.written.length, 3)
 })
 
-t.test('a frame behind the answer to the upgrade, in the same turn, does not wait; one behind a kilobyte does', async t => {
+t.test('a frame behind the 101 response of the same turn does not count as waiting; one behind a kilobyte does', async t => {
   const transport = new FakeTransport()
-  let waiting = 129 // the answer
+  let waiting = 129 // the 101 response
   Object.defineProperty(transport, 'writableLength', { get: () => waiting })
   const connection = new Connection(new FakeSocket(), transport, 'rooms.v1', '')
   transport.cork()
   const hello = frame('hello')
   connection.send(hello)
-  t.equal(transport.written[0], hello, 'no copy')
+  t.equal(transport.written[0], hello, 'the frame is not copied')
   waiting = 1_024
   connection.send(frame('1'))
   t.equal(connection.waitingFrames, 1)

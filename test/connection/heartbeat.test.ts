@@ -7,7 +7,7 @@ import { textFrame } from '../../lib/transport/ws/frame.ts'
 import { resolveOptions } from '../../lib/options.ts'
 import { FakeSocket, at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
 
-/** A heartbeat whose clock is moved by hand: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
+/** A heartbeat with a clock under the control of the test: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
 function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] = { interval: 800, timeout: 800 }, handshake = 800, unfinished = 30_000) {
   const links = new Set(members.map(({ session }) => session))
   const silent: string[] = []
@@ -39,7 +39,7 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
     globalThis.setInterval = real
   }
   let now = 0
-  /** Sweeps until then; `each` happens before every sweep. */
+  /** Sweeps until that time; `each` runs before every sweep. */
   const run = (until: number, each: (now: number) => void = () => {}): void => {
     while (now + every <= until) {
       now += every
@@ -47,7 +47,7 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings['heartbeat'] 
       at(now, sweep)
     }
   }
-  /** The process stood still until then. */
+  /** Stalls the process until that time. */
   const stall = (until: number): void => {
     now = until
     at(now, sweep)
@@ -65,7 +65,7 @@ t.test('a mute peer is pinged once and ended within interval + timeout', async t
   const mute = member('mute')
   const { silent, run } = beat([mute])
   run(500)
-  t.equal(mute.socket.pings, 0, 'not before the interval is about to end')
+  t.equal(mute.socket.pings, 0, 'no ping before the interval is nearly over')
   run(800)
   t.equal(mute.socket.pings, 1)
   run(1_200)
@@ -75,7 +75,7 @@ t.test('a mute peer is pinged once and ended within interval + timeout', async t
   t.same(silent.slice(0, 1), ['mute'])
 })
 
-t.test('with the defaults a half-open peer is ended within 35 seconds, and with the shortest useful times within two', async t => {
+t.test('with the defaults a half-open peer is ended within 35 seconds, and with the shortest useful settings within two', async t => {
   const { heartbeat, limits } = resolveOptions({})
   for (const [settings, most] of [[heartbeat, 35_000], [{ interval: 1_200, timeout: 800 }, 2_000]] as const) {
     const open = member('open', { bytesRead: 500 })
@@ -85,7 +85,7 @@ t.test('with the defaults a half-open peer is ended within 35 seconds, and with 
   }
 })
 
-t.test('a peer that answers pings stays, and one that speaks is never pinged', async t => {
+t.test('a peer that answers pings stays, and one that sends is never pinged', async t => {
   const answering = member('answering')
   const speaking = member('speaking')
   const { silent, run } = beat([answering, speaking])
@@ -102,7 +102,7 @@ t.test('a peer that answers pings stays, and one that speaks is never pinged', a
   t.ok(answering.socket.pings > 10)
 })
 
-t.test('a byte a moment before the end saves a peer for another round', async t => {
+t.test('a byte just before the end keeps a peer for another round', async t => {
   const peer = member('peer')
   const { silent, run } = beat([peer])
   run(1_200)
@@ -116,7 +116,7 @@ t.test('a byte a moment before the end saves a peer for another round', async t 
   t.ok(silent.includes('peer'))
 })
 
-t.test('a stream inside the process cannot go silent', async t => {
+t.test('an in-process stream cannot go silent', async t => {
   const inside = member('inside', {})
   const { silent, run } = beat([inside])
   run(5_000)
@@ -124,7 +124,7 @@ t.test('a stream inside the process cannot go silent', async t => {
   t.equal(inside.socket.pings, 0)
 })
 
-t.test('while reading is paused silence does not count, and it starts anew after that', async t => {
+t.test('while reading is paused silence does not count, and it starts again afterwards', async t => {
   const peer = member('peer')
   const { silent, run } = beat([peer])
   run(800)
@@ -148,7 +148,7 @@ t.test('after a stall of the process silence does not count for one interval', a
   run(800)
   t.equal(peer.socket.pings, 1)
   stall(60_000)
-  t.same(silent, [], 'its answer may be waiting to be read')
+  t.same(silent, [], 'its answer may be unread')
   run(60_500)
   t.equal(peer.socket.pings, 1)
   run(60_800)
@@ -157,7 +157,7 @@ t.test('after a stall of the process silence does not count for one interval', a
   t.ok(silent.includes('peer'))
 })
 
-t.test('a peer that does not answer the close frame is cut after five seconds', async t => {
+t.test('a peer that does not answer the close frame is terminated after five seconds', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     const peer = member('peer')
     const { silent, late, run, links } = beat([peer], heartbeat)
@@ -168,12 +168,12 @@ t.test('a peer that does not answer the close frame is cut after five seconds', 
     t.equal(peer.socket.terminations, 0)
     run(6_100)
     t.ok(peer.socket.terminations > 0)
-    t.same([...silent, ...late], [], 'it is not silent, but late')
+    t.same([...silent, ...late], [], 'late close handshakes do not count as silence')
     links.delete(peer.session)
   }
 })
 
-t.test('a join that takes too long is refused, heartbeat or not', async t => {
+t.test('a join that takes too long is refused, with or without a heartbeat', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     const joining = member('joining')
     const open = member('open')
@@ -186,7 +186,7 @@ t.test('a join that takes too long is refused, heartbeat or not', async t => {
   }
 })
 
-t.test('a stall of the process does not count for the time of a join, nor for that of the answer to a close frame', async t => {
+t.test('a stall of the process counts neither for the time of a join nor for that of a close handshake', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     const [joining, closing] = [member('joining'), member('closing')]
     joining.session.state = 'joining'
@@ -206,7 +206,7 @@ t.test('a stall of the process does not count for the time of a join, nor for th
   }
 })
 
-t.test('without a heartbeat nobody is pinged', async t => {
+t.test('without a heartbeat no peer is pinged', async t => {
   const mute = member('mute')
   const { silent, run } = beat([mute], false)
   run(60_000)
@@ -214,19 +214,19 @@ t.test('without a heartbeat nobody is pinged', async t => {
   t.same(silent, [])
 })
 
-t.test('sweeps are a fraction of the shortest time that is watched', async t => {
+t.test('the sweep interval is a fraction of the shortest watched time', async t => {
   t.equal(beat([], { interval: 25_000, timeout: 10_000 }, 10_000).every, 625)
   t.equal(beat([], { interval: 10, timeout: 10 }, 100).every, 1.25)
   t.equal(beat([], false, 100).every, 12.5)
   t.equal(beat([], false, 800, 80).every, 10)
 })
 
-/** The members of a receiver that the heartbeat looks at. */
+/** The fields of a receiver that the heartbeat reads. */
 function holding (bytes: number): { -readonly [member in keyof Holder]: Holder[member] } {
   return { _buffers: [], _bufferedBytes: bytes, _fragments: [], _messageLength: 0, _fragmented: 0, _state: 0 }
 }
 
-t.test('a message that does not end in its time is overdue, with a heartbeat or without', async t => {
+t.test('a message that does not end in time is overdue, with or without a heartbeat', async t => {
   for (const heartbeat of [false, { interval: 800, timeout: 800 }] as const) {
     const [peer, whole, unknown] = [member('peer'), member('whole'), member('unknown')] as [FakeMember, FakeMember, FakeMember]
     const holder = peer.session.connection.holder = holding(0)
@@ -234,16 +234,16 @@ t.test('a message that does not end in its time is overdue, with a heartbeat or 
     const beats = beat([peer, whole, unknown], heartbeat, 800, 800)
     const alive = (): void => { for (const { transport } of [peer, whole, unknown]) transport.bytesRead!++ }
     beats.run(300, alive)
-    holder._state = 4 // the header of a frame has come
+    holder._state = 4 // the header of a frame has arrived
     beats.run(1_100, alive)
-    t.same(beats.overdue, [], 'seen at 400')
+    t.same(beats.overdue, [], 'first seen at 400')
     beats.run(1_200, alive)
     t.same(beats.overdue, ['peer'])
     t.same(beats.silent, [])
   }
 })
 
-t.test('a message that ends is not overdue, and the next one has its own time; frames between fragments end nothing', async t => {
+t.test('a message that ends is not overdue, and the next one has its own time; control frames between fragments do not restart it', async t => {
   const peer = member('peer')
   const { connection } = peer.session
   const holder = connection.holder = holding(0)
@@ -259,7 +259,7 @@ t.test('a message that ends is not overdue, and the next one has its own time; f
   t.same(beats.overdue.length, 1)
 })
 
-t.test('the time of a message stands still while reading is paused, and while the process does', async t => {
+t.test('the time of a message stops while reading is paused, and during a stall of the process', async t => {
   const peer = member('peer')
   const { connection } = peer.session
   connection.holder = holding(1)
@@ -271,12 +271,12 @@ t.test('the time of a message stands still while reading is paused, and while th
   beats.run(10_200)
   beats.stall(20_200)
   beats.run(20_300)
-  t.same(beats.overdue, [], '400 before the pause, 150 up to the stall, 100 for the look in which it was, and 100 after it')
+  t.same(beats.overdue, [], '400 before the pause, 150 up to the stall, 100 for the sweep that noticed it, and 100 after it')
   beats.run(20_400)
   t.same(beats.overdue, ['peer'])
 })
 
-t.test('a pause before a message began does not count for it', async t => {
+t.test('a pause before the begin of a message does not count for it', async t => {
   const peer = member('peer')
   const { connection } = peer.session
   const holder = connection.holder = holding(0)
@@ -292,7 +292,7 @@ t.test('a pause before a message began does not count for it', async t => {
   t.same(beats.overdue.length, 1)
 })
 
-t.test('a stopped heartbeat looks at nobody any more', async t => {
+t.test('a stopped heartbeat pings no peer', async t => {
   const peer = fakeMember('peer')
   const heart = new Heartbeat(new Set([peer.session]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, unfinished: 100, gone () {}, late () {}, overdue () {}, silent () {}, swept () {} })
   heart.start()
@@ -301,27 +301,27 @@ t.test('a stopped heartbeat looks at nobody any more', async t => {
   t.equal(peer.socket.pings, 0)
 })
 
-t.test('who looks at all, looks at what else is to be looked at', async t => {
+t.test('each sweep calls swept, even without connections', async t => {
   const beats = beat([], false)
   beats.run(250)
   t.same(beats.swept, [100, 200])
 })
 
-t.test('a stall of the process is noted with every connection, since what it sent had to wait', async t => {
+t.test('a stall of the process is noted for each connection, because its frames had to wait', async t => {
   const [one, two] = [member('one'), member('two')]
   const beats = beat([one, two], false)
   beats.run(100)
   t.equal(beats.stalledFor(250), 0)
-  t.equal(beats.stalledFor(300), 0, 'one look that was missed')
+  t.equal(beats.stalledFor(300), 0, 'one missed sweep')
   t.equal(beats.stalledFor(301), 101)
   t.equal(beats.stalledFor(1_200), 1_000)
   beats.stall(1_200)
   t.same([one, two].map(({ session }) => session.connection.withheld), [1_000, 1_000])
   beats.run(1_400)
-  t.equal(beats.stalledFor(1_450), 0, 'it turns again')
+  t.equal(beats.stalledFor(1_450), 0, 'the event loop runs again')
 })
 
-t.test('a wait is accounted for no more once nothing has come for one look, and never while reading is paused', async t => {
+t.test('a noted wait is cleared once nothing has arrived for one sweep, and never while reading is paused', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     for (const transport of [{ bytesRead: 0 }, {}]) {
       const [quiet, reading, paused, slow] = [member('quiet', transport), member('reading'), member('paused'), member('slow')]
@@ -339,19 +339,19 @@ t.test('a wait is accounted for no more once nothing has come for one look, and 
       beats.run(1_300, comes)
       t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [1_000, 60_000]])
       beats.run(2_200, comes)
-      t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [0, 60_000]], 'a frame that comes byte by byte keeps it no longer than it was')
+      t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [0, 60_000]], 'a frame that arrives byte by byte does not extend the wait')
       beats.run(2_300)
       t.same(noted(), [[0, 0], [0, 0], [1_000, 60_000], [0, 0]])
       at(2_350, () => { paused.session.connection.resume() })
       beats.run(2_400)
-      t.match(noted()[2], [3_200, 60_000], 'what has waited is still to be read')
+      t.match(noted()[2], [3_200, 60_000], 'waiting bytes are still to be read')
       beats.run(2_500)
       t.same(noted()[2], [0, 0])
     }
   }
 })
 
-t.test('the time for which reading is paused is noted', async t => {
+t.test('the time of a reading pause is noted', async t => {
   const { session: { connection } } = member('peer')
   at(1_000, () => { connection.pause() })
   at(1_500, () => { connection.pause() })
@@ -362,11 +362,11 @@ t.test('the time for which reading is paused is noted', async t => {
   t.equal(connection.withheld, 2_500)
 })
 
-t.test('a connection closes once, and reads on for the answer', async t => {
+t.test('a connection closes once, and keeps reading for the answer', async t => {
   const socket = new FakeSocket()
   const connection = new Connection(socket, { bytesRead: 3 }, 'rooms.v1', '10.0.0.1')
   t.match(connection, { mode: 'rooms.v1', address: '10.0.0.1', bytesRead: 3, bufferedBytes: 0, isOpen: true, isPaused: false })
-  t.equal(new Connection(socket, undefined, 'rooms.v1', '10.0.0.1').bytesRead, undefined, 'nor where ws does not tell what it stands on')
+  t.equal(new Connection(socket, undefined, 'rooms.v1', '10.0.0.1').bytesRead, undefined, 'sockets without known members of ws do not fail either')
   connection.pause()
   t.ok(connection.isPaused)
   connection.close(4005, 'kicked')
@@ -374,12 +374,12 @@ t.test('a connection closes once, and reads on for the answer', async t => {
   t.same(socket.closes, [{ code: 4005, reason: 'kicked' }])
   t.notOk(connection.isPaused)
   connection.send(textFrame('', Buffer.from('late')))
-  t.same(socket.sent, [], 'after the close frame nothing leaves')
+  t.same(socket.sent, [], 'nothing is written after the close frame')
   connection.terminate()
   t.equal(socket.terminations, 1)
 })
 
-t.test('to a connection that is to be closed for not reading nothing more is queued', async t => {
+t.test('nothing is queued for a connection that is to be closed as slow', async t => {
   const { session, socket } = fakeMember('a') as { session: MemberSession, socket: FakeSocket }
   session.connection.send(textFrame('', Buffer.from('1')))
   session.connection.condemned = true
@@ -387,7 +387,7 @@ t.test('to a connection that is to be closed for not reading nothing more is que
   t.same(socket.sent, ['1'])
 })
 
-t.test('a peer that has ended its side without a close frame and holds on to its connection is out at the next look, and cut after 5 s', async t => {
+t.test('a peer that ended its side without a close frame but keeps its connection leaves at the next sweep, and is terminated after 5 s', async t => {
   const peer = fakeMember('peer')
   const beats = beat([peer], false)
   peer.socket.readyState = 2

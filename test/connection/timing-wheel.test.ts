@@ -7,7 +7,7 @@ interface Item extends Timed { name: string }
 const item = (name: string): Item => ({ name, slot: 0 })
 const names = (items: Item[]): string[] => items.map(({ name }) => name).sort()
 
-t.test('an item is due once, when its time has come and never before', async t => {
+t.test('an item is due once, after its time and never before', async t => {
   const wheel = new Wheel<Item>()
   wheel.set(item('a'), 1_000)
   wheel.set(item('b'), 1_001)
@@ -19,7 +19,7 @@ t.test('an item is due once, when its time has come and never before', async t =
   t.ok(wheel.isEmpty)
 })
 
-t.test('an item has one alarm: the last that was set, or none', async t => {
+t.test('an item has one alarm, the last one set, or none', async t => {
   const wheel = new Wheel<Item>()
   const [a, b] = [item('a'), item('b')]
   wheel.set(a, 1_000)
@@ -33,26 +33,26 @@ t.test('an item has one alarm: the last that was set, or none', async t => {
   t.ok(wheel.isEmpty)
 })
 
-t.test('what is due long since is due now', async t => {
+t.test('an item with a time in the past is due now', async t => {
   const wheel = new Wheel<Item>()
   t.same(wheel.due(1_000_000), [])
   for (const at of [999_000, 0, -5]) wheel.set(item(String(at)), at)
   t.same(names(wheel.due(1_000_000)), ['-5', '0', '999000'])
 })
 
-t.test('a time thousands of years away is no matter, nor is a clock that gets there at once', async t => {
+t.test('a time thousands of years away costs nothing, and neither does a clock that jumps there', async t => {
   const wheel = new Wheel<Item>()
-  const end = 8.64e15 // the last time that a Date can say
+  const end = 8.64e15 // the last time of a Date
   wheel.set(item('near'), Date.now() + 2 ** 31)
   wheel.set(item('far'), end)
   t.same(wheel.due(Date.now()), [])
   const begin = performance.now()
   t.same(names(wheel.due(end - 1)), ['near'])
   t.same(names(wheel.due(end)), ['far'])
-  t.ok(performance.now() - begin < 1_000, 'slot by slot it would take days')
+  t.ok(performance.now() - begin < 1_000, 'a walk through all slots would take days')
 })
 
-t.test('a clock that goes back makes alarms late, and loses none', async t => {
+t.test('a clock that goes back delays alarms, and loses none', async t => {
   const wheel = new Wheel<Item>()
   wheel.set(item('old'), 100_000)
   t.same(wheel.due(90_000), [])
@@ -62,7 +62,7 @@ t.test('a clock that goes back makes alarms late, and loses none', async t => {
   t.same(names(wheel.due(100_000)), ['old'])
 })
 
-t.test('whatever is set and cleared, and however the clock goes, all that is due comes, and nothing else', async t => {
+t.test('in each sequence of set, clear and clock changes, exactly the due items are reported', async t => {
   const time = fc.integer({ min: 0, max: 20_000 })
   const step = fc.oneof(
     fc.record({ do: fc.constant('set' as const), item: fc.nat(9), at: time }),
@@ -82,7 +82,7 @@ t.test('whatever is set and cleared, and however the clock goes, all that is due
         wheel.clear(one)
         model.delete(one)
       } else {
-        // Late by less than a tick, never early.
+        // Less than a tick late, never early.
         const due = wheel.due(at)
         for (const one of due) {
           if (!(model.get(one)! <= at)) return false

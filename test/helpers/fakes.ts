@@ -8,7 +8,7 @@ import { anyPayload } from '../../lib/topics/payload.ts'
 import type { TopicDefinition } from '../../lib/topics/registry.ts'
 import type { Mode } from '../../types/index.ts'
 
-/** A socket that remembers what was done to it. */
+/** A socket that records the calls. */
 export class FakeSocket implements WebSocketLike {
   readyState = 1
   bufferedAmount = 0
@@ -37,7 +37,7 @@ export class FakeSocket implements WebSocketLike {
   on (): void {}
 }
 
-/** A TCP socket that keeps what is written to it: whole batches go here, past ws. */
+/** A TCP socket that records the bytes written to it: whole batches go here, past ws. */
 export class FakeTransport extends Socket {
   readonly written: Buffer[] = []
   override readonly writableNeedDrain: boolean = true
@@ -53,7 +53,7 @@ export interface FakeMember<T extends Transport = { bytesRead?: number }> {
   transport: T
 }
 
-/** A member without a hub: as much of a session as rooms and clocks look at. */
+/** A member without a hub, with the fields of a session that rooms and timers read. */
 export function fakeMember<T extends Transport = { bytesRead?: number }> (id: string, mode: Mode = 'rooms.v1', transport: T = { bytesRead: 0 } as Transport as T): FakeMember<T> {
   const socket = new FakeSocket()
   const connection = new Connection(socket, transport, mode, '127.0.0.1')
@@ -73,15 +73,15 @@ export function fakeRoom (ids: string[], definition: TopicDefinition = fakeDefin
   return { room, members }
 }
 
-/** A message of an untyped topic on its way to its members. */
+/** A message of an untyped topic. */
 export function fakeDelivery (json: string, key?: string): Delivery {
   return new Delivery(new Outgoing({ uid: 'u1', node: 'n1', topic: 'news', deadline: 0, key }, json), { epoch: 'e', offset: 1 }, true)
 }
 
-/** The payloads of the messages that a member has got. */
+/** The payloads of the messages that a member received. */
 export const got = ({ socket }: { socket: FakeSocket }): unknown[] => socket.sent.map(text => JSON.parse(text).data)
 
-/** The clock stands at `now` until what this returns is called. Timers go on. */
+/** Stops the clock at `now` until the returned function is called. Timers go on. */
 export function stopClock (now = performance.now()): () => void {
   const own = Object.getOwnPropertyDescriptor(performance, 'now')
   Object.defineProperty(performance, 'now', { value: () => now, configurable: true })
@@ -91,7 +91,7 @@ export function stopClock (now = performance.now()): () => void {
   }
 }
 
-/** Calls something with a clock that stands at `now`. */
+/** Runs a function with the clock at `now`. */
 export function at<T> (now: number, call: () => T): T {
   const start = stopClock(now)
   try {

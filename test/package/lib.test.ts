@@ -4,7 +4,7 @@ import t from 'tap'
 import ts from 'typescript'
 import { root } from './tarball.ts'
 
-/** What the package exports. */
+/** The exports of the package. */
 const entries = ['lib/index.ts', 'lib/metrics/index.ts']
 
 const compilerOptions = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023, verbatimModuleSyntax: true, removeComments: true }

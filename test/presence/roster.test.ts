@@ -20,17 +20,17 @@ function leave (room: Room, { session }: FakeMember): void {
 
 const parse = (frame: string | undefined) => frame === undefined ? undefined : JSON.parse(frame)
 
-t.test('a member is shown with what is known of it, and nothing else', async t => {
+t.test('a member is listed with its known fields only', async t => {
   const { session } = fakeMember('a')
   t.same(describe(session), { session: 'a' })
-  t.notOk(session.announced, 'no frame has named it')
+  t.notOk(session.announced, 'no frame has listed it')
   session.info = null
   t.same(describe(session), { session: 'a', info: null })
   Object.assign(session, { user: 'u', info: { name: 'N' } })
   t.same(describe(session), { session: 'a', user: 'u', info: { name: 'N' } })
 })
 
-t.test('what happened since the last frame is one difference', async t => {
+t.test('changes since the last frame form one difference', async t => {
   const { room } = fakeRoom([])
   const presence = room.presence!
   const a = enter(room, 'a')
@@ -42,17 +42,17 @@ t.test('what happened since the last frame is one difference', async t => {
   leave(room, a)
   enter(room, 'c')
   t.same(parse(presence.flush(100)), { type: 'presence', count: 2, join: [{ session: 'c' }], leave: [{ session: 'a' }] })
-  t.equal(presence.flush(200), undefined, 'nothing to be said')
+  t.equal(presence.flush(200), undefined, 'no changes')
 })
 
 t.test('a join and a leave between two frames cancel out', async t => {
   const { room } = fakeRoom([])
   leave(room, enter(room, 'a'))
   t.equal(room.presence!.flush(0), undefined)
-  t.equal(room.presence!.wait(0), 0, 'and the next frame need not wait')
+  t.equal(room.presence!.wait(0), 0, 'the next frame need not wait')
 })
 
-t.test('they do not where a snapshot has named the member meanwhile', async t => {
+t.test('a join and a leave do not cancel out if a snapshot has listed the member meanwhile', async t => {
   const { room } = fakeRoom([])
   const a = enter(room, 'a')
   t.same(parse(room.presence!.snapshot()), { type: 'presence', count: 1, state: [{ session: 'a' }] })
@@ -60,7 +60,7 @@ t.test('they do not where a snapshot has named the member meanwhile', async t =>
   t.same(parse(room.presence!.flush(0)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
 })
 
-t.test('a change of info of a member that then leaves is a leave', async t => {
+t.test('a change of info followed by a leave is a leave', async t => {
   const { room } = fakeRoom([])
   const a = enter(room, 'a')
   room.presence!.flush(0)
@@ -70,14 +70,14 @@ t.test('a change of info of a member that then leaves is a leave', async t => {
   t.same(parse(room.presence!.flush(100)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
 })
 
-t.test('a snapshot is one frame per version of the room', async t => {
+t.test('a snapshot is built once per version of the room', async t => {
   const { room } = fakeRoom(['a', 'b'])
   const presence = room.presence!
   const first = presence.snapshot()
   t.equal(presence.snapshot(), first)
   const c = fakeMember('c')
   room.add(c.session)
-  t.equal(parse(presence.snapshot()).state.length, 3, 'a member that has just been added is in it')
+  t.equal(parse(presence.snapshot()).state.length, 3, 'a member that was just added is listed')
   presence.joined(c.session)
   c.session.info = 'new'
   presence.joined(c.session)
@@ -86,17 +86,17 @@ t.test('a snapshot is one frame per version of the room', async t => {
   t.same(parse(presence.snapshot()), parse(first))
 })
 
-t.test('a snapshot does not name who has left during a fan-out', async t => {
+t.test('a snapshot does not list members that left during a fan-out', async t => {
   const { room, members } = fakeRoom(['a', 'b'])
   members[0]!.session.state = 'closed'
   t.same(parse(room.presence!.snapshot()).state, [{ session: 'b' }])
 })
 
-t.test('above 200 members a room is counted, once a second', async t => {
+t.test('above 200 members only counts are sent, once a second', async t => {
   const { room } = fakeRoom(ids(199))
   const presence = room.presence!
   enter(room, 'x')
-  t.match(parse(presence.flush(0)), { count: 200, join: [{ session: 'x' }] }, '200 are still named')
+  t.match(parse(presence.flush(0)), { count: 200, join: [{ session: 'x' }] }, '200 members are still listed')
   enter(room, 'y')
   t.equal(presence.flush(100), '{"type":"presence","count":201}')
   t.equal(presence.wait(100), 1_000)
@@ -105,16 +105,16 @@ t.test('above 200 members a room is counted, once a second', async t => {
   t.equal(presence.flush(1_100), '{"type":"presence","count":202}')
 })
 
-t.test('below 150 again one state goes to all, and then differences', async t => {
+t.test('below 150 one state goes to all, followed by differences', async t => {
   const { room, members } = fakeRoom(ids(201))
   const presence = room.presence!
   enter(room, 'y')
   t.equal(presence.flush(0), '{"type":"presence","count":202}')
   for (const member of members.splice(0, 52)) leave(room, member)
-  t.equal(presence.flush(1_000), '{"type":"presence","count":150}', 'at 150 it is still counted')
+  t.equal(presence.flush(1_000), '{"type":"presence","count":150}', 'at 150 only counts are sent')
   t.equal(presence.snapshot(), '{"type":"presence","count":150}')
   leave(room, members.shift()!)
-  t.equal(presence.snapshot(), '{"type":"presence","count":149}', 'what is asked for before the state')
+  t.equal(presence.snapshot(), '{"type":"presence","count":149}', 'a snapshot requested before the state')
   const state = parse(presence.flush(2_000))
   t.equal(state.count, 149)
   t.equal(state.state.length, 149)
@@ -123,7 +123,7 @@ t.test('below 150 again one state goes to all, and then differences', async t =>
   t.match(parse(presence.flush(2_100)), { count: 148, leave: [{}] })
 })
 
-t.test('whoever was given a count is given no difference after it', async t => {
+t.test('a member that got a count gets no difference before a state', async t => {
   const { room } = fakeRoom(ids(200))
   const presence = room.presence!
   const x = enter(room, 'x')
@@ -135,7 +135,7 @@ t.test('whoever was given a count is given no difference after it', async t => {
   t.equal(presence.flush(0), '{"type":"presence","count":202}')
 })
 
-t.test('a room that was only counted for a moment needs a state, though nobody changed since', async t => {
+t.test('a room that sent counts for a moment needs a state, even without changes since', async t => {
   const { room, members } = fakeRoom(ids(201))
   const presence = room.presence!
   presence.snapshot()
@@ -144,7 +144,7 @@ t.test('a room that was only counted for a moment needs a state, though nobody c
   t.equal(parse(presence.flush(0)).state.length, 141)
 })
 
-t.test('the first change of a quiet room is told at once, the next ones together and later', async t => {
+t.test('the first change of a quiet room is sent at once, the next ones together and later', async t => {
   const sent: { presence: RoomPresence, frame: any }[] = []
   const clock = new PresenceClock((presence, frame) => { sent.push({ presence, frame: parse(frame) }) })
   t.teardown(() => { clock.stop() })
@@ -161,7 +161,7 @@ t.test('the first change of a quiet room is told at once, the next ones together
   t.match(sent[1]!.frame, { count: 3, join: [{ session: 'b' }, { session: 'c' }] })
 })
 
-t.test('a change that came to nothing is not told', async t => {
+t.test('changes that cancel out are not sent', async t => {
   const sent: string[] = []
   const clock = new PresenceClock((_presence, frame) => { sent.push(frame) })
   const { room } = fakeRoom([])
@@ -170,7 +170,7 @@ t.test('a change that came to nothing is not told', async t => {
   t.same(sent, [])
 })
 
-/** Takes the timers of a clock out of time's hands. */
+/** Replaces the timers of a clock, so that the test fires them. */
 function manual (t: Test): { fire (now: number): void, armed (): boolean } {
   const real = globalThis.setTimeout
   let armed: (() => void) | undefined
@@ -189,7 +189,7 @@ function manual (t: Test): { fire (now: number): void, armed (): boolean } {
   }
 }
 
-t.test('one timer serves all rooms, and runs while one has something to say', async t => {
+t.test('one timer serves all rooms, and runs while one has changes', async t => {
   const sent: [string, number][] = []
   const one = fakeRoom(ids(201, 'one'))
   const two = fakeRoom(['two'])
@@ -211,14 +211,14 @@ t.test('one timer serves all rooms, and runs while one has something to say', as
   })
   t.ok(timer.armed())
   timer.fire(110)
-  t.same(sent.slice(2), [['two', 3]], 'the counted room waits for its second')
+  t.same(sent.slice(2), [['two', 3]], 'the room with counts waits for its second')
   t.ok(timer.armed())
   timer.fire(1_010)
   t.same(sent.slice(3), [['one', 203]])
-  t.notOk(timer.armed(), 'nothing is left to say')
+  t.notOk(timer.armed(), 'no changes are left to send')
 })
 
-t.test('a room that has gone is forgotten, and a stopped clock says nothing', async t => {
+t.test('a removed room is forgotten, and a stopped clock sends nothing', async t => {
   const sent: string[] = []
   const clock = new PresenceClock((_presence, frame) => { sent.push(frame) })
   const timer = manual(t)

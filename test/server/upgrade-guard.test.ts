@@ -265,7 +265,7 @@ t.test('the first hub of a server sets the deadline', async t => {
 
 for (const hosted of [false, true]) {
   for (const protocol of ['websocket', 'foo']) {
-    t.test(`upgrades to ${protocol} while members are let go are refused with 503, and their sockets ended${hosted ? ', if the host registered @fastify/websocket' : ''}`, async t => {
+    t.test(`upgrades to ${protocol} during a drain are refused with 503, and their sockets are ended${hosted ? ', if the host registered @fastify/websocket' : ''}`, async t => {
       const app = createApp(t)
       if (hosted) await app.register(fastifyWebsocket)
       await app.register(plugin, { prefix: '/rooms', drain: { timeout: 8_000 } } satisfies AnyOptions)

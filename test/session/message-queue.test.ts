@@ -2,7 +2,7 @@ import t from 'tap'
 import { Inbox } from '../../lib/session/message-queue.ts'
 import { Workload } from '../../lib/session/in-flight.ts'
 
-/** Work that finishes when it is told to, and what the reading side was told. */
+/** Work that the test finishes, and the calls that pause and resume reading. */
 function create (limit: number) {
   const started: string[] = []
   const flow: string[] = []
@@ -21,7 +21,7 @@ function create (limit: number) {
   return { inbox, workload, started, flow, end }
 }
 
-t.test('work that finishes at once is done within the call and never pauses reading', async t => {
+t.test('work that finishes synchronously is done within the call and never pauses reading', async t => {
   const { inbox, started, flow } = create(1)
   inbox.push('sync 1')
   inbox.push('sync 2')
@@ -37,21 +37,21 @@ t.test('one piece of work runs at a time, in the order of arrival', async t => {
   inbox.push('d')
   t.same(started, ['a'])
   await end('a')
-  t.same(started, ['a', 'sync b', 'c'], 'what finishes at once does not hold up what follows it')
+  t.same(started, ['a', 'sync b', 'c'], 'synchronous work does not delay the work behind it')
   await end('c')
   t.same(started, ['a', 'sync b', 'c', 'd'])
 })
 
-t.test('reading pauses at the bound and resumes once below it, each told once', async t => {
+t.test('reading pauses at the bound and resumes once below it, once each', async t => {
   const { inbox, flow, end } = create(2)
   inbox.push('a')
   t.same(flow, [])
   inbox.push('b')
   t.same(flow, ['pause'])
   inbox.push('c')
-  t.same(flow, ['pause'], 'what one read had already brought still comes in')
+  t.same(flow, ['pause'], 'messages of a completed read are still accepted')
   await end('a')
-  t.same(flow, ['pause'], 'two are still unfinished')
+  t.same(flow, ['pause'], 'two are unfinished')
   await end('b')
   t.same(flow, ['pause', 'resume'])
   inbox.push('d')
@@ -69,7 +69,7 @@ t.test('a bound of one pauses for every unfinished message', async t => {
   t.same(flow, ['pause', 'resume'])
 })
 
-t.test('finish calls back at once where nothing is left, else after the last piece', async t => {
+t.test('finish calls back at once if nothing is unfinished, otherwise after the last piece', async t => {
   const { inbox, started, end } = create(10)
   let done = 0
   inbox.whenIdle(() => { done++ })
@@ -84,7 +84,7 @@ t.test('finish calls back at once where nothing is left, else after the last pie
   t.same(started, ['a', 'b'])
 })
 
-t.test('clear drops what waits and lets what runs finish', async t => {
+t.test('clear drops queued work and lets running work finish', async t => {
   const { inbox, started, flow, end } = create(2)
   inbox.push('a')
   inbox.push('b')
@@ -97,7 +97,7 @@ t.test('clear drops what waits and lets what runs finish', async t => {
   t.same(started, ['a', 'd'])
 })
 
-t.test('a workload is done when nothing is worked on, whatever was queued, dropped, or done at once', async t => {
+t.test('whenDone calls back when no work is running, with queued, dropped or synchronous work', async t => {
   const { inbox, workload, end } = create(9)
   let done = 0
   const ask = (): void => { workload.whenDone(() => { done++ }) }
@@ -112,9 +112,9 @@ t.test('a workload is done when nothing is worked on, whatever was queued, dropp
   inbox.clear()
   t.equal(done, 2)
   await end('c')
-  t.equal(done, 3, 'what waited was dropped')
+  t.equal(done, 3, 'queued work was dropped')
   inbox.push('e')
   ask()
   await end('e')
-  t.equal(done, 4, 'and so on')
+  t.equal(done, 4, 'the next calls work as before')
 })

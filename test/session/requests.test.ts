@@ -3,7 +3,7 @@ import { Asks } from '../../lib/session/requests.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
 import { anyPayload } from '../../lib/topics/payload.ts'
 
-/** A session as far as a question needs one. */
+/** A session with the fields that a request needs. */
 function create (send: (frame: string) => void | Promise<void> = () => {}) {
   const frames: { ref: string, data: unknown }[] = []
   const session = {
@@ -19,7 +19,7 @@ function create (send: (frame: string) => void | Promise<void> = () => {}) {
   return { asks: new Asks(), session, frames }
 }
 
-t.test('answers find their questions in any order', async t => {
+t.test('answers match their requests in any order', async t => {
   const { asks, session, frames } = create()
   const [one, two] = [asks.ask(session, 'one', 60_000), asks.ask(session, 'two', 60_000)]
   t.same(frames.map(({ data }) => data), ['one', 'two'])
@@ -28,7 +28,7 @@ t.test('answers find their questions in any order', async t => {
   t.same(await Promise.all([one, two]), [1, 2])
 })
 
-t.test('a question is answered once, and an answer to none is ignored', async t => {
+t.test('a request is answered once, and an answer without a request is ignored', async t => {
   const { asks, session, frames } = create()
   const answer = asks.ask(session, 'one', 60_000)
   asks.answer('nonsense', 0)
@@ -39,7 +39,7 @@ t.test('a question is answered once, and an answer to none is ignored', async t 
   asks.answer(frames[0]!.ref, 'third')
 })
 
-t.test('a question that ends the session by itself, of a peer that does not read, fails once, and nobody is left with a rejection', async t => {
+t.test('a request that ends its session, because the peer does not read, fails once, without an unhandled rejection', async t => {
   const gone = new Error('closed')
   const unhandled: unknown[] = []
   const listener = (reason: unknown): void => { unhandled.push(reason) }
@@ -54,7 +54,7 @@ t.test('a question that ends the session by itself, of a peer that does not read
   t.same(unhandled, [])
 })
 
-t.test('a question that cannot leave fails, and leaves nothing behind', async t => {
+t.test('a request that cannot be sent fails, and leaves no state behind', async t => {
   const gone = new Error('closed')
   for (const send of [() => { throw gone }, () => Promise.reject(gone)]) {
     const { asks, session } = create(send)
@@ -63,7 +63,7 @@ t.test('a question that cannot leave fails, and leaves nothing behind', async t 
   }
 })
 
-t.test('a question that waits to leave is given up with its session, its time or its signal', async t => {
+t.test('a request that waits to be sent ends with its session, its timeout or its signal', async t => {
   const never = (): Promise<void> => new Promise(() => {})
   const one = create(never)
   const dropped = one.asks.ask(one.session, 1, 60_000)

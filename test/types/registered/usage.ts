@@ -24,7 +24,7 @@ export async function right (app: FastifyInstance, name: string): Promise<void> 
 export async function wrong (app: FastifyInstance, rooms: Rooms, name: string): Promise<void> {
   // @ts-expect-error onMessage is missing
   await app.register(fastifyRooms, { topics })
-  // @ts-expect-error weather is no topic
+  // @ts-expect-error weather is not a topic
   await app.rooms.broadcast('weather', {})
   // @ts-expect-error nme
   await app.rooms.broadcast('dailyNews', [{ nme: 'visits', value: 3 }])
