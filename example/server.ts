@@ -25,7 +25,7 @@ await app.register(fastifyStatic, {
 await app.register(fastifyRooms, {
   topics,
 
-  // A member is known by the name that it gives. A real application looks at a session or a token here.
+  // A member is known by the name that it gives. A real application would look up a session or a token here.
   identify (request) {
     const { name } = request.query as { name?: unknown }
     if (name === undefined) return null
@@ -56,7 +56,7 @@ await app.register(fastifyRooms, {
   }
 })
 
-/** `/quote visits` asks this server's own HTTP API, as it could ask any other, and tells the room. */
+/** `/quote visits` requests this server's own HTTP API, as it could any other, and broadcasts the result to the room. */
 async function command (session: Session<'chat:*'>, text: string): Promise<void> {
   const name = /^\/quote\s+(.+)$/.exec(text.trim())?.[1]
   if (name === undefined) throw new NoSuchCommand(text.split(/\s/, 1)[0]!)

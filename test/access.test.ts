@@ -9,14 +9,14 @@ const plugin = fastifyRooms as any
 
 interface Answer { status: number, body: any }
 
-/** Asks the three ways to a topic: an upgrade, a plain GET of the same URL, and a broadcast. */
+/** Requests a topic in its three ways: an upgrade, a plain GET of the same URL, and a broadcast. */
 async function asker (t: Test, options: AnyOptions): Promise<(headers?: Record<string, string>) => Promise<{ join: Answer, get: Answer, post: Answer }>> {
   const app = await createRooms(t, options)
   const url = await listen(app)
   return async (headers = {}) => askAll(app, url, headers)
 }
 
-/** What all three answer where they refuse. */
+/** The refusal that all three ways answer with. */
 async function answers (t: Test, options: AnyOptions, headers: Record<string, string> = {}): Promise<{ join: Answer, get: Answer, post: Answer }> {
   return (await asker(t, options))(headers)
 }
@@ -29,7 +29,7 @@ async function askAll (app: FastifyInstance, url: string, headers: Record<string
 
 const problem = (status: number, message: string, code?: string) => Object.assign(new Error(message), { statusCode: status }, code === undefined ? {} : { code })
 
-t.test('identify says who a member is, at once or later; null is an anonymous one', async t => {
+t.test('identify returns the identity of a member, synchronously or as a promise; null is an anonymous member', async t => {
   for (const identify of [
     (request: FastifyRequest) => ({ user: String(request.headers['x-user']), info: { name: 'A' } }),
     async (request: FastifyRequest) => ({ user: String(request.headers['x-user']), info: { name: 'A' } })
@@ -48,14 +48,14 @@ t.test('identify says who a member is, at once or later; null is an anonymous on
   }
 })
 
-t.test('identify without info gives a member without info', async t => {
+t.test('a member has no info if identify returns none', async t => {
   const app = await createRooms(t, { identify: () => ({ user: 'x'.repeat(255) }) })
   const url = await listen(app)
   const client = await join(t, `${url}/rooms/news`)
   t.same(await app.rooms.members('news'), [{ session: client.hello.session, user: 'x'.repeat(255) }])
 })
 
-t.test('a throw of identify refuses with the error\'s own status, on every way', async t => {
+t.test('an error of identify refuses with its own status, in every way', async t => {
   for (const [status, message] of [[401, 'log in first'], [429, 'slow down'], [410, 'gone']] as const) {
     for (const identify of [() => { throw problem(status, message, 'HOST_CODE') }, async () => { throw problem(status, message, 'HOST_CODE') }]) {
       const all = await answers(t, { identify })
@@ -64,13 +64,13 @@ t.test('a throw of identify refuses with the error\'s own status, on every way',
   }
 })
 
-t.test('a plain throw of identify or authorize is 500', async t => {
+t.test('an error of identify or authorize without a status is answered with 500', async t => {
   for (const options of [{ identify: () => { throw new Error('broken') } }, { authorize: () => { throw new Error('broken') } }]) {
     for (const answer of Object.values(await answers(t, options))) t.match(answer, { status: 500, body: { statusCode: 500, error: 'Internal Server Error' } })
   }
 })
 
-t.test('what is no identity is a coded 500, so that the host notices', async t => {
+t.test('a return value of identify that is not an identity is a coded 500, so that the host notices', async t => {
   const bad: [unknown, RegExp][] = [
     [undefined, /undefined/], ['ann', /string/], [7, /number/], [true, /boolean/], [() => {}, /function/], [{}, /"user"/], [[], /"user"/], [{ user: '' }, /"user"/], [{ user: 7 }, /"user"/], [{ user: null }, /"user"/],
     [{ user: 'x'.repeat(256) }, /"user"/], [{ user: 'a', name: 'b' }, /"name", which it does not take/]
@@ -106,10 +106,10 @@ t.test('presence info is checked by the topic\'s schema and by limits.info', asy
   await join(t, `${url}/rooms/people`)
   t.match(await app.rooms.members('people'), [{ user: 'a', info: { name: 'x' } }, { user: 'a' }])
   await join(t, `${url}/rooms/any?info=${encodeURIComponent(JSON.stringify('x'.repeat(28)))}`)
-  t.ok(await join(t, `${url}/rooms/none?info=${encodeURIComponent(JSON.stringify('x'.repeat(100)))}`), 'without presence nobody sees it')
+  t.ok(await join(t, `${url}/rooms/none?info=${encodeURIComponent(JSON.stringify('x'.repeat(100)))}`), 'members do not see the info of a topic without presence')
 })
 
-t.test('authorize gets the documented context, for a join and for a broadcast', async t => {
+t.test('authorize gets the documented context for a join and for a broadcast', async t => {
   const contexts: any[] = []
   const app = await createRooms(t, {
     topics: { 'chat:*': { post: true } },
@@ -137,7 +137,7 @@ t.test('authorize without identify gets a null identity', async t => {
   t.same(identities, [null])
 })
 
-t.test('authorize permits by true alone, at once or later', async t => {
+t.test('authorize permits only with true, synchronously or as a promise', async t => {
   const refusals: unknown[] = [false, undefined, null, 0, '', 1, 'yes', {}]
   let returned: unknown
   const ask = await asker(t, { authorize: () => returned as never })
@@ -145,7 +145,7 @@ t.test('authorize permits by true alone, at once or later', async t => {
     returned = answer
     const all = await ask()
     t.match(all.join, { status: 403, body: { statusCode: 403, code: 'FST_ROOMS_FORBIDDEN', message: 'not allowed: join' } })
-    t.match(all.get, all.join, 'a plain GET of the same URL says why')
+    t.match(all.get, all.join, 'a plain GET of the same URL tells the reason')
     t.match(all.post, { status: 403, body: { code: 'FST_ROOMS_FORBIDDEN', message: 'not allowed: broadcast' } })
   }
   const app = await createRooms(t, { authorize: async () => true })
@@ -154,7 +154,7 @@ t.test('authorize permits by true alone, at once or later', async t => {
   t.equal((await app.inject({ method: 'POST', url: '/rooms/news', payload: {} })).statusCode, 200)
 })
 
-t.test('a throw of authorize refuses with its own status', async t => {
+t.test('an error of authorize refuses with its own status', async t => {
   const all = await answers(t, { authorize: () => { throw problem(402, 'pay first') } })
   for (const answer of Object.values(all)) t.match(answer, { status: 402, body: { statusCode: 402, message: 'pay first' } })
 })
@@ -164,11 +164,11 @@ t.test('authorize may permit a join and refuse a broadcast', async t => {
   const url = await listen(app)
   const client = await join(t, `${url}/rooms/news`)
   t.equal((await app.inject({ method: 'POST', url: '/rooms/news', payload: {} })).statusCode, 403)
-  t.match(await app.rooms.broadcast('news', 'from code'), { local: 1 }, 'what the host\'s code does is never authorised')
+  t.match(await app.rooms.broadcast('news', 'from code'), { local: 1 }, 'calls in the host\'s code are not authorized')
   t.match(await client.next('message'), { data: 'from code' })
 })
 
-t.test('host hooks run before ours: onRequest, then preHandler, then identify, then authorize', async t => {
+t.test('hooks of the host run before the plugin\'s: onRequest, then preHandler, then identify, then authorize', async t => {
   const order: string[] = []
   const note = (name: string) => async () => { order.push(name) }
   const app = createApp(t)
@@ -194,7 +194,7 @@ t.test('host hooks run before ours: onRequest, then preHandler, then identify, t
   t.same(order, ['host onRequest', 'broadcast onRequest', 'broadcast preValidation', 'host preHandler', 'broadcast preHandler', 'identify', 'authorize broadcast', 'broadcast onSend', 'broadcast onResponse'])
 })
 
-t.test('a hook that refuses ends it there, and nothing of ours runs', async t => {
+t.test('a hook of the host that refuses ends the request, and no function of the plugin runs', async t => {
   let ours = 0
   const count = () => { ours++; return null }
   const refuse = async () => { throw problem(401, 'no token') }
@@ -204,7 +204,7 @@ t.test('a hook that refuses ends it there, and nothing of ours runs', async t =>
   t.equal(ours, 0)
 })
 
-t.test('what a host hook found out is there for identify and onJoin', async t => {
+t.test('identify and onJoin see what a hook of the host wrote to the request', async t => {
   const app = createApp(t)
   app.decorateRequest('account', '')
   app.addHook('onRequest', async request => { (request as any).account = request.headers.authorization?.slice(7) })
@@ -214,7 +214,7 @@ t.test('what a host hook found out is there for identify and onJoin', async t =>
   t.match(await client.next('direct'), { data: 'ann by ann' })
 })
 
-t.test('config, constraints and logLevel of a route pass through', async t => {
+t.test('config, constraints and logLevel of a route are passed on to Fastify', async t => {
   const seen: unknown[] = []
   const logs: LogLine[] = []
   const app = createApp(t, {}, logs)
@@ -237,7 +237,7 @@ t.test('config, constraints and logLevel of a route pass through', async t => {
   t.ok(seen.includes('broadcast'))
 })
 
-t.test('a throw of the origin function refuses with its status, a plain one with 500', async t => {
+t.test('an error of the origin function refuses with its status, or with 500 if it has none', async t => {
   for (const [origin, status] of [[() => { throw problem(429, 'too many') }, 429], [async () => { throw problem(429, 'too many') }, 429], [() => { throw new Error('broken') }, 500]] as const) {
     for (const answer of Object.values(await answers(t, { origin }, { origin: 'http://a.example' }))) t.equal(answer.status, status)
   }
@@ -251,7 +251,7 @@ t.test('the origin is checked before identify is asked', async t => {
 })
 
 for (const hosted of [false, true]) {
-  const where = hosted ? ', where the host registered @fastify/websocket' : ''
+  const where = hosted ? ', if the host registered @fastify/websocket' : ''
   const rooms = async (t: Test, options: AnyOptions = {}) => {
     const app = createApp(t)
     if (hosted) await app.register(fastifyWebsocket)
@@ -259,7 +259,7 @@ for (const hosted of [false, true]) {
     return { app, url: await listen(app) }
   }
 
-  t.test(`the subprotocol says the mode, and the server answers with its own name alone${where}`, async t => {
+  t.test(`the subprotocol selects the mode, and the server answers with the name of that mode only${where}`, async t => {
     const { app, url } = await rooms(t)
     const table: [string[], string, boolean][] = [
       [[], '', false], [['rooms.v1'], 'rooms.v1', false], [['rooms.raw'], 'rooms.raw', true], [['rooms.v1', 'rooms.raw'], 'rooms.v1', false], [['rooms.raw', 'rooms.v1'], 'rooms.raw', true],
@@ -279,7 +279,7 @@ for (const hosted of [false, true]) {
     }
   })
 
-  t.test(`an offer that holds none of ours is refused with 400, on every way${where}`, async t => {
+  t.test(`an offer without a known subprotocol is refused with 400, in every way${where}`, async t => {
     const { app, url } = await rooms(t)
     for (const offer of [['other'], ['rooms.v2'], ['ROOMS.V1'], ['bearer.c2VjcmV0'], ['graphql-ws', 'other']]) {
       t.match(await refused(`${url}/rooms/news`, offer), { status: 400, body: { statusCode: 400, code: 'FST_ROOMS_BAD_SUBPROTOCOL', message: 'none of the subprotocols offered is known: offer rooms.v1 or rooms.raw, or none at all' } }, offer.join())
@@ -289,7 +289,7 @@ for (const hosted of [false, true]) {
     t.equal((await app.inject({ url: '/rooms/news', headers: { 'sec-websocket-protocol': ' rooms.raw ,rooms.v1' } })).statusCode, 426)
   })
 
-  t.test(`a token in the offer reaches the host's hooks, and is not echoed anywhere${where}`, async t => {
+  t.test(`a token in the offer reaches the host's hooks, and is not echoed${where}`, async t => {
     const tokens: unknown[] = []
     const { url } = await rooms(t, {
       routes: { socket: { onRequest: async request => { tokens.push(request.headers['sec-websocket-protocol']) } } },
@@ -315,14 +315,14 @@ for (const hosted of [false, true]) {
   })
 }
 
-t.test('an undeclared topic says so before anything is asked', async t => {
+t.test('an undeclared topic is answered with 404 before any hook is called', async t => {
   let asked = 0
   const app = await createRooms(t, { topics: { 'chat:*': { post: true }, 'chat:a:b': {} }, authorize: () => { asked++; return true } })
   for (const headers of [{}, { origin: 'http://evil.example' }, { 'sec-websocket-protocol': 'other' }]) t.equal((await app.inject({ url: '/rooms/chat:a%3Ab', headers })).statusCode, 404)
   t.equal(asked, 0)
 })
 
-t.test('a hook that throws nothing refuses all the same', async t => {
+t.test('a hook that throws undefined or null refuses as well', async t => {
   for (const nothing of [undefined, null]) {
     for (const name of ['identify', 'authorize', 'origin'] as const) {
       for (const hook of [() => { throw nothing }, async () => { throw nothing }]) {

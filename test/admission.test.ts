@@ -22,7 +22,7 @@ async function serve (t: Test, options: AnyOptions = {}, server: FastifyServerOp
 const from = (address: string): { headers: Record<string, string> } => ({ headers: { 'x-forwarded-for': address } })
 const hints = (logs: LogLine[]): LogLine[] => logs.filter(({ msg }) => msg.includes('trustProxy'))
 
-t.test('over limits.perAddress a join is closed with 4104, and there is room again when one has gone; other addresses are not concerned', async t => {
+t.test('a join over limits.perAddress is closed with 4104 until another connection of the address has closed; other addresses are not affected', async t => {
   const { rooms, url } = await serve(t, { limits: { perAddress: 2 } }, { trustProxy: true })
   const one = await join(t, `${url}/rooms/a`, from('203.0.113.1'))
   const two = await join(t, `${url}/rooms/b`, from('203.0.113.1'))
@@ -37,12 +37,12 @@ t.test('over limits.perAddress a join is closed with 4104, and there is room aga
   t.match(await one.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('a header of the client does not help where no proxy is trusted, and the first refusal of such a request gives a hint, once', async t => {
+t.test('if no proxy is trusted, a forwarded header does not change the address, and the first such refusal logs one hint', async t => {
   const logs: LogLine[] = []
   const { rooms, url } = await serve(t, { limits: { perAddress: 1 } }, {}, logs)
   await join(t, `${url}/rooms/a`)
   t.same(await (await connect(t, `${url}/rooms/a`)).closed, full)
-  t.equal(hints(logs).length, 0, 'nothing was forwarded')
+  t.equal(hints(logs).length, 0, 'a request without a forwarded header gives no hint')
   for (const headers of [{ 'x-forwarded-for': '203.0.113.1' }, { forwarded: 'for=203.0.113.2' }, { 'x-forwarded-for': '203.0.113.3' }]) {
     t.same(await (await connect(t, `${url}/rooms/a`, [], { headers })).closed, full)
   }
@@ -51,25 +51,25 @@ t.test('a header of the client does not help where no proxy is trusted, and the 
   t.equal(rooms.stats().refusals.perAddress, 4)
 })
 
-t.test('where the proxy is trusted the limit is the client\'s own business, and there is nothing to hint at', async t => {
+t.test('if the proxy is trusted, the limit applies to the client\'s address, and no hint is logged', async t => {
   const logs: LogLine[] = []
   const { url } = await serve(t, { limits: { perAddress: 1 } }, { trustProxy: '127.0.0.1' }, logs)
   await join(t, `${url}/rooms/a`, from('203.0.113.1'))
   t.same(await (await connect(t, `${url}/rooms/a`, [], from('203.0.113.1'))).closed, full)
-  t.same(await (await connect(t, `${url}/rooms/a`, [], from('198.51.100.1, 203.0.113.1'))).closed, full, 'what the client itself wrote there does not count')
+  t.same(await (await connect(t, `${url}/rooms/a`, [], from('198.51.100.1, 203.0.113.1'))).closed, full, 'an address that the client itself wrote does not count')
   t.equal(hints(logs).length, 0)
 })
 
-t.test('unless it is given, 100 connections of an address are taken and no more, and any number of this machine', async t => {
+t.test('by default an address may have 100 connections, and this machine any number', async t => {
   const { rooms, url } = await serve(t, {}, { trustProxy: true })
   for (let i = 0; i < 100; i++) await join(t, `${url}/rooms/a`, from('2001:db8::1'))
-  t.same(await (await connect(t, `${url}/rooms/a`, [], from('2001:db8::2'))).closed, full, 'one network of 64 bits is one address')
+  t.same(await (await connect(t, `${url}/rooms/a`, [], from('2001:db8::2'))).closed, full, 'a network of 64 bits counts as one address')
   await join(t, `${url}/rooms/a`, from('2001:db8:0:1::1'))
   for (let i = 0; i < 101; i++) await join(t, `${url}/rooms/a`)
   t.equal(rooms.stats().refusals.perAddress, 1)
 })
 
-t.test('who writes in a header that is believed that it is this machine is not exempt', async t => {
+t.test('a client that claims to be this machine in a trusted header is not exempt', async t => {
   const { rooms, url } = await serve(t, {}, { trustProxy: '127.0.0.1' })
   for (let i = 0; i < 100; i++) await join(t, `${url}/rooms/a`, from('127.0.0.1'))
   t.same(await (await connect(t, `${url}/rooms/a`, [], from('127.0.0.1, 127.0.0.1'))).closed, full)
@@ -77,7 +77,7 @@ t.test('who writes in a header that is believed that it is this machine is not e
   t.equal(rooms.stats().refusals.perAddress, 1)
 })
 
-t.test('issue 8: connections through a unix socket are of this machine, and their address is the string "unix"', async t => {
+t.test('issue 8: connections through a unix socket belong to this machine, and their address is the string "unix"', async t => {
   const logs: LogLine[] = []
   const app = createApp(t, {}, logs)
   const addresses: unknown[] = []
@@ -92,7 +92,7 @@ t.test('issue 8: connections through a unix socket are of this machine, and thei
     authorize: ({ topic }: { topic: string }) => topic === 'a',
     onJoin: ({ connection }: any) => { addresses.push(connection.address) }
   })
-  // Not in t.testdir(): the system takes no path of more than 107 bytes, and Node 20 cuts a longer one without a word.
+  // Not in t.testdir(): the system accepts no path of more than 107 bytes, and Node 20 truncates a longer one silently.
   const path = joinPath(await emptyFolder(t), 'socket')
   await app.listen({ path })
   const options = { headers: { host: 'localhost' } }
@@ -104,7 +104,7 @@ t.test('issue 8: connections through a unix socket are of this machine, and thei
   })
   t.match(await open(), { type: 'hello' })
   t.match(await open(), { type: 'bye', code: 4104 })
-  t.same(addresses, ['unix', 'unix', 'unix'], 'in onJoin, and of the join and the refusal')
+  t.same(addresses, ['unix', 'unix', 'unix'], 'onJoin, the join channel and the refused channel give the address')
   t.match(logs.find(({ msg }) => msg === 'member joined'), { address: 'unix' })
   addresses.length = 0
   const status = await new Promise(resolve => {
@@ -115,7 +115,7 @@ t.test('issue 8: connections through a unix socket are of this machine, and thei
   t.same(addresses, ['unix'])
 })
 
-t.test('a refused request whose TCP connection has gone has no address', async t => {
+t.test('a refused request has no address if its TCP connection has closed', async t => {
   const request = (address: unknown, ip?: string) => ({ ip, server: { server: { address: () => address } } }) as never
   t.equal(refusedAddress(request({ port: 80 })), undefined)
   t.equal(refusedAddress(request(null)), undefined)
@@ -123,18 +123,18 @@ t.test('a refused request whose TCP connection has gone has no address', async t
   t.equal(refusedAddress(request({ port: 80 }, '192.0.2.1')), '192.0.2.1')
 })
 
-t.test('who is told that there is no room counts for no limit: a place that is free is free', async t => {
+t.test('a connection that is refused for lack of room does not count for any limit', async t => {
   const { rooms, url } = await serve(t, { limits: { connections: 1 } })
   const member = await join(t, `${url}/rooms/a`)
   const mute = await Promise.all([...Array(5)].map(() => joinMute(t, `${url}/rooms/a`)))
-  t.equal(rooms.stats().connections, 6, 'they do not let go')
+  t.equal(rooms.stats().connections, 6, 'refused peers keep their connections open')
   await member.close()
   await until(() => rooms.stats().connections === 5)
   await join(t, `${url}/rooms/a`)
   t.ok(mute.every(({ socket }) => !socket.destroyed))
 })
 
-t.test('only so many are held to be told that there is no room; the next is refused before the upgrade, and whoever has a place joins', async t => {
+t.test('a bounded number of refused peers is held for the close code; the next join gets 503, and a topic with a free place takes members', async t => {
   let open = (): void => {}
   const gate = new Promise<null>(resolve => { open = () => { resolve(null) } })
   const { app, rooms, url } = await serve(t, {
@@ -142,8 +142,8 @@ t.test('only so many are held to be told that there is no room; the next is refu
     identify: request => request.headers['x-wait'] === undefined ? null : gate
   })
   await join(t, `${url}/rooms/one`)
-  const waiting = t.rejects(connect(t, `${url}/rooms/one`, [], { headers: { 'x-wait': '1' } }), 'who was on its way when it got full is cut')
-  // However long that takes, none of them is cut meanwhile.
+  const waiting = t.rejects(connect(t, `${url}/rooms/one`, [], { headers: { 'x-wait': '1' } }), 'a join that was under way when the topic got full is cut')
+  // The stopped clock keeps refused peers from being cut, however long this takes.
   const startClock = stopClock()
   t.teardown(startClock)
   while (rooms.stats().refusals.members < maxDeclined) await Promise.all([...Array(50)].map(() => joinMute(t, `${url}/rooms/one`)))
@@ -163,7 +163,7 @@ t.test('only so many are held to be told that there is no room; the next is refu
   startClock()
   t.match((await join(t, `${url}/rooms/two`)).hello, { topic: 'two' })
 
-  // 5 s after they were told they are cut.
+  // Refused peers are cut 5 s after their bye.
   await until(() => rooms.stats().connections === 2)
   t.same(await (await connect(t, `${url}/rooms/one`)).closed, { code: 4102, reason: 'room_full' })
 })

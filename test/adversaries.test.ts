@@ -9,8 +9,8 @@ const target = await startTarget(t)
 const pairs = startPairs(t)
 
 /**
- * A server in a process of its own, and two pairs of well-behaved members, one of them in the topic that is attacked. While an attack lasts, and after it, they must
- * lose no message; the process must not fail; nothing that the attacker leaves may stay.
+ * Runs an attack against a server in a process of its own, beside two pairs of well-behaved members, one of them in the attacked topic. During and after the attack
+ * these members must not lose a message, the process must not fail, and no state of the attacker may remain.
  */
 function attack (name: string, run: (target: Target, complain: (text: string) => void) => Promise<void>): Promise<unknown> {
   return t.test(name, { timeout: 120_000 }, async (t: Test) => {
@@ -30,32 +30,32 @@ function attack (name: string, run: (target: Target, complain: (text: string) =>
   })
 }
 
-await attack('violations of RFC 6455 end with the code that it has for them', async (target, complain) => {
+await attack('violations of RFC 6455 are closed with the code that the RFC assigns to them', async (target, complain) => {
   await violate(target, complain)
   await stretch(target, complain)
   await talkAfterClose(target, complain)
 })
-await attack('JSON that is to hurt is taken or refused, and hurts nobody', bomb)
-await attack('handshakes that are not as they should be get their status', mishandshake)
-await attack('handshakes that never end hold nobody up', target => dawdle(target, 2_000))
-await attack('who comes and goes at any moment leaves nothing', target => comeAndGo(target, 2_000))
-await attack('a flood reaches its bounds', (target, complain) => flood(target, complain, 3_000))
-await attack('a topic per connection, and broadcasts to nobody, leave nothing', (target, complain) => explode(target, complain, 1_500))
+await attack('hostile JSON is taken or refused, and affects no other member', bomb)
+await attack('malformed handshakes are answered with their status', mishandshake)
+await attack('handshakes that never end delay no other client', target => dawdle(target, 2_000))
+await attack('clients that connect and leave at any moment leave no state behind', target => comeAndGo(target, 2_000))
+await attack('a flood meets its limits', (target, complain) => flood(target, complain, 3_000))
+await attack('a topic per connection, and broadcasts to topics without members, leave no state behind', (target, complain) => explode(target, complain, 1_500))
 
-await attack('mutated frames are answered as a model says that knows nothing of lib', async (target, complain) => {
+await attack('mutated frames are answered as a model predicts that does not use lib', async (target, complain) => {
   const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 1_000_000)
   const verdicts = await fuzz(target, complain, { seed, frames: 6_000 })
   t.comment(`FUZZ_SEED=${seed}: ${JSON.stringify(verdicts)}`)
   t.ok(Object.keys(verdicts).length >= 10)
 })
 
-await attack('compressed frames in several segments, with mutated ones behind them, end nothing but their connections', async target => {
+await attack('compressed frames in several segments, with mutated frames behind them, end only their own connections', async target => {
   const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 1_000_000)
   t.comment(`FUZZ_SEED=${seed}`)
   await tatter(target, seed, 400)
 })
 
-await t.test('a server that stood still for longer than its heartbeats allow lets none of its members go', async t => {
+await t.test('a server that stalled for longer than its heartbeats allow ends no member', async t => {
   const members: Client[] = []
   for (let n = 0; n < 20; n++) members.push(await join(t, `127.0.0.1:${target.port}/watched/news`))
   let pings = 0
@@ -66,18 +66,18 @@ await t.test('a server that stood still for longer than its heartbeats allow let
     await target.stall()
   }
   const after = pings
-  await until(() => pings > after) // they are watched still
+  await until(() => pings > after) // the heartbeat still watches the members
   t.match((await target.condition()).watched, { silent: 0, members: 20 })
   members[0]!.send({ type: 'message', data: { text: 'still here' } })
   for (const member of members) t.match(await member.next('message'), { data: { text: 'still here' } })
   for (const member of members) await member.close()
 })
 
-await t.test('the server under attack closes as any other, and nothing holds its process', async t => {
+await t.test('the server under attack closes like any other, and its process exits', async t => {
   t.equal(await target.close(), 0)
 })
 
-t.test('onLeave is told the code with which a violation was answered, and each is counted', async t => {
+t.test('onLeave gets the code with which a violation was answered, and each violation is counted', async t => {
   const left: number[] = []
   const app = await createRooms(t, { prefix: '/lobby', websocket: { options: { perMessageDeflate: true } }, onLeave: (_session, { code }) => { left.push(code) } })
   const port = Number((await listen(app)).split(':')[1])

@@ -7,24 +7,24 @@ import t, { type Test } from 'tap'
 import fastifyRooms from '../lib/index.ts'
 import { connect, createApp, createRooms, join, listen, refused, until, type AnyOptions, type Client, type LogLine } from './helpers/app.ts'
 
-/** What app.close() may take where nobody holds it up; a mute client would cost ws 30 s. */
+/** Milliseconds that app.close() may take if no client delays it. A mute client would cost 30 s with ws alone. */
 const quickly = 4_000
 
 const plugin = fastifyRooms as any
 
-/** Where the rooms and the host's own sockets of one arrangement are. */
+/** The paths of the rooms and of the host's own sockets in one arrangement. */
 interface Arrangement { rooms: string[], host: string[] }
 
 type Arrange = (app: FastifyInstance, options: AnyOptions) => Promise<Arrangement>
 
-/** A WebSocket route of the host, which echoes. */
+/** A WebSocket route of the host that echoes. */
 function hostSocket (app: FastifyInstance, path: string): void {
   app.get(path, { websocket: true }, socket => {
     socket.on('message', data => { socket.send(`host: ${data.toString()}`) })
   })
 }
 
-/** The host's own scope with @fastify/websocket in it. */
+/** Registers @fastify/websocket and a route of the host in a scope of its own. */
 async function hostScope (app: FastifyInstance): Promise<void> {
   await app.register(async scope => {
     await scope.register(fastifyWebsocket)
@@ -49,7 +49,7 @@ const arrangements: Record<string, Arrange> = {
     hostSocket(app, '/host')
     return { rooms: ['/rooms/news'], host: ['/host'] }
   },
-  'with @fastify/websocket registered after, and nobody awaits': async (app, options) => {
+  'with @fastify/websocket registered after, not awaited': async (app, options) => {
     app.register(plugin, { prefix: '/rooms', ...options })
     app.register(fastifyWebsocket)
     app.register(async scope => { hostSocket(scope, '/host') })
@@ -105,7 +105,7 @@ const arrangements: Record<string, Arrange> = {
   }
 }
 
-/** A client that completes the handshake and never sends a byte again: no answer to pings, none to the close frame. */
+/** A client that completes the handshake and then sends no byte: it answers neither pings nor the close frame. */
 async function joinMute (t: Test, url: string, path: string): Promise<{ socket: Socket, text: () => string }> {
   const [host, port] = url.split(':')
   const socket = connectTcp({ host: host!, port: Number(port), allowHalfOpen: true })
@@ -124,7 +124,7 @@ async function echoes (client: Client): Promise<string> {
   return client.text()
 }
 
-/** Every member hears bye and then 1001, in this order. */
+/** Asserts that the member gets bye and then a close with 1001. */
 async function leavesProperly (t: Test, client: Client): Promise<void> {
   t.same(await client.closed, { code: 1001, reason: 'going_away' })
   const frames = client.received.map(text => JSON.parse(text))
@@ -133,7 +133,7 @@ async function leavesProperly (t: Test, client: Client): Promise<void> {
 }
 
 for (const [name, arrange] of Object.entries(arrangements)) {
-  t.test(`${name}: rooms and the host's own WebSockets work, and members see 1001`, async t => {
+  t.test(`${name}: rooms and the host's own WebSockets work, and members are closed with 1001`, async t => {
     const logs: LogLine[] = []
     const app = createApp(t, {}, logs)
     const { rooms, host } = await arrange(app, {})
@@ -144,7 +144,7 @@ for (const [name, arrange] of Object.entries(arrangements)) {
       const one = await join(t, url + path)
       const two = await join(t, url + path)
       one.send({ type: 'message', data: path })
-      for (const client of [one, two]) t.match(await client.next('message'), { data: path, from: one.hello.session }, 'and rooms of siblings are separate')
+      for (const client of [one, two]) t.match(await client.next('message'), { data: path, from: one.hello.session }, 'rooms of siblings are separate')
       const response = await app.inject({ method: 'POST', url: path, payload: { over: 'http' } })
       t.match(response.json(), { topic: 'news', local: 2, published: true })
       for (const client of [one, two]) t.match(await client.next('message'), { data: { over: 'http' } })
@@ -156,13 +156,13 @@ for (const [name, arrange] of Object.entries(arrangements)) {
 
     const start = Date.now()
     await app.close()
-    t.ok(Date.now() - start < quickly, 'closing is quick')
+    t.ok(Date.now() - start < quickly, 'app.close() is quick')
     await Promise.all(members.map(client => leavesProperly(t, client)))
-    for (const guest of guests) t.equal((await guest.closed).code, 1005, 'which is how @fastify/websocket closes the host\'s own')
+    for (const guest of guests) t.equal((await guest.closed).code, 1005, '@fastify/websocket closes the host\'s own sockets without a code')
     t.same(logs.filter(({ level }) => level >= 50), [])
   })
 
-  t.test(`${name}: a mute client does not hold app.close() up beyond drain.timeout`, async t => {
+  t.test(`${name}: a mute client does not delay app.close() beyond drain.timeout`, async t => {
     const app = createApp(t)
     const { rooms } = await arrange(app, { drain: { timeout: 200 } })
     const url = await listen(app)
@@ -172,17 +172,17 @@ for (const [name, arrange] of Object.entries(arrangements)) {
     const start = Date.now()
     await app.close()
     const took = Date.now() - start
-    t.ok(took >= 150, 'the mute client was waited for')
-    t.ok(took < quickly, 'but not for long')
+    t.ok(took >= 150, 'app.close() waits for the mute client')
+    t.ok(took < quickly, 'app.close() ends soon after drain.timeout')
     await leavesProperly(t, well)
     for (const { socket, text } of mutes) {
       await until(() => socket.readableEnded || socket.destroyed)
-      t.match(text(), '{"type":"bye","code":1001,"reason":"going_away"', 'it was told, too')
+      t.match(text(), '{"type":"bye","code":1001,"reason":"going_away"', 'the mute client gets bye')
     }
   })
 }
 
-t.test('members in raw mode see 1001, too', async t => {
+t.test('members in raw mode are closed with 1001', async t => {
   const app = await createRooms(t)
   const url = await listen(app)
   const client = await connect(t, `${url}/rooms/news`, 'rooms.raw')
@@ -204,7 +204,7 @@ t.test('a plugin nested in the scope of another is refused with a coded error', 
   }, { code: 'FST_ROOMS_ALREADY_REGISTERED', message: /register once/ })
 })
 
-t.test('a route that the host has taken is refused with a coded error that says prefix', async t => {
+t.test('a route that the host has registered already is refused with a coded error that names the prefix', async t => {
   const taken = { code: 'FST_ROOMS_ROUTE_TAKEN', message: /prefix/ }
   const slug = createApp(t)
   slug.get('/:slug', async () => 'page')
@@ -229,14 +229,14 @@ t.test('a route that the host has taken is refused with a coded error that says 
   }, { ...taken, message: /GET \/api\/rooms\/:topic is taken/ })
 })
 
-t.test('two topics with one custom path are refused as a taken route', async t => {
+t.test('two topics with one custom path are refused like a route that is taken', async t => {
   const app = createApp(t)
   await t.rejects(async () => {
     await app.register(plugin, { topics: { a: { post: '/same' }, b: { post: '/same' } }, authorize: () => true })
   }, { code: 'FST_ROOMS_ROUTE_TAKEN', message: /POST \/same/ })
 })
 
-t.test('a host route under another constraint is not in the way', async t => {
+t.test('a route of the host under another constraint does not conflict', async t => {
   const app = createApp(t)
   app.get('/rooms/:topic', { constraints: { host: 'other.example' } }, async () => 'page')
   await app.register(plugin, { prefix: '/rooms', routes: { socket: { constraints: { host: 'rooms.example' } } } })
@@ -260,7 +260,7 @@ t.test('more specific routes of the host stand beside the rooms at the root', as
   t.equal(client.hello.topic, 'news')
 })
 
-t.test('app.rooms is there in the scope that registers and below it, and nowhere else', async t => {
+t.test('app.rooms exists in the registering scope and below it only', async t => {
   const app = createApp(t)
   let inside: FastifyInstance, below: FastifyInstance, sibling: FastifyInstance
   await app.register(async scope => {
@@ -302,7 +302,7 @@ t.test('siblings have separate rooms, sessions and states', async t => {
   t.match(await two.ask({ type: 'message', data: 'still here' }), { ok: true })
 })
 
-t.test('siblings let their members go at the same time', async t => {
+t.test('siblings drain at the same time', async t => {
   const app = createApp(t)
   const hubs: FastifyInstance[] = []
   for (const prefix of ['/one', '/two', '/three']) {
@@ -346,7 +346,7 @@ t.test('prefixes compose', async t => {
   t.equal((await app.inject('/rooms/news')).statusCode, 404)
 })
 
-t.test('registered inside an fp plugin of the host it belongs to the host\'s scope', async t => {
+t.test('registered inside an fp plugin of the host, the plugin belongs to the host\'s scope', async t => {
   const app = createApp(t)
   await app.register(fp(async scope => { await scope.register(plugin, { prefix: '/rooms' }) }))
   t.ok(app.hasDecorator('rooms'))
@@ -354,7 +354,7 @@ t.test('registered inside an fp plugin of the host it belongs to the host\'s sco
   t.equal((await join(t, `${url}/rooms/news`)).hello.topic, 'news')
 })
 
-t.test('websocket.options is for where this plugin registers @fastify/websocket, and refused where the host did', async t => {
+t.test('websocket.options is for a registration of @fastify/websocket by this plugin, and is refused if the host registered it', async t => {
   const hosted = createApp(t)
   await hosted.register(fastifyWebsocket)
   await t.rejects(async () => { await hosted.register(plugin, { websocket: { options: { maxPayload: 1 } } }) }, { code: 'FST_ROOMS_WEBSOCKET_REGISTERED', message: /there instead/ })
@@ -366,7 +366,7 @@ t.test('websocket.options is for where this plugin registers @fastify/websocket,
   t.equal((await client.closed).code, 1009)
 })
 
-t.test('ws is given room for the largest payload of all topics', async t => {
+t.test('ws accepts payloads up to the largest limit of all topics', async t => {
   const app = await createRooms(t, { limits: { payload: 100 }, topics: { small: { publish: true }, large: { publish: true, limits: { payload: 100_000 } } } })
   const url = await listen(app)
   const large = await join(t, `${url}/rooms/large`)
@@ -374,7 +374,7 @@ t.test('ws is given room for the largest payload of all topics', async t => {
   const small = await join(t, `${url}/rooms/small`)
   t.match(await small.ask({ type: 'ping' }), { ok: true })
   small.send({ type: 'message', data: 'x'.repeat(1_000) })
-  t.match(await small.next('error'), { error: { code: 'FST_ROOMS_FRAME_TOO_LARGE' } }, 'which is answered, and the connection stays')
+  t.match(await small.next('error'), { error: { code: 'FST_ROOMS_FRAME_TOO_LARGE' } }, 'the frame is refused with an answer, and the connection stays open')
   t.match(await small.ask({ type: 'ping' }), { ok: true })
 })
 
@@ -392,7 +392,7 @@ for (const hosted of [true, false]) {
   })
 }
 
-t.test('errors of a member\'s connection are none of the log\'s or the host\'s errorHandler\'s business', async t => {
+t.test('connection errors of members reach neither the log above debug nor the errorHandler of the host', async t => {
   for (const hosted of [true, false]) {
     const logs: LogLine[] = []
     const app = createApp(t, {}, logs)
@@ -401,7 +401,7 @@ t.test('errors of a member\'s connection are none of the log\'s or the host\'s e
     await app.register(plugin, { prefix: '/rooms' })
     const url = await listen(app)
     const { socket } = await joinMute(t, url, '/rooms/news')
-    socket.write(Buffer.from([0xff, 0xff, 0xff, 0xff])) // reserved bits: a violation of RFC 6455
+    socket.write(Buffer.from([0xff, 0xff, 0xff, 0xff])) // reserved bits violate RFC 6455 5.2
     await until(() => logs.some(({ msg }) => msg === 'connection error'))
     socket.destroy()
     await until(async () => await app.rooms.count('news') === 0)
@@ -411,7 +411,7 @@ t.test('errors of a member\'s connection are none of the log\'s or the host\'s e
   }
 })
 
-t.test('a host with compilers of its own changes nothing for our routes', async t => {
+t.test('compilers of the host do not affect the routes of the plugin', async t => {
   const app = createApp(t)
   app.setValidatorCompiler(() => () => true)
   app.setSerializerCompiler(() => () => '"garbage"')
@@ -424,17 +424,17 @@ t.test('a host with compilers of its own changes nothing for our routes', async 
   const url = await listen(app)
   const member = await join(t, `${url}/rooms/news`)
 
-  t.equal((await app.inject({ method: 'POST', url: '/host', payload: {} })).body, '"garbage"', 'the host\'s compilers are at work')
+  t.equal((await app.inject({ method: 'POST', url: '/host', payload: {} })).body, '"garbage"', 'the host\'s compilers are in use')
   const invalid = await app.inject({ method: 'POST', url: '/rooms/news', payload: { n: '1' } })
   t.equal(invalid.statusCode, 400)
   t.match(invalid.json(), { code: 'FST_ERR_VALIDATION', message: 'body/n must be integer' })
   t.match(await refused(`${url}/rooms/news?since=nonsense`), { status: 400, body: { code: 'FST_ERR_VALIDATION' } })
   const valid = await app.inject({ method: 'POST', url: '/rooms/news', payload: { n: 1 } })
   t.match(valid.json(), { topic: 'news', local: 1, published: true })
-  t.match(await member.next('message'), { data: { n: 1 } }, 'the first message it got is the valid one')
+  t.match(await member.next('message'), { data: { n: 1 } }, 'the first delivered message is the valid one')
 })
 
-t.test('a host whose compilers refuse and throw changes nothing for our routes, either', async t => {
+t.test('compilers of the host that refuse and throw do not affect the routes of the plugin', async t => {
   const app = createApp(t)
   app.setValidatorCompiler(() => { throw new Error('no schema of mine') })
   app.setSerializerCompiler(() => { throw new Error('no schema of mine') })
@@ -443,7 +443,7 @@ t.test('a host whose compilers refuse and throw changes nothing for our routes, 
   t.match((await app.inject({ method: 'POST', url: '/rooms/news', payload: [1] })).json(), { local: 0, published: true })
 })
 
-t.test('the host\'s error handler sees our refusals', async t => {
+t.test('the host\'s error handler gets the refusals of the plugin', async t => {
   const app = createApp(t)
   app.setErrorHandler((error: Error & { code?: string, statusCode?: number }, _request, reply) => { reply.code(error.statusCode ?? 500).send({ handled: error.code }) })
   await app.register(plugin, { prefix: '/rooms', authorize: () => false })
@@ -453,7 +453,7 @@ t.test('the host\'s error handler sees our refusals', async t => {
   t.same((await app.inject({ method: 'POST', url: '/rooms/news', payload: {} })).json(), { handled: 'FST_ROOMS_FORBIDDEN' })
 })
 
-t.test('the host\'s content type parsers are its own: our routes take JSON alone, its routes what they took before', async t => {
+t.test('routes of the plugin take JSON only, and content type parsers of the host keep working on its own routes', async t => {
   const app = createApp(t)
   app.addContentTypeParser('text/csv', { parseAs: 'string' }, (_request, body, done) => { done(null, { csv: body }) })
   app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => { done(null, { any: body }) })
@@ -465,7 +465,7 @@ t.test('the host\'s content type parsers are its own: our routes take JSON alone
   }
 })
 
-t.test('on localhost, where Fastify listens on two addresses, both take members and close', async t => {
+t.test('on localhost, where Fastify listens on two addresses, both servers take members and close', async t => {
   const app = await createRooms(t)
   await app.listen({ host: 'localhost', port: 0 })
   const addresses = app.addresses() as AddressInfo[]
@@ -478,7 +478,7 @@ t.test('on localhost, where Fastify listens on two addresses, both take members 
   await Promise.all(members.map(member => leavesProperly(t, member)))
 })
 
-t.test('app.close() of an app that never listened, or never became ready, is no fault', async t => {
+t.test('app.close() of an app that never listened, or never became ready, does not fail', async t => {
   const ready = await createRooms(t)
   await ready.ready()
   await ready.close()

@@ -8,7 +8,7 @@ const hour = 3_600_000
 
 interface Served { app: FastifyInstance, url: string, sessions: AnySession<any>[], errors: Error[], tokens: string[] }
 
-/** An app whose members are ann, for an hour unless `?in=` says otherwise; a token is who it is of, as JSON. */
+/** An app whose members are all ann, with credentials for an hour unless `?in=` differs. A token is the JSON of an identity. */
 async function create (t: Test, options: AnyOptions = {}, logs: LogLine[] = []): Promise<Served> {
   const sessions: AnySession<any>[] = []
   const errors: Error[] = []
@@ -28,7 +28,7 @@ async function create (t: Test, options: AnyOptions = {}, logs: LogLine[] = []):
 
 const auth = (identity: Identity | null | Record<string, unknown>) => ({ type: 'auth', token: JSON.stringify(identity) })
 
-/** A function that is asked, and answered by hand. */
+/** A function that counts its calls and is answered by hand. */
 function gate<T> (): { calls: number, ask: () => Promise<T>, answer: (value: T) => void, fail: (error: Error) => void } {
   const waiting: { resolve (value: T): void, reject (error: Error): void }[] = []
   const self = {
@@ -43,7 +43,7 @@ function gate<T> (): { calls: number, ask: () => Promise<T>, answer: (value: T) 
   return self
 }
 
-t.test('new credentials take the place of the old ones', async t => {
+t.test('new credentials replace the old ones', async t => {
   const { app, url, sessions, tokens } = await create(t, { expiry: { notice: 0 } })
   const client = await join(t, `${url}/rooms/news?in=3000`)
   const old = sessions[0]!.expires!
@@ -55,35 +55,35 @@ t.test('new credentials take the place of the old ones', async t => {
   t.same(sessions[0]!.expires, new Date(expires))
   t.same(tokens, [JSON.stringify({ user: 'ann', expires })])
   await until(() => Date.now() > old.getTime() + 300)
-  t.match(await client.ask({ type: 'message', data: 1 }), { ok: true }, 'it outlives what it came with')
+  t.match(await client.ask({ type: 'message', data: 1 }), { ok: true }, 'the session outlives its first credentials')
   t.equal(app.rooms.stats().expired, 0)
 })
 
-t.test('credentials may be shortened, and the session ends by the new time', async t => {
+t.test('new credentials may expire earlier, and the session then ends at that time', async t => {
   const { url } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   t.match(await client.ask(auth({ user: 'ann', expires: Date.now() + 1_500 })), { ok: true })
   t.same(await client.closed, { code: 4300, reason: 'token_expired' })
 })
 
-t.test('credentials without an end make a session without one', async t => {
+t.test('credentials without an expiry make a session that does not expire', async t => {
   const { url, sessions } = await create(t, { expiry: { notice: 0 } })
   const client = await join(t, `${url}/rooms/news?in=3000`)
   const old = sessions[0]!.expires!.getTime()
-  t.same(await client.ask(auth({ user: 'ann' }), 1), { type: 'ack', ref: 1, ok: true }, 'no data')
+  t.same(await client.ask(auth({ user: 'ann' }), 1), { type: 'ack', ref: 1, ok: true }, 'the ack has no data')
   t.equal(sessions[0]!.expires, undefined)
   await until(() => Date.now() > old + 300)
   t.match(await client.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('a session that had no end gets one', async t => {
+t.test('new credentials may give an expiry to a session without one', async t => {
   const { url } = await create(t, { identify: () => ({ user: 'ann' }) })
   const client = await join(t, `${url}/rooms/news`)
   t.match(await client.ask(auth({ user: 'ann', expires: Date.now() + 1_500 })), { ok: true, data: { in: Number } })
   t.match(await client.closed, { code: 4300 })
 })
 
-t.test('the notice comes again: so long before as ever', async t => {
+t.test('the notice is sent again before the new expiry', async t => {
   const { url } = await create(t, { expiry: { notice: 10_000 } })
   const client = await join(t, `${url}/rooms/news?in=9000`)
   await client.next('expiring')
@@ -93,7 +93,7 @@ t.test('the notice comes again: so long before as ever', async t => {
   t.ok(Date.now() - begin >= 1_500 && notice.in <= 10_000, String(notice.in))
 })
 
-t.test('credentials that live shorter than the notice are told of halfway, and not at once', async t => {
+t.test('for credentials with less time left than the notice, the notice is sent after half of it', async t => {
   const { url } = await create(t, { expiry: { notice: hour } })
   const client = await join(t, `${url}/rooms/news`)
   await client.next('expiring')
@@ -103,7 +103,7 @@ t.test('credentials that live shorter than the notice are told of halfway, and n
   t.ok(Date.now() - begin >= 3_000 && notice.in <= 3_000, String(notice.in))
 })
 
-t.test('the credentials of another user, or of nobody, are refused, and the old ones stay', async t => {
+t.test('credentials of another user, or without a user, are refused, and the old ones stay valid', async t => {
   const { url, sessions, errors } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   const { expires } = sessions[0]!
@@ -115,14 +115,14 @@ t.test('the credentials of another user, or of nobody, are refused, and the old 
   t.same(errors, [])
 })
 
-t.test('an anonymous member cannot become somebody', async t => {
+t.test('an anonymous member cannot get a user', async t => {
   const { url, sessions } = await create(t, { identify: () => null })
   const client = await join(t, `${url}/rooms/news`)
   for (const identity of [{ user: 'ann' }, null]) t.match(await client.ask(auth(identity)), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } })
   t.equal(sessions[0]!.user, undefined)
 })
 
-t.test('credentials that have expired already are refused, and the old ones stay', async t => {
+t.test('expired credentials are refused, and the old ones stay valid', async t => {
   const { url, sessions } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   const { expires } = sessions[0]!
@@ -130,7 +130,7 @@ t.test('credentials that have expired already are refused, and the old ones stay
   t.same(sessions[0]!.expires, expires)
 })
 
-t.test('what onAuth throws is answered as what onMessage throws', async t => {
+t.test('an error of onAuth is answered like an error of onMessage', async t => {
   const thrown = Object.assign(new Error('not valid any more'), { statusCode: 401, code: 'REVOKED' })
   let next: () => any = () => { throw thrown }
   const { url, sessions, errors } = await create(t, { onAuth: () => next() })
@@ -154,25 +154,25 @@ t.test('what onAuth throws is answered as what onMessage throws', async t => {
   t.same(sessions[0]!.expires, expires)
 })
 
-t.test('without onAuth nothing is taken', async t => {
+t.test('without onAuth every auth frame is refused', async t => {
   const { url } = await create(t, { onAuth: undefined as never })
   const client = await join(t, `${url}/rooms/news`)
   t.match(await client.ask(auth({ user: 'ann' })), { ok: false, error: { code: 'FST_ROOMS_NO_AUTH' } })
   client.send(auth({ user: 'ann' }))
-  t.match(await client.next('error'), { error: { code: 'FST_ROOMS_NO_AUTH' } }, 'without a ref by an error frame')
+  t.match(await client.next('error'), { error: { code: 'FST_ROOMS_NO_AUTH' } }, 'a frame without a ref is answered with an error frame')
 })
 
-t.test('a success without a ref is answered by nothing', async t => {
+t.test('a successful auth frame without a ref is not answered', async t => {
   const { url, tokens } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   const before = client.received.length
   client.send(auth({ user: 'ann' }))
   await client.ask({ type: 'ping' }, 'p')
   t.equal(tokens.length, 1)
-  t.equal(client.received.slice(before).filter(frame => !frame.includes('presence')).length, 1, 'the ping\'s')
+  t.equal(client.received.slice(before).filter(frame => !frame.includes('presence')).length, 1, 'the first ack answers the ping')
 })
 
-t.test('new credentials do not wait behind unfinished messages', async t => {
+t.test('new credentials do not wait for unfinished messages', async t => {
   const messages = gate<void>()
   const { url } = await create(t, { onMessage: { '*': messages.ask } })
   const client = await join(t, `${url}/rooms/news`)
@@ -185,7 +185,7 @@ t.test('new credentials do not wait behind unfinished messages', async t => {
   }
 })
 
-t.test('one at a time: a second one meanwhile is refused, a later one is not', async t => {
+t.test('a session has at most one auth frame in flight: a second one is refused until the first is answered', async t => {
   const asked = gate<Identity>()
   const { url, sessions } = await create(t, { onAuth: asked.ask })
   const client = await join(t, `${url}/rooms/news`)
@@ -204,10 +204,10 @@ t.test('one at a time: a second one meanwhile is refused, a later one is not', a
   client.send({ ...auth({}), ref: 'fourth' })
   await until(() => asked.calls === 3)
   asked.answer({ user: 'ann' })
-  t.match(await client.next('ack'), { ref: 'fourth', ok: true }, 'after a failure, too')
+  t.match(await client.next('ack'), { ref: 'fourth', ok: true }, 'another frame is taken after a failure')
 })
 
-t.test('info is checked as at the join, set, and told to the room', async t => {
+t.test('info is checked as at the join, set, and announced to the room', async t => {
   const topics = { people: { presence: Type.Object({ name: Type.String() }) }, silent: {} }
   const { app, url, errors } = await create(t, { topics, limits: { info: 30 } })
   const watcher = await join(t, `${url}/rooms/people?presence=1`)
@@ -218,7 +218,7 @@ t.test('info is checked as at the join, set, and told to the room', async t => {
   const told = JSON.parse(watcher.received.find(frame => frame.includes('"name":"Ann"'))!)
   t.match(told, { type: 'presence', count: 2, join: [{ session, user: 'ann', info: { name: 'Ann' } }] })
   t.match(await client.ask(auth({ user: 'ann' })), { ok: true })
-  t.match((await app.rooms.members('people')).find(member => member.session === session), { info: { name: 'Ann' } }, 'what is not given stays')
+  t.match((await app.rooms.members('people')).find(member => member.session === session), { info: { name: 'Ann' } }, 'fields that the identity does not give keep their values')
 
   for (const info of [{ name: 1 }, { name: 'x'.repeat(30) }]) {
     t.match(await client.ask(auth({ user: 'ann', info, expires: 1 })), { ok: false, error: { code: 'FST_ROOMS_TOKEN_EXPIRED' } })
@@ -228,7 +228,7 @@ t.test('info is checked as at the join, set, and told to the room', async t => {
   t.match((await app.rooms.members('people')).find(member => member.session === session), { info: { name: 'Ann' } })
 
   const alone = await join(t, `${url}/rooms/silent`)
-  t.match(await alone.ask(auth({ user: 'ann', info: { name: 1 } })), { ok: true }, 'without presence nobody sees it')
+  t.match(await alone.ask(auth({ user: 'ann', info: { name: 1 } })), { ok: true }, 'members do not see the info of a topic without presence')
 })
 
 t.test('a token is a string of 1 to 8,192 characters', async t => {
@@ -243,7 +243,7 @@ t.test('a token is a string of 1 to 8,192 characters', async t => {
   t.equal(app.rooms.stats().invalid, 7)
 })
 
-t.test('in raw mode there is no auth: a frame is a payload', async t => {
+t.test('raw mode has no auth frames: each frame is a payload', async t => {
   const { app, url, tokens } = await create(t)
   const client = await connect(t, `${url}/rooms/news`, 'rooms.raw')
   await until(async () => await app.rooms.count('news') === 1)
@@ -252,7 +252,7 @@ t.test('in raw mode there is no auth: a frame is a payload', async t => {
   t.same(tokens, [])
 })
 
-t.test('an answer that comes when the session has ended changes nothing', async t => {
+t.test('an answer of onAuth after the end of the session changes nothing', async t => {
   for (const way of ['leaves', 'is kicked'] as const) {
     const asked = gate<Identity>()
     const { app, url, sessions, errors } = await create(t, { onAuth: asked.ask })
@@ -272,7 +272,7 @@ t.test('an answer that comes when the session has ended changes nothing', async 
   }
 })
 
-t.test('an answer that comes when the old credentials have ended is too late, even where nobody has looked yet', async t => {
+t.test('an answer of onAuth after the old credentials expired is too late, even if no timer has noticed the expiry yet', async t => {
   const real = Date.now
   t.teardown(() => { Date.now = real })
   const { app, url } = await create(t, {
@@ -289,7 +289,7 @@ t.test('an answer that comes when the old credentials have ended is too late, ev
   t.equal(app.rooms.stats().expired, 1)
 })
 
-t.test('credentials that come before hello wait for it', async t => {
+t.test('auth frames that arrive before hello are handled after it', async t => {
   const door = gate<void>()
   const { url, tokens } = await create(t, { onJoin: door.ask })
   const client = await connect(t, `${url}/rooms/news`)
@@ -301,7 +301,7 @@ t.test('credentials that come before hello wait for it', async t => {
   t.match(await client.next('ack'), { ref: 1, ok: true })
 })
 
-t.test('while the app closes nobody is asked any more', async t => {
+t.test('onAuth is not called while the app closes', async t => {
   const messages = gate<void>()
   const { app, url, tokens } = await create(t, { onMessage: { '*': messages.ask } })
   const client = await join(t, `${url}/rooms/news`)
@@ -315,7 +315,7 @@ t.test('while the app closes nobody is asked any more', async t => {
   t.same(tokens, [])
 })
 
-t.test('the token is in no log, no error, and no frame', async t => {
+t.test('the token appears in no log line, error or frame', async t => {
   const logs: LogLine[] = []
   const token = 'only-the-host-may-see-this'
   const outcomes: (() => unknown)[] = [() => ({ user: 'ann' }), () => ({ user: 'ben' }), () => null, () => 7, () => { throw new Error('broken') }, () => { throw Object.assign(new Error('no'), { statusCode: 401 }) }]

@@ -37,7 +37,7 @@ const badFrames: [what: string, frame: string, fault: string | RegExp, ref?: str
   ['a long ref', `{"type":"ping","ref":"${'r'.repeat(65)}"}`, 'bad frame: "ref" is a string of 1 to 64 characters or a safe integer']
 ]
 
-t.test('a bad frame is answered with its fault, loses nothing else, and nobody else notices', async t => {
+t.test('a bad frame is answered with its fault, loses no other frame, and does not affect other members', async t => {
   const { rooms, url, errors } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   const other = await join(t, `${url}/rooms/news`)
@@ -57,7 +57,7 @@ t.test('a bad frame is answered with its fault, loses nothing else, and nobody e
   t.equal(({} as any).admin, undefined)
 })
 
-t.test('what is strange but sound is taken', async t => {
+t.test('unusual but valid frames are taken', async t => {
   const { url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   const messages: [string, unknown][] = [
@@ -76,7 +76,7 @@ t.test('what is strange but sound is taken', async t => {
   }
 })
 
-t.test('a frame over the limit is refused by name, and the connection stays', async t => {
+t.test('a frame over the limit is refused with a code of its own, and the connection stays open', async t => {
   const { rooms, url } = await serve(t, { limits: { payload: 100 } })
   const client = await join(t, `${url}/rooms/news`)
   const frame = (length: number) => `{"type":"message","data":"${'x'.repeat(length - 28)}"}`
@@ -88,13 +88,13 @@ t.test('a frame over the limit is refused by name, and the connection stays', as
     t.match(await client.next('error'), { error: { code: 'FST_ROOMS_FRAME_TOO_LARGE', message: `a frame of ${length} bytes is over the limit of 100` } })
   }
   client.send('ü'.repeat(51))
-  t.match(await client.next('error'), { error: { code: 'FST_ROOMS_FRAME_TOO_LARGE', message: 'a frame of 102 bytes is over the limit of 100' } }, 'bytes, not characters')
+  t.match(await client.next('error'), { error: { code: 'FST_ROOMS_FRAME_TOO_LARGE', message: 'a frame of 102 bytes is over the limit of 100' } }, 'the limit counts bytes, not characters')
   for (let i = 0; i < 20; i++) client.send('x'.repeat(150))
-  t.match(await client.ask({ type: 'ping' }), { ok: true }, 'too large is not bad: it is never closed for it')
+  t.match(await client.ask({ type: 'ping' }), { ok: true }, 'a frame that is too large does not count as a bad frame')
   t.equal(rooms.stats().invalid, 23)
 })
 
-t.test('a frame over twice the limit ends the connection with 1009, and only that', async t => {
+t.test('a frame over twice the limit ends its own connection with 1009', async t => {
   const { rooms, url, errors } = await serve(t, { limits: { payload: 100 } })
   const client = await join(t, `${url}/rooms/news`)
   const other = await join(t, `${url}/rooms/news`)
@@ -106,7 +106,7 @@ t.test('a frame over twice the limit ends the connection with 1009, and only tha
   t.same(errors, [])
 })
 
-t.test('text that is no UTF-8 ends the membership at once with 1007, and only that, though the peer stays connected', async t => {
+t.test('text that is not UTF-8 ends its own membership at once with 1007, even if the peer stays connected', async t => {
   const reasons: unknown[] = []
   const { rooms, url, errors } = await serve(t, { onLeave: (_session, reason) => { reasons.push(reason) } })
   const other = await join(t, `${url}/rooms/news`)
@@ -121,7 +121,7 @@ t.test('text that is no UTF-8 ends the membership at once with 1007, and only th
   t.same(errors, [])
 })
 
-t.test('a violation of RFC 6455 (an unmasked frame) ends the connection with 1002, and only that', async t => {
+t.test('a violation of RFC 6455 (an unmasked frame) ends its own connection with 1002', async t => {
   const { rooms, url, errors } = await serve(t)
   const peer = await joinMute(t, `${url}/rooms/news`)
   await until(async () => await rooms.count('news') === 1)
@@ -133,7 +133,7 @@ t.test('a violation of RFC 6455 (an unmasked frame) ends the connection with 100
   t.same(errors, [])
 })
 
-t.test('deeply nested JSON is the member\'s fault, not the server\'s', async t => {
+t.test('deeply nested JSON is a fault of the member, not of the server', async t => {
   const { rooms, url, errors } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   const deep = `${'['.repeat(30_000)}${']'.repeat(30_000)}`
@@ -154,7 +154,7 @@ const topics = {
   news: { message: Type.String() }
 }
 
-t.test('a payload that is not by its schema is answered with where and what, and nobody receives anything', async t => {
+t.test('an invalid payload is refused with the place and the rule, and is delivered to no member', async t => {
   const { rooms, url, errors } = await serve(t, { topics })
   const client = await join(t, `${url}/rooms/chat`)
   const cases: [unknown, { path: string, message: string | RegExp }][] = [
@@ -170,15 +170,15 @@ t.test('a payload that is not by its schema is answered with where and what, and
     t.match(await client.ask({ type: 'direct', to: client.hello.session, data }), { ok: false, error: { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [detail] } })
   }
   client.send({ type: 'message', data: 7 })
-  t.match(await client.next('error'), { error: { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ message: 'must be object' }] } }, 'without ref')
+  t.match(await client.next('error'), { error: { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ message: 'must be object' }] } }, 'a frame without a ref is answered with an error frame')
   t.notOk(client.received.some(text => /"type":"(?:message|direct)"/.test(text)))
   for (let i = 0; i < 20; i++) client.send({ type: 'message', data: i })
-  t.match(await client.ask({ type: 'message', data: { text: 'a' } }), { ok: true }, 'an invalid payload is no bad frame')
+  t.match(await client.ask({ type: 'message', data: { text: 'a' } }), { ok: true }, 'an invalid payload does not count as a bad frame')
   t.match(rooms.stats(), { broadcasts: 1, invalid: 33 })
   t.same(errors, [])
 })
 
-t.test('where members may not publish, they may not write to one another either', async t => {
+t.test('in a topic without publish, members may not write to each other either', async t => {
   const { rooms, url, errors } = await serve(t, { topics })
   const client = await join(t, `${url}/rooms/news`)
   t.match(await client.ask({ type: 'message', data: 'x' }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN', message: 'not allowed: members may not publish here' } })
@@ -190,7 +190,7 @@ t.test('where members may not publish, they may not write to one another either'
   t.same(errors, [])
 })
 
-t.test('ten bad frames in a row close with 4000, each of them answered', async t => {
+t.test('ten bad frames in a row are answered, and close with 4000', async t => {
   const { rooms, url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   for (let i = 0; i < 12; i++) client.send('{')
@@ -202,7 +202,7 @@ t.test('ten bad frames in a row close with 4000, each of them answered', async t
   t.equal(rooms.stats().invalid, 10)
 })
 
-t.test('a good frame in between begins the count anew, and the bound is an option', async t => {
+t.test('a good frame restarts the count of bad frames, and the bound is an option', async t => {
   const { url } = await serve(t, { limits: { badFrames: 3 } })
   const client = await join(t, `${url}/rooms/news`)
   for (let i = 0; i < 5; i++) {
@@ -215,7 +215,7 @@ t.test('a good frame in between begins the count anew, and the bound is an optio
   t.match(await client.closed, { code: 4000 })
 })
 
-t.test('onInvalid "ignore" says nothing, but ten bad frames in a row are still enough', async t => {
+t.test('onInvalid "ignore" answers no bad frame, but ten in a row still close', async t => {
   const { rooms, url } = await serve(t, { topics, onInvalid: 'ignore' })
   const client = await join(t, `${url}/rooms/chat`)
   client.send({ type: 'message', data: 1, ref: 1 })
@@ -243,7 +243,7 @@ t.test('onInvalid "close" closes with the code of the fault', async t => {
   }
 })
 
-t.test('onInvalid as a function is told the fault, and its answer counts', async t => {
+t.test('onInvalid as a function gets the fault and decides about it', async t => {
   const faults: any[] = []
   let answer: any
   const { url, errors } = await serve(t, {
@@ -263,7 +263,7 @@ t.test('onInvalid as a function is told the fault, and its answer counts', async
   t.notOk(client.received.some(text => text.includes('"ignored"')))
   for (const nonsense of [undefined, 'shout', 7, Promise.resolve('close')]) {
     answer = () => nonsense
-    t.match(await client.ask({ type: 'message', data: 1 }), { ok: false }, 'nonsense is an answer')
+    t.match(await client.ask({ type: 'message', data: 1 }), { ok: false }, 'any other return value means "answer"')
   }
   t.same(errors, [])
   answer = () => { throw new Error('of the host') }
@@ -272,13 +272,13 @@ t.test('onInvalid as a function is told the fault, and its answer counts', async
   answer = () => Promise.reject(new Error('too late'))
   t.match(await client.ask({ type: 'message', data: 1 }), { ok: false })
   await until(() => errors.length === 2)
-  t.match(errors[1], { message: 'too late' }, 'it is no answer, but heard of')
+  t.match(errors[1], { message: 'too late' }, 'an error of onInvalid means "answer", and onError gets it')
   answer = () => 'close'
   client.send('{')
   t.match(await client.closed, { code: 4000 })
 })
 
-t.test('a hook that fails on a message is our failure: the member hears no inner text, the host all of it', async t => {
+t.test('an error of onMessage is a failure of the server: the member gets no inner text, and the host gets the whole error', async t => {
   let failure: unknown
   const { url, errors } = await serve(t, { onMessage: { '*': async () => { throw failure } } })
   const client = await join(t, `${url}/rooms/news`)
@@ -292,17 +292,17 @@ t.test('a hook that fails on a message is our failure: the member hears no inner
   t.match(await client.ask({ type: 'message', data: 1 }), { ok: false, error: { code: 'HOST_LIMIT', message: 'too much' } })
   failure = Object.assign(new Error('no code'), { statusCode: 409 })
   t.match(await client.ask({ type: 'message', data: 1 }), { ok: false, error: { message: 'no code' } })
-  t.same(errors.map(({ message }) => message), ['password of the database', 'password of the database', 'a string'], 'each failure once')
+  t.same(errors.map(({ message }) => message), ['password of the database', 'password of the database', 'a string'], 'onError gets each failure once')
 })
 
-t.test('a payload that the host broadcasts wrongly in its handler is the host\'s fault', async t => {
+t.test('an invalid payload that onMessage broadcasts is a fault of the host', async t => {
   const { url, errors } = await serve(t, { topics, onMessage: { chat: session => session.rooms.broadcast('chat', { nope: 1 }) } })
   const client = await join(t, `${url}/rooms/chat`)
   t.match(await client.ask({ type: 'message', data: { text: 'a' } }), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } })
   t.match(errors, [{ code: 'FST_ROOMS_INVALID_PAYLOAD' }])
 })
 
-t.test('what a member sent after the close it got is nobody\'s', async t => {
+t.test('frames that arrive after the close of their session are ignored', async t => {
   const { rooms, url } = await serve(t)
   const client = await connect(t, `${url}/rooms/news`)
   const { session } = await client.next('hello')

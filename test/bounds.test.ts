@@ -6,7 +6,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
   return { app, rooms: app.rooms as any, url: await listen(app) }
 }
 
-/** A handler whose work finishes when it is told to: `true` well, `false` badly. */
+/** A handler whose work ends by hand: `true` resolves it, `false` rejects it. */
 function workshop () {
   const doors: ((well: boolean) => void)[] = []
   const handler = (_session: unknown, payload: unknown): unknown => payload === 'sync'
@@ -15,7 +15,7 @@ function workshop () {
   return { doors, handler }
 }
 
-t.test('at limits.work of unfinished work a message is refused, whosever it is, and taken again when some has finished, however that was', async t => {
+t.test('while limits.work messages are unfinished, messages of all members are refused, until one of them is resolved or rejected', async t => {
   const { doors, handler } = workshop()
   const { rooms, url } = await serve(t, { limits: { work: 2 }, onMessage: { '*': handler }, onError: () => {} })
   const [one, two, three] = [await join(t, `${url}/rooms/a`), await join(t, `${url}/rooms/b`), await join(t, `${url}/rooms/b`)]
@@ -26,7 +26,7 @@ t.test('at limits.work of unfinished work a message is refused, whosever it is, 
   await until(() => rooms.stats().working === 2)
   t.match(await three.ask({ type: 'message', data: 3 }), { ok: false, error: { code: 'FST_ROOMS_OVERLOADED' } })
   three.send({ type: 'message', data: 'sync' })
-  t.match(await three.next('error'), { error: { code: 'FST_ROOMS_OVERLOADED' } }, 'nobody knows before that it would have finished at once')
+  t.match(await three.next('error'), { error: { code: 'FST_ROOMS_OVERLOADED' } }, 'a synchronous handler is refused as well, because its result is not known before the call')
   t.match(await three.ask({ type: 'ping' }), { ok: true })
   const raw = await connect(t, `${url}/rooms/b`, 'rooms.raw')
   await until(() => rooms.stats().members === 4)
@@ -45,7 +45,7 @@ t.test('at limits.work of unfinished work a message is refused, whosever it is, 
   t.equal(rooms.stats().working, 0)
 })
 
-t.test('work of a member that has left counts until it has finished', async t => {
+t.test('unfinished work of a member that has left still counts', async t => {
   const { doors, handler } = workshop()
   const { rooms, url } = await serve(t, { limits: { work: 1 }, onMessage: { '*': handler } })
   const one = await join(t, `${url}/rooms/a`)
@@ -59,7 +59,7 @@ t.test('work of a member that has left counts until it has finished', async t =>
   t.match(await (await join(t, `${url}/rooms/a`)).ask({ type: 'message', data: 'sync' }), { ok: true })
 })
 
-t.test('each time that reading pauses is counted', async t => {
+t.test('each pause of reading is counted', async t => {
   const { doors, handler } = workshop()
   let open = (): void => {}
   const { rooms, url } = await serve(t, {
@@ -86,7 +86,7 @@ t.test('each time that reading pauses is counted', async t => {
   t.equal(rooms.stats().paused, 2)
 })
 
-t.test('a topic whose name is longer than limits.topicLength does not exist, from nowhere', async t => {
+t.test('a topic whose name exceeds limits.topicLength does not exist for clients or code', async t => {
   const { app, rooms, url } = await serve(t, { limits: { topicLength: 8 } })
   t.ok(rooms.has('12345678'))
   t.notOk(rooms.has('123456789'))
@@ -99,7 +99,7 @@ t.test('a topic whose name is longer than limits.topicLength does not exist, fro
   await until(() => rooms.stats().refusals.badRequest === 2)
 })
 
-t.test('the length counts the whole name, and what is declared has to fit', async t => {
+t.test('limits.topicLength counts the whole name, and declared names have to fit', async t => {
   const { app, rooms, url } = await serve(t, { limits: { topicLength: 8 }, topics: { 'chat:*': {}, 12345678: {} } })
   await join(t, `${url}/rooms/chat:123`)
   await join(t, `${url}/rooms/12345678`)

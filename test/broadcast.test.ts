@@ -1,7 +1,7 @@
 import t from 'tap'
 import { createRooms, join, listen } from './helpers/app.ts'
 
-t.test('a broadcast from code reaches every member of its topic, and nobody else', async t => {
+t.test('a broadcast from code reaches each member of its topic and no other', async t => {
   const app = await createRooms(t)
   const url = await listen(app)
   const [one, two, other] = await Promise.all([join(t, `${url}/rooms/news`), join(t, `${url}/rooms/news`), join(t, `${url}/rooms/sports`)])
@@ -11,10 +11,10 @@ t.test('a broadcast from code reaches every member of its topic, and nobody else
   for (const client of [one, two]) t.same(await client.next('message'), { type: 'message', id: result.id, data: { headline: 'hello' } })
 
   await app.rooms.broadcast('sports', 1)
-  t.match(await other.next('message'), { data: 1 }, 'the first message of the other topic is its own')
+  t.match(await other.next('message'), { data: 1 }, 'a member of another topic gets only messages of that topic')
 })
 
-t.test('except leaves one session out', async t => {
+t.test('except excludes one session', async t => {
   const app = await createRooms(t)
   const url = await listen(app)
   const one = await join(t, `${url}/rooms/news`)
@@ -26,7 +26,7 @@ t.test('except leaves one session out', async t => {
   await t.rejects(app.rooms.broadcast('news', 1, { except: 7 as never }), { code: 'FST_ROOMS_INVALID_ARGUMENT' })
 })
 
-t.test('in one process a broadcast has been queued when the call returns', async t => {
+t.test('with an in-process broker a broadcast is queued when the call returns', async t => {
   const app = await createRooms(t)
   const url = await listen(app)
   await join(t, `${url}/rooms/news`)
@@ -36,7 +36,7 @@ t.test('in one process a broadcast has been queued when the call returns', async
   await pending
 })
 
-t.test('what JSON cannot say is refused', async t => {
+t.test('a payload that cannot be serialized as JSON is refused', async t => {
   const app = await createRooms(t)
   const circle: Record<string, unknown> = {}
   circle.circle = circle

@@ -20,7 +20,7 @@ async function screenshotFolder (t: Test): Promise<string> {
 async function screenshot (t: Test, page: Page, folder: string, name: string): Promise<void> {
   const path = join(folder, name)
   await page.screenshot({ path, fullPage: true })
-  t.ok((await stat(path)).size > 10_000, `${name} shows something`)
+  t.ok((await stat(path)).size > 10_000, `${name} shows text`)
 }
 
 async function isWithinWidth (page: Page): Promise<boolean> {
@@ -29,7 +29,7 @@ async function isWithinWidth (page: Page): Promise<boolean> {
 
 const browser = await launch(t)
 if (browser !== undefined) {
-  t.test('two tabs talk, publicly and privately', async t => {
+  t.test('two tabs exchange public and private messages', async t => {
     const { url } = await startExample(t, 'example/server.ts')
     const heard: string[] = []
     const [teal, ruby] = await tabs(browser, url, ['Teal Otter', 'Ruby Heron'], { heard }) as [Page, Page]
@@ -44,9 +44,9 @@ if (browser !== undefined) {
     const markup = '<img src=x onerror="document.title = \'fooled\'">'
     await say(ruby, markup)
     await reads(teal, 'Ruby Heron', markup)
-    t.equal(await teal.title(), 'fastify-rooms', 'what people write is text')
+    t.equal(await teal.title(), 'fastify-rooms', 'the page shows messages as text, not as markup')
 
-    // By keyboard: the other member, a private message, and back to everybody.
+    // With the keyboard: selects the other member, writes a private message, and returns to the public ones.
     await teal.locator('#members button').focus()
     await teal.keyboard.press('Enter')
     t.equal(await teal.locator('#target-name').textContent(), 'Ruby Heron')
@@ -65,7 +65,7 @@ if (browser !== undefined) {
 
     await say(teal, '/quote nothing')
     await teal.locator('#chat-fault', { hasText: 'there are no numbers for "nothing" yet' }).waitFor()
-    t.equal(await teal.inputValue('#text'), '/quote nothing', 'what was refused can be mended')
+    t.equal(await teal.inputValue('#text'), '/quote nothing', 'a refused command can be corrected')
     await say(teal, 'Never mind')
     await teal.locator('#chat-fault').waitFor({ state: 'hidden' })
 
@@ -74,10 +74,10 @@ if (browser !== undefined) {
     await onlooker.close()
     await reads(ruby, 'Slate Wren left')
     t.equal(await ruby.locator('#log li', { hasText: 'Between us' }).count(), 1, 'a private message is shown once')
-    t.same(heard, [], 'the browser has nothing to complain about')
+    t.same(heard, [], 'the browser console has no errors')
   })
 
-  t.test('a button posts numbers, and the charts of both tabs move', async t => {
+  t.test('a button posts figures, and the charts of both tabs change', async t => {
     const { url } = await startExample(t, 'example/server.ts')
     const heard: string[] = []
     const [one, two] = await tabs(browser, url, ['Teal Otter', 'Ruby Heron'], { heard }) as [Page, Page]
@@ -89,8 +89,8 @@ if (browser !== undefined) {
     t.equal(first[0], first[1])
     await one.click('#random')
     const second = await Promise.all([one, two].map(page => curve(page, 'visits', 2)))
-    t.equal(second[0], second[1], 'both draw the same')
-    t.not(second[0], first[0], 'and it has moved')
+    t.equal(second[0], second[1], 'both tabs draw the same chart')
+    t.not(second[0], first[0], 'the chart has changed')
 
     await two.fill('#post-name', 'visits')
     await two.fill('#post-value', '123456')
@@ -102,7 +102,7 @@ if (browser !== undefined) {
     await say(one, '/quote visits')
     await reads(two, 'quotes', 'visits: 123456')
 
-    // From elsewhere, as curl does it; and somebody who comes later sees the same.
+    // Figures that another program posts, as curl would. A visitor that joins later sees the same chart.
     const response = await fetch(`${url}/dailyDashBoard`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '[{"name":"visits","value":7},{"name":"<b>bold</b>","value":1}]' })
     t.equal(response.status, 200)
     const fourth = await curve(one, 'visits', 4)
@@ -110,10 +110,10 @@ if (browser !== undefined) {
     t.equal(await one.locator('.chart h3').last().textContent(), '<b>bold</b>')
     const [late] = await tabs(browser, url, ['Slate Wren']) as [Page]
     t.equal(await curve(late, 'visits', 4), fourth)
-    t.same(heard, [], 'the browser has nothing to complain about')
+    t.same(heard, [], 'the browser console has no errors')
   })
 
-  t.test('numbers that are refused say why', async t => {
+  t.test('refused figures show the reason', async t => {
     const { url } = await startExample(t, 'example/server.ts')
     const [page] = await tabs(browser, url, ['Teal Otter']) as [Page]
     await page.fill('#post-name', '   ')
@@ -122,12 +122,12 @@ if (browser !== undefined) {
     await page.locator('#dashboard-fault', { hasText: 'body/0/name' }).waitFor()
     await page.click('#random')
     await page.locator('#dashboard-fault').waitFor({ state: 'hidden' })
-    // The numbers come through the WebSocket, perhaps after the answer to the POST.
+    // Figures arrive through the WebSocket, possibly after the answer to the POST.
     await page.locator('.chart').nth(3).waitFor()
     t.equal(await page.locator('.chart').count(), 4)
   })
 
-  t.test('a page comes back after a restart, and does not come back where it is refused', async t => {
+  t.test('a page reconnects after a restart, and does not reconnect if it is refused', async t => {
     const before = await startExample(t, 'example/server.ts')
     const { url } = before
     const [page] = await tabs(browser, url, ['Teal Otter']) as [Page]
@@ -151,10 +151,10 @@ if (browser !== undefined) {
     await refused.press('#name', 'Enter')
     await refused.locator('#chat-status[data-state=open]').waitFor({ timeout: patience })
     await reads(page, 'Ruby Heron joined')
-    t.pass('a name that is taken lets it in')
+    t.pass('a name that the server accepts lets the visitor join')
   })
 
-  t.test('compressed messages are what they were, between plain and private ones', async t => {
+  t.test('compressed messages keep their content and order among plain and private ones', async t => {
     const app = await createRooms(t, { origin: 'any', websocket: { options: { perMessageDeflate: true } } })
     const url = await serve(app)
     const page = await browser.newPage()
@@ -213,7 +213,7 @@ if (browser !== undefined) {
     await dark.fill('#text', 'I think so, too')
     await phone.locator('#members button', { hasText: 'Olive' }).click()
     for (const page of pages) await curve(page, 'visits', 12)
-    await light.waitForTimeout(1_000) // animations end; nothing that is asserted depends on it
+    await light.waitForTimeout(1_000) // Waits for the end of animations; no assertion depends on it.
 
     await phone.locator('.tabs a').last().click()
     for (const [index, page] of pages.entries()) {
@@ -222,7 +222,7 @@ if (browser !== undefined) {
       await screenshot(t, page, folder, name)
     }
     const background = (page: Page) => page.evaluate('getComputedStyle(document.body).backgroundColor')
-    t.not(await background(light), await background(dark), 'dark is dark')
-    t.same(heard, [], 'the browser has nothing to complain about')
+    t.not(await background(light), await background(dark), 'the dark scheme is dark')
+    t.same(heard, [], 'the browser console has no errors')
   })
 }

@@ -1,4 +1,4 @@
-/** The server as other people's clients see it: ws, undici, Node's own fetch, and Python's websockets, which no Node code wrote. */
+/** The server as other clients see it: ws, undici, Node's own fetch, and Python's websockets, which shares no code with Node. */
 import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
 import { Type } from '@sinclair/typebox'
@@ -7,7 +7,7 @@ import type { LeaveReason, PresenceFrame } from '../types/index.ts'
 import { openPython, openUndici, openWs, pythonMissing, Refused, type Opening, type Speaker } from './clients/speakers.ts'
 import { createRooms, join, listen, until, type AnyOptions, type Client } from './helpers/app.ts'
 
-/** Starting Python takes its time where the machine is busy. */
+/** Milliseconds for the start of Python on a busy machine. */
 const patience = 20_000
 
 const topics = defineTopics({
@@ -34,7 +34,7 @@ const refusal = (url: string, open: Open, t: Test, opening: Opening): Promise<Re
   }
 )
 
-/** The presence frame that tells of a session; the witness's own join comes before it, or together with it. */
+/** The presence frame that announces a session. The witness's own join comes before it or in the same frame. */
 async function told (witness: Client | Speaker, of: 'join' | 'leave', session: string): Promise<PresenceFrame> {
   for (;;) {
     const frame = await witness.next('presence')
@@ -49,18 +49,18 @@ const clients: { name: string, open: Open, skip: string | false, tellsStatus: bo
   { name: 'Python\'s websockets', open: openPython, skip: process.env.CI === undefined ? pythonMissing : false, tellsStatus: true }
 ]
 
-t.test('the Python client is there where it must be', async t => {
+t.test('the Python client is installed if CI requires it', async t => {
   if (process.env.CI !== undefined) t.equal(pythonMissing, false)
   else if (pythonMissing !== false) t.comment(`not tested: ${pythonMissing}`)
 })
 
-/** A member's whole life in rooms.v1. */
+/** The whole life of a member in rooms.v1. */
 async function lifeInV1 (t: Test, open: Open, app: FastifyInstance, url: string, opening: Opening): Promise<Speaker> {
   const one = await open(t, `${url}/chat:1?presence=1`, opening)
   const hello = await one.next()
   t.match(hello, { type: 'hello', v: 1, topic: 'chat:1', session: String, maxPayload: Number })
   const { session } = hello as { session: string }
-  t.match(await one.next('presence'), { count: 1, state: [{ session }] }, 'the snapshot that it asked for')
+  t.match(await one.next('presence'), { count: 1, state: [{ session }] }, 'the requested snapshot follows hello')
 
   const sent = await app.rooms.broadcast('chat:1', { text: 'from code' })
   t.match(sent, { local: 1, published: true })
@@ -69,8 +69,8 @@ async function lifeInV1 (t: Test, open: Open, app: FastifyInstance, url: string,
   const long = 'long '.repeat(150)
   one.send({ type: 'message', ref: 7, data: { text: long } })
   const echo = await one.next('message')
-  t.match(echo, { data: { text: long }, from: session }, 'the echo')
-  t.same(await one.next('ack'), { type: 'ack', ref: 7, ok: true, id: echo.id }, 'comes before its ack')
+  t.match(echo, { data: { text: long }, from: session }, 'the sender gets an echo')
+  t.same(await one.next('ack'), { type: 'ack', ref: 7, ok: true, id: echo.id }, 'the echo comes before its ack')
 
   one.send({ type: 'message', ref: 'bad', data: { txt: 'x' } })
   t.match(await one.next('ack'), { ref: 'bad', ok: false, error: { code: 'FST_ROOMS_INVALID_PAYLOAD' } })
@@ -92,12 +92,12 @@ async function lifeInV1 (t: Test, open: Open, app: FastifyInstance, url: string,
   for (const speaker of [one, listener]) {
     t.match(await speaker.next('bye'), { code: 1001, reason: 'going_away', retry: { min: Number, max: Number } })
     t.same(await speaker.closed, { code: 1001, reason: 'going_away' })
-    await t.rejects(speaker.next(), { message: 'closed with 1001' }, 'nothing comes after bye')
+    await t.rejects(speaker.next(), { message: 'closed with 1001' }, 'no frame follows bye')
   }
   return one
 }
 
-/** The same without envelopes. */
+/** The whole life of a member in rooms.raw. */
 async function lifeInRaw (t: Test, open: Open, app: FastifyInstance, url: string, opening: Opening): Promise<void> {
   const raw = { ...opening, protocols: ['rooms.raw'] }
   const one = await open(t, `${url}/chat:1`, raw)
@@ -105,7 +105,7 @@ async function lifeInRaw (t: Test, open: Open, app: FastifyInstance, url: string
   t.equal(one.protocol, 'rooms.raw')
   await until(async () => await app.rooms.count('chat:1') === 2, patience)
   await app.rooms.broadcast('chat:1', { text: 'from code' })
-  for (const speaker of [one, two]) t.equal(await speaker.text(), '{"text":"from code"}', 'the first frame: there is no hello')
+  for (const speaker of [one, two]) t.equal(await speaker.text(), '{"text":"from code"}', 'the first frame is a message, because raw mode has no hello')
   one.sendText('{"text":"from a member"}')
   for (const speaker of [one, two]) t.equal(await speaker.text(), '{"text":"from a member"}')
 
@@ -121,34 +121,34 @@ async function lifeInRaw (t: Test, open: Open, app: FastifyInstance, url: string
   await app.close()
   for (const speaker of [one, two, listener, untyped]) {
     t.same(await speaker.closed, { code: 1001, reason: 'going_away' })
-    await t.rejects(speaker.text(), { message: 'closed with 1001' }, 'there is no bye')
+    await t.rejects(speaker.text(), { message: 'closed with 1001' }, 'raw mode has no bye')
   }
 }
 
 for (const { name, open, skip, tellsStatus } of clients) {
-  t.test(`${name} lives in a room of rooms.v1`, { skip }, async t => {
+  t.test(`${name} joins, talks and leaves in rooms.v1`, { skip }, async t => {
     const { app, url } = await serve(t)
     const speaker = await lifeInV1(t, open, app, url, {})
-    t.equal(speaker.extensions, '', 'its default offer of compression, if it makes one, was declined')
+    t.equal(speaker.extensions, '', 'the client\'s default offer of compression, if any, was declined')
   })
 
-  t.test(`${name} lives in a room of rooms.raw`, { skip }, async t => {
+  t.test(`${name} joins, talks and leaves in rooms.raw`, { skip }, async t => {
     const { app, url } = await serve(t)
     await lifeInRaw(t, open, app, url, {})
   })
 
-  t.test(`${name} is compressed where the host wants it`, { skip }, async t => {
+  t.test(`${name} gets compressed frames if the host enables compression`, { skip }, async t => {
     const { app, url } = await serve(t, { websocket: { options: { perMessageDeflate: { threshold: 0 } } } })
     const speaker = await lifeInV1(t, open, app, url, {})
     t.equal(speaker.extensions.split(';')[0], 'permessage-deflate')
   })
 
-  t.test(`${name} is compressed in raw mode, too`, { skip }, async t => {
+  t.test(`${name} gets compressed frames in raw mode if the host enables compression`, { skip }, async t => {
     const { app, url } = await serve(t, { websocket: { options: { perMessageDeflate: true } } })
     await lifeInRaw(t, open, app, url, {})
   })
 
-  t.test(`${name} gets the subprotocol that it offers first of ours`, { skip }, async t => {
+  t.test(`${name} gets the first known subprotocol of its offer`, { skip }, async t => {
     const { url } = await serve(t)
     const offers: [string[], string][] = [
       [[], ''],
@@ -167,10 +167,10 @@ for (const { name, open, skip, tellsStatus } of clients) {
       t.match(await speaker.closed, { code: 1000 })
     }
     const { status } = await refusal(`${url}/any`, open, t, { protocols: ['mqtt'] })
-    if (tellsStatus) t.equal(status, 400, 'an offer of others only')
+    if (tellsStatus) t.equal(status, 400, 'an offer of unknown subprotocols only is refused')
   })
 
-  t.test(`${name} is told what was wrong in rooms.v1`, { skip }, async t => {
+  t.test(`${name} gets the reason of a refused frame in rooms.v1`, { skip }, async t => {
     const { app, url } = await serve(t, { limits })
     const witness = await join(t, `${url}/chat:1`)
     const one = await open(t, `${url}/chat:1`)
@@ -181,7 +181,7 @@ for (const { name, open, skip, tellsStatus } of clients) {
     one.sendText('no JSON')
     t.match(await one.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME', message: /JSON/ } })
     one.send({ type: 'ping', ref: 2 })
-    t.same(await one.next('ack'), { type: 'ack', ref: 2, ok: true }, 'the connection stays, and the count begins anew')
+    t.same(await one.next('ack'), { type: 'ack', ref: 2, ok: true }, 'the connection stays open, and the count of bad frames restarts')
     one.send({ type: 'message', ref: 3, data: { text: 'x'.repeat(1_200) } })
     t.match(await one.next('error'), { error: { code: 'FST_ROOMS_FRAME_TOO_LARGE' } })
     one.send({ type: 'shout', ref: 4 })
@@ -190,21 +190,21 @@ for (const { name, open, skip, tellsStatus } of clients) {
     one.sendText('[]')
     t.match(await one.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME' } })
     one.sendText('{}')
-    t.match(await one.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME' } }, 'the third in a row')
+    t.match(await one.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME' } }, 'the third bad frame in a row is answered before the close')
     t.match(await one.next('bye'), { code: 4000, reason: 'bad_frame' })
     t.same(await one.closed, { code: 4000, reason: 'bad_frame' })
 
     const huge = await open(t, `${url}/chat:1`)
     await huge.next('hello')
     huge.sendText('x'.repeat(5_000))
-    t.match(await huge.closed, { code: 1009 }, 'what is far too large is not even read')
+    t.match(await huge.closed, { code: 1009 }, 'a frame far over the limit is not read')
 
     await until(async () => await app.rooms.count('chat:1') === 1, patience)
     await app.rooms.broadcast('chat:1', { text: 'last' })
-    t.match(await witness.next('message'), { data: { text: 'last' } }, 'the others noticed none of it')
+    t.match(await witness.next('message'), { data: { text: 'last' } }, 'other members are not affected')
   })
 
-  t.test(`${name} is closed for what was wrong in rooms.raw`, { skip }, async t => {
+  t.test(`${name} is closed for a bad frame in rooms.raw`, { skip }, async t => {
     const { url } = await serve(t, { limits })
     const faults: [string, string | Buffer, { code: number, reason?: string }][] = [
       ['binary', Buffer.from('{"text":"x"}'), { code: 4000, reason: 'bad_frame' }],
@@ -221,7 +221,7 @@ for (const { name, open, skip, tellsStatus } of clients) {
     }
     const listener = await open(t, `${url}/news`, { protocols: ['rooms.raw'] })
     listener.sendText('{"headline":"x"}')
-    t.same(await listener.closed, { code: 4003, reason: 'forbidden' }, 'members may not publish there')
+    t.same(await listener.closed, { code: 4003, reason: 'forbidden' }, 'members may not publish in this topic')
   })
 
   t.test(`${name} gets a pong for its ping`, { skip }, async t => {
@@ -231,10 +231,10 @@ for (const { name, open, skip, tellsStatus } of clients) {
     await one.ping()
     await one.ping()
     one.send({ type: 'ping', ref: 1 })
-    t.match(await one.next(), { type: 'ack', ref: 1 }, 'and no frame for it')
+    t.match(await one.next(), { type: 'ack', ref: 1 }, 'a ping of the WebSocket is not answered with a frame')
   })
 
-  t.test(`${name} says goodbye with a code of its own`, { skip }, async t => {
+  t.test(`${name} closes with a code of its own`, { skip }, async t => {
     const left: LeaveReason[] = []
     const { app, url } = await serve(t, { onLeave: (_session: unknown, reason: LeaveReason) => { left.push(reason) } })
     const one = await open(t, `${url}/any`)
@@ -247,19 +247,19 @@ for (const { name, open, skip, tellsStatus } of clients) {
   })
 }
 
-t.test('Python\'s websockets answers the server\'s pings by itself', { skip: clients[2]!.skip }, async t => {
+t.test('Python\'s websockets answers the server\'s pings', { skip: clients[2]!.skip }, async t => {
   const { app, url } = await serve(t, { heartbeat: { interval: 20, timeout: 10_000 } })
   const one = await openPython(t, `${url}/any`)
   t.match(await one.next('hello'), { heartbeat: 20 })
   const count = (what: string): number => one.control.filter(entry => entry === what).length
   await until(() => count('out PONG') >= 3, patience)
   t.ok(count('in PING') >= 3)
-  t.equal(count('out PING'), 0, 'it sent none of its own')
+  t.equal(count('out PING'), 0, 'the client sent no ping of its own')
   t.equal(await app.rooms.count('any'), 1)
   t.match(app.rooms.stats(), { silent: 0, members: 1 })
 })
 
-t.test('a client without compression is served beside those with it', async t => {
+t.test('clients with and without compression are served side by side', async t => {
   const { app, url } = await serve(t, { websocket: { options: { perMessageDeflate: true } } })
   const squeezed = await openWs(t, `${url}/any`)
   const plain = await openWs(t, `${url}/any`, { compression: false })
@@ -273,11 +273,11 @@ t.test('a client without compression is served beside those with it', async t =>
   await app.rooms.broadcast('any', payload)
   for (const speaker of [squeezed, plain, ...python]) t.equal((await speaker.next('message')).data, payload)
   const bytes = (speaker: typeof plain): number => (speaker.socket as unknown as { _socket: { bytesRead: number } })._socket.bytesRead
-  t.ok(bytes(plain) > 50_000, `${bytes(plain)} bytes plain`)
-  t.ok(bytes(squeezed) < 5_000, `${bytes(squeezed)} bytes squeezed`)
+  t.ok(bytes(plain) > 50_000, `${bytes(plain)} bytes without compression`)
+  t.ok(bytes(squeezed) < 5_000, `${bytes(squeezed)} bytes with compression`)
 })
 
-t.test('a message in fragments is one message', async t => {
+t.test('a fragmented message is delivered as one message', async t => {
   const { app, url } = await serve(t)
   const other = await join(t, `${url}/chat:1`)
   const parts = ['{"type":"message","ref":1,', '"data":{"te', 'xt":"ü', '€😀', ' in parts"}}']
@@ -300,7 +300,7 @@ t.test('a message in fragments is one message', async t => {
   await until(async () => await app.rooms.count('chat:1') === 1, patience)
 })
 
-t.test('a message in fragments from Python is one message', { skip: clients[2]!.skip }, async t => {
+t.test('a fragmented message of Python\'s websockets is delivered as one message', { skip: clients[2]!.skip }, async t => {
   for (const perMessageDeflate of [false, true]) {
     const { url } = await serve(t, { websocket: { options: { perMessageDeflate } } })
     const one = await openPython(t, `${url}/chat:1`)
@@ -311,7 +311,7 @@ t.test('a message in fragments from Python is one message', { skip: clients[2]!.
   }
 })
 
-t.test('fragments that come to too much are refused', async t => {
+t.test('fragments that exceed the limit in total are refused', async t => {
   const { url } = await serve(t, { limits })
   const one = await openWs(t, `${url}/chat:1`)
   await one.next('hello')
@@ -319,7 +319,7 @@ t.test('fragments that come to too much are refused', async t => {
   t.match(await one.closed, { code: 1009 })
 })
 
-t.test('a client that goes without a handshake leaves its room', async t => {
+t.test('a client that disconnects without a closing handshake leaves its room', async t => {
   const left: LeaveReason[] = []
   const { app, url } = await serve(t, { onLeave: (_session: unknown, reason: LeaveReason) => { left.push(reason) } })
   const witness = await join(t, `${url}/chat:1`)
@@ -332,7 +332,7 @@ t.test('a client that goes without a handshake leaves its room', async t => {
   t.match(await app.rooms.broadcast('chat:1', { text: 'x' }), { local: 1 })
 })
 
-t.test('so does a Python process that dies', { skip: clients[2]!.skip }, async t => {
+t.test('a Python process that dies leaves its room', { skip: clients[2]!.skip }, async t => {
   const { app, url } = await serve(t)
   const witness = await join(t, `${url}/chat:1`)
   const gone = await openPython(t, `${url}/chat:1`)
@@ -343,7 +343,7 @@ t.test('so does a Python process that dies', { skip: clients[2]!.skip }, async t
   t.equal(await app.rooms.count('chat:1'), 1)
 })
 
-t.test('Node\'s fetch broadcasts, and is told why not', async t => {
+t.test('fetch can broadcast, and gets the reason of a refusal', async t => {
   const { url } = await serve(t)
   const member = await join(t, `${url}/news`)
   const answers: [string, Promise<Response>, number, string][] = [
@@ -359,13 +359,13 @@ t.test('Node\'s fetch broadcasts, and is told why not', async t => {
     t.equal(answer.status, status, what)
     t.match(await answer.json(), { statusCode: status, code }, what)
   }
-  t.equal((await post(`${url}/chat:1`, '{"text":"x"}')).status, 404, 'a topic without a broadcast route')
+  t.equal((await post(`${url}/chat:1`, '{"text":"x"}')).status, 404, 'the topic has no broadcast route')
 
   t.equal((await post(`${url}/news`, '{"headline":"at last"}', 'application/json; charset=utf-8')).status, 200)
-  t.match(await member.next(), { type: 'message', data: { headline: 'at last' } }, 'nobody received any of the others')
+  t.match(await member.next(), { type: 'message', data: { headline: 'at last' } }, 'refused broadcasts are delivered to no member')
 })
 
-t.test('Node\'s fetch is told that a topic is a WebSocket', async t => {
+t.test('fetch is told that a topic is a WebSocket URL', async t => {
   const { url } = await serve(t)
   const answer = await fetch(`http://${url}/news`)
   t.equal(answer.status, 426)

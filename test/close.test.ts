@@ -20,7 +20,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
 
 const last = (client: Client) => JSON.parse(client.received.at(-1)!)
 
-t.test('kick ends the sessions that match all that is given', async t => {
+t.test('kick ends the sessions that match all given fields', async t => {
   const { rooms, as, left } = await serve(t)
   const [ann, ann2, annElsewhere, bob] = [await as('ann'), await as('ann'), await as('ann', 'other'), await as('bob')]
   t.equal(await rooms.kick({ session: 'nobody' }), 0)
@@ -42,7 +42,7 @@ t.test('kick ends the sessions that match all that is given', async t => {
   await t.rejects(rooms.kick({}), { code: 'FST_ROOMS_INVALID_SELECTOR' })
 })
 
-t.test('a close takes codes that a server may send, and reasons that fit', async t => {
+t.test('close takes codes that a server may send, and reasons that fit into a close frame', async t => {
   const { rooms, as, sessions } = await serve(t)
   const client = await as('ann')
   const session = sessions.get(client.hello.session)
@@ -54,19 +54,19 @@ t.test('a close takes codes that a server may send, and reasons that fit', async
     t.throws(() => session.close(4000, reason), { code: 'FST_ROOMS_INVALID_CLOSE' }, String(reason))
     await t.rejects(rooms.kick({ user: 'ann' }, { reason }), { code: 'FST_ROOMS_INVALID_CLOSE' })
   }
-  t.match(await client.ask({ type: 'ping' }), { ok: true }, 'it is still here')
+  t.match(await client.ask({ type: 'ping' }), { ok: true }, 'a refused close leaves the session open')
   session.close(4000, 'ü'.repeat(61))
   t.same(await client.closed, { code: 4000, reason: 'ü'.repeat(61) })
 })
 
-t.test('session.close says 1000 normal unless it is told otherwise, and only once', async t => {
+t.test('session.close sends 1000 normal by default, and works only once', async t => {
   const { rooms, as, left, sessions } = await serve(t)
   const cases: [args: unknown[], code: number, reason: string][] = [[[], 1000, 'normal'], [[4003], 4003, 'forbidden'], [[3000], 3000, ''], [[3000, 'why'], 3000, 'why']]
   for (const [args, code, reason] of cases) {
     const client = await as('ann')
     const session = sessions.get(client.hello.session)
     session.close(...args)
-    t.equal(session.state, 'closed', 'at once')
+    t.equal(session.state, 'closed', 'the state changes at once')
     t.equal(await rooms.count('chat'), 0)
     session.close(4999, 'too late')
     t.equal(await rooms.kick({ user: 'ann' }), 0)
@@ -77,7 +77,7 @@ t.test('session.close says 1000 normal unless it is told otherwise, and only onc
   }
 })
 
-t.test('bye says by the range of the code when to come back, and where the member stood', async t => {
+t.test('bye gives a retry range that depends on the code, and the position of the member', async t => {
   const { rooms, as } = await serve(t)
   const backoff = { min: 1_000, max: 20_000 }
   const resume = { min: 500, max: 15_000 }
@@ -101,7 +101,7 @@ t.test('bye says by the range of the code when to come back, and where the membe
   }
 })
 
-t.test('a close inside onMessage: what was before it arrives, what is after it does not', async t => {
+t.test('close inside onMessage: earlier messages arrive, later ones do not', async t => {
   const { rooms, as } = await serve(t, {
     onMessage: {
       '*': async session => {
@@ -124,7 +124,7 @@ t.test('a close inside onMessage: what was before it arrives, what is after it d
   t.equal(await rooms.count('chat'), 1)
 })
 
-t.test('a close inside onJoin is a refusal, and what was sent before it is not', async t => {
+t.test('close inside onJoin refuses the join, and drops what the hook sent before', async t => {
   const { rooms, url, left } = await serve(t, {
     onJoin: async session => {
       await session.send('welcome')
@@ -139,7 +139,7 @@ t.test('a close inside onJoin is a refusal, and what was sent before it is not',
   t.match(left, [[String, { code: 4001 }]])
 })
 
-t.test('a close inside onLeave changes nothing, and a kick of another works', async t => {
+t.test('close inside onLeave changes nothing, and onLeave may kick another member', async t => {
   const { rooms, as, left } = await serve(t, {
     onLeave: async (session, reason) => {
       left.push([session.user, reason.code])
@@ -154,7 +154,7 @@ t.test('a close inside onLeave changes nothing, and a kick of another works', as
   await until(() => rooms.stats().connections === 0)
 })
 
-t.test('a close between two broadcasts of one turn: the member gets the first, and nobody else loses one', async t => {
+t.test('close between two broadcasts of one turn: the member gets the first, and other members get both', async t => {
   const { rooms, as } = await serve(t)
   const [ann, bob, eve] = [await as('ann'), await as('bob'), await as('eve')]
   const results = await Promise.all([rooms.broadcast('chat', 1), rooms.kick({ user: 'ann' }), rooms.broadcast('chat', 2)])
@@ -165,7 +165,7 @@ t.test('a close between two broadcasts of one turn: the member gets the first, a
   for (const client of [bob, eve]) t.match([await client.next('message'), await client.next('message')], [{ data: 1 }, { data: 2 }])
 })
 
-t.test('a member\'s own close is told with its code, after what it had sent', async t => {
+t.test('onLeave gets the code of a member\'s own close, after the messages that the member sent before it', async t => {
   const seen: unknown[] = []
   const { rooms, as } = await serve(t, {
     onMessage: { '*': async (_session, payload) => { await sleep(20); seen.push(payload) } },
@@ -184,7 +184,7 @@ t.test('a member\'s own close is told with its code, after what it had sent', as
   t.match(rooms.stats(), { connections: 0, members: 0, topics: 0 })
 })
 
-t.test('app.close says goodbye to everybody, delivers what was accepted, and does not wait for the mute', async t => {
+t.test('app.close sends bye to all members, delivers accepted messages, and waits for a mute member only until drain.timeout', async t => {
   const { app, rooms, url, as, left } = await serve(t, { drain: { timeout: 300 }, heartbeat: false })
   const [ann, raw] = [await as('ann'), await connect(t, `${url}/rooms/chat`, 'rooms.raw')]
   const mute = await joinMute(t, `${url}/rooms/chat`)
@@ -193,8 +193,8 @@ t.test('app.close says goodbye to everybody, delivers what was accepted, and doe
   const start = performance.now()
   await app.close()
   const took = performance.now() - start
-  t.ok(took >= 250, 'it waited for the answers')
-  t.ok(took < 8_000, `and not for ever: ${took} ms`)
+  t.ok(took >= 250, 'app.close waits for the closing handshake')
+  t.ok(took < 8_000, `app.close ends soon after drain.timeout: ${took} ms`)
   t.same(await ann.closed, { code: 1001, reason: 'going_away' })
   t.match(ann.received.slice(-2).map(text => JSON.parse(text)), [{ type: 'message', data: 'last' }, { type: 'bye', code: 1001, reason: 'going_away', retry: { min: Number, max: 1_000 }, id }])
   t.same(await raw.closed, { code: 1001, reason: 'going_away' })
@@ -205,7 +205,7 @@ t.test('app.close says goodbye to everybody, delivers what was accepted, and doe
   t.match(rooms.stats(), { connections: 0, members: 0, topics: 0, queuedBytes: 0 })
 })
 
-t.test('with nobody there a drain is over at once, and two of them are one', async t => {
+t.test('a drain without members ends at once, and two drains are one', async t => {
   const { app, rooms, url } = await serve(t)
   t.match(rooms.health(), { ok: true, state: 'open', broker: 'up' })
   const client = await join(t, `${url}/rooms/chat`)
@@ -215,13 +215,13 @@ t.test('with nobody there a drain is over at once, and two of them are one', asy
   t.match(rooms.health(), { ok: false, state: 'draining', broker: 'up' })
   t.match(await refused(`${url}/rooms/chat`), { status: 503, body: { code: 'FST_ROOMS_DRAINING' } })
   await rooms.drain()
-  t.match(await rooms.broadcast('chat', 1), { local: 0, published: true }, 'handlers in flight are not punished')
+  t.match(await rooms.broadcast('chat', 1), { local: 0, published: true }, 'a broadcast of a handler in flight still resolves')
   await app.close()
   t.match(rooms.health(), { ok: false, state: 'closed' })
   await t.rejects(rooms.broadcast('chat', 1), { code: 'FST_ROOMS_CLOSED' })
 })
 
-t.test('between preClose and onClose a broadcast resolves with nobody, after it is refused', async t => {
+t.test('between preClose and onClose a broadcast resolves with no receivers; after onClose it is refused', async t => {
   const app = await createRooms(t)
   const rooms = app.rooms as any
   const results: any[] = []
@@ -233,7 +233,7 @@ t.test('between preClose and onClose a broadcast resolves with nobody, after it 
   t.match(await ann.closed, { code: 1001 })
 })
 
-t.test('a join under way when the app drains is refused with 1001', async t => {
+t.test('a join under way at the begin of a drain is refused with 1001', async t => {
   let open = (): void => {}
   const { rooms, url, left } = await serve(t, { onJoin: () => new Promise<void>(resolve => { open = resolve }) })
   const client = await connect(t, `${url}/rooms/chat`)
@@ -246,7 +246,7 @@ t.test('a join under way when the app drains is refused with 1001', async t => {
   await until(() => left.length === 1)
 })
 
-t.test('a join that is accepted while the app waits for messages is refused with 1001, and nobody sees it', async t => {
+t.test('a join that onJoin accepts while app.close waits for messages is refused with 1001, and other members do not see it', async t => {
   let open = (): void => {}
   let finish = (): void => {}
   const { app, rooms, url, as, left } = await serve(t, {
@@ -281,13 +281,13 @@ t.test('a join that is accepted while the app waits for messages is refused with
     t.match(client.received.map(text => JSON.parse(text)), [{ type: 'bye', code: 1001, retry: { max: 1_000 } }])
   }
   t.equal(await rooms.count('chat'), 1)
-  t.match(left.map(([, { code }]) => code), [1001, 1001], 'onJoin has accepted them')
+  t.match(left.map(([, { code }]) => code), [1001, 1001], 'onLeave is called because onJoin accepted both sessions')
   t.match(rooms.stats(), { joined: 1, refused: 2, refusals: { draining: 2 } })
   finish()
   await closing
 })
 
-t.test('after a crowd has come and gone in every way there is, nothing is left', async t => {
+t.test('no state remains after members joined and left in every possible way', async t => {
   let n = 0
   const { rooms, url } = await serve(t, {
     limits: { handshake: 1_000, pending: 2 },

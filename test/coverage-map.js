@@ -1,5 +1,5 @@
 /**
- * What tap measures for every test file: lib as the tests import it, and nothing else. The processes that tests start
- * inherit the measuring, and load dist, example and whole temporary projects.
+ * Coverage counts only lib as the tests import it, for every test file. The processes that tests start
+ * inherit the coverage, and load dist, example and whole temporary projects.
  */
 export default () => 'lib/**/*.ts'

@@ -18,10 +18,10 @@ const expressions = panels.flatMap(({ targets = [] }) => targets.map(({ expr }) 
 const queries = variables.filter(({ type }) => type === 'query').map(({ query }) => (query as { query: string }).query)
 const alerts = [...(await readFile('docs/observability.md', 'utf8')).matchAll(/^ +expr: (.*)$/gm)].map(match => match[1]!)
 
-/** The names of metrics that an expression reads. */
+/** The names of the metrics in an expression. */
 const metricsIn = (expression: string): string[] => [...expression.replaceAll(variable('prefix'), prefix).matchAll(/fastify_rooms_\w+/g)].map(match => match[0])
 
-/** What a scrape with everything on has: the names of samples, and the labels of each. */
+/** The names of samples, and the labels of each, in a scrape with all options on. */
 async function scrape (t: Test): Promise<{ metrics: Set<string>, names: Set<string>, labels: Map<string, string[]> }> {
   const app = await createRooms(t)
   const registry = new Registry()
@@ -31,7 +31,7 @@ async function scrape (t: Test): Promise<{ metrics: Set<string>, names: Set<stri
   return { metrics: new Set(types.keys()), names: new Set(labels.keys()), labels }
 }
 
-t.test('the dashboard asks for metrics that there are, with labels that they have', async t => {
+t.test('the dashboard queries existing metrics with existing labels', async t => {
   const { names, labels } = await scrape(t)
   t.ok(expressions.length > 20)
   t.ok(alerts.length > 4)
@@ -45,19 +45,19 @@ t.test('the dashboard asks for metrics that there are, with labels that they hav
   }
 })
 
-t.test('the reasons that alerts name exist', async t => {
+t.test('the refusal reasons in alerts exist', async t => {
   const reasons = alerts.flatMap(expression => [...expression.matchAll(/reason=~"([^"]*)"/g)]).flatMap(match => match[1]!.split('|'))
   t.ok(reasons.length > 0)
   t.same(reasons.filter(reason => !(reason in createRefusals())), [])
 })
 
-t.test('every metric is on the dashboard', async t => {
+t.test('the dashboard shows every metric', async t => {
   const { metrics } = await scrape(t)
   const used = expressions.flatMap(metricsIn).map(name => metrics.has(name) ? name : name.replace(/_(bucket|sum|count)$/, ''))
   t.same([...new Set(used)].sort(), [...metrics].sort())
 })
 
-t.test('counters are read as rates, gauges as they are', async t => {
+t.test('counters are queried as rates, and gauges are not', async t => {
   for (const expression of [...expressions, ...alerts]) {
     for (const metric of metricsIn(expression.replaceAll(variable('prefix'), prefix))) {
       const asRate = new RegExp(`(rate|increase)\\(${metric}[{[]`).test(expression.replaceAll(variable('prefix'), prefix))
@@ -69,20 +69,20 @@ t.test('counters are read as rates, gauges as they are', async t => {
 t.test('the dashboard is well formed', async t => {
   t.ok(dashboard.schemaVersion >= 36)
   t.match(variables.map(({ name }) => name), ['datasource', 'prefix', 'job', 'instance'])
-  t.equal(new Set(panels.map(({ id }) => id)).size, panels.length, 'one id a panel')
+  t.equal(new Set(panels.map(({ id }) => id)).size, panels.length, 'panels have unique ids')
   for (const { title, type, gridPos: { x, w }, targets } of panels) {
     t.ok(x + w <= 24, `${title} is on the grid`)
     if (type === 'row') continue
     t.equal(new Set(targets!.map(({ refId }) => refId)).size, targets!.length, title)
     for (const { datasource, expr } of targets!) {
       t.same(datasource, { type: 'prometheus', uid: variable('datasource') })
-      t.match(expr, '{job=~"$job",instance=~"$instance"', `${expr} is of the instances that were chosen`)
+      t.match(expr, '{job=~"$job",instance=~"$instance"', `${expr} selects the chosen instances`)
       t.equal(expr.split('(').length, expr.split(')').length, expr)
     }
   }
   for (const [index, { title, gridPos: one }] of panels.entries()) {
     for (const { gridPos: other } of panels.slice(index + 1)) {
-      t.ok(one.x + one.w <= other.x || other.x + other.w <= one.x || one.y + one.h <= other.y || other.y + other.h <= one.y, `${title} covers nothing`)
+      t.ok(one.x + one.w <= other.x || other.x + other.w <= one.x || one.y + one.h <= other.y || other.y + other.h <= one.y, `${title} overlaps no other panel`)
     }
   }
 })

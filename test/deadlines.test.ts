@@ -1,11 +1,11 @@
-/** Deadlines of what stops the process, with close-with-grace, which fastify-cli uses: docs/operations.md. */
+/** Deadlines of programs that stop the process, with close-with-grace, which fastify-cli uses: docs/operations.md. */
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
 import { Client } from './helpers/app.ts'
 import { startExample, type Example } from './helpers/process.ts'
 
-/** One member that answers the close, and one that has stopped to read and so never does. */
+/** Connects one member that answers the close, and one that does not read and therefore never answers. */
 async function join (t: Test, { url }: Example): Promise<Client> {
   const members: Client[] = []
   for (const reads of [true, false]) {
@@ -20,7 +20,7 @@ async function join (t: Test, { url }: Example): Promise<Client> {
   return members[0]!
 }
 
-t.test('issue 8: a deadline below drain.timeout ends the process with exit code 1 while a member has not answered', async t => {
+t.test('issue 8: a deadline below drain.timeout ends the process with exit code 1 while one member has not answered the close', async t => {
   const server = await startExample(t, 'test/deadlines/server.ts', { DELAY: '500', DRAIN: '5000' })
   await join(t, server)
   t.equal((await server.stop('SIGTERM')).code, 1)

@@ -14,7 +14,7 @@ async function serve (t: Test, perMessageDeflate: boolean | PerMessageDeflateOpt
   return { app, url: await listen(app) }
 }
 
-/** What a hand-made client with this offer is answered, and the first byte of each frame that follows hello. */
+/** Joins as a hand-made client with this offer: the answer to the offer, and the bytes that follow hello. */
 async function member (t: Test, url: string, extensions: string) {
   const peer = await joinMute(t, `${url}/rooms/news`, extensions)
   await until(() => peer.text().includes('"hello"'))
@@ -22,7 +22,7 @@ async function member (t: Test, url: string, extensions: string) {
   return { ...peer, extensions: /^sec-websocket-extensions: (.*)$/im.exec(peer.handshake())?.[1], after: () => peer.text().slice(start) }
 }
 
-t.test('one frame for all that were promised no memory, the plain one for the others, each what it negotiated', async t => {
+t.test('members without context takeover share one compressed frame, others get the plain frame, as each negotiated', async t => {
   const { app, url } = await serve(t)
   const [usual, twin, small, none] = [await member(t, url, offer), await member(t, url, offer), await member(t, url, 'sec-websocket-extensions: permessage-deflate; server_max_window_bits=10\r\n'), await member(t, url, '')]
   t.equal(usual.extensions, 'permessage-deflate; server_no_context_takeover')
@@ -38,7 +38,7 @@ t.test('one frame for all that were promised no memory, the plain one for the ot
   t.equal(small.after(), none.after())
 })
 
-t.test('what is short, and what only one member gets, is not compressed', async t => {
+t.test('short messages, and messages to a single member, are not compressed', async t => {
   const { app, url } = await serve(t)
   const peer = await member(t, url, offer)
   await app.rooms.broadcast('news', { text: 'short' })
@@ -49,7 +49,7 @@ t.test('what is short, and what only one member gets, is not compressed', async 
   t.equal(peer.after().charCodeAt(0), 0x81)
 })
 
-t.test('in one turn compressed messages, plain ones and private ones keep their order', async t => {
+t.test('compressed, plain and private messages of one turn keep their order', async t => {
   for (const mode of ['rooms.v1', 'rooms.raw'] as const) {
     const { app, url } = await serve(t)
     const clients = [
@@ -78,7 +78,7 @@ t.test('in one turn compressed messages, plain ones and private ones keep their 
   }
 })
 
-t.test('what members send compressed is read, and their own close comes after it', async t => {
+t.test('compressed messages of members are read, and the close of the sender comes after them', async t => {
   const { url } = await serve(t, { threshold: 0 })
   const [sender, other] = [await join(t, `${url}/rooms/news`, { perMessageDeflate: { threshold: 0 } }), await join(t, `${url}/rooms/news`)]
   for (let n = 0; n < 20; n++) sender.send({ type: 'message', data: { text: `${n} ${large.text}` } })
@@ -88,7 +88,7 @@ t.test('what members send compressed is read, and their own close comes after it
   t.same(other.received.filter(text => text.includes('"message"')).map(text => JSON.parse(text).data.text), Array.from({ length: 20 }, (_, n) => `${n} ${large.text}`))
 })
 
-t.test('a host that wants the memory kept gets plain frames, and so does one that did not say so to its own @fastify/websocket', async t => {
+t.test('messages are compressed only with serverNoContextTakeover, also in the host\'s own @fastify/websocket', async t => {
   const kept = await serve(t, { serverNoContextTakeover: false })
   const peer = await member(t, kept.url, offer)
   t.equal(peer.extensions, 'permessage-deflate')
@@ -107,7 +107,7 @@ t.test('a host that wants the memory kept gets plain frames, and so does one tha
   }
 })
 
-t.test('while reading from a member is paused nothing more is inflated of what it has sent; after that all of it is', async t => {
+t.test('while reading from a member is paused, frames that it sent are not inflated; afterwards all of them are', async t => {
   for (const when of ['before hello', 'behind unfinished messages']) {
     let open = (): void => {}
     const door = new Promise<void>(resolve => { open = resolve })
@@ -137,7 +137,7 @@ t.test('while reading from a member is paused nothing more is inflated of what i
   }
 })
 
-t.test('a connection that breaks, and one that is ended, while its frames wait to be inflated leave nothing', async t => {
+t.test('a connection that breaks or is ended while its frames wait to be inflated leaves no state behind', async t => {
   const left: number[] = []
   const { app, url } = await serve(t, true, { limits: { pending: 2 }, onMessage: { news: () => new Promise(() => {}) }, onLeave: (_session: unknown, { code }: { code: number }) => { left.push(code) } })
   const stats = () => (app.rooms as any).stats()
@@ -160,10 +160,10 @@ t.test('a connection that breaks, and one that is ended, while its frames wait t
     }
     await until(() => stats().connections === 0)
   }
-  t.same(left, [4005], 'what broke is not over before its messages are')
+  t.same(left, [4005], 'a broken connection stays until its messages are handled')
 })
 
-t.test('options that zlib does not take are refused at registration', async t => {
+t.test('options that zlib refuses are refused at registration', async t => {
   const app = createApp(t)
   await t.rejects(async () => { await app.register(fastifyRooms, { websocket: { options: { perMessageDeflate: { zlibDeflateOptions: { level: 99 } } } } }) }, { code: 'ERR_OUT_OF_RANGE' })
 })

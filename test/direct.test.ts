@@ -16,7 +16,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
 
 const gone = { ok: false, error: { code: 'FST_ROOMS_NO_SUCH_SESSION' } }
 
-t.test('a direct to a session reaches it alone, and says who wrote', async t => {
+t.test('a private message to a session reaches that session only, and names its sender', async t => {
   const { rooms, as } = await serve(t)
   const [ann, bob, eve] = [await as('ann'), await as('bob'), await as('eve')]
   const ack = await ann.ask({ type: 'direct', to: bob.hello.session, data: { hi: 1 } }, 7)
@@ -31,7 +31,7 @@ t.test('a direct to a session reaches it alone, and says who wrote', async t => 
   t.match(rooms.stats(), { directs: 1, broadcasts: 1 })
 })
 
-t.test('an anonymous writer has no user, and one without ref is not answered', async t => {
+t.test('a private message of an anonymous member has no user, and one without a ref is not answered', async t => {
   const { url } = await serve(t)
   const client = await join(t, `${url}/rooms/chat`)
   client.send({ type: 'direct', to: client.hello.session, data: null })
@@ -40,7 +40,7 @@ t.test('an anonymous writer has no user, and one without ref is not answered', a
   t.equal(client.received.filter(text => text.includes('"ack"')).length, 1)
 })
 
-t.test('a direct to a user reaches all sessions of it, the writer\'s other ones too', async t => {
+t.test('a private message to a user reaches all sessions of that user, other sessions of the sender included', async t => {
   const { as } = await serve(t)
   const [bob1, bob2, eve] = [await as('bob'), await as('bob'), await as('eve')]
   t.match(await bob1.ask({ type: 'direct', to: 'user:bob', data: 1 }), { ok: true, data: { local: 2 } })
@@ -50,7 +50,7 @@ t.test('a direct to a user reaches all sessions of it, the writer\'s other ones 
   t.match(await eve.ask({ type: 'direct', to: 'user:user:x', data: 1 }), gone)
 })
 
-t.test('who is not there, or not there any more, is no such session', async t => {
+t.test('a receiver that is absent or has left is answered with "no such session"', async t => {
   const { rooms, as } = await serve(t)
   const [ann, bob] = [await as('ann'), await as('bob')]
   const { session } = bob.hello
@@ -58,12 +58,12 @@ t.test('who is not there, or not there any more, is no such session', async t =>
   await until(async () => await rooms.count('chat') === 1)
   for (const to of [session, 'user:bob', 'nobody', '__proto__', 'user:__proto__']) t.match(await ann.ask({ type: 'direct', to, data: 1 }), gone, to)
   const long: any = await ann.ask({ type: 'direct', to: 'x'.repeat(10_000), data: 1 })
-  t.ok(long.error.message.length < 200, 'a long name is not repeated in full')
+  t.ok(long.error.message.length < 200, 'a long name is truncated in the answer')
   ann.send({ type: 'direct', to: 'nobody', data: 1 })
   t.match(await ann.next('error'), { error: gone.error })
 })
 
-t.test('a session that is still joining is not there', async t => {
+t.test('a session that is joining is not a receiver yet', async t => {
   let open = (): void => {}
   let joining = ''
   const { rooms, url, as } = await serve(t, {
@@ -83,7 +83,7 @@ t.test('a session that is still joining is not there', async t => {
   t.match(await ann.ask({ type: 'direct', to: joining, data: 1 }), { ok: true })
 })
 
-t.test('without authorize another topic is not there', async t => {
+t.test('without authorize, sessions in other topics are not receivers', async t => {
   const { as } = await serve(t)
   const [ann, here, there] = [await as('ann'), await as('bob'), await as('bob', 'other')]
   t.match(await ann.ask({ type: 'direct', to: there.hello.session, data: 1 }), gone)
@@ -93,7 +93,7 @@ t.test('without authorize another topic is not there', async t => {
   t.notOk(there.received.some(text => text.includes('"direct"')))
 })
 
-t.test('authorize is asked once per topic that holds receivers, with the target, and may be asynchronous', async t => {
+t.test('authorize is asked once per topic with receivers, gets the target, and may be asynchronous', async t => {
   for (const asynchronous of [false, true]) {
     const asked: any[] = []
     const { as } = await serve(t, {
@@ -115,14 +115,14 @@ t.test('authorize is asked once per topic that holds receivers, with the target,
     for (const client of [one, two, there]) t.match(await client.next('direct'), { data: 1, from: ann.hello.session })
     t.match(await ann.ask({ type: 'direct', to: there.hello.session, data: 2 }), { ok: true, data: { local: 1 } })
     t.same(asked.splice(0), [{ ...context, payload: 2, target: { topic: 'other', session: there.hello.session } }])
-    t.match(await ann.ask({ type: 'direct', to: closed.hello.session, data: 3 }), gone, 'a no about another topic does not say that somebody is there')
+    t.match(await ann.ask({ type: 'direct', to: closed.hello.session, data: 3 }), gone, 'a refusal for another topic does not tell that the receiver exists')
     t.match(await ann.ask({ type: 'direct', to: 'nobody', data: 4 }), gone)
     await closed.ask({ type: 'ping' })
     t.notOk(closed.received.some(text => text.includes('"direct"')))
   }
 })
 
-t.test('an authorize that throws refuses its topic, and is heard of where it failed', async t => {
+t.test('an authorize that throws refuses its own topic only, and onError gets the error', async t => {
   let failure: Error = new Error('of the host')
   const { as, errors } = await serve(t, {
     authorize: async (context: any) => {
@@ -134,7 +134,7 @@ t.test('an authorize that throws refuses its topic, and is heard of where it fai
   t.match(await ann.ask({ type: 'direct', to: there.hello.session, data: 1 }), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } })
   t.match(errors.splice(0), [{ message: 'of the host' }])
   failure = new Error('again')
-  t.match(await ann.ask({ type: 'direct', to: 'user:bob', data: 2 }), { ok: true, data: { local: 1 } }, 'the other topic is served')
+  t.match(await ann.ask({ type: 'direct', to: 'user:bob', data: 2 }), { ok: true, data: { local: 1 } }, 'the other topic gets the message')
   t.match(await here.next('direct'), { data: 2 })
   t.match(errors.splice(0), [{ message: 'again' }])
   failure = Object.assign(new Error('not you'), { statusCode: 403, code: 'HOST_SAYS_NO' })
@@ -142,7 +142,7 @@ t.test('an authorize that throws refuses its topic, and is heard of where it fai
   t.same(errors, [])
 })
 
-t.test('who leaves while authorize is asked is not there', async t => {
+t.test('a receiver that leaves while authorize is asked does not count', async t => {
   let answer: ((allowed: boolean) => void) | undefined
   const { rooms, as } = await serve(t, {
     authorize: (context: any) => context.action !== 'direct' || new Promise<boolean>(resolve => { answer = resolve })
@@ -164,19 +164,19 @@ t.test('a raw member gets the bare payload', async t => {
   t.same([await raw.text(), await raw.text()], ['text', '{"a":1}'])
 })
 
-t.test('a direct is by the schema of what members may send', async t => {
+t.test('a private message is validated by the schema of messages that members send', async t => {
   const { as } = await serve(t, { topics: { chat: { message: Type.Object({ text: Type.String() }), publish: true } } })
   const ann = await as('ann')
   t.match(await ann.ask({ type: 'direct', to: 'user:ann', data: { text: 1 } }), { ok: false, error: { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '/text' }] } })
   t.match(await ann.ask({ type: 'direct', to: 'user:ann', data: { text: 'x' } }), { ok: true })
 })
 
-t.test('a receiver that goes while a direct waits for it is no unhandled rejection', async t => {
+t.test('a receiver that disconnects while a private message waits for it causes no unhandled rejection', async t => {
   const app = await createRooms(t, { slow: { bytes: 1_000_000_000 } })
   const url = await listen(app)
   const [sender, receiver] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
   receiver.socket.pause()
-  // The kernel takes some megabytes at once; what is above waits.
+  // The kernel buffers some megabytes; only bytes beyond that wait in the process.
   await until(async () => {
     app.rooms.send(receiver.hello.session, 'x'.repeat(1_000_000)).catch(() => {})
     await new Promise(resolve => setImmediate(resolve))
@@ -185,7 +185,7 @@ t.test('a receiver that goes while a direct waits for it is no unhandled rejecti
   t.match(await sender.ask({ type: 'direct', to: receiver.hello.session, data: 1 }), { ok: true, data: { local: 1 } })
   receiver.socket.terminate()
   await until(() => app.rooms.stats().connections === 1)
-  // tap fails the test for a rejection that nobody handles.
+  // tap fails the test on an unhandled rejection.
   for (let n = 0; n < 5; n++) await new Promise(resolve => setImmediate(resolve))
   t.equal(await app.rooms.count('news'), 1)
 })

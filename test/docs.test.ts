@@ -19,7 +19,7 @@ const pages = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'e
 const texts = new Map(await Promise.all(pages.map(async page => [page, await readFile(page, 'utf8')] as const)))
 const read = (page: string): string => texts.get(page)!
 
-/** What stands under a heading, up to the next of its level or above. */
+/** The text under a heading, up to the next heading of its level or above. */
 function section (page: string, heading: string): string {
   const level = /^#+/.exec(heading)![0].length
   const [, body] = read(page).split(`\n${heading}\n`)
@@ -35,18 +35,18 @@ function rows (text: string): string[][] {
     .filter((row, index, all) => !row[0]!.startsWith('---') && all[index + 1]?.[0]?.startsWith('---') !== true)
 }
 
-/** The names in the headings that begin so. */
+/** The names in the headings that begin with this text. */
 function headings (page: string, start: string): string[] {
   return read(page).split('\n').filter(line => line.startsWith(start)).map(line => line.slice(start.length).split(/[(`]/)[0]!)
 }
 
-/** A default as a table says it; a dash is none. */
+/** A default as it stands in a table; a dash means none. */
 function value (cell: string): unknown {
   if (cell === '–') return undefined
   return JSON.parse(cell.replace(/(\d)_(?=\d)/g, '$1').replace(/(\w+):/g, '"$1":').replaceAll("'", '"'))
 }
 
-/** The options with a value of their own, by dotted name: groups are walked into, `routes` as far as its two halves. */
+/** Options with a value of their own, by dotted name. Groups are walked into; `routes` only down to its two halves. */
 function leaves (schema: Schema, prefix = ''): Map<string, Schema> {
   const found = new Map<string, Schema>()
   for (const [name, inner] of Object.entries(schema.properties!)) {
@@ -62,7 +62,7 @@ const options = leaves(optionsSchema as Schema)
 const topicSchema = Object.values((optionsSchema as Schema).properties!.topics!.patternProperties!)[0]!
 
 function checkOptions (t: Test, table: string[][], schemas: Map<string, Schema>): void {
-  t.same(table.map(([name]) => name).sort(), [...schemas.keys()].sort(), 'the same options')
+  t.same(table.map(([name]) => name).sort(), [...schemas.keys()].sort(), 'schema and docs have the same options')
   for (const [name, cell, takes] of table) {
     const schema = schemas.get(name!)
     t.same(value(cell!), schema?.default, `the default of ${name}`)
@@ -117,7 +117,7 @@ t.test('docs/errors.md has every code with its status, and no other', async t =>
   t.same(rows(section('docs/errors.md', '## Codes')).map(([code, status]) => `${code} ${status}`).sort(), thrown.sort())
 })
 
-t.test('the pages name no code that does not exist', async t => {
+t.test('the pages mention only error codes that exist', async t => {
   for (const [page, text] of texts) {
     for (const [code] of text.matchAll(/FST_ROOMS_[A-Z_]*[A-Z]/g)) t.ok(code in errors, `${page}: ${code}`)
   }
@@ -128,7 +128,7 @@ t.test('docs/errors.md has every close code with its name and behaviour, and no 
   t.same(rows(section('docs/errors.md', '## Close codes')).map(([code, name, behaviour]) => [code, name, behaviour]), known)
 })
 
-t.test('what docs/errors.md says of other close codes is what closeBehaviour says', async t => {
+t.test('the behaviour of other close codes in docs/errors.md agrees with closeBehaviour', async t => {
   for (const code of [1002, 1003, 1007, 1008, 1010]) t.equal(closeBehaviour(code), 'stop', String(code))
   for (const code of [1005, 1006, 1012, 1013, 1014, 3000, 3999, 4200, 4299, 4400, 4999]) t.equal(closeBehaviour(code), 'resume', String(code))
 })
@@ -149,10 +149,10 @@ t.test('docs/protocol.md has an example of every frame, and no other', async t =
   t.same(typesIn(serverFrames), declared(server!))
   t.same(typesIn(clientFrames), declared(client!))
   const encoders = await readFile('lib/protocol/server-frames.ts', 'utf8')
-  t.same(typesIn(serverFrames), [...new Set([...encoders.matchAll(/\btype"?: ?['"](\w+)['"]/g)].map(match => match[1]!))].sort(), 'the frames that are encoded')
+  t.same(typesIn(serverFrames), [...new Set([...encoders.matchAll(/\btype"?: ?['"](\w+)['"]/g)].map(match => match[1]!))].sort(), 'docs/protocol.md has the frames that the server encodes')
 })
 
-t.test('the frames that docs/protocol.md lets a client send are taken, those of the server and reserved ones are not', async t => {
+t.test('example frames of a client in docs/protocol.md are accepted, frames of the server and reserved ones are not', async t => {
   for (const frame of clientFrames) t.notOk('fault' in checkFrame(JSON.parse(frame)), frame)
   const reserved = [...section('docs/protocol.md', '## Reserved').matchAll(/`(\w+)`/g)].map(match => match[1]!)
   t.ok(reserved.includes('history'))
@@ -210,7 +210,7 @@ t.test('docs/observability.md has every metric with its type and labels, every o
   t.same(rows(options).map(([name]) => name), await membersOf('types/metrics.ts', 'MetricsOptions'))
 })
 
-t.test('options, counters, reasons and metrics that docs/security.md and docs/operations.md name exist', async t => {
+t.test('options, counters, reasons and metrics in docs/security.md and docs/operations.md exist', async t => {
   const metrics = new Set(read('docs/observability.md').match(/\bfastify_rooms_\w+/g))
   const reasons = Object.keys(createRefusals())
   const stats = await membersOf('types/rooms.ts', 'Stats')
@@ -242,20 +242,20 @@ t.test('README.md names every method of app.rooms', async t => {
   t.same([...text.matchAll(/(\w+)\(/g)].map(match => match[1]).sort(), (await membersOf('types/rooms.ts', 'Rooms')).sort())
 })
 
-t.test('docs/architecture.md names every file of lib and types, and none that is not there', async t => {
+t.test('docs/architecture.md names every file of lib and types, and no missing one', async t => {
   const named = new Set([...read('docs/architecture.md').matchAll(/`((?:lib|types)\/[\w/-]+\.ts)`/g)].map(match => match[1]!))
   const files = (await Promise.all(['lib', 'types'].map(async directory => (await readdir(directory, { recursive: true })).map(name => join(directory, name))))).flat()
   t.same([...named].sort(), files.filter(name => name.endsWith('.ts') && !name.endsWith('.tst.ts')).sort())
 })
 
-t.test('README.md says which versions go together, and defends every dependency', async t => {
+t.test('README.md lists compatible versions, and justifies every dependency', async t => {
   const { version, engines, peerDependencies, dependencies } = JSON.parse(await readFile('package.json', 'utf8'))
   t.same(rows(section('README.md', '### Compatibility')), [[version.replace(/\d+$/, 'x'), peerDependencies.fastify, engines.node]])
   t.same(rows(section('README.md', '## Dependencies')).map(([name]) => name).sort(), Object.keys(dependencies).sort())
   t.match(read('CHANGELOG.md'), `## [${version}]`)
 })
 
-t.test('the commands that the pages give exist', async t => {
+t.test('commands on the pages exist', async t => {
   const { scripts } = JSON.parse(await readFile('package.json', 'utf8'))
   for (const page of ['README.md', 'CONTRIBUTING.md']) {
     for (const [, name] of read(page).matchAll(/npm run ([\w:]+)/g)) t.ok(name! in scripts, `${page}: npm run ${name}`)
@@ -308,8 +308,8 @@ t.test('links lead somewhere', async t => {
   t.ok(links > 20)
 })
 
-t.test('snippets compile, and run where they say so', async t => {
-  // The snippets of the recipes are tested in test/recipes.test.ts.
+t.test('snippets compile, and run if they are marked', async t => {
+  // test/recipes.test.ts tests the snippets of the recipes.
   const snippets = [...texts].filter(([page]) => !page.startsWith('docs/recipes/')).flatMap(([page, text]) => snippetsOf(page, text))
   t.ok(snippets.length > 10)
   await checkSnippets(t, snippets, [{

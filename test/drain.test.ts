@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { connect, createRooms, join, listen, refused, until, type AnyOptions, type Client } from './helpers/app.ts'
 import { joinMute } from './helpers/wire.ts'
 
-/** Long enough for any machine; nothing here takes it. */
+/** Milliseconds that suffice on any machine; no test takes as long. */
 const soon = 20_000
 
 async function serve (t: Test, options: AnyOptions = {}) {
@@ -16,7 +16,7 @@ async function crowd (t: Test, url: string, count: number, topic = 'news'): Prom
 
 const frames = (client: Client, type: string): any[] => client.received.map(text => JSON.parse(text)).filter(frame => frame.type === type)
 
-t.test('members go in batches, each with a range of its own to come back in; who is still here gets what is broadcast', async t => {
+t.test('members are drained in batches with individual retry ranges; remaining members still get broadcasts', async t => {
   const { rooms, url } = await serve(t, { drain: { timeout: 9_000, batch: 10, interval: 200 } })
   const clients = await crowd(t, url, 40)
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
@@ -40,15 +40,15 @@ t.test('members go in batches, each with a range of its own to come back in; who
   const byes = clients.map(client => {
     const [bye, ...others] = frames(client, 'bye')
     t.same(others, [])
-    t.equal(client.received.at(-1), JSON.stringify(bye), 'it is the last word')
+    t.equal(client.received.at(-1), JSON.stringify(bye), 'bye is the last frame')
     t.equal(bye.id, frames(client, 'message').at(-1).id)
     return bye
   })
   for (const { code, retry: { min, max } } of byes) t.ok(code === 1001 && Number.isInteger(min) && min >= 100 && min <= 400 && max === 1_000, `${min} to ${max}`)
-  t.ok(new Set(byes.map(({ retry }) => retry.min)).size > 20, 'they are not one herd')
+  t.ok(new Set(byes.map(({ retry }) => retry.min)).size > 20, 'retry ranges differ, so that members do not reconnect all at once')
 })
 
-t.test('issue 8: drain.retry bounds when members come back', async t => {
+t.test('issue 8: drain.retry bounds the time of reconnects', async t => {
   const { rooms, url } = await serve(t, { drain: { retry: { min: 2_000, max: 2_500 } } })
   const clients = await crowd(t, url, 3)
   await rooms.drain()
@@ -60,14 +60,14 @@ t.test('issue 8: drain.retry bounds when members come back', async t => {
   }
 })
 
-t.test('a drain.retry whose min is above its max is refused', async t => {
+t.test('a drain.retry with a min above its max is refused', async t => {
   for (const [retry, got] of [[{ min: 2_000, max: 1_000 }, 'min 2000 and max 1000'], [{ max: 50 }, 'min 100 and max 50'], [{ min: 20_000 }, 'min 20000 and max 15000']] as const) {
     await t.rejects(createRooms(t, { drain: { retry } }), { code: 'FST_ROOMS_INVALID_OPTION', message: `option "drain.retry" takes a "min" that is not above "max"; got ${got}` })
   }
   await createRooms(t, { drain: { retry: { min: 0, max: 0 } } })
 })
 
-t.test('a close of the host with 1001 is no drain, and says the same range to everybody', async t => {
+t.test('a close of the host with 1001 is not a drain, and gives the same retry range to all members', async t => {
   const { rooms, url } = await serve(t)
   const clients = await crowd(t, url, 3)
   await rooms.kick({ topic: 'news' }, { code: 1001 })
@@ -77,7 +77,7 @@ t.test('a close of the host with 1001 is no drain, and says the same range to ev
   }
 })
 
-t.test('a drain, a second one and app.close are one goodbye in one time', async t => {
+t.test('two drains and app.close share one bye and one timeout', async t => {
   const left: unknown[] = []
   const { app, rooms, url } = await serve(t, { drain: { timeout: 2_000, batch: 2, interval: 20 }, onLeave: (_session, { code }) => { left.push(code) } })
   const clients = await crowd(t, url, 8)
@@ -89,7 +89,7 @@ t.test('a drain, a second one and app.close are one goodbye in one time', async 
   await until(async () => await rooms.count('news') < 9)
   drains.push(app.close().then(() => { order.push('close') }))
   await Promise.all(drains)
-  t.ok(performance.now() - began >= 1_900, 'the mute one had its time')
+  t.ok(performance.now() - began >= 1_900, 'the mute member had its time')
   t.same(order.sort(), ['close', 'first', 'second'])
   for (const client of clients) {
     t.match(await client.closed, { code: 1001 })
@@ -100,7 +100,7 @@ t.test('a drain, a second one and app.close are one goodbye in one time', async 
   t.match(rooms.stats(), { connections: 0, members: 0, topics: 0 })
 })
 
-t.test('where the batches do not fit into the time everybody is told all the same', async t => {
+t.test('if the batches do not fit into the timeout, every member still gets bye', async t => {
   const { app, url } = await serve(t, { drain: { timeout: 600, batch: 1, interval: 200 } })
   const clients = await crowd(t, url, 30)
   let over = false
@@ -113,7 +113,7 @@ t.test('where the batches do not fit into the time everybody is told all the sam
   }
 })
 
-t.test('what an onLeave says to those who are still here reaches them, and what a handler in flight broadcasts is no error', async t => {
+t.test('a message of onLeave reaches the remaining members, and a broadcast of a handler in flight resolves', async t => {
   const app = await createRooms(t, { heartbeat: false, drain: { timeout: 9_000, batch: 1, interval: 50 }, onLeave: session => session.rooms.broadcast('news', 'somebody left') })
   let finish = (): void => {}
   app.get('/slow', async () => {
@@ -133,7 +133,7 @@ t.test('what an onLeave says to those who are still here reaches them, and what 
   t.same(clients.map(client => frames(client, 'message').length).sort(), [0, 1, 2])
 })
 
-t.test('members of many rooms, those still joining and raw ones included, go in the same batches', async t => {
+t.test('members of many rooms, joining and raw ones included, are drained in the same batches', async t => {
   const { rooms, url } = await serve(t, {
     drain: { timeout: 9_000, batch: 3, interval: 10 },
     onJoin: session => session.topic === 'never' ? new Promise(() => {}) : undefined
@@ -152,7 +152,7 @@ t.test('members of many rooms, those still joining and raw ones included, go in 
   t.match(rooms.stats(), { connections: 0, topics: 0 })
 })
 
-t.test('a mute member whose message is still being worked on is gone when the drain is over, and app.close has nothing more to wait for', async t => {
+t.test('a mute member with an unfinished message is gone after the drain, and app.close has nothing left to wait for', async t => {
   let left = 0
   const { app, rooms, url } = await serve(t, { drain: { timeout: 400 }, onMessage: { '*': () => new Promise(() => {}) }, onLeave: () => { left++ } })
   const mute = await joinMute(t, `${url}/rooms/news`)
@@ -165,7 +165,7 @@ t.test('a mute member whose message is still being worked on is gone when the dr
   await app.close()
 })
 
-t.test('what a member has sent that has left, or was sent away, is worked off before app.close is done', async t => {
+t.test('messages of members that left or were ended are handled before app.close resolves', async t => {
   const seen: unknown[] = []
   const finish = new Map<string, () => void>()
   const { app, rooms, url } = await serve(t, {

@@ -8,7 +8,7 @@ import { memoryBroker } from '../lib/index.ts'
 import { connect, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'
 import { environment } from './helpers/process.ts'
 
-/** Collects what a channel carries, until the test is over. */
+/** Collects the events of a channel until the end of the test. */
 function listenTo<N extends keyof RoomsEvents> (t: Test, name: N): RoomsEvents[N][] {
   const events: RoomsEvents[N][] = []
   const add = (event: unknown): void => { events.push(event as RoomsEvents[N]) }
@@ -28,7 +28,7 @@ async function create (t: Test, options: AnyOptions = {}) {
   return { app, rooms: app.rooms, url, as }
 }
 
-t.test('joins and leaves are told, with who, from where, how long and why', async t => {
+t.test('the join and leave channels give the member, its address, the duration and the reason', async t => {
   const [joins, leaves] = [listenTo(t, 'fastify-rooms:join'), listenTo(t, 'fastify-rooms:leave')]
   const { rooms, as, url } = await create(t)
   const anna = await as('anna')
@@ -36,7 +36,7 @@ t.test('joins and leaves are told, with who, from where, how long and why', asyn
   t.equal(joins.length, 2)
   const about = { rooms, session: anna.hello.session, topic: 'chat:1', topicKey: 'chat:*', user: 'anna', address: '127.0.0.1', mode: 'rooms.v1' }
   t.same(joins[0], { ...about, milliseconds: joins[0]!.milliseconds })
-  t.equal(joins[0]!.rooms, rooms, 'the very object')
+  t.equal(joins[0]!.rooms, rooms, 'the event has app.rooms itself')
   t.ok(joins[0]!.milliseconds >= 0 && joins[0]!.milliseconds < 60_000)
   t.equal(joins[1]!.user, undefined)
 
@@ -48,7 +48,7 @@ t.test('joins and leaves are told, with who, from where, how long and why', asyn
   t.match(leaves[1], { user: undefined, code: 3001, reason: 'enough', by: 'peer' })
 })
 
-t.test('a join that is refused is neither a join nor a leave', async t => {
+t.test('a refused join is reported neither as a join nor as a leave', async t => {
   const [joins, leaves] = [listenTo(t, 'fastify-rooms:join'), listenTo(t, 'fastify-rooms:leave')]
   const { rooms, url } = await create(t, { onJoin: () => false })
   await t.rejects(join(t, `${url}/rooms/chat:1`))
@@ -57,7 +57,7 @@ t.test('a join that is refused is neither a join nor a leave', async t => {
   t.same([...joins, ...leaves], [])
 })
 
-t.test('a frame of a member is told with its size, a publication once and not once per member', async t => {
+t.test('a frame is reported with its size, and a publication once, not once per member', async t => {
   const [messages, broadcasts] = [listenTo(t, 'fastify-rooms:message'), listenTo(t, 'fastify-rooms:broadcast')]
   const { rooms, as } = await create(t)
   const [anna] = await Promise.all([as('anna'), as('ben'), as('cleo')])
@@ -78,7 +78,7 @@ t.test('a frame of a member is told with its size, a publication once and not on
   t.equal(messages.length, 2, 'whatever is in it')
 })
 
-t.test('a publication is told once the broker has answered', async t => {
+t.test('a publication is reported after the answer of the broker', async t => {
   const broadcasts = listenTo(t, 'fastify-rooms:broadcast')
   const memory = memoryBroker()
   let answer!: () => void
@@ -100,7 +100,7 @@ t.test('a publication is told once the broker has answered', async t => {
   t.match(broadcasts, [{ topic: 'chat:1', published: false, local: 0, bytes: 6 }])
 })
 
-t.test('what is refused is told with its reason, and with what is known of it', async t => {
+t.test('a refusal is reported with its reason and the known fields of the request', async t => {
   const refusals = listenTo(t, 'fastify-rooms:refused')
   const { app, rooms, as, url } = await create(t, {
     topics: { 'chat:*': { post: true }, news: { post: true } },
@@ -125,7 +125,7 @@ t.test('what is refused is told with its reason, and with what is known of it', 
   t.type(refusals[3]!.session, 'string')
 })
 
-t.test('an upgrade that is cut is refused, though nothing is known of it', async t => {
+t.test('an upgrade that is cut is reported as refused, although nothing is known of it', async t => {
   const refusals = listenTo(t, 'fastify-rooms:refused')
   const { rooms, url } = await create(t, { limits: { handshake: 100 }, identify: () => new Promise(() => {}) })
   await t.rejects(connect(t, `${url}/rooms/chat:1`))
@@ -133,7 +133,7 @@ t.test('an upgrade that is cut is refused, though nothing is known of it', async
   t.same(refusals, [{ rooms, what: 'request', reason: 'handshake', status: undefined, session: undefined, topic: undefined, topicKey: undefined, user: undefined, address: undefined }])
 })
 
-t.test('a member that does not read is told of, with what waits for it', async t => {
+t.test('a member that does not read is reported, with its buffered bytes', async t => {
   const slow = listenTo(t, 'fastify-rooms:slow')
   const { rooms, as } = await create(t, { slow: { bytes: 1_000 } })
   const client = await as('anna')
@@ -146,7 +146,7 @@ t.test('a member that does not read is told of, with what waits for it', async t
   t.ok(slow[0]!.bytes > 1_000)
 })
 
-t.test('a member that may lag is told of with what becomes of it', async t => {
+t.test('a member that may lag is reported with its policy', async t => {
   const slow = listenTo(t, 'fastify-rooms:slow')
   const { rooms, as } = await create(t, { slow: { policy: 'drop', bytes: 1_000 } })
   const client = await as('anna')
@@ -159,7 +159,7 @@ t.test('a member that may lag is told of with what becomes of it', async t => {
   t.equal(rooms.stats().slow, 0)
 })
 
-t.test('an error of a hook is told once, whoever else hears of it', async t => {
+t.test('an error of a hook is reported once, in addition to onError or the log', async t => {
   const failures = listenTo(t, 'fastify-rooms:error')
   const [one, two] = [new Error('one'), new Error('two')]
   const { rooms, as } = await create(t, { onMessage: { 'chat:*': () => { throw one } }, onLeave: () => { throw two }, onError: () => {} })
@@ -173,7 +173,7 @@ t.test('an error of a hook is told once, whoever else hears of it', async t => {
   t.equal(rooms.stats().errors, 2)
 })
 
-t.test('a failure that is about no session names none', async t => {
+t.test('a failure without a session names no session', async t => {
   const failures = listenTo(t, 'fastify-rooms:error')
   const memory = memoryBroker()
   memory.detach = () => Promise.reject(new Error('the broker is gone'))
@@ -184,7 +184,7 @@ t.test('a failure that is about no session names none', async t => {
   t.match(failures, [{ error: { message: 'the broker is gone' }, session: undefined, topic: undefined }])
 })
 
-t.test('a drain is told at its begin and at its end, and once', async t => {
+t.test('a drain is reported at its begin and at its end, once each', async t => {
   const drains = listenTo(t, 'fastify-rooms:drain')
   const { app, rooms, as } = await create(t)
   await as('anna')
@@ -195,7 +195,7 @@ t.test('a drain is told at its begin and at its end, and once', async t => {
   t.same(drains.slice(1), [{ rooms, phase: 'end', connections: 0 }])
 })
 
-t.test('the state of the broker is told, the first one included', async t => {
+t.test('the state of the broker is reported, including the first one', async t => {
   const states = listenTo(t, 'fastify-rooms:broker')
   const memory = memoryBroker()
   const { start } = memory
@@ -211,8 +211,8 @@ t.test('the state of the broker is told, the first one included', async t => {
   t.same(rooms.health(), { ok: false, state: 'open', broker: 'down' })
 })
 
-// In a process of its own: what is uncaught here would be the test runner's.
-t.test('a subscriber that throws breaks nothing here; Node.js makes an uncaught exception of it', async t => {
+// Runs in a process of its own, because the test runner would get the uncaught exceptions.
+t.test('a subscriber that throws breaks no room; Node.js turns the error into an uncaught exception', async t => {
   const program = `
 import { subscribe } from 'node:diagnostics_channel'
 import Fastify from 'fastify'
@@ -237,7 +237,7 @@ console.log(JSON.stringify({ data, ok, uncaught, stats: app.rooms.stats().member
   t.same(JSON.parse(stdout), { data: 'hi', ok: true, uncaught: ['join', 'message', 'broadcast', 'leave'], stats: 0 })
 })
 
-t.test('two hubs of one process share the channels, and each message says whose it is', async t => {
+t.test('two hubs of one process share the channels, and each event names its hub', async t => {
   const joins = listenTo(t, 'fastify-rooms:join')
   const [one, two] = [await create(t), await create(t)]
   await two.as('ben')
@@ -245,7 +245,7 @@ t.test('two hubs of one process share the channels, and each message says whose 
   t.same(joins.map(({ rooms }) => rooms === one.rooms ? 'one' : rooms === two.rooms ? 'two' : 'nobody'), ['two', 'one'])
 })
 
-t.test('a message holds nothing of payloads, headers and the query', async t => {
+t.test('events contain no payload, header or query', async t => {
   const names = [...(await readFile('types/events.ts', 'utf8')).matchAll(/^ {2}'(fastify-rooms:\w+)':/gm)].map(match => match[1] as keyof RoomsEvents)
   t.ok(names.length >= 8)
   const all = names.map(name => listenTo(t, name))
@@ -257,12 +257,12 @@ t.test('a message holds nothing of payloads, headers and the query', async t => 
   t.notMatch(JSON.stringify(all), 'secret')
 })
 
-t.test('the bytes that stats counts are those that members have sent and got', async t => {
+t.test('stats count the bytes that members sent and received', async t => {
   const { rooms, as, url } = await create(t, { topics: { 'chat:*': { publish: true, presence: true } } })
   const clients = [await as('anna'), await as('ben')]
   const raw = await join(t, `${url}/rooms/chat:1`)
   clients.push(raw)
-  // RFC 6455 5.2: the header that the length of a payload takes, from a server.
+  // The length of a server's frame header for a payload (RFC 6455 5.2).
   const frameLength = (text: string): number => {
     const length = Buffer.byteLength(text)
     return length + (length < 126 ? 2 : length < 65_536 ? 4 : 10)
@@ -280,7 +280,7 @@ t.test('the bytes that stats counts are those that members have sent and got', a
   t.match(rooms.stats(), { joined: 3, received: 3 })
 })
 
-t.test('a subscriber that ends the session whose refusal it is told finds it ended', async t => {
+t.test('a subscriber that ends the refused session finds it ended', async t => {
   const { app, url } = await create(t, { onJoin: () => false })
   let calls = 0
   const kick = (event: any): void => {

@@ -10,12 +10,12 @@ function post (url: string, body: unknown): Promise<Response> {
   return fetch(url, { method: 'POST', headers, body: JSON.stringify(body) })
 }
 
-/** A person in a room of the example server. */
+/** A visitor in a room of the example server. */
 function enter (t: Test, host: string, room: string, name: string) {
   return join(t, `${host}/chat:${room}?presence=1&name=${encodeURIComponent(name)}`)
 }
 
-/** Reads presence frames until one says what is waited for. */
+/** Reads presence frames until one matches. */
 async function presence (client: Client, says: (frame: any) => boolean): Promise<any> {
   for (;;) {
     const frame = await client.next('presence')
@@ -23,34 +23,34 @@ async function presence (client: Client, says: (frame: any) => boolean): Promise
   }
 }
 
-// Starting takes a second, so that tests that can share a server do: each has rooms and figures of its own.
+// The example server takes a second to start, so tests share one if they can. Each test has rooms and figures of its own.
 const { url, host } = await startExample(t, 'example/server.ts')
 
-t.test('the example server: people in the lobby see each other come, talk, be renamed and go', async t => {
+t.test('the example server: members of the lobby see others join, talk, change their name and leave', async t => {
   const teal = await enter(t, host, 'lobby', 'Teal')
   const ruby = await enter(t, host, 'lobby', 'Ruby')
 
   t.match(await presence(teal, frame => frame.join?.some((member: any) => member.session === ruby.hello.session)), { count: 2 })
   const { state } = await ruby.next('presence')
-  t.same(new Set(state!.map(({ info }: any) => info.name)), new Set(['Teal', 'Ruby']), 'the newcomer gets the list')
+  t.same(new Set(state!.map(({ info }: any) => info.name)), new Set(['Teal', 'Ruby']), 'the newcomer gets the member list')
 
   teal.send({ type: 'message', data: { text: 'good morning' } })
   for (const client of [teal, ruby]) {
     const { data } = await client.next('message')
     t.match(data, { session: teal.hello.session, name: 'Teal', text: 'good morning' })
-    t.ok(Date.parse((data as any).at) <= Date.now(), 'the server says when')
+    t.ok(Date.parse((data as any).at) <= Date.now(), 'the server adds the time')
   }
 
   t.match(await teal.ask({ type: 'presence', info: { name: 'Amber' } }), { ok: true })
   await presence(ruby, frame => frame.join?.some((member: any) => member.session === teal.hello.session && member.info.name === 'Amber'))
   teal.send({ type: 'message', data: { text: 'it is me' } })
-  t.match(await ruby.next('message'), { data: { name: 'Amber' } }, 'messages have the new name')
+  t.match(await ruby.next('message'), { data: { name: 'Amber' } }, 'messages carry the new name')
 
   await teal.close()
   t.match(await presence(ruby, frame => frame.leave !== undefined), { count: 1, leave: [{ session: teal.hello.session }] })
 })
 
-t.test('the example server: a private message reaches the one it is for, in the same room only', async t => {
+t.test('the example server: a private message reaches its receiver only, in the same room only', async t => {
   const [teal, ruby, slate] = await Promise.all([enter(t, host, 'study', 'Teal'), enter(t, host, 'study', 'Ruby'), enter(t, host, 'study', 'Slate')])
   const stranger = await join(t, `${host}/chat:kitchen?name=Olive`)
 
@@ -62,11 +62,11 @@ t.test('the example server: a private message reaches the one it is for, in the 
   await ruby.ask({ type: 'ping' })
   for (const client of [slate, stranger]) {
     await client.ask({ type: 'ping' })
-    t.notOk(client.received.some(frame => frame.includes('"direct"')), 'nobody else has it')
+    t.notOk(client.received.some(frame => frame.includes('"direct"')), 'other members do not get it')
   }
 })
 
-t.test('the example server: who has no name may listen but not speak, and a name that is none is refused', async t => {
+t.test('the example server: a visitor without a name may listen but not speak, and an invalid name is refused', async t => {
   const teal = await enter(t, host, 'hall', 'Teal')
   const listener = await join(t, `${host}/chat:hall`)
   for (const frame of [
@@ -78,10 +78,10 @@ t.test('the example server: who has no name may listen but not speak, and a name
   t.match(await listener.next('message'), { data: { text: 'listen' } })
 
   for (const name of ['', '%20%20', 'x'.repeat(33)]) t.match(await refused(`${host}/chat:hall?name=${name}`), { status: 400, body: { code: 'INVALID_NAME' } })
-  t.match(await refused(`${host}/weather`), { status: 404 }, 'what is not declared is not there')
+  t.match(await refused(`${host}/weather`), { status: 404 }, 'an undeclared topic does not exist')
 })
 
-t.test('the example server: figures that are posted reach everybody, and those who come later', async t => {
+t.test('the example server: posted figures reach all members, and later ones as well', async t => {
   const early = await join(t, `${host}/dailyNews`)
   const before = (await early.next('direct')).data as object[]
 
@@ -93,11 +93,11 @@ t.test('the example server: figures that are posted reach everybody, and those w
 
   const late = await join(t, `${host}/dailyNews`)
   const { data } = await late.next('direct') as { data: any }
-  t.same(data.slice(0, -2), before, 'what was there before')
-  t.match(data.slice(-2), [figures[0], { name: 'orders', value: 1.5, at: String }], 'and the new ones, with a time')
+  t.same(data.slice(0, -2), before, 'earlier figures')
+  t.match(data.slice(-2), [figures[0], { name: 'orders', value: 1.5, at: String }], 'the new figures have a time')
 })
 
-t.test('the example server: figures that are wrong are answered with what is wrong, and nobody receives anything', async t => {
+t.test('the example server: invalid figures are refused with the reason, and reach no member', async t => {
   const client = await join(t, `${host}/dailyNews`)
   for (const wrong of [
     { name: 'visits', value: 3 },
@@ -115,10 +115,10 @@ t.test('the example server: figures that are wrong are answered with what is wro
   const form = await fetch(`${url}/dailyDashBoard`, { method: 'POST', body: 'name=visits' })
   t.equal(form.status, 415)
   const stranger = await fetch(`${url}/dailyDashBoard`, { method: 'POST', headers: { ...headers, origin: 'http://elsewhere.example' }, body: '[]' })
-  t.equal(stranger.status, 403, 'pages of other hosts may not post')
+  t.equal(stranger.status, 403, 'pages of other origins may not post')
 
   await post(`${url}/dailyDashBoard`, [{ name: 'visits', value: 4 }])
-  t.same((await client.next('message')).data, [{ name: 'visits', value: 4 }], 'the first message is the first that was right')
+  t.same((await client.next('message')).data, [{ name: 'visits', value: 4 }], 'the first message is the first valid one')
   t.match(await client.ask({ type: 'message', data: [{ name: 'visits', value: 5 }] }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } }, 'members may not publish here')
 })
 
@@ -132,14 +132,14 @@ t.test('the example server: /quote asks an HTTP route from inside the message ha
   t.match(await teal.ask({ type: 'message', data: { text: '/quote nothing' } }), { ok: false, error: { code: 'NO_SUCH_QUOTE', message: 'there are no numbers for "nothing" yet' } })
   t.match(await teal.ask({ type: 'message', data: { text: '/dance' } }), { ok: false, error: { code: 'NO_SUCH_COMMAND' } })
 
-  // One member's messages stay in order though the first of them waits for an HTTP answer.
+  // Messages of one member stay in order although the first waits for an HTTP response.
   teal.send({ type: 'message', data: { text: '/quote response ms' } })
   teal.send({ type: 'message', data: { text: 'there you are' } })
   t.match(await ruby.next('message'), { data: { text: 'response ms: 42' } })
   t.match(await ruby.next('message'), { data: { text: 'there you are' } })
 })
 
-t.test('the example server: the page is plain files that load nothing from elsewhere', async t => {
+t.test('the example server: the page consists of plain files and loads nothing from other hosts', async t => {
   for (const [path, type] of [['/', 'text/html'], ['/style.css', 'text/css'], ['/app.js', 'javascript'], ['/room.js', 'javascript'], ['/chart.js', 'javascript'], ['/status.js', 'javascript'], ['/icon.svg', 'image/svg']] as const) {
     const response = await fetch(url + path)
     t.equal(response.status, 200, path)
@@ -150,13 +150,13 @@ t.test('the example server: the page is plain files that load nothing from elsew
   }
 })
 
-/** People, a listener and a raw one all hear that it goes; then it ends. */
+/** Asserts that members, a listener and a raw member are told of the shutdown and that the process exits. */
 async function goesInPeace (t: Test, example: Example, signal: NodeJS.Signals): Promise<void> {
   const { host, url, lines } = example
   const teal = await enter(t, host, 'lobby', 'Teal')
   const listener = await join(t, `${host}/dailyNews`)
   const raw = await connect(t, `${host}/dailyNews`, 'rooms.raw')
-  // A connection that never sends a request, such as browsers open in advance, must not hold it up.
+  // A connection without a request, such as browsers open in advance, must not delay the shutdown.
   const { hostname, port } = new URL(url)
   const spare = connectTcp(Number(port), hostname)
   t.teardown(() => { spare.destroy() })
@@ -166,28 +166,28 @@ async function goesInPeace (t: Test, example: Example, signal: NodeJS.Signals): 
   for (const client of [teal, listener]) t.match(await client.next('bye'), { code: 1001, reason: 'going_away', retry: { min: Number, max: Number } })
   for (const client of [teal, listener, raw]) t.equal((await client.closed).code, 1001)
   t.same(await stopped, { code: 0, signal: null })
-  t.same(lines, [url], 'the URL is all that it printed')
+  t.same(lines, [url], 'the process printed only its URL')
 }
 
-t.test('the example server: it listens where PORT says; on SIGTERM everybody gets bye and 1001, and it exits with 0', async t => {
+t.test('the example server: listens on PORT; on SIGTERM each client gets bye and 1001, and the exit code is 0', async t => {
   const port = await freePort()
   const example = await startExample(t, 'example/server.ts', { PORT: String(port) })
   t.equal(example.url, `http://127.0.0.1:${port}`)
   await goesInPeace(t, example, 'SIGTERM')
 })
 
-t.test('the example server: it listens where HOST says; on SIGINT everybody gets bye and 1001, and it exits with 0', async t => {
+t.test('the example server: listens on HOST; on SIGINT each client gets bye and 1001, and the exit code is 0', async t => {
   // Only Linux has all of 127.0.0.0/8.
   const HOST = process.platform === 'linux' ? '127.0.0.2' : '127.0.0.1'
   const example = await startExample(t, 'example/server.ts', { HOST })
   t.equal(new URL(example.url).hostname, HOST)
-  if (HOST === '127.0.0.2') await t.rejects(fetch(example.url.replace(HOST, '127.0.0.1')), 'and nowhere else')
+  if (HOST === '127.0.0.2') await t.rejects(fetch(example.url.replace(HOST, '127.0.0.1')), 'the server does not listen on other addresses')
   const teal = await enter(t, example.host, 'lobby', 'Teal')
-  t.match(await teal.ask({ type: 'message', data: { text: '/quote nothing' } }), { error: { code: 'NO_SUCH_QUOTE' } }, 'it finds its own routes there')
+  t.match(await teal.ask({ type: 'message', data: { text: '/quote nothing' } }), { error: { code: 'NO_SUCH_QUOTE' } }, 'the server reaches its own routes on HOST')
   await goesInPeace(t, example, 'SIGINT')
 })
 
-t.test('the minimal example: an order that is posted reaches the room, and anybody may say anything', async t => {
+t.test('the minimal example: a posted order reaches the room, and every member may send messages', async t => {
   const { url, host } = await startExample(t, 'example/small/minimal.ts')
   const client = await join(t, `${host}/rooms/orders`)
   const response = await post(`${url}/orders`, { item: 'tea' })
@@ -200,7 +200,7 @@ t.test('the minimal example: an order that is posted reaches the room, and anybo
   t.equal((await client.next('message')).data, 7)
 })
 
-t.test('the auth example: who has a token gets in, only an editor broadcasts, others are refused', async t => {
+t.test('the auth example: a token admits a member, only an editor broadcasts, other requests are refused', async t => {
   const { url, host } = await startExample(t, 'example/small/auth.ts')
   t.match(await refused(`${host}/rooms/news`), { status: 401, body: { code: 'UNAUTHORIZED' } })
   t.match(await refused(`${host}/rooms/news?token=guess`), { status: 401 })
@@ -213,7 +213,7 @@ t.test('the auth example: who has a token gets in, only an editor broadcasts, ot
     await connect(t, `${host}/rooms/news`, ['rooms.v1', bearer]),
     await connect(t, `${host}/rooms/news`, [], { headers: { authorization: 'Bearer reader-token' } })
   ]
-  t.equal(members[1]!.socket.protocol, 'rooms.v1', 'the token is not answered')
+  t.equal(members[1]!.socket.protocol, 'rooms.v1', 'the answer does not contain the token')
   for (const member of members) await member.next('hello')
   t.match(await members[0]!.ask({ type: 'message', data: 'me, too' }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } })
 
@@ -221,10 +221,10 @@ t.test('the auth example: who has a token gets in, only an editor broadcasts, ot
   const broadcast = (token: string) => fetch(`${url}/rooms/news`, { method: 'POST', headers: { ...headers, authorization: `Bearer ${token}` }, body: '"hello"' })
   t.equal((await broadcast('reader-token')).status, 403)
   t.equal((await broadcast('editor-token')).status, 200)
-  for (const member of members) t.equal((await member.next('message')).data, 'hello', 'the first message is the editor\'s')
+  for (const member of members) t.equal((await member.next('message')).data, 'hello', 'the first message is from the editor')
 
   const own = await join(t, `${host}/rooms/reader?token=reader-token`)
-  t.match(await own.ask({ type: 'message', data: 'a note' }), { ok: true }, 'one\'s own topic is one\'s own')
+  t.match(await own.ask({ type: 'message', data: 'a note' }), { ok: true }, 'a user may join only a topic of its own')
 })
 
 t.test('the streams example: a loop over the messages of a member, and a pipeline', async t => {
@@ -241,13 +241,13 @@ t.test('the streams example: a loop over the messages of a member, and a pipelin
   t.match(await one.next('direct'), { data: 'HELLO' })
   t.match(await one.next('direct'), { data: 'AGAIN' })
   two.send({ type: 'message', data: 'mine' })
-  t.match(await two.next('direct'), { data: 'MINE' }, 'each member has its own')
+  t.match(await two.next('direct'), { data: 'MINE' }, 'each member has a pipeline of its own')
   await one.close()
   two.send({ type: 'message', data: 'still here' })
-  t.match(await two.next('direct'), { data: 'STILL HERE' }, 'one that leaves ends nothing but its own')
+  t.match(await two.next('direct'), { data: 'STILL HERE' }, 'a member that leaves ends only its own pipeline')
 })
 
-t.test('the raw example: frames are the payload and nothing else', async t => {
+t.test('the raw example: a frame is the payload only', async t => {
   const { host } = await startExample(t, 'example/small/raw.ts')
   const clock = await connect(t, `${host}/rooms/clock`, 'rooms.raw')
   t.match(await clock.text(), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
@@ -259,6 +259,6 @@ t.test('the raw example: frames are the payload and nothing else', async t => {
     t.equal(await echo.text(), text)
   }
   t.match(await other.ask({ type: 'message', data: 'enveloped' }), { ok: true })
-  t.notOk(other.received.some(frame => frame.includes('JSON')), 'an echo is for the one who called')
-  t.ok(other.received.some(frame => frame.includes('enveloped')), 'and a rooms.v1 client gets it in a frame')
+  t.notOk(other.received.some(frame => frame.includes('JSON')), 'an echo reaches its sender only')
+  t.ok(other.received.some(frame => frame.includes('enveloped')), 'a rooms.v1 client gets the echo in a frame')
 })

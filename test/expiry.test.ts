@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import type { AnySession, Identity } from '../types/index.ts'
 import { connect, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'
 
-/** An app whose members' credentials end as the query says: `?expires=` as JSON, `?in=` milliseconds from now. */
+/** An app whose members' credentials expire as the query says: `?expires=` as JSON, `?in=` in milliseconds from now. */
 async function create (t: Test, options: AnyOptions = {}): Promise<{ app: FastifyInstance, url: string, sessions: AnySession<any>[] }> {
   const sessions: AnySession<any>[] = []
   const app = await createRooms(t, {
@@ -19,7 +19,7 @@ function identityOf (request: FastifyRequest): Identity {
   return { user: 'ann', expires: query.in === undefined ? JSON.parse(query.expires!) : Date.now() + Number(query.in) }
 }
 
-t.test('a session ends with its credentials: 4300, and nothing to retry with but new ones', async t => {
+t.test('a session ends with its credentials: 4300, which asks the client for new credentials', async t => {
   const { app, url } = await create(t, { expiry: { notice: 0 } })
   const begin = Date.now()
   const client = await join(t, `${url}/rooms/news?in=2000`)
@@ -30,18 +30,18 @@ t.test('a session ends with its credentials: 4300, and nothing to retry with but
   t.match(app.rooms.stats(), { expired: 1, members: 0, refused: 0 })
 })
 
-t.test('the member is told before', async t => {
+t.test('the member gets a notice before the end', async t => {
   const { url } = await create(t, { expiry: { notice: 3_000 } })
   const begin = Date.now()
   const client = await join(t, `${url}/rooms/news?in=4000`)
   const notice = await client.next('expiring')
-  t.ok(Date.now() - begin >= 1_000, 'but not at once')
+  t.ok(Date.now() - begin >= 1_000, 'the notice does not come at once')
   t.ok(notice.in > 0 && notice.in <= 3_000, String(notice.in))
   t.match(await client.next('bye'), { code: 4300 })
   t.equal(client.received.filter(frame => frame.includes('expiring')).length, 1)
 })
 
-t.test('a lifetime shorter than the notice is told right after hello, before all else', async t => {
+t.test('for a lifetime shorter than the notice, the notice follows hello before any other frame', async t => {
   const { url } = await create(t, { onJoin: async session => { session.send('welcome') } })
   const client = await join(t, `${url}/rooms/news?in=20000&presence=1`)
   await client.next('presence')
@@ -50,7 +50,7 @@ t.test('a lifetime shorter than the notice is told right after hello, before all
   t.ok(frames[1].in > 10_000 && frames[1].in <= 20_000)
 })
 
-t.test('in raw mode there is only the close', async t => {
+t.test('a raw member gets only the close', async t => {
   const { url } = await create(t)
   const client = await connect(t, `${url}/rooms/news?in=1500`, 'rooms.raw')
   t.same(await client.closed, { code: 4300, reason: 'token_expired' })
@@ -70,14 +70,14 @@ t.test('expires is a Date, milliseconds, or seconds as in a JWT', async t => {
   for (const [given, year] of [[99_999_999_999, 5138], [8.64e15, 275760], [new Date(8.64e15), 275760]] as const) {
     expires = given
     await join(t, `${url}/rooms/news`)
-    t.equal(sessions.pop()!.expires!.getUTCFullYear(), year, 'far beyond what a timer can wait')
+    t.equal(sessions.pop()!.expires!.getUTCFullYear(), year, 'a time beyond the range of timers')
   }
   expires = undefined
   await join(t, `${url}/rooms/news`)
   t.equal(sessions.pop()!.expires, undefined)
 })
 
-t.test('what session.expires gives is the reader\'s own', async t => {
+t.test('session.expires returns a copy', async t => {
   const { url, sessions } = await create(t)
   const expires = new Date(Date.now() + 3_600_000)
   await join(t, `${url}/rooms/news?expires=${expires.getTime()}`)
@@ -86,7 +86,7 @@ t.test('what session.expires gives is the reader\'s own', async t => {
   t.same(session!.expires, expires)
 })
 
-t.test('credentials that have expired are refused before the upgrade, on every way, and nobody else is asked', async t => {
+t.test('expired credentials are refused before the upgrade, in every way, and no further hook is called', async t => {
   let asked = 0
   const { app, url } = await create(t, { authorize: () => ++asked > 0 })
   const expected = { code: 'FST_ROOMS_TOKEN_EXPIRED', statusCode: 401, message: 'these credentials have expired' }
@@ -103,7 +103,7 @@ t.test('credentials that have expired are refused before the upgrade, on every w
   t.match(app.rooms.stats(), { connections: 0, refused: 0, expired: 0 })
 })
 
-t.test('what is no time is the host\'s mistake, and is said so', async t => {
+t.test('a value of expires that is not a time is an error of the host, with a message that says so', async t => {
   let expires: unknown
   const { url } = await create(t, { identify: () => ({ user: 'ann', expires: expires as never }) })
   for (const wrong of [NaN, Infinity, -Infinity, -1, -1e12, 8.64e15 + 1, new Date(NaN), new Date(-1), '2030-01-01', null, true, {}, 10n]) {
@@ -112,14 +112,14 @@ t.test('what is no time is the host\'s mistake, and is said so', async t => {
   }
 })
 
-t.test('authorize sees the Date', async t => {
+t.test('authorize gets a Date', async t => {
   const identities: unknown[] = []
   const { url } = await create(t, { authorize: context => identities.push('identity' in context && context.identity) > 0 })
   await join(t, `${url}/rooms/news?expires=4102444800`)
   t.same(identities, [{ user: 'ann', expires: new Date('2100-01-01') }])
 })
 
-t.test('a join that is still under way when its credentials end is refused, and seen by nobody', async t => {
+t.test('a join whose credentials expire while it is under way is refused, and other members do not see it', async t => {
   const left: unknown[] = []
   const { app, url, sessions } = await create(t, {
     onJoin: session => {
@@ -136,7 +136,7 @@ t.test('a join that is still under way when its credentials end is refused, and 
   t.match(app.rooms.stats(), { refused: 1, expired: 1, topics: 0 })
 })
 
-t.test('credentials that end between the check and the join, or by the end of onJoin, get nobody in', async t => {
+t.test('credentials that expire between the check and the join, or by the end of onJoin, do not admit a member', async t => {
   const real = Date.now
   t.teardown(() => { Date.now = real })
   const expires = real() + 60_000
@@ -150,20 +150,20 @@ t.test('credentials that end between the check and the join, or by the end of on
   }
 })
 
-t.test('an hour that passes at once, as on a machine that slept, ends whom it should', async t => {
+t.test('an hour that passes at once, as after a sleep of the machine, ends the expired sessions', async t => {
   const { app, url } = await create(t)
   const real = Date.now
   t.teardown(() => { Date.now = real })
   const [hour, day] = [await join(t, `${url}/rooms/news?in=3600000`), await join(t, `${url}/rooms/news?in=86400000`)]
   Date.now = () => real() + 4_000_000
   t.match(await hour.closed, { code: 4300 })
-  t.notMatch(hour.received.join(), 'expiring', 'too late to be told')
+  t.notMatch(hour.received.join(), 'expiring', 'too late for a notice')
   t.equal(app.rooms.stats().members, 1)
   Date.now = () => real() + 86_400_000 - 10_000
   t.match(await day.next('expiring'), { in: Number })
 })
 
-t.test('who leaves before is waited for no more', async t => {
+t.test('a member that leaves earlier is no longer waited for', async t => {
   const { app, url } = await create(t)
   const real = Date.now
   t.teardown(() => { Date.now = real })

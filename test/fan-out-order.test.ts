@@ -2,17 +2,16 @@ import t from 'tap'
 import { Run, steps } from './fan-out/run.ts'
 
 /**
- * Rule 7 of docs/protocol.md against a model. A seeded run mixes everything that a member can be sent, many things in one turn of
- * the event loop. What happens on the server is noted in the order in which it happens, by the host's own hooks and calls and by
- * the log; from that follows, for every connection, the exact sequence of frames that it must get.
- *
- * FAN_OUT_SEEDS: how many seeds, or one seed alone as `=7`. A failure names the seed and the way of writing.
+ * Rule 7 of docs/protocol.md against a model. A seeded run mixes all kinds of frames that a member can get, many of them in one turn of
+ * the event loop. The host's hooks and calls and the log note the events on the server in their order. The exact sequence of frames of
+ * each connection follows from these notes.
+ * FAN_OUT_SEEDS is the number of seeds, or one seed as `=7`. A failure names the seed and the way of writing.
  */
 const wanted = process.env['FAN_OUT_SEEDS'] ?? '10'
 const seeds = wanted.startsWith('=') ? [Number(wanted.slice(1))] : Array.from({ length: Number(wanted) }, (_, index) => index + 1)
 
 for (const way of ['direct', 'deflate', 'injected'] as const) {
-  t.test(`every connection gets its frames in the order of the calls, none twice and none too few (${way})`, { timeout: 120_000 }, async t => {
+  t.test(`each connection gets its frames in the order of the calls, without duplicates or losses (${way})`, { timeout: 120_000 }, async t => {
     for (const seed of seeds) {
       await t.test(`seed ${seed}`, async t => {
         const run = await Run.start(t, way, seed)

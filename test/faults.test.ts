@@ -7,7 +7,7 @@ import { connect, createRooms, join, listen, refused, until, type AnyOptions, ty
 
 type Joined = Client & { hello: { session: string } }
 
-/** An app with two members who look whether they miss anything, and what reached the process that should not have. */
+/** An app with members that check for lost messages, and the errors that reached the process. */
 async function serve (t: Test, options: AnyOptions = {}, prepare: (app: FastifyInstance) => void = () => {}) {
   const stray: unknown[] = []
   const hear = (error: unknown): void => { stray.push(error) }
@@ -24,7 +24,7 @@ async function serve (t: Test, options: AnyOptions = {}, prepare: (app: FastifyI
     rooms: app.rooms as any,
     url,
     stray,
-    /** A broadcast of its own, which all of these must get, and nothing else before it. */
+    /** Broadcasts a new message, which must be the next message of each given member. */
     async reaches (...members: Joined[]): Promise<void> {
       const data = `number ${++n}`
       await app.rooms.broadcast('news', data)
@@ -32,7 +32,7 @@ async function serve (t: Test, options: AnyOptions = {}, prepare: (app: FastifyI
         if ((await member.next('message')).data !== data) throw new Error(`${data} was lost`)
       }
     },
-    /** Nothing may be left of anybody. */
+    /** Asserts that no state of any member remains. */
     async empties (...members: Joined[]): Promise<void> {
       for (const member of members) await member.close()
       await until(() => app.rooms.stats().connections === 0)
@@ -43,7 +43,7 @@ async function serve (t: Test, options: AnyOptions = {}, prepare: (app: FastifyI
 }
 
 const bad = (): never => { throw new Error('a getter that throws') }
-/** What hooks may throw, and reject with. */
+/** Values that hooks throw or reject with. */
 const thrown: [name: string, value: unknown][] = [
   ['undefined', undefined],
   ['null', null],
@@ -64,7 +64,7 @@ const thrown: [name: string, value: unknown][] = [
   ['an error that is its own cause', Object.assign(new Error('circle'), { get cause () { return this } })]
 ]
 
-t.test('an error that cannot be logged is logged as such, and a logger that throws is not our end', async t => {
+t.test('an error that cannot be logged is logged as such, and a logger that throws does not end the process', async t => {
   let isBroken = false
   const frozen = Object.freeze(new Error('frozen'))
   const lines: any[] = []
@@ -86,12 +86,12 @@ t.test('an error that cannot be logged is logged as such, and a logger that thro
   await empties(one)
 })
 
-/** @param heard - the host has an onError; else what fails is logged */
+/** @param heard - whether the host has an onError; without it failures are logged */
 async function failsInEveryWay (t: Test, heard: boolean): Promise<void> {
   let failing = ''
   let how: 'throw' | 'reject' = 'throw'
   let value: unknown
-  /** Fails where it is this hook's turn. */
+  /** Fails if this hook is the failing one. */
   const hook = (name: string, otherwise: unknown = undefined): any => {
     if (failing !== name) return otherwise
     if (how === 'throw') throw value
@@ -113,7 +113,7 @@ async function failsInEveryWay (t: Test, heard: boolean): Promise<void> {
   const post = async (): Promise<number> => (await app.inject({ method: 'POST', url: '/rooms/news', headers, payload: { a: 1 } })).statusCode
   const upgrade = async (): Promise<number> => (await refused(`${url}/rooms/news`, [], { headers })).status
   const ask = async (frame: object): Promise<unknown> => (await one.ask(frame as never)).ok
-  /** What the one whom it concerns is told. */
+  /** Each act returns the answer to the member or request that it concerns. */
   const acts: Record<string, () => Promise<unknown>> = {
     origin: upgrade,
     identify: upgrade,
@@ -125,7 +125,7 @@ async function failsInEveryWay (t: Test, heard: boolean): Promise<void> {
     presence: () => ask({ type: 'presence', info: 1 }),
     onMessage: () => ask({ type: 'message', data: 1 }),
     onInvalid: async () => {
-      await one.ask({ type: 'ping' }) // ten bad frames in a row would be the end
+      await one.ask({ type: 'ping' }) // resets the count, because ten bad frames in a row close
       return ask({ type: 'message' })
     },
     onJoin: async () => (await (await connect(t, `${url}/rooms/other`, [], { headers })).closed).code,
@@ -158,11 +158,11 @@ async function failsInEveryWay (t: Test, heard: boolean): Promise<void> {
   await empties(one, two)
 }
 
-t.test('whatever a hook throws or rejects with, it is an answer to the one it was about, and nobody else misses anything', t => failsInEveryWay(t, true))
+t.test('a hook may throw or reject with any value: the member or request concerned gets an answer, and no other member loses a message', t => failsInEveryWay(t, true))
 
-t.test('nor where there is no onError, and the logger gets it', t => failsInEveryWay(t, false))
+t.test('without onError the logger gets any value that a hook throws or rejects with, and no member loses a message', t => failsInEveryWay(t, false))
 
-t.test('a payload that fails while it is read is refused by code, at whichever read, and nobody receives anything', async t => {
+t.test('a payload whose property throws is refused with a code, at whichever read it throws, and is delivered to no member', async t => {
   const schema = Type.Object({ text: Type.String(), more: Type.Optional(Type.Any()) }, { additionalProperties: false })
   const { app, rooms, url, reaches, empties } = await serve(t, { topics: { news: {}, typed: { message: schema }, compiled: { message: Type.Object({ text: Type.String() }) } } })
   const one = await join(t, `${url}/rooms/news`) as Joined
@@ -194,7 +194,7 @@ t.test('a payload that fails while it is read is refused by code, at whichever r
   await empties(one, last, ...watchers)
 })
 
-t.test('a connection that breaks in the midst of a fan-out takes nobody with it', async t => {
+t.test('a connection that breaks during a fan-out affects no other member', async t => {
   const sockets: any[] = []
   const { rooms, url, stray, reaches, empties } = await serve(t, { onJoin: (_session, request) => { sockets.push(request.raw.socket) } })
   for (const breakIt of [
@@ -208,7 +208,7 @@ t.test('a connection that breaks in the midst of a fan-out takes nobody with it'
     sockets.length = 0
     const members: Joined[] = []
     for (let n = 0; n < 5; n++) members.push(await join(t, `${url}/rooms/news`) as Joined)
-    // Both a message that waits for the end of the turn, and one after it, meet the broken one.
+    // One message waits for the end of the turn and one comes after it; the broken connection is due both.
     const waiting = rooms.broadcast('news', 'waits')
     breakIt(sockets[2])
     await waiting
@@ -221,7 +221,7 @@ t.test('a connection that breaks in the midst of a fan-out takes nobody with it'
   t.same(stray, [])
 })
 
-t.test('a hook may let everybody go, come, speak and leave, wherever it is called, and what was sent before arrives', async t => {
+t.test('each hook may end, add, kick and message members, and earlier messages arrive', async t => {
   let act: (session: Session, hook: string) => unknown = () => {}
   const done: string[] = []
   const once = (session: Session, hook: string): unknown => {
@@ -275,7 +275,7 @@ t.test('a hook may let everybody go, come, speak and leave, wherever it is calle
       actor.socket.terminate()
       watcher.socket.close()
       const { code } = await watcher.closed
-      if (![1005, 4005].includes(code)) t.fail(`${name} from ${hook}: the other is closed with ${code}`)
+      if (![1005, 4005].includes(code)) t.fail(`${name} from ${hook}: the watcher is closed with ${code}`)
       await until(async () => (await rooms.count('news')) === 0)
     }
     t.same([...done].sort(), ['direct', 'onError', 'onInvalid', 'onJoin', 'onLeave', 'onMessage', 'presence', 'publish'], name)
@@ -288,7 +288,7 @@ t.test('a hook may let everybody go, come, speak and leave, wherever it is calle
   await empties(last)
 })
 
-t.test('the app may be closed from anywhere, twice, and hooks that never settle hold it no longer than drain.timeout', async t => {
+t.test('each hook may close the app, twice, and hooks that never settle delay it by drain.timeout at most', async t => {
   const never = (): Promise<never> => new Promise(() => {})
   for (const where of ['onJoin', 'onMessage', 'authorize', 'onLeave', 'onInvalid', 'between two broadcasts', 'drain first']) {
     const closed: Promise<unknown>[] = []
@@ -302,7 +302,7 @@ t.test('the app may be closed from anywhere, twice, and hooks that never settle 
         '*': (_session, payload) => {
           if (where === 'onMessage' && payload === 'close') {
             close()
-            return Promise.all(closed) // it waits for what waits for it
+            return Promise.all(closed) // waits for a close that waits for this handler
           }
           return payload === 'never' ? never() : undefined
         }
@@ -332,7 +332,7 @@ t.test('the app may be closed from anywhere, twice, and hooks that never settle 
   }
 })
 
-t.test('a broker that throws although it must not fails that message, and nothing else', async t => {
+t.test('a broker that breaks its contract by throwing fails the publication, and nothing else', async t => {
   const inner = memoryBroker()
   let failure: unknown
   const broker = Object.assign(Object.create(inner), {
@@ -359,9 +359,9 @@ t.test('a broker that throws although it must not fails that message, and nothin
   t.match(await rooms.broadcast('news', 1), { published: false })
   t.match(await one.ask({ type: 'message', data: 1 }), { ok: false, error: { code: 'FST_ROOMS_BROKER_DOWN' } })
   t.match((await app.inject({ method: 'POST', url: '/rooms/news', payload: '1', headers: { 'content-type': 'application/json' } })).json(), { published: false })
-  t.equal((await app.inject({ method: 'POST', url: '/order' })).statusCode, 200, 'the response had left')
+  t.equal((await app.inject({ method: 'POST', url: '/order' })).statusCode, 200, 'the response was sent already')
   await until(() => rooms.stats().brokerFaults === 4)
-  t.match(errors[0], { code: 'FST_ROOMS_BROKER_FAULT', cause: { message: 'broken' } }, 'told at most once a second, counted always')
+  t.match(errors[0], { code: 'FST_ROOMS_BROKER_FAULT', cause: { message: 'broken' } }, 'onError hears of broker faults at most once a second, and stats count all of them')
   failure = undefined
   await reaches(one, two)
   await empties(one, two)

@@ -6,7 +6,7 @@ import { clientFrame, joinMute } from './helpers/wire.ts'
 
 const plugin = fastifyRooms as any
 
-/** A message in many pieces: RFC 6455 5.4, without its last one. */
+/** A message in many fragments (RFC 6455 5.4), without the last one. */
 function fragments (count: number): Buffer {
   const [first, next] = [1, 0].map(opcode => {
     const frame = clientFrame(opcode, '1')
@@ -17,7 +17,7 @@ function fragments (count: number): Buffer {
 }
 
 for (const hosted of [false, true]) {
-  t.test(`a message of 20,000 fragments ends with 1008, and nobody else is hurt${hosted ? ', where the host registered @fastify/websocket' : ''}`, async t => {
+  t.test(`a message of 20,000 fragments ends with 1008, and no other member is affected${hosted ? ', if the host registered @fastify/websocket' : ''}`, async t => {
     const left: unknown[] = []
     const app = createApp(t)
     if (hosted) await app.register(fastifyWebsocket)
@@ -32,13 +32,13 @@ for (const hosted of [false, true]) {
     }
     await until(() => left.length === 1)
     t.match(left, [{ code: 1008 }])
-    t.ok(hostile.text().endsWith(Buffer.of(0x88, 2, 1008 >> 8, 1008 & 0xff).toString('latin1')), 'and it was told so')
+    t.ok(hostile.text().endsWith(Buffer.of(0x88, 2, 1008 >> 8, 1008 & 0xff).toString('latin1')), 'the peer gets bye')
     t.equal(await app.rooms.count('news'), 2)
     t.match(app.rooms.stats(), { invalid: 1 })
   })
 }
 
-t.test('a message in a few pieces is one message', async t => {
+t.test('a message in a few fragments is one message', async t => {
   const app = await createRooms(t)
   const url = await listen(app)
   const member = await join(t, `${url}/rooms/news`)
@@ -47,13 +47,13 @@ t.test('a message in a few pieces is one message', async t => {
   t.match(await member.next('message'), { data: 1 })
 })
 
-t.test('a ws that does not bound fragments is refused at registration; a host that unbinds them knows', async t => {
+t.test('a ws that does not bound fragments is refused at registration, unless the host lifted the bound itself', async t => {
   const refused = { code: 'FST_ROOMS_WEBSOCKET_TOO_OLD', message: /8\.23\.0 or newer/ }
   for (const name of ['maxFragments', 'maxBufferedChunks']) {
     await t.rejects(createRooms(t, { websocket: { options: { [name]: undefined } } }), refused)
     const app = createApp(t)
     await app.register(fastifyWebsocket)
-    delete (app.websocketServer.options as Record<string, unknown>)[name] // as an older ws has it
+    delete (app.websocketServer.options as Record<string, unknown>)[name] // as in an older ws
     await t.rejects(async () => { await app.register(plugin, { prefix: '/rooms' }) }, refused)
   }
   await createRooms(t, { websocket: { options: { maxFragments: 0 } } })

@@ -7,7 +7,7 @@ import fastifyRooms from '../lib/index.ts'
 import { connect, createApp, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
 import { clientFrame, joinMute } from './helpers/wire.ts'
 
-/** An app, and what reached the process that should not have. */
+/** An app, and the errors that reached the process. */
 async function serve (t: Test, options: AnyOptions = {}) {
   const stray: unknown[] = []
   const hear = (error: unknown): void => { stray.push(error) }
@@ -22,7 +22,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
 
 const turns = async (count = 5): Promise<void> => { for (let i = 0; i < count; i++) await new Promise(resolve => setImmediate(resolve)) }
 
-t.test('a member that stops reading and resets takes nobody with it, however much was on its way', async t => {
+t.test('a member that stops reading and resets its connection affects no other member, however many bytes were buffered', async t => {
   const { rooms, url, stray } = await serve(t, { limits: { payload: 1_000_000 }, slow: { bytes: 1_000_000_000 } })
   const [victim, sender] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
   victim.socket.pause()
@@ -37,7 +37,7 @@ t.test('a member that stops reading and resets takes nobody with it, however muc
   t.same(stray, [])
 })
 
-t.test('a member that asks for snapshots and does not read them is held, not its answers', async t => {
+t.test('reading is paused for a member that requests snapshots and does not read them, so its answers do not pile up', async t => {
   const { rooms, url } = await serve(t, { limits: { messages: 10_000 }, identify: request => ({ user: 'u', info: { text: String((request.query as any).n).repeat(900) } }) })
   const crowd = await Promise.all(Array.from({ length: 40 }, () => join(t, `${url}/rooms/news?n=x`)))
   const greedy = await join(t, `${url}/rooms/news?n=x`)
@@ -49,11 +49,11 @@ t.test('a member that asks for snapshots and does not read them is held, not its
     most = Math.max(most, rooms.stats().queuedBytes)
     await turns()
   }
-  t.ok(most < 8_000_000, `${most} bytes waited; all answers would have been over 100 MB`)
+  t.ok(most < 8_000_000, `${most} bytes buffered at most; all answers would have been over 100 MB`)
   t.match(await crowd[0]!.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('an error whose code is a word of JavaScript closes like any other', async t => {
+t.test('an error whose code is a name of Object.prototype closes like any other', async t => {
   for (const code of ['constructor', 'toString', '__proto__']) {
     const { url, stray } = await serve(t, { onJoin: () => { throw Object.assign(new Error('no'), { code }) } })
     const client = await connect(t, `${url}/rooms/news`)
@@ -62,7 +62,7 @@ t.test('an error whose code is a word of JavaScript closes like any other', asyn
   }
 })
 
-t.test('presence info is what it was when it was checked, whatever the host does with its own object', async t => {
+t.test('presence info stays as validated, even if the host changes its object later', async t => {
   const info: Record<string, unknown> = { name: 'one' }
   let session!: Session
   const { rooms, url, stray } = await serve(t, { identify: () => ({ user: 'u', info }), onJoin: one => { session = one as Session } })
@@ -78,13 +78,13 @@ t.test('presence info is what it was when it was checked, whatever the host does
   t.same(stray, [])
 })
 
-t.test('a reader that leaves its loop ends a raw session with 1000, and one that throws with 1011, though a message waits', async t => {
+t.test('a reader that leaves its loop ends a raw session with 1000, and one that throws with 1011, even if a message waits', async t => {
   for (const [leave, code] of [[() => true, 1000], [() => { throw new Error('of the host') }, 1011]] as const) {
     const { url } = await serve(t, {
       onJoin: async session => {
         for await (const payload of session) {
           t.equal(payload, 1)
-          await turns() // the second message is offered
+          await turns() // until the second message is offered
           if (leave()) break
         }
       }
@@ -96,7 +96,7 @@ t.test('a reader that leaves its loop ends a raw session with 1000, and one that
   }
 })
 
-t.test('what a member had sent counts no more once it is kicked', async t => {
+t.test('messages that wait when a member is kicked are dropped', async t => {
   const answers: ((allowed: boolean) => void)[] = []
   const { rooms, url } = await serve(t, { authorize: context => 'session' in context ? new Promise<boolean>(resolve => { answers.push(resolve) }) : true })
   const [bad, other] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
@@ -115,7 +115,7 @@ t.test('what a member had sent counts no more once it is kicked', async t => {
   t.notOk(other.received.some(text => text.includes('spam')))
 })
 
-t.test('what is checked is what is sent, also of objects with a JSON of their own', async t => {
+t.test('the validated payload is the one that is sent, also for objects with a toJSON', async t => {
   const At = Type.Object({ at: Type.String({ format: 'date-time' }) })
   const { rooms, url } = await serve(t, { topics: { news: { message: At } } })
   const client = await join(t, `${url}/rooms/news`)
@@ -127,7 +127,7 @@ t.test('what is checked is what is sent, also of objects with a JSON of their ow
   t.same((await client.next('message')).data, { at: '1970-01-01T00:00:00.000Z' })
 })
 
-t.test('a body that is nested too deep is the caller\'s fault', async t => {
+t.test('a body that is nested too deeply is an error of the client', async t => {
   const Tree = Type.Recursive(This => Type.Object({ kids: Type.Array(This) }))
   const { app, rooms } = await serve(t, { topics: { any: { post: true }, tree: { message: Tree, post: true } }, authorize: () => true, limits: { payload: 1_000_000 } })
   const headers = { 'content-type': 'application/json' }
@@ -138,7 +138,7 @@ t.test('a body that is nested too deep is the caller\'s fault', async t => {
   t.equal(rooms.stats().broadcasts, 0)
 })
 
-t.test('an upgraded request has no response to wait for', async t => {
+t.test('broadcasts of an upgrade request are refused, because it has no response to wait for', async t => {
   const failures: unknown[] = []
   const { url } = await serve(t, {
     onJoin: (_session, request) => {
@@ -153,7 +153,7 @@ t.test('an upgraded request has no response to wait for', async t => {
   t.match(failures, [{ code: 'FST_ROOMS_NO_RESPONSE' }])
 })
 
-t.test('closing waits for messages that are being worked on, and takes no new ones', async t => {
+t.test('app.close waits for messages in flight, and takes no new ones', async t => {
   let finish = (): void => {}
   const { app, url } = await serve(t, {
     onMessage: {
@@ -179,7 +179,7 @@ t.test('closing waits for messages that are being worked on, and takes no new on
   t.same(client.received.map(text => JSON.parse(text)).filter(({ type }) => type === 'ack').map(({ ref }) => ref), ['both are there', 'all are there', 1, 2])
 })
 
-t.test('an oversize frame before hello is not held', async t => {
+t.test('an oversize frame before hello is refused at once', async t => {
   let accept = (): void => {}
   const { url } = await serve(t, { limits: { payload: 100 }, onJoin: () => new Promise<void>(resolve => { accept = resolve }) })
   const client = await connect(t, `${url}/rooms/news`)
@@ -188,7 +188,7 @@ t.test('an oversize frame before hello is not held', async t => {
   accept()
 })
 
-t.test('an error of session.writable that nobody listens for is told to onError, and a late write to nobody', async t => {
+t.test('an error of session.writable without a listener goes to onError, and a write after the close is not an error', async t => {
   let session!: Session
   const { url, errors, stray } = await serve(t, { topics: { news: { message: Type.Number() } }, onJoin: one => { session = one as Session } })
   const client = await join(t, `${url}/rooms/news`)
@@ -207,7 +207,7 @@ t.test('an error of session.writable that nobody listens for is told to onError,
   t.same(stray, [])
 })
 
-t.test('once it has joined, a connection keeps no request', async t => {
+t.test('a connection does not retain its request after the join', async t => {
   setFlagsFromString('--expose-gc')
   const gc = runInNewContext('gc') as () => void
   const held: WeakRef<object>[] = []
@@ -223,7 +223,7 @@ t.test('once it has joined, a connection keeps no request', async t => {
   t.equal(await app.rooms.count('news'), 1)
 })
 
-t.test('what a peer\'s last messages caused still reaches it, though its close, or a violation, came in the same read', async t => {
+t.test('effects of a peer\'s last messages still reach it if its close, or a violation, came in the same read', async t => {
   const { url } = await serve(t)
   for (const [last, code] of [[clientFrame(8, Buffer.of(0x03, 0xe8)), '\x03\xe8'], [Buffer.of(0x83, 0x80, 0, 0, 0, 0), '\x03\xea']] as const) {
     const peer = await joinMute(t, `${url}/rooms/news`)
@@ -231,11 +231,11 @@ t.test('what a peer\'s last messages caused still reaches it, though its close, 
     peer.socket.write(Buffer.concat([clientFrame(1, '{"type":"message","data":"mine","ref":1}'), last]))
     await until(() => peer.text().includes(`\x88\x02${code}`))
     const text = peer.text()
-    t.ok(text.indexOf('"mine"') > 0 && text.indexOf('"mine"') < text.indexOf('"ack"') && text.indexOf('"ack"') < text.indexOf('\x88\x02'), 'message, ack, close')
+    t.ok(text.indexOf('"mine"') > 0 && text.indexOf('"mine"') < text.indexOf('"ack"') && text.indexOf('"ack"') < text.indexOf('\x88\x02'), 'message, ack and close come in this order')
   }
 })
 
-t.test('a send is awaited to its end, however much the host lets a socket hold', async t => {
+t.test('a send is awaited to its end, whatever high-water mark the host sets', async t => {
   const app = createApp(t, { http: { highWaterMark: 4_000_000 } } as object)
   const sessions: Session[] = []
   await app.register(fastifyRooms as any, { prefix: '/rooms', onJoin: (session: Session) => { sessions.push(session) } })
@@ -250,7 +250,7 @@ t.test('a send is awaited to its end, however much the host lets a socket hold',
   t.equal(session.connection.bufferedBytes, 0)
 })
 
-t.test('an upgrade has all of limits.handshake', async t => {
+t.test('an upgrade may take all of limits.handshake', async t => {
   const { url } = await serve(t, { limits: { handshake: 400 }, authorize: () => new Promise(() => {}) })
   const begin = performance.now()
   await t.rejects(join(t, `${url}/rooms/news`))

@@ -11,7 +11,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
   return { app, rooms: app.rooms as any, url: await listen(app), left }
 }
 
-t.test('a peer that has gone mute leaves its room, and the others see it', async t => {
+t.test('a peer that went mute leaves its room, and other members see it', async t => {
   const { rooms, url, left } = await serve(t)
   const other = await join(t, `${url}/rooms/news`)
   const peer = await joinMute(t, `${url}/rooms/news`)
@@ -21,13 +21,13 @@ t.test('a peer that has gone mute leaves its room, and the others see it', async
   t.equal(await rooms.count('news'), 1)
   t.match(left, [{ id: session, code: 4203, reason: 'heartbeat' }])
   await until(() => other.received.some(text => text.includes('"leave"') && text.includes(session)))
-  t.ok(peer.text().includes('\x89\x00'), 'it was asked before, by a ping')
-  t.notOk(peer.text().includes('"bye"'), 'and there was no goodbye that it would not have read')
+  t.ok(peer.text().includes('\x89\x00'), 'the peer was pinged first')
+  t.notOk(peer.text().includes('"bye"'), 'no bye was sent, because a mute peer would not read it')
   await until(() => rooms.stats().connections === 1)
   t.match(await other.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('a peer that only listens, but answers pings, stays', async t => {
+t.test('a peer that only listens but answers pings stays', async t => {
   const { rooms, url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   let pings = 0
@@ -37,7 +37,7 @@ t.test('a peer that only listens, but answers pings, stays', async t => {
   t.match(rooms.stats(), { silent: 0, members: 1 })
 })
 
-t.test('a peer that ends its side without a word, while something waits for it, leaves its room with 1006, and is cut', async t => {
+t.test('a peer that ends its side without a close frame while bytes wait for it leaves its room with 1006, and is terminated', async t => {
   const { rooms, url, left } = await serve(t, { heartbeat: { interval: 25_000, timeout: 10_000 }, slow: { bytes: 100_000_000 } })
   const peer = await joinMute(t, `${url}/rooms/news`)
   await until(async () => await rooms.count('news') === 1)
@@ -53,7 +53,7 @@ t.test('a peer that ends its side without a word, while something waits for it, 
   await until(() => rooms.stats().connections === 0)
 })
 
-t.test('any byte is a sign of life: a peer that answers no ping but speaks stays', async t => {
+t.test('any byte shows life: a peer that sends but answers no ping stays', async t => {
   const { rooms, url } = await serve(t, { heartbeat: { interval: 200, timeout: 200 } })
   const peer = await joinMute(t, `${url}/rooms/news`)
   const speak = setInterval(() => { peer.send(1, '{"type":"ping"}') }, 20)
@@ -64,7 +64,7 @@ t.test('any byte is a sign of life: a peer that answers no ping but speaks stays
   await until(() => rooms.stats().silent === 1)
 })
 
-t.test('while the server itself does not read from a peer, its silence does not count', async t => {
+t.test('while the server does not read from a peer, silence does not count', async t => {
   let open = (): void => {}
   const { rooms, url } = await serve(t, {
     limits: { pending: 1 },
@@ -88,7 +88,7 @@ t.test('without a heartbeat a mute peer stays, and is not pinged', async t => {
   t.notOk(peer.text().includes('\x89\x00'))
 })
 
-t.test('a stall of the process itself ends nobody', async t => {
+t.test('a stall of the process ends no member', async t => {
   const { rooms, url } = await serve(t)
   const clients = await Promise.all([1, 2, 3].map(() => join(t, `${url}/rooms/news`)))
   let pings = 0
@@ -96,7 +96,7 @@ t.test('a stall of the process itself ends nobody', async t => {
   for (let i = 0; i < 3; i++) {
     const before = pings
     await until(() => pings > before)
-    // The next one is under way or due when the loop stands still for longer than interval and timeout.
+    // A check is running or due when the event loop stalls for longer than interval and timeout.
     await sleep(60 * i)
     const end = performance.now() + 400
     while (performance.now() < end);
@@ -106,7 +106,7 @@ t.test('a stall of the process itself ends nobody', async t => {
   for (const client of clients) t.match(await client.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('a raw member is watched like any other', async t => {
+t.test('raw members have the same heartbeat', async t => {
   const { rooms, url } = await serve(t)
   await joinMute(t, `${url}/rooms/news`, 'sec-websocket-protocol: rooms.raw\r\n')
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
@@ -115,11 +115,11 @@ t.test('a raw member is watched like any other', async t => {
   t.equal(raw.socket.readyState, raw.socket.OPEN)
 })
 
-t.test('a peer that says goodbye and holds on to its connection is out of its room, though the connection stands', async t => {
+t.test('a peer that sends a close but holds its connection open is no longer in its room', async t => {
   const { rooms, url, left } = await serve(t)
   const peer = await joinMute(t, `${url}/rooms/news`)
   await until(async () => await rooms.count('news') === 1)
-  peer.socket.allowHalfOpen = true // the end of the other side is not answered by its own
+  peer.socket.allowHalfOpen = true // the peer does not answer the end of the stream with its own
   peer.send(8, Buffer.from([0x0f, 0xa7, ...Buffer.from('enough')]))
   await until(async () => await rooms.count('news') === 0)
   t.match(left, [{ code: 4007, reason: 'enough' }])

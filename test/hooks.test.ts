@@ -8,7 +8,7 @@ function deferred<T = void> () {
   return { promise, resolve, reject }
 }
 
-/** What would have taken the process down. */
+/** Errors that would have ended the process. */
 function watchProcess (t: Test): unknown[] {
   const faults: unknown[] = []
   const note = (fault: unknown): void => { faults.push(fault) }
@@ -24,7 +24,7 @@ function watchProcess (t: Test): unknown[] {
 const turns = async (): Promise<void> => { for (let i = 0; i < 5; i++) await new Promise(resolve => setImmediate(resolve)) }
 const withStatus = (statusCode: number, code?: string): Error => Object.assign(new Error(`status ${statusCode}`), { statusCode }, code === undefined ? {} : { code })
 
-t.test('what onJoin sends follows hello, whether it answers at once or later', async t => {
+t.test('messages that onJoin sends follow hello, whether it settles at once or later', async t => {
   for (const wait of [undefined, turns]) {
     const app = await createRooms(t, {
       onJoin: (session, request) => {
@@ -42,7 +42,7 @@ t.test('what onJoin sends follows hello, whether it answers at once or later', a
   }
 })
 
-t.test('nobody sees a member before onJoin has accepted it', async t => {
+t.test('other members do not see a member before onJoin has accepted it', async t => {
   const gate = deferred()
   const app = await createRooms(t, { onJoin: () => gate.promise })
   const url = await listen(app)
@@ -58,7 +58,7 @@ t.test('nobody sees a member before onJoin has accepted it', async t => {
   t.equal((await client.next('message')).data, 'after')
 })
 
-t.test('an onJoin that touches nothing accepts', async t => {
+t.test('an onJoin that returns undefined accepts', async t => {
   for (const onJoin of [() => {}, async () => {}, () => true, () => null, async () => 0]) {
     const app = await createRooms(t, { onJoin })
     await join(t, `${await listen(app)}/rooms/news`)
@@ -66,7 +66,7 @@ t.test('an onJoin that touches nothing accepts', async t => {
   }
 })
 
-t.test('what a member sends while onJoin works is taken after hello, in order', async t => {
+t.test('frames that a member sends while onJoin runs are handled after hello, in order', async t => {
   const gate = deferred()
   const seen: unknown[] = []
   const app = await createRooms(t, { onJoin: () => gate.promise, onMessage: { '*': (_session, payload) => { seen.push(payload) } } })
@@ -81,7 +81,7 @@ t.test('what a member sends while onJoin works is taken after hello, in order', 
   t.same(seen, Array.from({ length: 40 }, (_, i) => i))
 })
 
-t.test('a refusing onJoin closes with the code that says why, and only a failure goes to onError', async t => {
+t.test('an onJoin that refuses closes with the code of its reason, and only a failure goes to onError', async t => {
   const plain = new Error('database password wrong')
   const refusals: [string, () => unknown, number, string, boolean][] = [
     ['return false', () => false, 4003, 'forbidden', false],
@@ -106,7 +106,7 @@ t.test('a refusing onJoin closes with the code that says why, and only a failure
       t.same(await client.closed, { code, reason })
       t.equal(client.received.length, 1)
       t.equal(errors.length, isFailure ? 1 : 0)
-      t.equal(left, 0, 'it was never a member')
+      t.equal(left, 0, 'a refused join never became a member')
       t.match(app.rooms.stats(), { refused: 1, members: 0, topics: 0, errors: isFailure ? 1 : 0 })
 
       const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
@@ -116,16 +116,16 @@ t.test('a refusing onJoin closes with the code that says why, and only a failure
   }
 })
 
-t.test('an invalid payload of onJoin itself is a failure of the host, not of the peer', async t => {
+t.test('an invalid payload that onJoin sends is a failure of the host, not of the peer', async t => {
   const errors: Error[] = []
   const app = await createRooms(t, { onJoin: session => session.send(1n), onError: error => { errors.push(error) } })
   const client = await connect(t, `${await listen(app)}/rooms/news`)
   t.same(await client.closed, { code: 4003, reason: 'forbidden' })
   t.match(errors, [{ code: 'FST_ROOMS_INVALID_PAYLOAD' }])
-  t.equal(errors.length, 1, 'told once, though it was thrown twice')
+  t.equal(errors.length, 1, 'reported once although it was thrown twice')
 })
 
-t.test('what a refused member was sent never leaves', async t => {
+t.test('messages to a member that is then refused are never written', async t => {
   const app = await createRooms(t, { onJoin: session => { session.send('secret'); return false } })
   const client = await connect(t, `${await listen(app)}/rooms/news`)
   await client.closed
@@ -142,7 +142,7 @@ t.test('onJoin may close the session itself', async t => {
   t.equal(await app.rooms.count('news'), 0)
 })
 
-t.test('a peer that leaves while onJoin works: onLeave is called exactly where onJoin then accepts', async t => {
+t.test('a peer that leaves while onJoin runs: onLeave is called exactly if onJoin then accepts', async t => {
   for (const accepts of [true, false]) {
     t.test(accepts ? 'accepted' : 'refused', async t => {
       const gate = deferred<boolean>()
@@ -158,7 +158,7 @@ t.test('a peer that leaves while onJoin works: onLeave is called exactly where o
       await until(() => app.rooms.stats().connections === 1)
       client.socket.close(4444, 'gone')
       await until(() => app.rooms.stats().connections === 0)
-      t.same(left, [], 'it is not known yet')
+      t.same(left, [], 'onJoin has not settled yet')
       gate.resolve(accepts)
       await finished.promise
       t.same(left, accepts ? [['closed', { code: 4444, reason: 'gone' }]] : [])
@@ -175,17 +175,17 @@ t.test('the return value of onMessage is the data of the ack', async t => {
   const count = client.received.length
   client.send({ type: 'message', data: 1 })
   await client.ask({ type: 'ping' })
-  t.equal(client.received.length, count + 1, 'without a ref there is no ack')
+  t.equal(client.received.length, count + 1, 'a message without a ref is not acknowledged')
 })
 
-t.test('a synchronous handler and one that returns nothing are acknowledged as well', async t => {
+t.test('synchronous handlers and handlers without a return value are acknowledged as well', async t => {
   const app = await createRooms(t, { onMessage: { '*': (_session, payload) => payload === 'x' ? 'sync' : undefined } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
   t.same(await client.ask({ type: 'message', data: 'x' }, 1), { type: 'ack', ref: 1, ok: true, data: 'sync' })
   t.same(await client.ask({ type: 'message', data: 'y' }, 2), { type: 'ack', ref: 2, ok: true })
 })
 
-t.test('messages of one member are worked off in order, those of another do not wait for them', async t => {
+t.test('messages of one member are handled in order, and do not delay those of other members', async t => {
   const gates = [deferred(), deferred()]
   const seen: string[] = []
   const app = await createRooms(t, {
@@ -211,7 +211,7 @@ t.test('messages of one member are worked off in order, those of another do not 
   t.same(seen, ['ben:between', 'anna:0', 'anna:1', 'anna:last', 'anna:end'])
 })
 
-t.test('a plain throw of onMessage is told to onError, and the member learns nothing of it', async t => {
+t.test('an error of onMessage without a status goes to onError, and the member gets none of its text', async t => {
   for (const fail of [() => { throw new Error('password=1') }, async () => { throw new Error('password=1') }, async () => { throw withStatus(500, 'INNER') }]) {
     const errors: [Error, any][] = []
     const app = await createRooms(t, { onMessage: { '*': fail }, onError: (error, session) => { errors.push([error, session]) } })
@@ -222,11 +222,11 @@ t.test('a plain throw of onMessage is told to onError, and the member learns not
     t.same(await client.next('error'), { type: 'error', error: { code: 'FST_ROOMS_HANDLER_FAILED', message: 'the server failed on this message' } })
     t.equal(errors.length, 2)
     t.equal(errors[0]![1].id, client.hello.session)
-    t.match(app.rooms.stats(), { errors: 2, members: 1 }, 'the connection stays')
+    t.match(app.rooms.stats(), { errors: 2, members: 1 }, 'the connection stays open')
   }
 })
 
-t.test('a throw with a status below 500 is told to the member, with its code', async t => {
+t.test('the member gets an error of onMessage with a status below 500, with its code', async t => {
   const errors: Error[] = []
   const app = await createRooms(t, { onMessage: { '*': async () => { throw withStatus(409, 'APP_TAKEN') } }, onError: error => { errors.push(error) } })
   const url = await listen(app)
@@ -236,10 +236,10 @@ t.test('a throw with a status below 500 is told to the member, with its code', a
 
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
   raw.send('1')
-  t.same(await raw.closed, { code: 4003, reason: 'forbidden' }, 'where nothing can be answered the close says it')
+  t.same(await raw.closed, { code: 4003, reason: 'forbidden' }, 'a raw member gets the error as a close code')
 })
 
-t.test('an invalid payload that the handler itself broadcasts is its own failure', async t => {
+t.test('an invalid payload that the handler broadcasts is a failure of the handler', async t => {
   const errors: Error[] = []
   const app = await createRooms(t, { onMessage: { '*': session => session.rooms.broadcast(session.topic, undefined) }, onError: error => { errors.push(error) } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
@@ -247,7 +247,7 @@ t.test('an invalid payload that the handler itself broadcasts is its own failure
   t.match(errors, [{ code: 'FST_ROOMS_INVALID_PAYLOAD' }])
 })
 
-t.test('a return value that cannot be serialised is a failure of the handler', async t => {
+t.test('a return value that cannot be serialized is a failure of the handler', async t => {
   const errors: Error[] = []
   const faults = watchProcess(t)
   const app = await createRooms(t, { onMessage: { '*': (_session, payload) => payload === 'sync' ? 1n : Promise.resolve(1n) }, onError: error => { errors.push(error) } })
@@ -257,7 +257,7 @@ t.test('a return value that cannot be serialised is a failure of the handler', a
   t.same(faults, [])
 })
 
-t.test('whatever a handler throws, the member is answered, what follows is worked off, and the process stays', async t => {
+t.test('a handler may throw any value: the member gets an answer, later messages are handled, and the process stays alive', async t => {
   const faults = watchProcess(t)
   const errors: Error[] = []
   const circle: Record<string, unknown> = {}
@@ -277,12 +277,12 @@ t.test('whatever a handler throws, the member is answered, what follows is worke
     for (const index of thrown.keys()) t.match(await client.ask({ type: 'message', data: { index, later } }), { ok: false }, String(index))
   }
   for (const error of errors) t.type(error, Error)
-  t.equal(errors.length, 14, 'all but those with a status')
+  t.equal(errors.length, 14, 'all errors except those with a status')
   await turns()
   t.same(faults, [])
 })
 
-t.test('without onMessage a message is broadcast as it is, to its sender first and then acknowledged', async t => {
+t.test('without onMessage a message is broadcast unchanged, and its sender gets it before the ack', async t => {
   const app = await createRooms(t, { identify: () => ({ user: 'anna' }) })
   const url = await listen(app)
   const [one, two] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
@@ -317,7 +317,7 @@ t.test('onLeave is called once, after the session has left its room, with code a
   t.equal(left.length, 3)
 })
 
-t.test('onLeave comes after what the member had sent before it went', async t => {
+t.test('onLeave is called after the last message of the member is handled', async t => {
   const gate = deferred()
   const events: unknown[] = []
   const app = await createRooms(t, {
@@ -330,14 +330,14 @@ t.test('onLeave comes after what the member had sent before it went', async t =>
   await until(() => app.rooms.stats().received === 2)
   await client.close()
   await until(() => app.rooms.stats().connections === 0)
-  t.equal(await app.rooms.count('news'), 0, 'it is no member any more')
+  t.equal(await app.rooms.count('news'), 0, 'the session is not a member any more')
   t.same(events, [])
   gate.resolve()
   await until(() => events.length === 3)
   t.same(events, [1, 2, 'left'])
 })
 
-t.test('what waits behind a message when the server ends the session is dropped', async t => {
+t.test('messages that wait when the server ends the session are dropped', async t => {
   const gate = deferred()
   const events: unknown[] = []
   const app = await createRooms(t, {
@@ -356,7 +356,7 @@ t.test('what waits behind a message when the server ends the session is dropped'
   t.same(events, ['left', 1])
 })
 
-t.test('without onError a failure is logged, and with it it is not', async t => {
+t.test('a failure is logged only without onError', async t => {
   const logs: LogLine[] = []
   const app = await createRooms(t, { onMessage: { '*': () => { throw new Error('oops') } } }, logs)
   const client = await join(t, `${await listen(app)}/rooms/news`)
@@ -372,7 +372,7 @@ t.test('without onError a failure is logged, and with it it is not', async t => 
   t.same(quiet.filter(({ level }) => level >= 50), [])
 })
 
-t.test('an onError that fails itself is logged', async t => {
+t.test('an onError that fails is logged', async t => {
   const faults = watchProcess(t)
   for (const onError of [() => { throw new Error('from onError') }, async () => { throw new Error('from onError') }]) {
     const logs: LogLine[] = []
@@ -385,7 +385,7 @@ t.test('an onError that fails itself is logged', async t => {
   t.same(faults, [])
 })
 
-t.test('a hook that throws or rejects, everywhere, harms nobody but the member that it was about', async t => {
+t.test('each hook may throw or reject: only the member concerned is affected', async t => {
   const faults = watchProcess(t)
   for (const how of ['throw', 'reject']) {
     t.test(how, async t => {
@@ -407,7 +407,7 @@ t.test('a hook that throws or rejects, everywhere, harms nobody but the member t
       t.match(await client.ask({ type: 'message', data: 1 }), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } })
       t.match(await client.ask({ type: 'presence', info: 1 }), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } })
       t.match(await client.ask({ type: 'direct', to: other.hello.session, data: 1 }), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } })
-      t.match(await client.ask({ type: 'message' }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME' } }, 'answered, as without onInvalid')
+      t.match(await client.ask({ type: 'message' }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME' } }, 'a bad frame is answered as without onInvalid')
       await client.close()
       await until(() => errors.includes('onLeave'))
       t.same([...new Set(errors)].sort(), ['authorize', 'onInvalid', 'onLeave', 'onMessage'])
@@ -419,7 +419,7 @@ t.test('a hook that throws or rejects, everywhere, harms nobody but the member t
   t.same(faults, [])
 })
 
-t.test('sending to a session without waiting for it never takes the process down', async t => {
+t.test('a send that is not awaited never ends the process', async t => {
   const faults = watchProcess(t)
   const errors: Error[] = []
   const sessions: any[] = []
@@ -427,12 +427,12 @@ t.test('sending to a session without waiting for it never takes the process down
   const client = await join(t, `${await listen(app)}/rooms/news`)
   sessions[0].send(undefined)
   await turns()
-  t.match(errors, [{ code: 'FST_ROOMS_INVALID_PAYLOAD' }], 'onError hears of it')
+  t.match(errors, [{ code: 'FST_ROOMS_INVALID_PAYLOAD' }], 'onError gets the error')
   await client.close()
   await until(() => sessions[0].state === 'closed')
   sessions[0].send('late')
   await turns()
-  t.equal(errors.length, 1, 'a member that has gone is no failure')
+  t.equal(errors.length, 1, 'a member that has left does not count as a failure')
   await t.rejects(sessions[0].send('late'), { code: 'FST_ROOMS_SESSION_CLOSED', statusCode: 410 })
   t.same(faults, [])
 })

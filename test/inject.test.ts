@@ -9,7 +9,7 @@ import { createApp, createRooms, listen, until } from './helpers/app.ts'
 
 const plugin = fastifyRooms as any
 
-t.test('inject joins without a port, before the app listens or was made ready', async t => {
+t.test('inject joins without a port, before the app listens or is ready', async t => {
   const app = await createRooms(t)
   const client = await app.rooms.inject('/rooms/news')
   const hello = await client.next('hello')
@@ -57,7 +57,7 @@ t.test('inject reaches rooms in a child scope by the composed path', async t => 
   t.match(await client.next('hello'), { topic: 'news' })
 })
 
-t.test('inject of a scope that is still booting waits for the whole app', async t => {
+t.test('inject in a scope that is still booting waits for the whole app', async t => {
   const app = createApp(t)
   let injected: Promise<InjectedClient>
   let late = false
@@ -71,7 +71,7 @@ t.test('inject of a scope that is still booting waits for the whole app', async 
   t.ok(late)
 })
 
-t.test('inject takes headers, however they are spelled', async t => {
+t.test('inject takes headers in any case of letters', async t => {
   const seen: unknown[] = []
   const app = await createRooms(t, {
     identify: request => {
@@ -87,7 +87,7 @@ t.test('inject takes headers, however they are spelled', async t => {
   t.same((await app.rooms.members('news')).map(({ user }) => user), ['one', 'two'])
 })
 
-t.test('inject takes since, beside a query or alone', async t => {
+t.test('inject takes since, with other query parameters or alone', async t => {
   const app = await createRooms(t)
   const first = await app.rooms.inject('/rooms/news')
   const { id } = await first.next('hello')
@@ -103,7 +103,7 @@ t.test('inject takes since, beside a query or alone', async t => {
   await t.rejects(app.rooms.inject('/rooms/news', { since: 'a b&c=d' }), { code: 'FST_ROOMS_INJECT_REFUSED', message: /400/ })
 })
 
-t.test('inject speaks raw mode: the frames are text', async t => {
+t.test('inject supports raw mode: frames are text', async t => {
   const app = await createRooms(t)
   const client = await app.rooms.inject('/rooms/news', { mode: 'rooms.raw' })
   t.equal(client.mode, 'rooms.raw')
@@ -111,14 +111,14 @@ t.test('inject speaks raw mode: the frames are text', async t => {
   await app.rooms.broadcast('news', { a: 1 })
   t.equal(await client.next(), '{"a":1}')
   client.send('plain text')
-  t.equal(await client.next(), 'plain text', 'which is its own, echoed')
+  t.equal(await client.next(), 'plain text', 'the member gets its own message')
   client.send({ b: 2 })
   t.equal(await client.next(), '{"b":2}')
   client.send(Buffer.from('binary'))
   t.equal((await client.closed).code, 4000)
 })
 
-t.test('inject offers a token beside the mode by a header of its own', async t => {
+t.test('inject offers a token beside the mode through a header', async t => {
   const tokens: unknown[] = []
   const app = await createRooms(t, { identify: request => { tokens.push(request.headers['sec-websocket-protocol']); return null } })
   const client = await app.rooms.inject('/rooms/news', { headers: { 'Sec-WebSocket-Protocol': 'bearer.abc, rooms.v1' } })
@@ -126,7 +126,7 @@ t.test('inject offers a token beside the mode by a header of its own', async t =
   t.same(tokens, ['bearer.abc, rooms.v1'])
 })
 
-t.test('a refused upgrade is a coded error that says the status', async t => {
+t.test('a refused upgrade is a coded error with the status', async t => {
   const app = await createRooms(t, {
     topics: { news: {}, 'chat:*': {} },
     authorize: context => context.topic !== 'chat:closed',
@@ -146,7 +146,7 @@ t.test('a refused upgrade is a coded error that says the status', async t => {
   await t.rejects(app.rooms.inject('/rooms/news'), { code: 'FST_ROOMS_INJECT_REFUSED', message: /503/ })
 })
 
-t.test('inject of an app that has closed is refused with 503, whoever registered @fastify/websocket', async t => {
+t.test('inject into a closed app is refused with 503, whether or not the host registered @fastify/websocket', async t => {
   for (const hosted of [false, true]) {
     const app = createApp(t)
     if (hosted) await app.register(fastifyWebsocket)
@@ -164,7 +164,7 @@ t.test('inject of an app that fails to boot rejects with its error', async t => 
   await t.rejects(app.rooms.inject('/news'), { message: 'boot' })
 })
 
-t.test('what another upgrade listener of the host throws is no refusal', async t => {
+t.test('an error of another upgrade listener of the host is not a refusal', async t => {
   const app = createApp(t)
   await app.register(fastifyWebsocket)
   await app.register(plugin, { prefix: '/rooms' })
@@ -173,7 +173,7 @@ t.test('what another upgrade listener of the host throws is no refusal', async t
   await t.rejects(app.rooms.inject('/rooms/news'), { message: 'host listener' })
 })
 
-t.test('next() after the close rejects, once all frames are read', async t => {
+t.test('next() after the close rejects once all frames are read', async t => {
   const app = await createRooms(t)
   const client = await app.rooms.inject('/rooms/news')
   const { session } = await client.next('hello')
@@ -182,11 +182,11 @@ t.test('next() after the close rejects, once all frames are read', async t => {
   await app.rooms.kick({ session }, { code: 4005, reason: 'out' })
   t.match(await pending, { data: 'last words' })
   await client.closed
-  t.match(await client.next('bye'), { code: 4005, reason: 'out' }, 'what came before the close can still be read')
+  t.match(await client.next('bye'), { code: 4005, reason: 'out' }, 'frames before the close can still be read')
   for (const read of [() => client.next(), () => client.next('message')]) await t.rejects(read(), { code: 'FST_ROOMS_INJECT_CLOSED', message: 'the server closed with 4005 out' })
 })
 
-t.test('a next() that waits when the server closes rejects', async t => {
+t.test('a waiting next() rejects when the server closes', async t => {
   const app = await createRooms(t)
   const client = await app.rooms.inject('/rooms/news')
   const { session } = await client.next('hello')
@@ -196,7 +196,7 @@ t.test('a next() that waits when the server closes rejects', async t => {
   for (const result of await settled) t.match(result, { status: 'rejected', reason: { code: 'FST_ROOMS_INJECT_CLOSED', message: /4005 kicked/ } })
 })
 
-t.test('close() takes a code and a reason, which onLeave hears', async t => {
+t.test('close() takes a code and a reason, which onLeave gets', async t => {
   const left: unknown[] = []
   const app = await createRooms(t, { onLeave: (_session, reason) => { left.push(reason) } })
   const client = await app.rooms.inject('/rooms/news')
@@ -206,7 +206,7 @@ t.test('close() takes a code and a reason, which onLeave hears', async t => {
   t.same(left, [{ code: 4321, reason: 'enough' }])
 })
 
-t.test('several readers get the frames in order, each one', async t => {
+t.test('concurrent readers get the frames in order, one each', async t => {
   const app = await createRooms(t)
   const client = await app.rooms.inject('/rooms/news', { mode: 'rooms.raw' })
   await until(async () => await app.rooms.count('news') === 1)
@@ -215,7 +215,7 @@ t.test('several readers get the frames in order, each one', async t => {
   t.same(await Promise.all(readers), ['1', '2', '3'])
 })
 
-t.test('no first frame is lost: a hundred clients at once all read hello first', async t => {
+t.test('the first frame is never lost: of a hundred concurrent clients each reads hello first', async t => {
   const app = await createRooms(t)
   const clients = await Promise.all(Array.from({ length: 100 }, () => app.rooms.inject('/rooms/news')))
   const first = await Promise.all(clients.map(client => client.next())) as ServerFrame[]
@@ -225,14 +225,14 @@ t.test('no first frame is lost: a hundred clients at once all read hello first',
   for (const message of await Promise.all(clients.map(client => client.next('message')))) t.equal(message.data, 1)
 })
 
-t.test('what onJoin sends arrives right after hello', async t => {
+t.test('messages that onJoin sends arrive right after hello', async t => {
   const app = await createRooms(t, { onJoin: session => session.send('welcome') })
   const client = await app.rooms.inject('/rooms/news')
   t.match(await client.next(), { type: 'hello' })
   t.match(await client.next(), { type: 'direct', data: 'welcome' })
 })
 
-t.test('inject works where the host trusts proxies, and its headers count', async t => {
+t.test('inject works if the host trusts proxies, and its headers count', async t => {
   for (const trustProxy of [true, '127.0.0.1', () => true]) {
     const addresses: string[] = []
     const app = createApp(t, { trustProxy })
@@ -254,7 +254,7 @@ t.test('inject runs the host\'s hooks', async t => {
   t.match(await (await app.rooms.inject('/rooms/news', { headers: { authorization: 'yes' } })).next('hello'), { topic: 'news' })
 })
 
-t.test('inject of a WebSocket route of the host is a bare client of it', async t => {
+t.test('inject into a WebSocket route of the host makes a bare client', async t => {
   const app = createApp(t)
   await app.register(fastifyWebsocket)
   await app.register(plugin, { prefix: '/rooms' })
@@ -266,11 +266,11 @@ t.test('inject of a WebSocket route of the host is a bare client of it', async t
   await client.close()
   const page = await app.rooms.inject('/page')
   await t.rejects(page.next(), { code: 'FST_ROOMS_INJECT_CLOSED' })
-  // Streams inside the process do not tell the host's end that the other has gone.
+  // In-process streams do not report the end of the other side to the host.
   for (const socket of app.websocketServer.clients) socket.terminate()
 })
 
-t.test('a host hook may listen to the request that inject makes', async t => {
+t.test('a hook of the host may listen to events of the injected request', async t => {
   const app = createApp(t)
   app.addHook('onRequest', async ({ raw }) => {
     const listener = () => {}
@@ -283,7 +283,7 @@ t.test('a host hook may listen to the request that inject makes', async t => {
   t.match(await (await app.rooms.inject('/rooms/news')).next('hello'), { topic: 'news' })
 })
 
-t.test('issue 8: next() that waits in vain rejects with the frames that came instead', async t => {
+t.test('issue 8: a next() that times out rejects with the frames that came instead', async t => {
   const app = await createRooms(t)
   const client = await app.rooms.inject('/rooms/news')
   const { session } = await client.next('hello')
@@ -292,20 +292,20 @@ t.test('issue 8: next() that waits in vain rejects with the frames that came ins
   const begun = performance.now()
   const error = await client.next('message', { timeout: 50 }).then(() => { throw new Error('it came') }, error => error)
   t.match(error, { code: 'FST_ROOMS_INJECT_TIMEOUT', message: /^no "message" frame came within 50 ms; dropped were \{"type":"ack","ref":1,"ok":false,.*…, \{"type":"direct","data":"x+…$|dropped were .*direct.*ack/ })
-  t.ok(error.message.length < 400, 'cut')
-  t.ok(performance.now() - begun < 4_000, 'the default is longer')
-  await t.rejects(client.next({ timeout: 10 }), { code: 'FST_ROOMS_INJECT_TIMEOUT', message: /^no frame came within 10 ms; dropped were .*"ack"/ }, 'frames that an earlier call has dropped are listed')
+  t.ok(error.message.length < 400, 'long frames are truncated')
+  t.ok(performance.now() - begun < 4_000, 'the default timeout is longer')
+  await t.rejects(client.next({ timeout: 10 }), { code: 'FST_ROOMS_INJECT_TIMEOUT', message: /^no frame came within 10 ms; dropped were .*"ack"/ }, 'the list includes frames that an earlier call dropped')
 
   const waiting = client.next('message')
   await app.rooms.broadcast('news', 'for the reader that still waits')
-  t.match(await waiting, { data: 'for the reader that still waits' }, 'a reader that gave up takes nothing')
+  t.match(await waiting, { data: 'for the reader that still waits' }, 'a reader that timed out takes no frame')
   for (let n = 0; n < 30; n++) await app.rooms.broadcast('news', `message ${n}`)
   const many = await client.next('bye', { timeout: 50 }).catch(error => error)
-  t.equal(many.message.match(/"message"/g).length, 10, 'the last ten')
+  t.equal(many.message.match(/"message"/g).length, 10, 'the list has the last ten frames')
   t.match(many.message, /message 29/)
 })
 
-t.test('next() says that no frame came, in raw mode, too, and refuses a timeout that is not one', async t => {
+t.test('next() that times out without a frame says so, in raw mode as well, and refuses an invalid timeout', async t => {
   const app = await createRooms(t)
   const raw = await app.rooms.inject('/rooms/news', { mode: 'rooms.raw' })
   await t.rejects(raw.next({ timeout: 10 }), { code: 'FST_ROOMS_INJECT_TIMEOUT', message: /^no frame came within 10 ms; none was dropped$/ })
@@ -345,7 +345,7 @@ t.test('issue 8: a refused upgrade carries the status and the body of the answer
   }
 })
 
-t.test('next() waits five seconds by default, and so does inject for the end of a refusal', async t => {
+t.test('next(), and the wait of inject for the body of a refusal, time out after five seconds by default', async t => {
   const app = createApp(t)
   const body = new PassThrough()
   app.addHook('onRequest', async (request, reply) => {
@@ -362,7 +362,7 @@ t.test('next() waits five seconds by default, and so does inject for the end of 
   body.end()
 })
 
-t.test('a refusal that ends later is read to its end', async t => {
+t.test('a refusal with a slow body is read to its end', async t => {
   const app = createApp(t)
   const body = new PassThrough()
   app.addHook('onRequest', async (_request, reply) => reply.code(418).type('application/json').send(body))
@@ -373,7 +373,7 @@ t.test('a refusal that ends later is read to its end', async t => {
   t.match(await refused, { statusCode: 418, body: { tea: 'pot' } })
 })
 
-t.test('a refusal by an @fastify/websocket that listens to a server of its own has a status alone', async t => {
+t.test('a refusal by an @fastify/websocket on a server of its own has only a status', async t => {
   const app = createApp(t)
   await app.register(fastifyWebsocket, { options: { server: new EventEmitter() as never } })
   await app.register(plugin, { prefix: '/rooms', topics: { news: {} } })

@@ -5,7 +5,7 @@ import type { Rooms } from '../types/index.ts'
 import { connect, createApp, createRooms, join, listen, until } from './helpers/app.ts'
 import { at } from './helpers/fakes.ts'
 
-/** A server on which whoever says so waits in identify. */
+/** A server on which requests with `x-wait` wait in identify. */
 async function serve (t: Test) {
   const waiting: (() => void)[] = []
   const joined: unknown[] = []
@@ -19,24 +19,24 @@ async function serve (t: Test) {
   return { rooms: app.rooms, url: await listen(app), waiting, joined }
 }
 
-t.test('who was upgrading while its user, or its topic, was kicked is ended when it comes, and never joins', async t => {
+t.test('a user or topic is kicked while an upgrade is under way: the upgrade ends with the close code and never joins', async t => {
   const { rooms, url, waiting, joined } = await serve(t)
   const slow = ['anna', 'ben', 'cleo'].map((user, index) => connect(t, `${url}/rooms/${['news', 'closed', 'news'][index]}`, [], { headers: { 'x-user': user, 'x-wait': '1' } }))
   await until(() => waiting.length === 3)
-  t.equal(await rooms.kick({ user: 'anna' }), 0, 'they are not counted: nobody knows of them yet')
+  t.equal(await rooms.kick({ user: 'anna' }), 0, 'upgrades under way are not counted, because they have no session yet')
   t.equal(await rooms.kick({ topic: 'closed' }, { code: 4007 }), 0)
   await rooms.kick({ user: 'cleo', topic: 'closed' })
   for (const go of waiting) go()
   const [anna, ben, cleo] = await Promise.all(slow)
   t.same(await anna!.closed, { code: 4005, reason: 'kicked' })
   t.same(await ben!.closed, { code: 4007, reason: 'topic_closed' })
-  t.match(await cleo!.next('hello'), { topic: 'news' }, 'only who matches all that is given')
+  t.match(await cleo!.next('hello'), { topic: 'news' }, 'a kick ends only joins that match all given fields')
   t.same(joined, ['cleo'])
   t.match(rooms.stats(), { refused: 2, refusals: { forbidden: 2 } })
   await until(() => rooms.stats().connections === 1)
 })
 
-t.test('who comes after a kick is checked like anybody', async t => {
+t.test('a join after a kick is checked like any other', async t => {
   const { rooms, url } = await serve(t)
   const headers = { 'x-user': 'anna' }
   const before = await join(t, `${url}/rooms/news`, { headers })
@@ -52,17 +52,17 @@ t.test('kicks are remembered as long as an upgrade may take', async t => {
   at(1_050, () => { kicks.note(undefined, 'news', ending) })
   const found = (now: number, begunAt: number, user: string | undefined, topic: string) => at(now, () => kicks.find(begunAt, user, topic) !== undefined)
   t.equal(found(1_060, 1_000, 'anna', 'sports'), true)
-  t.equal(found(1_060, 1_001, 'anna', 'sports'), false, 'it began after the kick')
+  t.equal(found(1_060, 1_001, 'anna', 'sports'), false, 'the upgrade began after the kick')
   t.equal(found(1_060, 1_050, undefined, 'news'), true)
   t.equal(found(1_060, 900, 'ben', 'sports'), false)
-  t.equal(found(1_101, 990, 'anna', 'sports'), true, 'it was in time when it was let in')
+  t.equal(found(1_101, 990, 'anna', 'sports'), true, 'the upgrade was in time when it was admitted')
   t.equal(found(1_101, 990, 'anna', 'sports'), false)
   t.equal(found(1_101, 990, 'anna', 'news'), true)
   t.equal(found(1_151, 990, 'ben', 'sports'), false)
   t.equal(found(1_151, 990, 'anna', 'news'), false)
 })
 
-t.test('an upgrade that is over its time joins nobody, though the server stood still while it was to be cut', async t => {
+t.test('an upgrade over its deadline does not join, even if the server stalled at the time of the deadline', async t => {
   const joined: unknown[] = []
   let go: (() => void) | undefined
   const app = await createRooms(t, {
@@ -80,13 +80,13 @@ t.test('an upgrade that is over its time joins nobody, though the server stood s
   await app.rooms.kick({ user: 'anna' })
   const end = Date.now() + 1_500
   while (Date.now() < end);
-  go!() // before any timer
+  go!() // before any timer runs
   await t.rejects(anna)
   t.same(joined, [])
   t.match(app.rooms.stats(), { connections: 0, refused: 0, refusals: { handshake: 1, forbidden: 0 } })
 })
 
-t.test('of hubs on one server a kick is remembered for the time that the first gives to upgrades', async t => {
+t.test('if several hubs share one server, a kick is kept as long as the first hub allows upgrades to take', async t => {
   const app = createApp(t)
   let go: (() => void) | undefined
   await app.register(async scope => { await scope.register(fastifyRooms as any, { prefix: '/one', limits: { handshake: 60_000 } }) })

@@ -19,7 +19,7 @@ const malformed: Record<string, Buffer> = {
   'a length over the limit': Buffer.of(0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
-/** Sends an upgrade and what follows it in one write. */
+/** Sends an upgrade and bytes behind it in one write. */
 async function upgradeWith (t: Test, url: string, bytes: Buffer, header = ''): Promise<Socket> {
   const [host, port] = url.split(':') as [string, string]
   const socket = connectTcp(Number(port), host)
@@ -35,7 +35,7 @@ async function gone (socket: Socket): Promise<void> {
   if (!socket.destroyed) await once(socket, 'close')
 }
 
-/** Fails the test if anything is thrown that no listener and no handler takes. */
+/** Collects errors that no listener and no handler catches. */
 function watchProcess (t: Test): Error[] {
   const uncaught: Error[] = []
   const note = (error: Error): void => { uncaught.push(error) }
@@ -57,7 +57,7 @@ for (const hosted of [false, true]) {
       const url = await listen(app)
       const socket = await upgradeWith(t, url, bytes)
       await until(() => settle !== undefined)
-      // The deadline passes, and the guard has not looked since.
+      // The deadline passes before the guard checks again.
       const start = stopClock(performance.now() + handshake + 1)
       t.teardown(start)
       settle!()
@@ -81,10 +81,10 @@ for (const hosted of [false, true]) {
       t.match(app.rooms.stats(), { invalid: 1, refusals: { protocol: 1 } })
     })
 
-    t.test(`issue 8: ${name} behind an upgrade that fails in the host's own code ends one connection${where}`, async t => {
+    t.test(`issue 8: ${name} behind an upgrade that fails in code of the host ends one connection${where}`, async t => {
       const uncaught = watchProcess(t)
       const app = createApp(t, { disableRequestLogging: true, trustProxy: () => { throw new Error('the host has failed') } })
-      // An error handler that ends nothing.
+      // An error handler that sends no response.
       if (hosted) await app.register(fastifyWebsocket, { errorHandler: () => {} })
       await app.register(plugin, { prefix: '/rooms', origin: 'any' })
       const url = await listen(app)
@@ -96,7 +96,7 @@ for (const hosted of [false, true]) {
   }
 }
 
-t.test('issue 8: hooks that settle when their own deadline of limits.handshake passes end no process', async t => {
+t.test('issue 8: hooks that settle exactly at limits.handshake do not end the process', async t => {
   const uncaught = watchProcess(t)
   const handshake = 200
   const app = createApp(t)
@@ -120,7 +120,7 @@ t.test('issue 8: hooks that settle when their own deadline of limits.handshake p
   t.equal(app.rooms.stats().connections, 0)
 })
 
-t.test('issue 8: a WebSocket of the plugin that a connection listener of the host throws away is ended, and those of the host are not', async t => {
+t.test('issue 8: an error in a connection listener of the host ends the plugin\'s WebSocket, and the host\'s own WebSockets keep working', async t => {
   const uncaught = watchProcess(t)
   const app = createApp(t)
   await app.register(fastifyWebsocket)
@@ -142,17 +142,17 @@ t.test('issue 8: a WebSocket of the plugin that a connection listener of the hos
   await join(t, `${url}/others/news`)
 })
 
-t.test('issue 8: a peer that resets its connection while nothing answers its upgrade ends no process', async t => {
+t.test('issue 8: a peer that resets its connection while no listener answers its upgrade does not end the process', async t => {
   const uncaught = watchProcess(t)
   const app = createApp(t)
   await app.register(fastifyWebsocket)
   await app.register(plugin, { prefix: '/rooms' })
-  // Listens, and leaves alone what is not its own.
+  // A listener that ignores upgrades of others.
   let seen = 0
   app.server.on('upgrade', () => { seen++ })
   const url = await listen(app)
   const member = await joinMute(t, `${url}/rooms/news`)
-  const closing = app.close() // the member does not answer, and the host's @fastify/websocket has stopped to listen
+  const closing = app.close() // the member does not answer, and the host's @fastify/websocket no longer listens
   await until(() => app.server.listenerCount('upgrade') === 2)
   const socket = await upgradeWith(t, url, Buffer.alloc(0))
   await until(() => seen === 2)
@@ -163,7 +163,7 @@ t.test('issue 8: a peer that resets its connection while nothing answers its upg
   await closing
 })
 
-t.test('a WebSocket has one listener for errors, and so has what is below it', async t => {
+t.test('a WebSocket and its TCP socket have one error listener each', async t => {
   const sockets: WebSocket[] = []
   const app = createApp(t)
   await app.register(fastifyWebsocket)
@@ -175,7 +175,7 @@ t.test('a WebSocket has one listener for errors, and so has what is below it', a
   t.same(sockets.map(socket => (socket as unknown as { _socket: Socket })._socket.listenerCount('error')), [1, 1])
 })
 
-t.test('issue 8: a connection listener of the host that is asked first and throws leaves no WebSocket without a listener', async t => {
+t.test('issue 8: a connection listener of the host that runs first and throws leaves no WebSocket without an error listener', async t => {
   const uncaught = watchProcess(t)
   const app = createApp(t)
   await app.register(fastifyWebsocket)
@@ -187,7 +187,7 @@ t.test('issue 8: a connection listener of the host that is asked first and throw
   t.equal(app.rooms.stats().connections, 0)
 })
 
-t.test('issue 8: an upgrade behind a request that is being answered, and a log that cannot write of it, end one connection', async t => {
+t.test('issue 8: an upgrade behind a request in flight, with a log that cannot serialize its error, ends one connection', async t => {
   const uncaught = watchProcess(t)
   const app = createApp(t, { logger: { level: 'warn', stream: { write () {} }, serializers: { err: () => { throw new Error('a serializer') } } } })
   app.get('/slow', async () => { await new Promise(resolve => setTimeout(resolve, 50)) })

@@ -11,7 +11,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
   return { app, rooms: app.rooms as any, url: await listen(app), left }
 }
 
-t.test('over limits.connections a join is closed with 4104, and there is room again when one has gone', async t => {
+t.test('a join over limits.connections is closed with 4104 until another connection has closed', async t => {
   const { rooms, url, left } = await serve(t, { limits: { connections: 2 } })
   const one = await join(t, `${url}/rooms/a`)
   const two = await join(t, `${url}/rooms/b`)
@@ -22,11 +22,11 @@ t.test('over limits.connections a join is closed with 4104, and there is room ag
   await two.close()
   await until(() => rooms.stats().connections === 1)
   await join(t, `${url}/rooms/b`)
-  t.equal(left.length, 1, 'who was refused had never come')
+  t.equal(left.length, 1, 'a refused join does not count as a member')
   t.match(await one.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('over limits.topics a new room is closed with 4100, and a room that exists is not', async t => {
+t.test('over limits.topics a join to a new room is closed with 4100, and a join to an existing room is not', async t => {
   const { rooms, url } = await serve(t, { limits: { topics: 1 } })
   const one = await join(t, `${url}/rooms/a`)
   const other = await connect(t, `${url}/rooms/b`)
@@ -37,7 +37,7 @@ t.test('over limits.topics a new room is closed with 4100, and a room that exist
   t.match(await one.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('over the members of a topic a join is closed with 4102, joins under way included', async t => {
+t.test('a join over the members of a topic is closed with 4102; joins under way count', async t => {
   let open = (): void => {}
   const { rooms, url } = await serve(t, {
     topics: { 'duel:*': { limits: { members: 2 } }, open: {} },
@@ -58,7 +58,7 @@ t.test('over the members of a topic a join is closed with 4102, joins under way 
   await join(t, `${url}/rooms/duel:1`)
 })
 
-t.test('a raw join over a limit is closed with the same code, and without a word', async t => {
+t.test('a raw join over a limit is closed with the same code, without a frame', async t => {
   const { url } = await serve(t, { limits: { connections: 1 } })
   await join(t, `${url}/rooms/a`)
   const raw = await connect(t, `${url}/rooms/a`, 'rooms.raw')
@@ -66,7 +66,7 @@ t.test('a raw join over a limit is closed with the same code, and without a word
   t.same(raw.received, [])
 })
 
-t.test('each topic has its own limit of bytes', async t => {
+t.test('each topic has its own payload limit', async t => {
   const { url } = await serve(t, { topics: { small: { publish: true, limits: { payload: 60 } }, large: { publish: true, limits: { payload: 200_000 } }, plain: { publish: true } }, limits: { payload: 100 } })
   const message = (length: number) => ({ type: 'message', data: 'x'.repeat(length) })
   for (const [topic, fits, over] of [['small', 10, 70], ['plain', 50, 110], ['large', 150_000, 200_000]] as const) {
@@ -78,7 +78,7 @@ t.test('each topic has its own limit of bytes', async t => {
   }
 })
 
-t.test('at the bound of unfinished messages reading pauses; order is kept, nothing is lost, others go on', async t => {
+t.test('reading pauses at the bound of unfinished messages; order is kept, no message is lost, and other members go on', async t => {
   const doors: (() => void)[] = []
   let running = 0
   let most = 0
@@ -103,16 +103,16 @@ t.test('at the bound of unfinished messages reading pauses; order is kept, nothi
   await until(() => doors.length === 1)
   for (let i = 0; i < 10; i++) t.match(await other.ask({ type: 'message', data: { n: -1 } }), { ok: true, data: 'other' })
   const { received } = rooms.stats()
-  t.ok(received - 10 < 30, `${received - 10} frames of ${count} were taken: the bound, and what one read had already brought`)
+  t.ok(received - 10 < 30, `${received - 10} frames of ${count} were received: the bound, and frames of reads that were complete already`)
   t.same(done, [])
   doors[0]!()
   await until(() => done.length === count)
   t.same(done, [...Array(count).keys()])
-  t.equal(most, 1, 'one at a time')
+  t.equal(most, 1, 'messages of one member are handled one at a time')
   for (let n = 0; n < count; n++) t.equal((await client.next('ack')).ref, n)
 })
 
-t.test('before hello the same bound holds', async t => {
+t.test('frames before hello have the same bound', async t => {
   let open = (): void => {}
   const seen: number[] = []
   const { rooms, url } = await serve(t, {
@@ -133,7 +133,7 @@ t.test('before hello the same bound holds', async t => {
   t.same(seen, [...Array(count).keys()])
 })
 
-t.test('an onJoin that never settles is ended with 4100, and one that settles too late is told of the end', async t => {
+t.test('an onJoin that never settles ends the join with 4100, and one that settles too late is followed by onLeave', async t => {
   let late = (): void => {}
   const { rooms, url, left } = await serve(t, {
     limits: { handshake: 500 },
@@ -149,11 +149,11 @@ t.test('an onJoin that never settles is ended with 4100, and one that settles to
   t.same(left, [])
   late()
   await until(() => left.length === 1)
-  t.match(left, [[String, { code: 4100, reason: 'overloaded' }]], 'onJoin accepted it, so onLeave is owed')
+  t.match(left, [[String, { code: 4100, reason: 'overloaded' }]], 'onLeave is called because onJoin accepted')
   t.match(await other.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('a member that does not read is closed with 4201, and the others are not delayed', async t => {
+t.test('a member that does not read is closed with 4201, without delay for other members', async t => {
   const { rooms, url, left } = await serve(t, { slow: { bytes: 100_000 } })
   const slow = await join(t, `${url}/rooms/news`)
   const other = await join(t, `${url}/rooms/news`)
@@ -175,13 +175,13 @@ t.test('a member that does not read is closed with 4201, and the others are not 
   slow.socket.resume()
   t.same(await slow.closed, { code: 4201, reason: 'slow' })
   const frames = slow.received.map(text => JSON.parse(text))
-  t.notOk(frames.some(({ type }) => type === 'bye'), 'it would not have read a goodbye')
-  t.equal(frames.filter(({ type }) => type === 'message').length, sent - 2, 'the message that was too much is not queued, nor is anything after it')
+  t.notOk(frames.some(({ type }) => type === 'bye'), 'a slow member gets no bye, because it would not read it')
+  t.equal(frames.filter(({ type }) => type === 'message').length, sent - 2, 'the message over the bound and later ones are not buffered')
   await until(() => rooms.stats().connections === 1)
   t.equal(rooms.stats().queuedBytes, 0)
 })
 
-t.test('a member that does not read its private messages is closed as well', async t => {
+t.test('a member that does not read its private messages is closed with 4201', async t => {
   const { rooms, url } = await serve(t, { slow: { bytes: 100_000 } })
   const slow = await join(t, `${url}/rooms/news`)
   slow.socket.pause()
@@ -194,17 +194,17 @@ t.test('a member that does not read its private messages is closed as well', asy
   await t.rejects(rooms.send(slow.hello.session, 1), { code: 'FST_ROOMS_NO_SUCH_SESSION' })
 })
 
-t.test('an idle member takes a burst of one turn, however large', async t => {
+t.test('an idle member accepts a burst in one turn, however large', async t => {
   const { rooms, url } = await serve(t, { slow: { bytes: 1_000 } })
   const member = await join(t, `${url}/rooms/news`)
   const fill = 'x'.repeat(100_000)
   for (let n = 0; n < 100; n++) rooms.broadcast('news', { n, fill })
-  t.ok(rooms.stats().queuedBytes > 1_000, 'the bound was passed')
+  t.ok(rooms.stats().queuedBytes > 1_000, 'the burst exceeded the bound')
   for (let n = 0; n < 100; n++) t.equal((await member.next('message') as any).data.n, n)
   t.equal(rooms.stats().slow, 0)
 })
 
-t.test('slow members in one fan-out end once each, though onLeave tells the room', async t => {
+t.test('several slow members in one fan-out are each ended once, even if onLeave broadcasts to the room', async t => {
   const { rooms, url } = await serve(t, {
     slow: { bytes: 100_000 },
     onLeave: session => { session.rooms.broadcast(session.topic, { left: session.id }) }

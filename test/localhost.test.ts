@@ -11,7 +11,7 @@ import { createApp, join, until } from './helpers/app.ts'
 const plugin = fastifyRooms as any
 const addresses = [{ address: '127.0.0.1', family: 4 }, { address: '::1', family: 6 }]
 
-/** Listens on `localhost` of a machine where that is 127.0.0.1 and ::1. Returns the port. */
+/** Listens on `localhost` of a machine that resolves it to 127.0.0.1 and ::1. Returns the port. */
 async function listenOnBoth (t: Test, app: FastifyInstance): Promise<number> {
   const { lookup } = dns
   dns.lookup = ((host: string, options: { all?: boolean }, done: (...result: unknown[]) => void) => {
@@ -23,7 +23,7 @@ async function listenOnBoth (t: Test, app: FastifyInstance): Promise<number> {
   return (app.server.address() as AddressInfo).port
 }
 
-/** Connects to the second server and sends what is given. */
+/** Connects to the second server and sends a text. */
 async function dial (t: Test, port: number, text = ''): Promise<{ socket: Socket, closed: () => boolean, text: () => string }> {
   const socket = connect(port, '::1')
   t.teardown(() => { socket.destroy() })
@@ -40,7 +40,7 @@ const skip = await new Promise<string | false>(resolve => {
   probe.on('connect', () => { resolve(false) })
 })
 
-t.test('issue 8: stragglers on the second server of localhost hold nothing up, and its upgrades join', { skip }, async t => {
+t.test('issue 8: idle connections to the second server of localhost do not delay app.close(), and upgrades on it join', { skip }, async t => {
   const app = createApp(t)
   for (const prefix of ['/rooms', '/others']) await app.register(async scope => { await scope.register(plugin, { prefix }) })
   const port = await listenOnBoth(t, app)
@@ -57,7 +57,7 @@ t.test('issue 8: stragglers on the second server of localhost hold nothing up, a
   await until(() => peers.every(peer => peer.closed()))
 })
 
-t.test('issue 8: an upgrade on the second server of localhost while the first one closes is answered, and a reset of it ends no process', { skip }, async t => {
+t.test('issue 8: an upgrade on the second server of localhost is answered while the first server closes, and its reset does not end the process', { skip }, async t => {
   const uncaught: Error[] = []
   process.setUncaughtExceptionCaptureCallback(error => { uncaught.push(error) })
   t.teardown(() => { process.setUncaughtExceptionCaptureCallback(null) })
@@ -86,7 +86,7 @@ t.test('issue 8: an upgrade on the second server of localhost while the first on
   await closing
 })
 
-t.test('the second server of localhost is found by a symbol of Fastify; without it there is none', async t => {
+t.test('the second server of localhost is found through a symbol of Fastify; without the symbol there is none', async t => {
   const app = createApp(t)
   t.same(otherServersOf(app), [])
   const servers = [{}]

@@ -7,7 +7,7 @@ import { connect, join, listen, until, type LogLine } from './helpers/app.ts'
 
 const broken = (): never => { throw new Error('the logger is broken') }
 
-/** The memory broker, and what it tells the hub. */
+/** A memory broker, and the handlers that the hub gave it. */
 function createBroker (): { broker: Broker, handlers: () => BrokerHandlers } {
   const broker = memoryBroker()
   let given!: BrokerHandlers
@@ -20,7 +20,7 @@ function createBroker (): { broker: Broker, handlers: () => BrokerHandlers } {
 }
 
 const loggers: Record<string, (logs: LogLine[]) => any> = {
-  'a serializer of a member of ours': logs => ({ level: 'debug', stream: streamTo(logs), serializers: { session: (session: any) => session.request.id, topic: broken, state: broken } }),
+  'a serializer of a member that the plugin logs': logs => ({ level: 'debug', stream: streamTo(logs), serializers: { session: (session: any) => session.request.id, topic: broken, state: broken } }),
   'a serializer of errors': logs => ({ level: 'debug', stream: streamTo(logs), serializers: { err: broken, session: broken, state: broken } }),
   'a formatter': logs => ({ level: 'debug', stream: streamTo(logs), formatters: { log: (line: object) => 'session' in line || 'state' in line || 'topic' in line || 'address' in line ? broken() : line } })
 }
@@ -45,7 +45,7 @@ async function lives (t: Test, app: FastifyInstance, handlers: () => BrokerHandl
   const one = await join(t, `${url}/rooms/news`)
   const two = await join(t, `${url}/rooms/news`)
   t.match(await two.ask({ type: 'message', data: 'fail' }), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } })
-  // No valid UTF-8: a connection error.
+  // Invalid UTF-8 causes a connection error.
   const three = await join(t, `${url}/rooms/news`);
   (three.socket as any)._socket.write(Buffer.from([0x81, 0x81, 0, 0, 0, 0, 0xff]))
   t.equal((await three.closed).code, 1007)
@@ -68,7 +68,7 @@ const options = (broker: Broker) => ({
 })
 
 for (const [name, create] of Object.entries(loggers)) {
-  t.test(`issue 8: ${name} that throws breaks no join, no leave and no broker state; each line is logged without it`, async t => {
+  t.test(`issue 8: ${name} that throws breaks no join, leave or broker state; each line is logged without the serializer`, async t => {
     const logs: LogLine[] = []
     const app = Fastify({ logger: create(logs) }) as unknown as FastifyInstance
     t.teardown(() => app.close())
@@ -86,7 +86,7 @@ for (const [name, create] of Object.entries(loggers)) {
   })
 }
 
-t.test('issue 8: a logger of the host that throws at each call breaks nothing, and the process is warned once', async t => {
+t.test('issue 8: a logger of the host that throws at each call breaks nothing, and the process emits one warning', async t => {
   const warnings: Error[] = []
   const hear = (warning: Error): void => { warnings.push(warning) }
   process.on('warning', hear)
@@ -94,7 +94,7 @@ t.test('issue 8: a logger of the host that throws at each call breaks nothing, a
   let isBroken = false
   const say = (): void => { if (isBroken) broken() }
   const quiet: any = { level: 'debug', fatal () {}, error () {}, warn () {}, info () {}, debug () {}, trace () {}, child: () => quiet }
-  // The first child is that of the app, the others are those of requests.
+  // The first child belongs to the app, others belong to requests.
   const logger: any = { ...quiet, error: say, warn: say, info: say, debug: say, child: () => { logger.child = () => quiet; return logger } }
   const app = Fastify({ loggerInstance: logger }) as unknown as FastifyInstance
   t.teardown(() => {
@@ -110,7 +110,7 @@ t.test('issue 8: a logger of the host that throws at each call breaks nothing, a
   t.equal(warnings.length, 1)
 })
 
-/** Fastify itself logs on which address it listens. */
+/** Calls `then` after Fastify has logged its address. */
 async function listenQuietly (app: FastifyInstance, then: () => void): Promise<void> {
   const listen = app.listen.bind(app) as (...given: unknown[]) => Promise<string>
   app.listen = (async (...given: unknown[]) => {
@@ -120,7 +120,7 @@ async function listenQuietly (app: FastifyInstance, then: () => void): Promise<v
   }) as never
 }
 
-t.test('an open lobby starts with a logger that cannot warn of it', async t => {
+t.test('an open lobby starts with a logger that cannot write the warning', async t => {
   const app = Fastify({ logger: { level: 'warn', stream: { write () {} }, formatters: { log: broken } } }) as unknown as FastifyInstance
   t.teardown(() => app.close())
   await app.register(fastifyRooms as any, { prefix: '/rooms' })
@@ -129,7 +129,7 @@ t.test('an open lobby starts with a logger that cannot warn of it', async t => {
   t.match(await client.next(), { type: 'hello' })
 })
 
-t.test('a line that can be written is written as it is, and only once', async t => {
+t.test('a line without errors is written unchanged, and once', async t => {
   const lines: unknown[] = []
   const write = (level: string) => (object: object, message: string): void => { lines.push([level, object, message]) }
   const log = new GuardedLog({ debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') })

@@ -22,7 +22,7 @@ function watchProcess (t: Test): void {
   }
 }
 
-// Errors out of onError. Above `enough` calls the hooks of these tests give up, so that a loop fails a test and does not hang it.
+// Failures that onError itself causes. Hooks of these tests stop after `enough` calls, so that a loop fails the test instead of hanging it.
 const enough = 20_000
 
 async function createFailing (t: Test, onError: (error: Error, session: any) => unknown, options: AnyOptions = {}) {
@@ -40,9 +40,9 @@ async function createFailing (t: Test, onError: (error: Error, session: any) => 
     app,
     client,
     calls: () => calls,
-    /** Messages of errors in the log. */
+    /** Messages of the errors in the log. */
     logged: () => logs.filter(({ level }) => level >= 50).map(({ err }) => (err as Error).message),
-    /** A message, whose onMessage fails; then the event loop turns. */
+    /** Sends a message whose onMessage fails, then lets the event loop turn. */
     async fails (): Promise<void> {
       client.send({ type: 'message', data: { text: 'a' } })
       await client.next('error')
@@ -55,27 +55,27 @@ const refusedByTheSchema = /^invalid payload: /
 
 for (const [name, onError] of Object.entries<(error: Error, session: any) => unknown>({
   'in its synchronous part': (error, session) => { session.send({ error: error.message }) },
-  'and returns its promise': (error, session) => session.send({ error: error.message }),
-  'before it waits': async (error, session) => { session.send({ error: error.message }); await turn() },
+  'with its promise returned': (error, session) => session.send({ error: error.message }),
+  'before an await': async (error, session) => { session.send({ error: error.message }); await turn() },
   'after a microtask': async (error, session) => { await undefined; session.send({ error: error.message }) },
   'after a turn': async (error, session) => { await turn(); session.send({ error: error.message }) },
-  'and waits for it': async (error, session) => { await turn(); await session.send({ error: error.message }) },
-  'and ends before it fails': async (error, session) => { await turn(); session.send({ get error () { return error.message } }) },
+  'awaited after a turn': async (error, session) => { await turn(); await session.send({ error: error.message }) },
+  'and settles before the send fails': async (error, session) => { await turn(); session.send({ get error () { return error.message } }) },
   'through session.writable': (error, session) => { session.writable.write({ error: error.message }) },
   'through session.writable, later': async (error, session) => { await turn(); session.writable.write({ error: error.message }) }
 })) {
-  t.test(`issue 8: onError that sends what the schema refuses, ${name}, is called once; the refusal is logged`, async t => {
+  t.test(`issue 8: onError that sends an invalid payload, ${name}, is called once; the refusal is logged`, async t => {
     const { app, calls, logged, fails } = await createFailing(t, onError)
     await fails()
     t.equal(calls(), 1)
     t.match(logged(), [refusedByTheSchema])
     t.equal(logged().length, 1)
-    t.equal(app.rooms.stats().errors, 2, 'each counts once')
+    t.equal(app.rooms.stats().errors, 2, 'each error counts once')
     await app.rooms.broadcast('news', { text: 'still here' })
   })
 }
 
-t.test('issue 8: onError that closes with a bad code is called once', async t => {
+t.test('issue 8: onError that closes with an invalid code is called once', async t => {
   const { app, calls, logged, fails } = await createFailing(t, (_error, session) => { session.close(1) })
   await fails()
   t.equal(calls(), 1)
@@ -83,7 +83,7 @@ t.test('issue 8: onError that closes with a bad code is called once', async t =>
   t.equal(app.rooms.stats().errors, 2)
 })
 
-t.test('issue 8: onError that sends to another member, in each direction, ends', async t => {
+t.test('issue 8: onError that sends an invalid payload to another member, in both directions, terminates', async t => {
   const sessions: any[] = []
   const { app, client, calls, logged, fails } = await createFailing(t, async (error, session) => {
     await undefined
@@ -96,7 +96,7 @@ t.test('issue 8: onError that sends to another member, in each direction, ends',
   t.equal(app.rooms.stats().errors, calls() + logged().length)
 })
 
-t.test('issue 8: failures that onError sets off later than its promise are bounded for each session, and the rest is logged', async t => {
+t.test('issue 8: failures that onError causes after it has settled are bounded for each session, and the rest is logged', async t => {
   for (const later of [
     (send: () => void) => { setImmediate(send) },
     (send: () => void) => { Promise.resolve().then(() => {}).then(() => {}).then(() => {}).then(() => {}).then(send) }
@@ -105,16 +105,16 @@ t.test('issue 8: failures that onError sets off later than its promise are bound
     await fails()
     await until(() => logged().length > 0)
     t.equal(calls(), toldOfSession)
-    t.match(logged(), [refusedByTheSchema], 'what is not told does not go on')
+    t.match(logged(), [refusedByTheSchema], 'logged failures do not go to onError')
     t.equal(app.rooms.stats().errors, toldOfSession + 1)
     await new Promise(resolve => setTimeout(resolve, 1_100))
     await fails()
     await until(() => logged().length > 1)
-    t.equal(calls(), 2 * toldOfSession, 'a second later onError hears again')
+    t.equal(calls(), 2 * toldOfSession, 'a second later onError is called again')
   }
 })
 
-t.test('issue 8: all sessions together have a bound, too', async t => {
+t.test('issue 8: calls of onError have a bound for all sessions together', async t => {
   let calls = 0
   const { hub, arrive, settled } = await createHub(t, { onError: () => { calls++ } })
   const members = Array.from({ length: 200 }, () => arrive())
@@ -125,7 +125,7 @@ t.test('issue 8: all sessions together have a bound, too', async t => {
   t.equal(hub.counters.errors, 12_010)
 })
 
-t.test('issue 8: a subscriber of the error channel that sends what the schema refuses is told once', async t => {
+t.test('issue 8: a subscriber of the error channel that sends an invalid payload is called once', async t => {
   const sessions: any[] = []
   let told = 0
   const hear = (): void => { if (++told < enough) sessions[0].send({ error: 'no' }) }
@@ -138,7 +138,7 @@ t.test('issue 8: a subscriber of the error channel that sends what the schema re
   t.equal(app.rooms.stats().errors, 2)
 })
 
-t.test('onError hears of other hooks that fail while it runs', async t => {
+t.test('onError gets errors of other hooks that fail while it runs', async t => {
   const seen: string[] = []
   const { app, calls, logged, fails } = await createFailing(t, (error, session) => {
     seen.push(error.message)
@@ -151,23 +151,23 @@ t.test('onError hears of other hooks that fail while it runs', async t => {
   t.equal(app.rooms.stats().errors, 2)
 })
 
-t.test('an onError that never settles keeps the errors of its own sends to the log, and hears of everything else', async t => {
+t.test('errors of sends to its own session are logged while onError is pending, and onError gets all other errors', async t => {
   const sessions: any[] = []
   const { client, calls, logged, fails } = await createFailing(t, () => new Promise(() => {}), { onJoin: session => { sessions.push(session) } })
   const other = await join(t, `${client.socket.url.slice('ws://'.length)}`)
   await fails()
   await fails()
-  t.equal(calls(), 2, 'of hooks')
+  t.equal(calls(), 2, 'errors of hooks')
   sessions[0].send({ no: 1 })
   await turn()
   t.match(logged(), [refusedByTheSchema])
   sessions[1].send({ no: 1 })
   await turn()
-  t.equal(calls(), 3, 'and of sends to other members')
+  t.equal(calls(), 3, 'errors of sends to other members')
   await other.close()
 })
 
-// The end of sessions.
+// Hooks and listeners that end other sessions.
 
 const many = 3_000
 
@@ -213,7 +213,7 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
   }
 }
 
-t.test(`issue 8: onLeave that kicks its own topic of ${many} members ends: each onLeave runs once, and no connection stays`, async t => {
+t.test(`issue 8: onLeave that kicks its own topic of ${many} members terminates: each onLeave runs once, and no connection remains`, async t => {
   for (const fails of [false, true]) {
     let depth = 0
     let deepest = 0
@@ -231,13 +231,13 @@ t.test(`issue 8: onLeave that kicks its own topic of ${many} members ends: each 
     await settled()
     members[0]!.session.close()
     t.equal(left.size, many, 'all have run when the outermost call returns')
-    t.equal(deepest, 1, 'one after the other')
+    t.equal(deepest, 1, 'calls of onLeave do not nest')
     t.equal(errors, fails ? many : 0)
     await empties(t, members)
   }
 })
 
-t.test(`issue 8: an abort listener that ends the next of ${many} sessions ends`, async t => {
+t.test(`issue 8: an abort listener that ends the next of ${many} sessions terminates`, async t => {
   for (const reads of [false, true]) {
     let early = 0
     const { arrive, left, settled, empties } = await createHub(t)
@@ -253,12 +253,12 @@ t.test(`issue 8: an abort listener that ends the next of ${many} sessions ends`,
     members[0]!.session.close()
     t.equal(left.size, many)
     t.ok(members.every(({ session }) => session.signal.aborted))
-    t.equal(early, 0, 'its own listeners wait for this one')
+    t.equal(early, 0, 'abort listeners of the next session run after this one')
     await empties(t, members)
   }
 })
 
-t.test(`issue 8: a subscriber of the leave channel that ends the next of ${many} sessions ends`, async t => {
+t.test(`issue 8: a subscriber of the leave channel that ends the next of ${many} sessions terminates`, async t => {
   const { hub, arrive, left, settled, empties } = await createHub(t)
   const members = Array.from({ length: many }, () => arrive())
   await settled()
@@ -270,13 +270,13 @@ t.test(`issue 8: a subscriber of the leave channel that ends the next of ${many}
   await empties(t, members)
 })
 
-t.test('issue 8: a subscriber of the refused channel that ends other joins ends', async t => {
+t.test('issue 8: a subscriber of the refused channel that ends other joins terminates', async t => {
   const { hub, arrive, left } = await createHub(t)
   const hear = (): void => { [...hub.directory.all()][0]?.close() }
   subscribe('fastify-rooms:refused', hear)
   t.teardown(() => { unsubscribe('fastify-rooms:refused', hear) })
   const members = Array.from({ length: many }, (_, n) => arrive(`room${n % 10}`))
-  t.ok(members.filter(({ session }) => session.state === 'joining').length > many - 100, 'the first of a room waits for its broker')
+  t.ok(members.filter(({ session }) => session.state === 'joining').length > many - 100, 'the first join of a room waits for the broker')
   members.at(-1)!.session.close()
   await until(() => hub.connections.size === 0)
   t.equal(left.size, 0)
@@ -285,7 +285,7 @@ t.test('issue 8: a subscriber of the refused channel that ends other joins ends'
   t.equal(hub.stats().topics, 0)
 })
 
-t.test(`issue 8: onError that ends all others, of ${many} members whose onLeave fails, ends`, async t => {
+t.test(`issue 8: onError that ends the other sessions, of ${many} members whose onLeave fails, terminates`, async t => {
   const { arrive, rooms, left, settled, empties } = await createHub(t, {
     onLeave: () => { throw new Error('from onLeave') },
     onError: (_error, session) => { rooms.kick({ topic: session!.topic }) }
@@ -298,7 +298,7 @@ t.test(`issue 8: onError that ends all others, of ${many} members whose onLeave 
   await empties(t, members)
 })
 
-t.test(`issue 8: readers that end each other, of ${many} members, end`, async t => {
+t.test(`issue 8: readers that end each other, of ${many} members, terminate`, async t => {
   const { arrive, settled, empties } = await createHub(t)
   const members = Array.from({ length: many }, () => arrive())
   await settled()
@@ -311,7 +311,7 @@ t.test(`issue 8: readers that end each other, of ${many} members, end`, async t 
   await empties(t, members)
 })
 
-t.test(`issue 8: onMessage and onInvalid that end everybody, of ${many} members, end`, async t => {
+t.test(`issue 8: onMessage and onInvalid that kick all of ${many} members terminate`, async t => {
   for (const frame of [{ type: 'message', data: 1 }, { type: 'message' }]) {
     const kick = (session: AnySession): void => { session.rooms.kick({ topic: session.topic }) }
     const { arrive, settled, empties } = await createHub(t, {
@@ -326,7 +326,7 @@ t.test(`issue 8: onMessage and onInvalid that end everybody, of ${many} members,
   }
 })
 
-t.test('issue 8: authorize that asks about everybody again, when it is asked whether one may stay, ends', async t => {
+t.test('issue 8: an authorize that calls reauthorize for the topic when it is asked about a member terminates', async t => {
   let asked = 0
   const { arrive, rooms, settled, empties } = await createHub(t, {
     authorize: ({ action }) => {
@@ -343,23 +343,23 @@ t.test('issue 8: authorize that asks about everybody again, when it is asked whe
   t.ok(asked <= 300 * 3, `asked ${asked} times`)
 })
 
-t.test('issue 8: a consumer of rooms.subscribe that answers each message with another lets the event loop turn', async t => {
+t.test('issue 8: a consumer of rooms.subscribe that answers each message with another does not starve the event loop', async t => {
   const { hub, rooms } = await createHub(t)
   let echoes = 0
   const echo = (async () => {
     for await (const n of rooms.subscribe('news')) {
       if (++echoes === 200_000) break
-      rooms.broadcast('news', n).catch(() => {}) // the app has closed
+      rooms.broadcast('news', n).catch(() => {}) // rejects once the app has closed
     }
   })()
   await rooms.broadcast('news', 1)
   await new Promise(resolve => setTimeout(resolve, 1))
-  t.ok(echoes < 200_000, `${echoes} before a timer runs`)
+  t.ok(echoes < 200_000, `${echoes} before a timer ran`)
   await hub.close()
   await echo
 })
 
-t.test('issue 8: rooms.reauthorize from an asynchronous authorize, or from the onError of its failure, lets the event loop turn', async t => {
+t.test('issue 8: rooms.reauthorize from an asynchronous authorize, or from the onError of its failure, does not starve the event loop', async t => {
   let asked = 0
   let goesOn = true
   const { arrive, rooms, settled } = await createHub(t, {

@@ -26,7 +26,7 @@ const prefixed = (name: string): string => `fastify_rooms_${name}`
 const total = (scrape: Scrape, name: string, labels = ''): number | undefined => scrape.samples.get(prefixed(name) + labels)
 
 for (const [name, client] of Object.entries(clients)) {
-  t.test(`${name}: a scrape says what stats say, by type and with help`, async t => {
+  t.test(`${name}: a scrape has the values of stats, with type and help`, async t => {
     const { rooms, as, url } = await create(t)
     const registry = new client.Registry()
     roomsMetrics(rooms, { registry })
@@ -76,7 +76,7 @@ for (const [name, client] of Object.entries(clients)) {
       losses_total: 0,
       broker_faults_total: 0
     }).map(([name, value]) => [prefixed(name), value])))
-    t.same([...scrape.samples.keys()].filter(name => name.includes('refusals')), Object.keys(stats.refusals).map(reason => `fastify_rooms_refusals_total{reason="${reason}"}`), 'all reasons from the start')
+    t.same([...scrape.samples.keys()].filter(name => name.includes('refusals')), Object.keys(stats.refusals).map(reason => `fastify_rooms_refusals_total{reason="${reason}"}`), 'each reason exists from the start')
     t.equal(total(scrape, 'refusals_total', '{reason="badFrames"}'), 1)
     t.equal(total(scrape, 'refusals_total', '{reason="origin"}'), 0)
     for (const [name, { type, perTopic }] of Object.entries(catalogue)) {
@@ -86,7 +86,7 @@ for (const [name, client] of Object.entries(clients)) {
     }
   })
 
-  t.test(`${name}: gauges go down again, and flags say that the app is draining`, async t => {
+  t.test(`${name}: gauges go down again, and flags show that the app is draining`, async t => {
     const { rooms, as } = await create(t)
     const registry = new client.Registry()
     roomsMetrics(rooms, { registry })
@@ -96,7 +96,7 @@ for (const [name, client] of Object.entries(clients)) {
     for (const [name, value] of Object.entries({ connections: 0, members: 0, topics: 0, ready: 0, broker_up: 1, joins_total: 1 })) t.equal(total(scrape, name), value, name)
   })
 
-  t.test(`${name}: OpenMetrics, in which counters alone end in _total, as often as it is scraped`, async t => {
+  t.test(`${name}: in OpenMetrics only counters end in _total, in every scrape`, async t => {
     const { rooms } = await create(t)
     const registry = new client.Registry<original.OpenMetricsContentType>()
     registry.setContentType(client.Registry.OPENMETRICS_CONTENT_TYPE)
@@ -112,10 +112,10 @@ for (const [name, client] of Object.entries(clients)) {
       t.notMatch(text, '_total_total')
     }
     remove()
-    t.equal(await registry.metrics(), '\n# EOF\n', 'and all are found again by the names that they came with')
+    t.equal(await registry.metrics(), '\n# EOF\n', 'all metrics are unregistered by the names with which they were registered')
   })
 
-  t.test(`${name}: as JSON, as a cluster adds them up, and merged`, async t => {
+  t.test(`${name}: metrics work as JSON, aggregated by a cluster, and merged`, async t => {
     const { rooms, as } = await create(t)
     const workers = [new client.Registry(), new client.Registry()]
     for (const registry of workers) roomsMetrics(rooms, { registry, topics: ['news'], labels: { app: 'shop' } })
@@ -125,12 +125,12 @@ for (const [name, client] of Object.entries(clients)) {
     const json = await Promise.all(workers.map(registry => registry.getMetricsAsJSON()))
     t.match(json[0]!.find(({ name }) => name === 'fastify_rooms_connections'), { type: 'gauge', aggregator: 'sum', values: [{ value: 1, labels: { app: 'shop' } }] })
 
-    // Between processes it is JSON in truth.
+    // JSON crosses the process boundary as text.
     const sum = parseMetrics(await client.AggregatorRegistry.aggregate(JSON.parse(JSON.stringify(json))).metrics())
     const read = (name: string, labels = '{app="shop"}'): number | undefined => total(sum, name, labels)
     t.equal(read('members'), 2)
     t.equal(read('broadcasts_total'), 2)
-    t.equal(read('ready'), 1, 'what is 1 or 0 is 1 where it is so in all workers')
+    t.equal(read('ready'), 1, 'a flag is 1 if it is 1 in all workers')
     t.equal(read('topic_members', '{app="shop",topic="news"}'), 2)
     t.equal(read('fan_out_seconds_count'), 2)
     t.equal(read('fan_out_seconds_bucket', '{app="shop",le="+Inf"}'), 2)
@@ -158,7 +158,7 @@ for (const [name, client] of Object.entries(clients)) {
     t.match(await registry.getMetricsAsJSON(), [{ name: 'fastify_rooms_connections', values: [{ labels: { region: 'north' }, value: 1 }] }])
   })
 
-  t.test(`${name}: registering twice is refused and adds nothing; taken out it can be registered again`, async t => {
+  t.test(`${name}: registering twice is refused and adds nothing; after removal the metrics can be registered again`, async t => {
     const { rooms } = await create(t)
     const registry = new client.Registry()
     const remove = roomsMetrics(rooms, { registry })
@@ -176,7 +176,7 @@ for (const [name, client] of Object.entries(clients)) {
     t.equal(registry.getMetricsAsArray().length, names)
   })
 
-  t.test(`${name}: where the registry was cleared, what is there by the same name stays`, async t => {
+  t.test(`${name}: after registry.clear(), removal keeps a metric of the host with the same name`, async t => {
     const { rooms } = await create(t)
     const registry = new client.Registry()
     const remove = roomsMetrics(rooms, { registry })
@@ -202,7 +202,7 @@ t.test('every number of stats is a metric', async t => {
   t.same(Object.keys(rooms.stats()).filter(name => !read.has(name)), [])
 })
 
-t.test('topics are in no label unless the host names their keys', async t => {
+t.test('labels contain no topic unless the host names topic keys', async t => {
   const { rooms, as } = await create(t)
   const [none, named] = [new original.Registry(), new original.Registry()]
   roomsMetrics(rooms, { registry: none })
@@ -220,7 +220,7 @@ t.test('topics are in no label unless the host names their keys', async t => {
   t.notMatch(text, /news|chat:\d/)
 })
 
-t.test('of a topic that nobody is in there are zeros', async t => {
+t.test('metrics of an empty topic are zero', async t => {
   const { rooms } = await create(t)
   const registry = new original.Registry()
   roomsMetrics(rooms, { registry, topics: ['news', 'chat:*'] })
@@ -239,7 +239,7 @@ t.test('the open lobby has one key', async t => {
   t.match(await registry.metrics(), 'fastify_rooms_topic_members{topic="*"} 1')
 })
 
-t.test('fan-outs are timed, one for each room and turn of the loop', async t => {
+t.test('fan-outs are timed, once for each room and turn of the event loop', async t => {
   const { rooms, as } = await create(t)
   const registry = new original.Registry()
   const remove = roomsMetrics(rooms, { registry })
@@ -255,17 +255,17 @@ t.test('fan-outs are timed, one for each room and turn of the loop', async t => 
   await turn()
   await rooms.kick({ topic: 'news' })
   const { samples } = parseMetrics(await registry.metrics())
-  t.equal(samples.get('fastify_rooms_fan_out_seconds_count'), 4, 'and a room that has nothing to say is not one')
+  t.equal(samples.get('fastify_rooms_fan_out_seconds_count'), 4, 'a room without frames is not timed')
   t.equal(samples.get('fastify_rooms_fan_out_seconds_bucket{le="+Inf"}'), 4)
   const sum = samples.get('fastify_rooms_fan_out_seconds_sum')!
   t.ok(sum > 0 && sum < 60, `${sum} s`)
   const metric = registry.getSingleMetric('fastify_rooms_fan_out_seconds')!
   remove()
   await turn()
-  t.match((await metric.get()).values.at(-1), { metricName: 'fastify_rooms_fan_out_seconds_count', value: 4 }, 'nor is anything timed once they are taken out')
+  t.match((await metric.get()).values.at(-1), { metricName: 'fastify_rooms_fan_out_seconds_count', value: 4 }, 'nothing is timed after removal')
 })
 
-t.test('all metrics of a scrape are read at once', async t => {
+t.test('one scrape reads stats once', async t => {
   const { rooms } = await create(t)
   const registry = new original.Registry()
   const { stats } = rooms
@@ -281,7 +281,7 @@ t.test('all metrics of a scrape are read at once', async t => {
   t.equal(reads, 2)
 })
 
-t.test('wrong arguments are named', async t => {
+t.test('an invalid argument is refused by name', async t => {
   const { rooms } = await create(t)
   const registry = new original.Registry()
   const loose = roomsMetrics as (rooms?: unknown, options?: unknown) => unknown
@@ -299,7 +299,7 @@ t.test('wrong arguments are named', async t => {
   t.same(registry.getMetricsAsArray(), [])
 })
 
-t.test('a histogram counts a value in each bucket that it fits into', async t => {
+t.test('a histogram counts a value in each bucket that includes it', async t => {
   const histogram = new Histogram([1, 2, 5])
   for (const value of [0, 1, 1.5, 2, 5, 5.1, 100]) histogram.observe(value)
   t.same(histogram.samples('x'), [
@@ -312,7 +312,7 @@ t.test('a histogram counts a value in each bucket that it fits into', async t =>
   ])
 })
 
-t.test('our histogram is written as the registry writes its own', async t => {
+t.test('the plugin\'s histogram is written like one of the registry', async t => {
   for (const client of Object.values(clients)) {
     const registry = new client.Registry()
     const theirs = new client.Histogram({ name: 'x', help: 'h', buckets: [0.1, 1], registers: [registry] })

@@ -39,7 +39,7 @@ t.test('issue 8: onDirect gets a private message before it is delivered, and del
   t.match(rooms.stats(), { directs: 3, broadcasts: 0, errors: 0 })
 })
 
-t.test('onDirect is called if no session is reached, so that the message can be stored, and its return value is the data of the ack', async t => {
+t.test('onDirect is called even if no session is reached, so that it can store the message, and its return value is the data of the ack', async t => {
   const stored: unknown[] = []
   const { as } = await serve(t, async (_session, payload, { to, receivers, deliver }) => {
     stored.push([to, payload, receivers.length])
@@ -66,7 +66,7 @@ t.test('onDirect decides whether a message is delivered, and may change it', asy
   t.equal(await raw.text(), '{"text":"HI"}')
 })
 
-t.test('a throw of onDirect refuses as one of onMessage does', async t => {
+t.test('an error of onDirect refuses like an error of onMessage', async t => {
   let failure: Error = Object.assign(new Error('no letters at night'), { statusCode: 403, code: 'APP_NIGHT' })
   let asynchronous = false
   const { as, errors, rooms } = await serve(t, () => {
@@ -84,7 +84,7 @@ t.test('a throw of onDirect refuses as one of onMessage does', async t => {
   t.match(rooms.stats(), { directs: 0, refusals: { forbidden: 2, failed: 1 } })
 })
 
-t.test('a changed payload is checked by the topic of each receiver, and what it does not take is an error of the host', async t => {
+t.test('a changed payload is validated by the topic of each receiver, and an invalid one is an error of the host', async t => {
   let changed: unknown[] = [{ text: 1 }]
   const topics = { chat: { message: Type.Object({ text: Type.String() }), publish: true }, numbers: { message: Type.Number() } } as const
   const { as, errors } = await serve(t, () => {}, {
@@ -97,17 +97,17 @@ t.test('a changed payload is checked by the topic of each receiver, and what it 
   t.match(await ask('user:bob'), refused('FST_ROOMS_HANDLER_FAILED'))
   t.match(errors.splice(0), [{ code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '/text' }] }])
   changed = [undefined]
-  t.match(await ask('user:bob'), refused('FST_ROOMS_HANDLER_FAILED'), 'undefined is not the payload of the member')
+  t.match(await ask('user:bob'), refused('FST_ROOMS_HANDLER_FAILED'), 'undefined is a payload of its own')
   t.match(errors.splice(0), [{ code: 'FST_ROOMS_INVALID_PAYLOAD' }])
   changed = [{ text: 'ok' }]
   t.match(await ask('user:bob'), { ok: true, data: { local: 1 } })
-  t.match(await bob.next('direct'), { data: { text: 'ok' } }, 'the first that arrived')
+  t.match(await bob.next('direct'), { data: { text: 'ok' } }, 'the first delivered payload')
   const numbers = await as('bob', 'numbers')
-  t.match(await ask('user:bob'), refused('FST_ROOMS_HANDLER_FAILED'), 'one of two topics does not take it')
+  t.match(await ask('user:bob'), refused('FST_ROOMS_HANDLER_FAILED'), 'one of two topics refuses the payload')
   t.match(errors.splice(0), [{ code: 'FST_ROOMS_INVALID_PAYLOAD' }])
   changed = []
   t.match(await ask('user:bob'), { ok: true, data: { local: 2 } }, 'without an argument: the payload of the member')
-  for (const client of [bob, numbers]) t.match(await client.next('direct'), { data: { text: 'hi' } }, 'as the member sent it, and nobody received the others')
+  for (const client of [bob, numbers]) t.match(await client.next('direct'), { data: { text: 'hi' } }, 'the payload is unchanged, and the other payloads were delivered to no member')
 })
 
 t.test('an invalid payload, or a topic without publish, does not reach onDirect', async t => {
@@ -124,7 +124,7 @@ t.test('an invalid payload, or a topic without publish, does not reach onDirect'
   t.equal(calls, 1)
 })
 
-t.test('onDirect gets what authorize permits, and if no session is named authorize is asked about the topic of the sender', async t => {
+t.test('onDirect gets the receivers that authorize permits; without receivers, authorize is asked about the topic of the sender', async t => {
   for (const asynchronous of [false, true]) {
     const asked: unknown[] = []
     const reached: string[][] = []
@@ -148,7 +148,7 @@ t.test('onDirect gets what authorize permits, and if no session is named authori
     t.same(reached.splice(0), [['chat', 'other']])
     t.equal(asked.splice(0).length, 3)
 
-    // Neither the answer nor what is asked last tells a session that is out of reach from one that does not exist.
+    // Neither the answer nor the last call of authorize tells an unreachable session from one that does not exist.
     for (own of [true, false]) {
       for (const to of [closed.hello.session, 'nowhere', 'user:cleo', 'user:nobody']) {
         const ack: any = await ann.ask({ type: 'direct', to, data: 2 }, 5)
@@ -160,7 +160,7 @@ t.test('onDirect gets what authorize permits, and if no session is named authori
       t.same(reached.splice(0), own ? [[], [], [], []] : [])
     }
     t.match(await ann.ask({ type: 'direct', to: 'user:ann', data: 3 }), refused('FST_ROOMS_FORBIDDEN'))
-    t.equal(asked.length, 1, 'the topic of the sender is asked about once')
+    t.equal(asked.length, 1, 'authorize is asked once about the topic of the sender')
     t.same(reached, [])
     await closed.ask({ type: 'ping' })
     t.notOk(closed.received.some(text => text.includes('"direct"')))
@@ -168,7 +168,7 @@ t.test('onDirect gets what authorize permits, and if no session is named authori
   }
 })
 
-t.test('an authorize that fails refuses before onDirect, unless another topic permits', async t => {
+t.test('an authorize that fails refuses before onDirect, unless it permits another topic', async t => {
   let calls = 0
   const { as, errors } = await serve(t, () => { calls++ }, {
     authorize: (context: any) => {
@@ -187,7 +187,7 @@ t.test('an authorize that fails refuses before onDirect, unless another topic pe
   t.ok(errors.every(({ message }) => message === 'of the host'))
 })
 
-t.test('a session that ends while onDirect waits is not delivered to, and a sender that was kicked delivers nothing', async t => {
+t.test('a session that ends while onDirect waits gets no message, and a kicked sender delivers nothing', async t => {
   let go = (): void => {}
   let result: number | undefined
   let calls = 0
@@ -215,7 +215,7 @@ t.test('a session that ends while onDirect waits is not delivered to, and a send
   await dan.close()
   await until(async () => await rooms.count('chat') === 1)
   go()
-  t.match(await bob.next('direct'), { data: 3, user: 'dan' }, 'a sender that left by itself has sent it')
+  t.match(await bob.next('direct'), { data: 3, user: 'dan' }, 'a sender that left by itself has sent its message')
 })
 
 t.test('a sender that is kicked while authorize is asked does not reach onDirect', async t => {
@@ -233,7 +233,7 @@ t.test('a sender that is kicked while authorize is asked does not reach onDirect
   t.equal(calls, 0)
 })
 
-t.test('calls of onDirect are in order with messages, and count for limits.work', async t => {
+t.test('calls of onDirect keep the order of messages, and count for limits.work', async t => {
   const order: unknown[] = []
   const gates: (() => void)[] = []
   const { rooms, as } = await serve(t, async (_session, payload) => {
@@ -253,7 +253,7 @@ t.test('calls of onDirect are in order with messages, and count for limits.work'
   t.match(rooms.stats(), { working: 0, refusals: { work: 2 } })
 })
 
-t.test('onDirect of one topic changes nothing for the others', async t => {
+t.test('onDirect of one topic does not affect other topics', async t => {
   let calls = 0
   const { as } = await serve(t, () => {}, {
     topics: { plain: { publish: true }, watched: { publish: true } },
@@ -265,7 +265,7 @@ t.test('onDirect of one topic changes nothing for the others', async t => {
   t.equal(calls, 0)
 })
 
-t.test('onDirect for what is not a topic, or for one whose members may not publish, is refused', async t => {
+t.test('onDirect of an unknown topic, or of one without publish, is refused', async t => {
   const topics = { news: {}, 'chat:*': { publish: true } } as const
   const register = (options: AnyOptions) => createRooms(t, options).then(() => undefined, error => error)
   const noop = () => {}
@@ -275,7 +275,7 @@ t.test('onDirect for what is not a topic, or for one whose members may not publi
   t.equal(await register({ topics, onDirect: { 'chat:*': noop } }), undefined)
 })
 
-t.test('authorize is not asked about the sender\'s own topic if it has permitted, or refused for a reason, elsewhere', async t => {
+t.test('authorize is not asked about the sender\'s own topic if it has permitted another topic, or refused one with a reason', async t => {
   const asked: string[] = []
   const failures: Error[] = []
   const { as } = await serve(t, (_session, _payload, direct) => ({ local: direct.deliver() }), {

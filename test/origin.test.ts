@@ -6,7 +6,7 @@ import fastifyRooms from '../lib/index.ts'
 import { lastForwarded } from '../lib/routes/forwarded.ts'
 import { createApp, createRooms, join, listen, refused, type AnyOptions, type LogLine } from './helpers/app.ts'
 
-/** Asks whether headers may join, which has to be whether they may broadcast. */
+/** Asks whether headers may join; a broadcast must get the same answer. */
 async function gate (t: Test, options: AnyOptions): Promise<(headers: Record<string, string>) => Promise<boolean>> {
   const app = await createRooms(t, options)
   return async headers => mayPass(t, app, headers)
@@ -27,12 +27,12 @@ async function mayPass (t: Test, app: FastifyInstance, headers: Record<string, s
     t.match(get.json(), refusal)
     t.match(post.json(), refusal)
   }
-  t.equal(get.statusCode, joined ? 426 : 403, 'a plain GET of the same URL answers the same')
-  t.equal(post.statusCode, joined ? 200 : 403, 'a broadcast, too')
+  t.equal(get.statusCode, joined ? 426 : 403, 'a plain GET of the same URL gets the same answer')
+  t.equal(post.statusCode, joined ? 200 : 403, 'a broadcast gets the same answer')
   return joined
 }
 
-t.test('same origin is the default: host and port as a browser forms them', async t => {
+t.test('same origin is the default: host and port as a browser writes them', async t => {
   const table: [string, string, boolean][] = [
     ['http://rooms.example', 'rooms.example', true],
     ['http://rooms.example:8080', 'rooms.example:8080', true],
@@ -92,28 +92,28 @@ t.test('a real upgrade from another origin is refused, one from the same is not'
   const url = await listen(app)
   t.match(await refused(`${url}/rooms/news`, [], { origin: 'http://evil.example' }), { status: 403, body: { code: 'FST_ROOMS_ORIGIN_REFUSED', message: 'this origin may not use the rooms' } })
   t.ok(await join(t, `${url}/rooms/news`, { origin: `http://${url}` }))
-  t.ok(await join(t, `${url}/rooms/news`), 'no Origin, no browser')
+  t.ok(await join(t, `${url}/rooms/news`), 'a request without an Origin is not from a browser')
 })
 
-t.test('a request without an Origin passes whatever the rule: it is no browser\'s', async t => {
+t.test('a request without an Origin passes each rule, because no browser sent it', async t => {
   for (const origin of ['same', 'any', [], ['http://a.example'], () => false] as const) t.equal(await (await gate(t, { origin: origin as never }))({}), true)
 })
 
-t.test('origin: any takes any', async t => {
+t.test('origin: any accepts each origin', async t => {
   const allows = await gate(t, { origin: 'any' })
   for (const origin of ['http://evil.example', 'null', 'nonsense']) t.equal(await allows({ origin }), true)
 })
 
-t.test('origin: a list takes exact strings and what its RegExps match, however often it is asked', async t => {
+t.test('origin: a list accepts exact strings and matches of its RegExps, however often it is asked', async t => {
   const allows = await gate(t, { origin: ['http://a.example', /^https:\/\/\w+\.b\.example$/, /^http:\/\/g\.example/g, /^http:\/\/y\.example/y] })
   for (let round = 0; round < 3; round++) {
     for (const origin of ['http://a.example', 'https://x.b.example', 'http://g.example', 'http://y.example']) t.equal(await allows({ origin }), true, `${origin}, round ${round}`)
   }
   for (const origin of ['http://a.example:81', 'http://a.example.evil', 'https://a.example', 'http://x.b.example', 'https://b.example', 'null', 'HTTP://A.EXAMPLE']) t.equal(await allows({ origin }), false, origin)
-  t.equal(await (await gate(t, { origin: [] }))({ origin: 'http://localhost' }), false, 'an empty list takes none')
+  t.equal(await (await gate(t, { origin: [] }))({ origin: 'http://localhost' }), false, 'an empty list accepts no origin')
 })
 
-t.test('origin: a function decides, at once or later, by true alone', async t => {
+t.test('origin: a function decides, synchronously or as a promise, and only true permits', async t => {
   const asked: [string, string][] = []
   const rule = (origin: string, request: FastifyRequest) => {
     asked.push([origin, request.method])
@@ -132,22 +132,22 @@ t.test('origin: a function decides, at once or later, by true alone', async t =>
   }
 })
 
-t.test('a page of http is none of a site that is https', async t => {
+t.test('a page of http does not belong to a site of https', async t => {
   const app = createApp(t, { trustProxy: true })
   await app.register(fastifyRooms as any, { prefix: '/rooms' })
   const ask = async (protocol: string, origin: string): Promise<number> => {
     const headers = { host: 'shop.example', origin, 'content-type': 'application/json', 'x-forwarded-proto': protocol }
     return (await app.inject({ method: 'POST', url: '/rooms/news', headers, payload: '1' })).statusCode
   }
-  t.equal(await ask('http', 'https://shop.example'), 200, 'a proxy may have ended TLS')
+  t.equal(await ask('http', 'https://shop.example'), 200, 'a proxy may have terminated TLS')
   t.equal(await ask('http', 'http://shop.example'), 200)
   t.equal(await ask('https', 'https://shop.example'), 200)
   t.equal(await ask('https', 'http://shop.example'), 403)
-  for (const known of ['HTTPS', 'wss', 'http, https']) t.equal(await ask(known, 'http://shop.example'), 403, `${known}, as some proxies write it for an upgrade`)
+  for (const known of ['HTTPS', 'wss', 'http, https']) t.equal(await ask(known, 'http://shop.example'), 403, `${known}, a spelling of some proxies for upgrades`)
   t.equal(await ask('ws', 'http://shop.example'), 200)
 })
 
-/** What a proxy that asks an inner host says of the host that the browser asked. */
+/** The host that a proxy asks instead of the one that the browser asked. */
 const behind = 'internal:3000'
 type Headers = Record<string, string>
 
@@ -158,7 +158,7 @@ async function statusBehind (t: Test, options: FastifyServerOptions, headers: He
   return statusCode
 }
 
-t.test('what a proxy says of the host counts where the host app trusts that proxy, and is a stranger\'s word otherwise', async t => {
+t.test('a forwarded host counts if the app trusts that proxy, and is ignored otherwise', async t => {
   const trusting: [FastifyServerOptions['trustProxy'], string, boolean][] = [
     [true, '10.0.0.7', true], ['10.0.0.0/8', '10.0.0.7', true], ['loopback, 10.0.0.7', '10.0.0.7', true], [['192.0.2.1', '10.0.0.7'], '10.0.0.7', true], [(address, hop) => address === '10.0.0.7' && hop === 0, '10.0.0.7', true],
     [false, '10.0.0.7', false], ['10.0.0.0/8', '192.0.2.9', false], [['10.0.0.7'], '10.0.0.8', false], [() => false, '10.0.0.7', false], [(_address, hop) => hop > 0, '10.0.0.7', false]
@@ -169,16 +169,16 @@ t.test('what a proxy says of the host counts where the host app trusts that prox
   ]
   for (const [trustProxy, peer, trusted] of trusting) {
     for (const headers of words) t.equal(await statusBehind(t, { trustProxy: trustProxy! }, headers, peer), trusted ? 426 : 403, `${JSON.stringify(headers)} with ${trustProxy}`)
-    // What it says of others must not help a stranger either, whatever the address is that it claims.
+    // Headers of an untrusted peer must not help it, whatever address they claim.
     if (!trusted) t.equal(await statusBehind(t, { trustProxy: trustProxy! }, { 'x-forwarded-for': '10.0.0.7', forwarded: 'host=rooms.example' }, peer), 403)
   }
 })
 
-t.test('a number of hops says of no peer that it is trusted: Fastify believes neither header', async t => {
+t.test('a number of hops trusts no particular peer: Fastify ignores both headers', async t => {
   for (const headers of [{ 'x-forwarded-host': 'rooms.example' }, { forwarded: 'host=rooms.example' }]) t.equal(await statusBehind(t, { trustProxy: 1 as never }, headers), 403)
 })
 
-t.test('a stranger cannot make itself trusted by any host that it sends', async t => {
+t.test('an untrusted peer cannot become trusted by any Host that it sends', async t => {
   for (const trustProxy of [false, '10.0.0.0/8']) {
     for (const host of ['trusted', 'rooms.example', '']) {
       t.equal(await statusBehind(t, { trustProxy }, { host, forwarded: 'host=evil.example', origin: 'https://evil.example', 'x-forwarded-host': 'trusted' }), 403)
@@ -186,26 +186,26 @@ t.test('a stranger cannot make itself trusted by any host that it sends', async 
   }
 })
 
-t.test('Forwarded speaks where X-Forwarded-Host and X-Forwarded-Proto are silent, each for itself', async t => {
+t.test('Forwarded supplies the host and the protocol that X-Forwarded-Host and X-Forwarded-Proto do not give', async t => {
   const trustProxy = true
   t.equal(await statusBehind(t, { trustProxy }, { 'x-forwarded-host': 'rooms.example', forwarded: 'host=evil.example' }), 426)
   t.equal(await statusBehind(t, { trustProxy }, { 'x-forwarded-host': 'evil.example', forwarded: 'host=rooms.example' }), 403)
   const page = { origin: 'http://rooms.example' }
-  t.equal(await statusBehind(t, { trustProxy }, { ...page, forwarded: 'host=rooms.example;proto=https' }), 403, 'a page of http is none of a site of https')
+  t.equal(await statusBehind(t, { trustProxy }, { ...page, forwarded: 'host=rooms.example;proto=https' }), 403, 'a page of http does not belong to a site of https')
   t.equal(await statusBehind(t, { trustProxy }, { ...page, forwarded: 'host=rooms.example;proto=http' }), 426)
   t.equal(await statusBehind(t, { trustProxy }, { ...page, forwarded: 'host=rooms.example;proto=https', 'x-forwarded-proto': 'http' }), 426)
   t.equal(await statusBehind(t, { trustProxy }, { ...page, forwarded: 'host=rooms.example;proto=http', 'x-forwarded-proto': 'https' }), 403)
-  t.equal(await statusBehind(t, { trustProxy }, { host: 'rooms.example', forwarded: 'for=192.0.2.1' }), 426, 'without a host in it, Host is the host')
+  t.equal(await statusBehind(t, { trustProxy }, { host: 'rooms.example', forwarded: 'for=192.0.2.1' }), 426, 'Host counts if Forwarded has no host')
 })
 
-t.test('of several elements of Forwarded the last counts, which the peer itself wrote', async t => {
+t.test('the last element of Forwarded counts, because the peer itself wrote it', async t => {
   const trustProxy = true
   t.equal(await statusBehind(t, { trustProxy }, { forwarded: 'host=evil.example, for=192.0.2.1;host=rooms.example' }), 426)
   t.equal(await statusBehind(t, { trustProxy }, { forwarded: 'host=rooms.example, for=192.0.2.1;host=evil.example' }), 403)
-  t.equal(await statusBehind(t, { trustProxy }, { forwarded: 'host=rooms.example, for=192.0.2.1' }), 403, 'the peer says nothing of the host')
+  t.equal(await statusBehind(t, { trustProxy }, { forwarded: 'host=rooms.example, for=192.0.2.1' }), 403, 'the element of the peer has no host')
 })
 
-t.test('a Forwarded header is read by its grammar, and one that is malformed anywhere says nothing', async t => {
+t.test('a Forwarded header is parsed by its grammar, and a malformed one is ignored', async t => {
   const table: [string, string | undefined, string?][] = [
     ['host=a', 'a'], ['HOST=A', 'A'], ['Host="a:8080";Proto=https', 'a:8080', 'https'], ['for="[2001:db8::1]:4711";host=a', 'a'], [' host=a ; proto=http ', 'a', 'http'], [';;host=a;', 'a'],
     ['host=a, host=b', 'b'], ['host=a,host=b,', 'b'], ['host=a,, ,', 'a'], ['host=a, proto=http', undefined, 'http'], ['for="a, host=b";host=c', 'c'], ['host="a\\"b\\\\c"', 'a"b\\c'], ['host=""', ''],
@@ -215,10 +215,10 @@ t.test('a Forwarded header is read by its grammar, and one that is malformed any
   for (const [header, host, proto] of table) t.strictSame({ host: undefined, proto: undefined, ...lastForwarded(header) }, { host, proto }, header)
   const started = process.cpuUsage()
   for (const hostile of ['host="' + '\\'.repeat(16_001), ';'.repeat(16_000) + '"', 'a=b;'.repeat(4_000) + '=', '"'.repeat(16_000), 'a'.repeat(16_000), 'a=b;' + ' '.repeat(100_000) + 'x', ' '.repeat(100_000) + 'x', 'a=b' + ' '.repeat(100_000) + 'x']) t.strictSame(lastForwarded(hostile), {})
-  t.ok(process.cpuUsage(started).user < 1_000_000, 'and costs no more than its length')
+  t.ok(process.cpuUsage(started).user < 1_000_000, 'the time to parse a header is linear in its length')
 })
 
-t.test('several Origin headers are none that is allowed', async t => {
+t.test('a request with several Origin headers is refused', async t => {
   for (const options of [{}, { origin: [/^http:\/\/rooms\.example$/, 'http://rooms.example'] }]) {
     const app = await createRooms(t, options)
     const url = await listen(app)
@@ -230,7 +230,7 @@ t.test('several Origin headers are none that is allowed', async t => {
   }
 })
 
-t.test('an entry of a list that no browser will ever send is refused at registration', async t => {
+t.test('a list entry that no browser sends is refused at registration', async t => {
   const register = async (origin: unknown) => {
     const app = createApp(t)
     await app.register(fastifyRooms as any, { prefix: '/rooms', origin })
@@ -247,15 +247,15 @@ t.test('an entry of a list that no browser will ever send is refused at registra
   await register(['https://example.com', 'http://example.com:8080', 'https://xn--mnchen-3ya.example', 'http://[::1]:3000', 'http://localhost', 'null', 'capacitor://localhost', 'chrome-extension://abcdefgh', 'file://', /./])
 })
 
-t.test('an app of its own scheme, and a sandboxed page, join where the list names them', async t => {
+t.test('an app with a scheme of its own, and a sandboxed page, may join if the list names their origin', async t => {
   const allows = await gate(t, { origin: ['capacitor://localhost', 'null'] })
   for (const [origin, allowed] of [['capacitor://localhost', true], ['null', true], ['capacitor://other', false], ['http://localhost', false]] as const) t.equal(await allows({ origin }), allowed, origin)
 })
 
-t.test('issue 8: an origin that is refused is in the log at debug, beside the host that it was compared with', async t => {
+t.test('issue 8: a refused origin is logged at debug, with the host that it was compared with', async t => {
   const logs: LogLine[] = []
   const app = await createRooms(t, {}, logs)
-  // A development server that rewrites Host, as Vite does with `changeOrigin`, and leaves Origin alone.
+  // A development server that rewrites Host, as Vite does with `changeOrigin`, but not Origin.
   const headers = { origin: 'http://localhost:5173', host: 'localhost:3000' }
   t.equal((await app.inject({ url: '/rooms/news', headers })).statusCode, 403)
   const refusals = logs.filter(({ msg }) => msg === 'origin refused')

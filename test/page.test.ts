@@ -12,7 +12,7 @@ const smallControls = `[...document.querySelectorAll('button, input, a, summary'
   return width < 44 || height < 44 ? [node.outerHTML.slice(0, 80) + ' ' + width + ' × ' + height] : []
 })`
 
-/** Visible texts with a contrast below WCAG AA, and edges of inputs and buttons below 3 : 1 against what is around them. */
+/** Visible texts with a contrast below WCAG AA, and edges of inputs and buttons with a contrast below 3 : 1 to their surroundings. */
 const faintTexts = `{
   const pixel = document.createElement('canvas').getContext('2d', { willReadFrequently: true })
   const rgba = colour => {
@@ -78,7 +78,7 @@ async function restart (t: Test, example: Example, pages: Page[], meanwhile: () 
   for (const page of pages) {
     for (const room of ['chat', 'dashboard']) {
       const button = page.locator(`#${room}-status button`)
-      if (await button.isVisible()) await button.click({ timeout: 500 }).catch(() => {}) // it may have connected in between
+      if (await button.isVisible()) await button.click({ timeout: 500 }).catch(() => {}) // may have connected meanwhile
       await page.locator(`#${room}-status[data-state=open]`).waitFor()
     }
   }
@@ -87,19 +87,19 @@ async function restart (t: Test, example: Example, pages: Page[], meanwhile: () 
 
 const browser = await launch(t)
 if (browser !== undefined) {
-  /** Opens the page for people who share no browser. Their tabs close with the test. */
+  /** Opens the page in a browser of its own for each visitor. The tabs close with the test. */
   const people = async (t: Test, url: string, names: string[], options: BrowserContextOptions & { heard?: string[] }): Promise<Page[]> => {
     const pages = (await Promise.all(names.map(name => tabs(browser, url, [name], options)))).flat()
     t.teardown(() => Promise.all(pages.map(page => page.context().close())))
     return pages
   }
-  // Tests that stop no server share one, because it takes seconds to start.
+  // Tests that stop no server share one, because a start takes seconds.
   const { url } = await startExample(t, 'example/server.ts')
 
-  t.test('issue 8: /quote is offered only where it works, and a private message never becomes public', async t => {
+  t.test('issue 8: /quote is offered only if it works, and a private message never becomes public', async t => {
     const [teal, ruby] = await people(t, url, ['Teal Otter', 'Ruby Heron'], desktop) as [Page, Page]
     const offer = () => teal.locator('#text').getAttribute('placeholder')
-    t.equal(await offer(), 'Message', 'there is no number to ask for')
+    t.equal(await offer(), 'Message', 'without figures /quote is not offered')
     await teal.click('#random')
     await curve(teal, 'visits', 1)
     t.equal(await offer(), 'Message, or /quote visits')
@@ -128,7 +128,7 @@ if (browser !== undefined) {
     t.equal(await teal.locator('#log li', { hasText: 'Between us' }).count(), 0)
   })
 
-  t.test('issue 8: after each restart of the server the page says that it is back, once, and shows no error', async t => {
+  t.test('issue 8: after each restart of the server the page announces its return once, and shows no error', async t => {
     let example = await startExample(t, 'example/server.ts')
     const [teal, ruby] = await people(t, example.url, ['Teal Otter', 'Ruby Heron'], desktop) as [Page, Page]
     for (const page of [teal, ruby]) await page.locator('#members-title', { hasText: '2 people here' }).waitFor()
@@ -138,13 +138,13 @@ if (browser !== undefined) {
         t.equal(await teal.locator('#members-title').textContent(), 'Here before the connection was lost')
         await say(teal, `Are you there? ${round}`)
         await teal.locator('#chat-fault', { hasText: 'Not connected. Send it again once the connection is back.' }).waitFor()
-        t.equal(await teal.inputValue('#text'), `Are you there? ${round}`, 'the text is kept')
+        t.equal(await teal.inputValue('#text'), `Are you there? ${round}`, 'the text of the message is kept')
         await teal.click('#random')
         await teal.locator('#dashboard-fault', { hasText: 'The server cannot be reached. Nothing was added.' }).waitFor()
       })
       t.equal(await teal.locator('#chat-status').innerText(), 'Connected')
-      t.notOk(await teal.locator('#chat-fault').isVisible(), 'the error of the chat has gone')
-      t.notOk(await teal.locator('#dashboard-fault').isVisible(), 'the error of the numbers has gone')
+      t.notOk(await teal.locator('#chat-fault').isVisible(), 'the error of the chat is cleared')
+      t.notOk(await teal.locator('#dashboard-fault').isVisible(), 'the error of the figures is cleared')
       t.notOk(await teal.locator('.status button').first().isVisible())
       await teal.press('#text', 'Enter')
       await reads(ruby, 'Teal Otter', `Are you there? ${round}`)
@@ -152,7 +152,7 @@ if (browser !== undefined) {
       await reads(teal, `Back again${round === 1 ? '' : ` (${round} times)`}. Messages sent in the meantime are not kept.`)
     }
     await teal.locator('#members-title', { hasText: '2 people here' }).waitFor()
-    t.equal(await teal.locator('#log li', { hasText: 'joined' }).count(), joined, 'members who were here before are no news')
+    t.equal(await teal.locator('#log li', { hasText: 'joined' }).count(), joined, 'members from before the restart are not announced')
   })
 
   t.test('a page that loses its network says so, and keeps the focus on its button', async t => {
@@ -162,7 +162,7 @@ if (browser !== undefined) {
     await page.context().setOffline(true)
     await example.stop('SIGKILL')
     await page.locator('#chat-status[data-state=waiting]', { hasText: /You are offline.*retry in \d+ s/ }).waitFor()
-    t.same(await page.locator('#scroller').boundingBox(), before, 'the layout stays where it is')
+    t.same(await page.locator('#scroller').boundingBox(), before, 'the layout does not shift')
     t.same(await page.evaluate(smallControls), [], 'all targets have 44 pixels')
     t.ok(await isInView(page, '#chat-status button'))
     const button = page.locator('#chat-status button')
@@ -174,10 +174,10 @@ if (browser !== undefined) {
     await startExample(t, 'example/server.ts', { PORT: new URL(example.url).port })
     await page.context().setOffline(false)
     await page.locator('#chat-status[data-state=open]').waitFor()
-    t.ok(await hasFocus(page.locator('#text')), 'and from there it goes to the message')
+    t.ok(await hasFocus(page.locator('#text')), 'Tab moves from there to the message')
   })
 
-  t.test('issue 8: the page advises a second tab only if its visitor is alone and has tabs', async t => {
+  t.test('issue 8: the page suggests a second tab only if its visitor is alone and the device has tabs', async t => {
     const empty = (page: Page) => page.evaluate('getComputedStyle(log, "::before").content')
     const [small] = await people(t, url, ['Slate Wren'], phone) as [Page]
     await small.locator('#members-title', { hasText: 'Only you are here' }).waitFor()
@@ -193,7 +193,7 @@ if (browser !== undefined) {
     t.equal(await kitchen.locator('#chat-title').textContent(), 'Kitchen')
   })
 
-  t.test('issue 8: on a phone the message is in view, the numbers are one tap away, and all targets have 44 pixels', async t => {
+  t.test('issue 8: on a phone the message is in view, the figures are one tap away, and all targets have 44 pixels', async t => {
     const heard: string[] = []
     const [page, other] = await people(t, url, ['Slate Wren', 'Ruby Heron'], { ...phone, heard }) as [Page, Page]
     await page.locator('#members button').waitFor()
@@ -207,7 +207,7 @@ if (browser !== undefined) {
     await other.locator('.chart').nth(3).waitFor()
     t.ok(await isInView(other, '.chart[data-name="visits"]'))
     t.ok(await isInView(other, '#post-value'))
-    t.same(await other.evaluate(smallControls), [], 'at the numbers')
+    t.same(await other.evaluate(smallControls), [], 'on the figures')
     await page.getByRole('link', { name: 'Today’s numbers new' }).tap()
     await page.getByRole('link', { name: 'Today’s numbers', exact: true }).waitFor()
     t.ok(await isInView(page, '.chart[data-name="visits"]'), 'one tap shows the numbers')
@@ -218,10 +218,10 @@ if (browser !== undefined) {
     await page.getByRole('button', { name: 'Close' }).tap()
     await page.goBack()
     t.ok(await page.locator('#text').isVisible(), '"back" shows the chat')
-    t.same(heard, [], 'the console is empty')
+    t.same(heard, [], 'the browser console is empty')
   })
 
-  t.test('issue 8: the page speaks a visitor\'s words, and explains the technical names to developers', async t => {
+  t.test('issue 8: the page uses a visitor\'s words, and explains the technical names to developers', async t => {
     const [page] = await people(t, url, ['Teal Otter'], desktop) as [Page]
     t.same(await page.getByRole('heading', { level: 2 }).allTextContents(), ['Lobby', 'Today’s numbers'])
     t.notMatch(await page.locator('body').innerText(), /chat:|dailyNews|dashboard|figure|topic/i)
@@ -254,11 +254,11 @@ if (browser !== undefined) {
     }
   })
 
-  t.test('the layout does not jump or scroll sideways, and the log stays at its end through 200 messages', async t => {
+  t.test('the layout does not shift or scroll sideways, and the log stays at its end through 200 messages', async t => {
     const heard: string[] = []
     for (const [width, height] of [[1280, 800], [320, 568]] as const) {
       const [page, other] = await people(t, url, ['W'.repeat(32), 'Ruby Heron'], { viewport: { width, height }, heard }) as [Page, Page]
-      t.ok(Number(await page.evaluate(layoutShift)) < 0.02, `${width} px: the layout stays where it is`)
+      t.ok(Number(await page.evaluate(layoutShift)) < 0.02, `${width} px: the layout does not shift`)
       const atEnd = () => page.waitForFunction('(({ scrollHeight, scrollTop, clientHeight }) => clientHeight > 0 && scrollHeight - scrollTop - clientHeight < 2)(scroller)', undefined, { timeout: patience })
       await other.evaluate(`{
         const socket = new WebSocket(location.origin.replace('http', 'ws') + '/chat:lobby?name=Olive')
@@ -283,9 +283,9 @@ if (browser !== undefined) {
       await page.waitForTimeout(100)
       await say(other, 'while you read')
       await reads(page, 'while you read')
-      t.equal(await page.evaluate('scroller.scrollTop'), 0, 'a reader who has scrolled back is left alone')
+      t.equal(await page.evaluate('scroller.scrollTop'), 0, 'new messages do not move a log that was scrolled back')
       await Promise.all([page, other].map(page => page.context().close()))
     }
-    t.same(heard, [], 'the console is empty')
+    t.same(heard, [], 'the browser console is empty')
   })
 }

@@ -15,7 +15,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
 const as = (user: string) => ({ headers: { 'x-user': user } })
 const presenceOf = (client: Client) => client.received.map(text => JSON.parse(text)).filter(({ type }) => type === 'presence')
 
-/** The list that a client keeps, which follows the protocol to the letter. */
+/** The list that a client keeps by the rules of docs/protocol.md. */
 function listOf (client: Client): Map<string, any> | null {
   let list: Map<string, any> | null = null
   for (const { state, join, leave } of presenceOf(client)) {
@@ -27,7 +27,7 @@ function listOf (client: Client): Map<string, any> | null {
   return list
 }
 
-t.test('with presence=1 a snapshot follows hello, and it names who asked, too', async t => {
+t.test('with presence=1 a snapshot follows hello, and it includes the new member', async t => {
   const { url } = await serve(t)
   const ann = await join(t, `${url}/rooms/chat?presence=1`, as('ann'))
   t.same(await ann.next(), { type: 'presence', count: 1, state: [{ session: ann.hello.session, user: 'ann', info: { name: 'ann' } }] })
@@ -37,13 +37,13 @@ t.test('with presence=1 a snapshot follows hello, and it names who asked, too', 
   t.match(await bob.next(), { type: 'presence', count: 2, state: [{ user: 'ann' }, { user: 'bob' }] })
 })
 
-t.test('without it there is none, only the differences', async t => {
+t.test('without presence=1 a member gets no snapshot, only differences', async t => {
   const { url } = await serve(t)
   const anonymous = await join(t, `${url}/rooms/chat`)
-  t.same(await anonymous.next(), { type: 'presence', count: 1, join: [{ session: anonymous.hello.session }] }, 'it is told of itself like all others')
+  t.same(await anonymous.next(), { type: 'presence', count: 1, join: [{ session: anonymous.hello.session }] }, 'a member gets its own join, like all others')
 })
 
-t.test('joins and leaves are told to all', async t => {
+t.test('joins and leaves are announced to all members', async t => {
   const { url } = await serve(t)
   const ann = await join(t, `${url}/rooms/chat?presence=1`, as('ann'))
   const bob = await join(t, `${url}/rooms/chat?presence=1`, as('bob'))
@@ -55,7 +55,7 @@ t.test('joins and leaves are told to all', async t => {
   t.same([...listOf(ann)!.values()].map(({ user }) => user), ['ann'])
 })
 
-t.test('a join and a leave in one window cancel out, and the frames keep their distance', async t => {
+t.test('a join and a leave in one window cancel out, and presence frames keep their minimum interval', async t => {
   const { rooms, url } = await serve(t)
   const ann = await join(t, `${url}/rooms/chat?presence=1`, as('ann'))
   const start = performance.now()
@@ -71,13 +71,13 @@ t.test('a join and a leave in one window cancel out, and the frames keep their d
   t.same([...listOf(ann)!.values()].map(({ user }) => user).sort(), ['ann', 'last'])
   const left = presenceOf(ann).flatMap(({ leave = [] }) => leave)
   const joined = presenceOf(ann).flatMap(({ join = [] }) => join).filter(({ session }) => seen.has(session))
-  t.equal(left.length, joined.length, 'who was named as joined was named as left, and nobody else')
-  // How they arrive is the network's; how many can have left is not. One was the snapshot, one left at once.
+  t.equal(left.length, joined.length, 'each announced join is followed by an announced leave, and no other leave is announced')
+  // The number of received frames depends on the network; the number of sent frames does not. One was the snapshot, one was sent at once.
   const frames = presenceOf(ann).length
   t.ok(frames <= (performance.now() - start) / 100 + 3, `${frames} frames`)
 })
 
-t.test('one and the same snapshot goes to all who ask for it', async t => {
+t.test('all members that ask for a snapshot get the same bytes', async t => {
   const { url } = await serve(t)
   const [ann, bob] = [await join(t, `${url}/rooms/chat`, as('ann')), await join(t, `${url}/rooms/chat`, as('bob'))]
   for (const client of [ann, bob]) t.match(await client.ask({ type: 'presence' }, 'snapshot'), { ok: true })
@@ -86,7 +86,7 @@ t.test('one and the same snapshot goes to all who ask for it', async t => {
   t.equal(texts[1], texts[0])
 })
 
-t.test('a member sets its info, and all are told', async t => {
+t.test('a member sets its info, and all members get it', async t => {
   const { rooms, url } = await serve(t)
   const [ann, bob] = [await join(t, `${url}/rooms/chat?presence=1`, as('ann')), await join(t, `${url}/rooms/chat?presence=1`, as('bob'))]
   t.same(await ann.ask({ type: 'presence', info: { away: true } }, 7), { type: 'ack', ref: 7, ok: true })
@@ -97,7 +97,7 @@ t.test('a member sets its info, and all are told', async t => {
   await until(() => listOf(bob)?.get(ann.hello.session)?.info === null)
 })
 
-t.test('info is validated, bounded and permitted', async t => {
+t.test('info is validated, bounded and authorized', async t => {
   const { rooms, url, errors } = await serve(t, {
     topics: { chat: { publish: true, presence: Type.Object({ name: Type.String() }) }, big: { presence: true }, news: { publish: true } },
     limits: { info: 20 },
@@ -106,19 +106,19 @@ t.test('info is validated, bounded and permitted', async t => {
   const ann = await join(t, `${url}/rooms/chat`, as('ann'))
   t.match(await ann.ask({ type: 'presence', info: { name: 1 } }), { ok: false, error: { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '/name' }] } })
   t.match(await ann.ask({ type: 'presence', info: { name: 'x'.repeat(10) } }), { ok: false, error: { code: 'FST_ROOMS_INFO_TOO_LARGE', message: 'presence info of 21 bytes is over the limit of 20' } })
-  t.match(await ann.ask({ type: 'presence', info: { name: 'ü'.repeat(5) } }), { ok: false, error: { code: 'FST_ROOMS_INFO_TOO_LARGE' } }, 'bytes, not characters')
+  t.match(await ann.ask({ type: 'presence', info: { name: 'ü'.repeat(5) } }), { ok: false, error: { code: 'FST_ROOMS_INFO_TOO_LARGE' } }, 'the limit counts bytes, not characters')
   t.match(await ann.ask({ type: 'presence', info: { name: 'root' } }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN', message: 'not allowed: presence' } })
-  t.same((await rooms.members('chat'))[0].info, { name: 'ann' }, 'nothing of this has changed anything')
+  t.same((await rooms.members('chat'))[0].info, { name: 'ann' }, 'refused info changes nothing')
   t.match(await ann.ask({ type: 'presence', info: { name: 'x'.repeat(9) } }), { ok: true })
   const other = await join(t, `${url}/rooms/news?presence=1`)
   for (const frame of [{ type: 'presence' }, { type: 'presence', info: 1 }]) {
     t.match(await other.ask(frame), { ok: false, error: { code: 'FST_ROOMS_NO_PRESENCE', message: 'topic "news" has no presence' } })
   }
-  t.same(presenceOf(other), [], 'a topic without presence says nothing')
+  t.same(presenceOf(other), [], 'a topic without presence sends no presence frame')
   t.same(errors, [])
 })
 
-t.test('info that is permitted after its member has left changes nothing', async t => {
+t.test('info that is authorized after its member has left changes nothing', async t => {
   let answer: ((allowed: boolean) => void) | undefined
   const { rooms, url } = await serve(t, {
     authorize: (context: any) => context.action !== 'presence' || new Promise<boolean>(resolve => { answer = resolve })
@@ -137,7 +137,7 @@ t.test('info that is permitted after its member has left changes nothing', async
   t.notOk(watcher.received.some(text => text.includes('late')))
 })
 
-t.test('raw members count, and are told nothing', async t => {
+t.test('raw members are counted, and get no presence frame', async t => {
   const { rooms, url } = await serve(t)
   const raw = await connect(t, `${url}/rooms/chat?presence=1`, 'rooms.raw', as('raw'))
   await until(async () => await rooms.count('chat') === 1)
@@ -147,7 +147,7 @@ t.test('raw members count, and are told nothing', async t => {
   t.same(raw.received, [])
 })
 
-t.test('above 200 members a room is only counted, and below 150 there is one state again', async t => {
+t.test('above 200 members presence has counts only, and below 150 members get one new state', async t => {
   const { rooms, url } = await serve(t)
   const watcher = await join(t, `${url}/rooms/chat?presence=1`, as('watcher'))
   const crowd: Client[] = []
@@ -172,7 +172,7 @@ t.test('above 200 members a room is only counted, and below 150 there is one sta
   t.same(Object.keys(presenceOf(watcher).at(-1)), ['type', 'count', 'leave'])
 })
 
-t.test('presence info that is nested too deep is the member\'s fault, and nobody is told it', async t => {
+t.test('presence info that is nested too deeply is a fault of the member, and is sent to no member', async t => {
   const errors: Error[] = []
   const app = await createRooms(t, { limits: { info: 65_000 }, onError: error => { errors.push(error) } })
   const ann = await join(t, `${await listen(app)}/rooms/chat`)

@@ -14,17 +14,17 @@ import { formatPosition, parsePosition, sincePattern } from '../lib/protocol/pos
 import { isTopicName } from '../lib/protocol/topic-name.ts'
 import { TopicRegistry } from '../lib/topics/registry.ts'
 
-/** How many cases of each; a failure prints its seed and the smallest case. FC_SEED repeats one. */
+/** Cases of each property. A failure prints its seed and the smallest case; FC_SEED repeats one. */
 const seed = process.env['FC_SEED']
 fc.configureGlobal({ numRuns: 1_000, ...(seed === undefined ? {} : { seed: Number(seed) }) })
 
-/** A property that holds, as an assertion that names the counterexample where it does not. */
+/** Asserts that a property holds; a failure names the counterexample. */
 function holds<T extends [unknown, ...unknown[]]> (t: Test, property: fc.IProperty<T>, parameters: fc.Parameters<T> = {}): void {
   const details = fc.check(property, parameters)
   t.notOk(details.failed, fc.defaultReportMessage(details) ?? `${details.numRuns} cases`)
 }
 
-/** Objects that are nearly frames. */
+/** Objects that resemble frames. */
 const nearly = fc.record({
   type: fc.oneof({ weight: 9, arbitrary: fc.constantFrom('message', 'direct', 'ack', 'ping', 'presence', 'auth', 'hello', 'constructor', '__proto__') }, fc.jsonValue()),
   ref: fc.oneof({ weight: 4, arbitrary: fc.string({ maxLength: 70 }) }, fc.double(), { weight: 4, arbitrary: fc.maxSafeInteger() }, fc.jsonValue()),
@@ -35,12 +35,12 @@ const nearly = fc.record({
   info: fc.jsonValue()
 }, { requiredKeys: [] })
 
-t.test('whatever is parsed, a frame that is taken has the documented shape, and one that is refused is told why', async t => {
+t.test('a parsed frame that is taken has the documented shape, and a refused one has a reason', async t => {
   const seen = { taken: 0, refused: 0 }
   holds(t, fc.property(fc.oneof({ weight: 4, arbitrary: nearly }, fc.jsonValue(), fc.anything()), value => {
     const before = fc.stringify(value)
     const frame = checkFrame(value) as any
-    if (fc.stringify(value) !== before) return false // it is looked at, and not touched
+    if (fc.stringify(value) !== before) return false // parsing does not change the frame
     if ('fault' in frame && frame !== value) {
       seen.refused++
       const mayRepeat = frame.ref === undefined || frame.ref === (value as any).ref
@@ -52,7 +52,7 @@ t.test('whatever is parsed, a frame that is taken has the documented shape, and 
   t.ok(seen.taken > 100 && seen.refused > 100, `${seen.taken} were taken, ${seen.refused} refused`)
 })
 
-/** docs/protocol.md, "Client → server", said once more. */
+/** "Client → server" of docs/protocol.md as code. */
 function isProper (value: any): boolean {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
   const { type, ref, data, to, key, token } = value
@@ -67,7 +67,7 @@ function isProper (value: any): boolean {
   }
 }
 
-t.test('frames that the server writes are JSON, and say what they were given', async t => {
+t.test('frames that the server writes are JSON with the given values', async t => {
   const id = fc.record({ epoch: fc.stringMatching(/^[0-9a-f]{16}$/), offset: fc.nat() })
   const optional = <T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(arbitrary, { nil: undefined })
   const text = fc.string({ unit: 'binary' })
@@ -82,8 +82,8 @@ t.test('frames that the server writes are JSON, and say what they were given', a
   }))
 })
 
-t.test('a text frame says its length in the shortest way, and is read back by ws as it was', async t => {
-  // Not exported, and yet the reader of most servers and clients: here it is the judge.
+t.test('a text frame has the shortest length header, and ws reads it back unchanged', async t => {
+  // The receiver of ws is not exported, but most servers and clients use it, so it is the reference here.
   const { resolve } = createRequire(import.meta.url)
   const { default: Receiver } = await import(resolve('ws').replace(/index\.js$/, 'lib/receiver.js'))
   const read = (bytes: Buffer): string[] => {
@@ -96,7 +96,7 @@ t.test('a text frame says its length in the shortest way, and is read back by ws
   }
   const text = fc.oneof(
     fc.string({ unit: 'grapheme' }),
-    // Around the bounds of the header's forms, with characters of one, two, three and four bytes.
+    // Lengths around the bounds of the header forms, with characters of one to four bytes.
     fc.tuple(fc.constantFrom('a', 'ä', '€', '😀'), fc.constantFrom(120, 125, 126, 130, 65_530, 65_535, 65_536), fc.nat({ max: 6 })).map(([character, length, more]) => character.repeat(Math.floor(length / Buffer.byteLength(character))) + 'b'.repeat(more))
   )
   const shortest = (frame: Buffer, length: number): boolean => frame.length - length === (length < 126 ? 2 : length < 65_536 ? 4 : 10)
@@ -110,19 +110,19 @@ t.test('a text frame says its length in the shortest way, and is read back by ws
   }), { numRuns: 200 })
 })
 
-t.test('the range of a close code says what to do, for every number', async t => {
+t.test('the range of a close code determines the client\'s behaviour, for every number', async t => {
   holds(t, fc.property(fc.oneof(fc.integer({ min: 900, max: 5_100 }), fc.integer(), fc.double()), code => {
     const behaviour = closeBehaviour(code)
     const range = Math.floor(code / 100)
     const known = { 40: 'stop', 41: 'backoff', 43: 'renew' }[range]
-    // RFC 6455 7.4: what may stand in a close frame, of a server.
+    // Codes that a server may send in a close frame (RFC 6455 7.4).
     const sendable = Number.isInteger(code) && ((code >= 3000 && code < 5000) || (code >= 1000 && code <= 1014 && ![1004, 1005, 1006, 1010].includes(code)))
     return (known === undefined ? behaviour === 'stop' || behaviour === 'resume' : behaviour === known) &&
       isSendable(code) === sendable && closeName(code) === ((closeCodes as Record<number, string>)[code] ?? '')
   }), { numRuns: 5_000 })
 })
 
-t.test('a position survives being written and read, and matches what since takes', async t => {
+t.test('a position survives being written and read, and matches the accepted form of since', async t => {
   const pattern = new RegExp(sincePattern)
   holds(t, fc.property(fc.stringMatching(/^[A-Za-z0-9]{11,64}$/), fc.integer({ min: 0, max: 999_999_999_999_999 }), (epoch, offset) => {
     const id = formatPosition({ epoch, offset })
@@ -135,7 +135,7 @@ t.test('a position survives being written and read, and matches what since takes
   }))
 })
 
-t.test('of an offer the first mode of ours is taken, whatever stands beside it', async t => {
+t.test('the first known mode of an offer is selected, with any other entries beside it', async t => {
   const entry = fc.oneof(fc.constantFrom('rooms.v1', 'rooms.raw', 'ROOMS.V1', 'rooms.v2', '', 'bearer.abc', 'rooms.v1x'), fc.string().map(text => text.replaceAll(',', '')))
   const space = fc.constantFrom('', ' ', '  ', '\t')
   holds(t, fc.property(fc.array(fc.tuple(space, entry, space)), entries => {
@@ -145,7 +145,7 @@ t.test('of an offer the first mode of ours is taken, whatever stands beside it',
   }))
 })
 
-t.test('a topic falls under its exact name, else under its family, else under nothing; no string throws', async t => {
+t.test('a topic resolves to its exact name, else to its family, else to nothing; no string throws', async t => {
   const part = fc.constantFrom('a', 'b', 'ab', 'a:', 'a:b', 'a:b:', 'b.', '~', '_-', '')
   const name = fc.tuple(part, part, part).map(parts => parts.join(''))
   const key = fc.oneof(name, name.map(stem => `${stem}*`), fc.constantFrom('*', '.', '..', 'a*b', 'a/b', 'ä', '__proto__', 'constructor'))
@@ -177,14 +177,14 @@ t.test('a topic falls under its exact name, else under its family, else under no
   holds(t, fc.property(fc.oneof(fc.anything(), fc.string(), fc.stringMatching(/^[A-Za-z0-9_.:~-]{0,260}$/)), value => isTopicName(value) === (typeof value === 'string' && wellFormed(value))))
 })
 
-t.test('an address is counted under one key, however it is spelled, and no text throws', async t => {
+t.test('an address has one key in all its spellings, and no text throws', async t => {
   holds(t, fc.property(fc.ipV4(), fc.boolean(), (address, direct) => {
     const key = addressKey(address, direct)
     return key === addressKey(`::ffff:${address}`, direct) && (key === 'loopback') === (direct && address.startsWith('127.'))
   }))
   holds(t, fc.property(fc.array(fc.integer({ min: 0x100, max: 0xffff }), { minLength: 8, maxLength: 8 }), fc.array(fc.integer({ min: 0, max: 0xffff }), { minLength: 4, maxLength: 4 }), (groups, others) => {
     const write = (list: number[]): string => list.map(group => group.toString(16)).join(':')
-    // A network of 64 bits is one subscriber's.
+    // A network of 64 bits belongs to one subscriber.
     return addressKey(write(groups), true) === addressKey(write([...groups.slice(0, 4), ...others]), true) &&
       addressKey(write(groups), true) !== addressKey(write([groups[0]! ^ 1, ...groups.slice(1)]), true)
   }))
@@ -194,12 +194,12 @@ t.test('an address is counted under one key, however it is spelled, and no text 
   }))
 })
 
-/** A rate, and the times at which somebody asks, in milliseconds since the one before. */
+/** A rate, and the milliseconds between draws. */
 const rate = fc.record({ capacity: fc.integer({ min: 1, max: 50 }), per: fc.integer({ min: 1, max: 2_000 }) })
 const pauses = fc.array(fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.double({ min: 0, max: 3_000, noNaN: true })), { minLength: 1, maxLength: 200 })
 const rounding = 1e-6
 
-t.test('of a bucket no more is served in any stretch of time than it holds and what flows into it', async t => {
+t.test('in any span of time a bucket serves at most its capacity and the inflow of that span', async t => {
   holds(t, fc.property(rate, pauses, (rate, pauses) => {
     const bucket: Bucket = { tokens: rate.capacity, filledAt: 0, creditedUntil: 0 }
     const served: number[] = []
@@ -212,7 +212,7 @@ t.test('of a bucket no more is served in any stretch of time than it holds and w
   }), { numRuns: 300 })
 })
 
-t.test('a bucket is as full as one that is filled drop by drop', async t => {
+t.test('a bucket has the same level as a reference that is refilled at each step', async t => {
   holds(t, fc.property(rate, pauses, (rate, pauses) => {
     const bucket: Bucket = { tokens: rate.capacity, filledAt: 0, creditedUntil: 0 }
     let [tokens, now] = [rate.capacity, 0]
@@ -227,7 +227,7 @@ t.test('a bucket is as full as one that is filled drop by drop', async t => {
   }))
 })
 
-t.test('who asks no faster than the rate is always served, and who has stopped is served again', async t => {
+t.test('draws within the rate are always served, and draws after a pause are served again', async t => {
   holds(t, fc.property(rate, fc.integer({ min: 1, max: 500 }), fc.integer({ min: 0, max: 300 }), ({ capacity, per }, count, floods) => {
     const bucket: Bucket = { tokens: capacity, filledAt: 0, creditedUntil: 0 }
     let now = 0
@@ -236,13 +236,13 @@ t.test('who asks no faster than the rate is always served, and who has stopped i
       if (draw(bucket, { capacity, per }, now) < 0) return false
     }
     for (let n = 0; n < floods; n++) draw(bucket, { capacity, per }, now)
-    // From the very bottom it is a little more than twice the time of the rate until the bucket is full.
+    // The lowest level is refilled in a little more than twice the time of the rate.
     now += per * 2 + per / capacity + rounding
     return level(bucket, { capacity, per }, now) >= capacity - rounding && draw(bucket, { capacity, per }, now) >= 0
   }))
 })
 
-t.test('what is credited is what would have flowed in meanwhile, and no more', async t => {
+t.test('a credit is at most the inflow of the time that frames waited', async t => {
   holds(t, fc.property(rate, fc.double({ min: -50, max: 50, noNaN: true }), fc.double({ min: 0, max: 3_000, noNaN: true }), fc.double({ min: 0, max: 3_000, noNaN: true }), (rate, tokens, pause, waited) => {
     const start = Math.min(tokens, rate.capacity)
     const bucket: Bucket = { tokens: start, filledAt: 0, creditedUntil: 0 }

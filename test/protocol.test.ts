@@ -14,19 +14,19 @@ function gate () {
   return { closed: new Promise<void>(resolve => { open = resolve }), open }
 }
 
-t.test('hello is the first frame and says what there is to know', async t => {
+t.test('hello is the first frame and has all documented members', async t => {
   const { url } = await serve(t, { heartbeat: { interval: 5_000 }, limits: { payload: 1_000 } })
   const client = await connect(t, `${url}/rooms/news`)
   const text = await client.text()
   t.match(text, /^{"type":"hello","id":"[0-9a-f]{16}-0","v":1,"session":"[^"]+","topic":"news","heartbeat":5000,"maxPayload":1000}$/)
 })
 
-t.test('where heartbeats are off hello says 0, and a topic says its own limit', async t => {
+t.test('hello says 0 if heartbeats are off, and gives the limit of its topic', async t => {
   const { url } = await serve(t, { heartbeat: false, topics: { news: { limits: { payload: 77 } } } })
   t.match((await join(t, `${url}/rooms/news`)).hello, { heartbeat: 0, maxPayload: 77 })
 })
 
-t.test('a listener never has to send anything', async t => {
+t.test('a client that only listens never has to send a frame', async t => {
   const { rooms, url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   await rooms.broadcast('news', 1)
@@ -34,7 +34,7 @@ t.test('a listener never has to send anything', async t => {
   t.match([await client.next('message'), await client.next('message')], [{ data: 1 }, { data: 2 }])
 })
 
-t.test('what a client sends before hello is worked off after it, in order', async t => {
+t.test('frames that a client sends before hello are handled after it, in order', async t => {
   const door = gate()
   const { url } = await serve(t, { onJoin: () => door.closed })
   const client = await connect(t, `${url}/rooms/news`)
@@ -44,7 +44,7 @@ t.test('what a client sends before hello is worked off after it, in order', asyn
   client.send(Buffer.from('binary'))
   client.send({ type: 'message', data: 2, ref: 'm' })
   await sleep(50)
-  t.same(client.received, [], 'nothing before the commit')
+  t.same(client.received, [], 'no frame before the commit of the join')
   door.open()
   const types = []
   while (types.length < 8) {
@@ -54,7 +54,7 @@ t.test('what a client sends before hello is worked off after it, in order', asyn
   t.same(types, ['hello', 'presence', 1, 'error', 'p', 'error', 2, 'm'])
 })
 
-t.test('a join is seen by nobody before its hello, and by all after it', async t => {
+t.test('a join is invisible to other members before its hello, and visible to all after it', async t => {
   const door = gate()
   const { rooms, url } = await serve(t, { onJoin: (_session, request) => (request.query as any).presence === '1' ? door.closed : undefined })
   const other = await join(t, `${url}/rooms/news`)
@@ -67,13 +67,13 @@ t.test('a join is seen by nobody before its hello, and by all after it', async t
   t.same((await rooms.members('news')).map(({ session }: any) => session), [other.hello.session])
   door.open()
   const hello = await late.next('hello')
-  t.equal(hello.id, id, 'the position that what follows continues')
+  t.equal(hello.id, id, 'the next position follows the one in hello')
   await rooms.broadcast('news', 'after')
   t.match(await late.next('message'), { data: 'after' })
   t.same((await other.next('presence')).join, [{ session: hello.session }])
 })
 
-t.test('onJoin that takes its time: what it sent follows hello, then the snapshot, then what is live', async t => {
+t.test('messages that a slow onJoin sends follow hello, then come the snapshot and live frames', async t => {
   const { rooms, url } = await serve(t, {
     onJoin: async session => {
       await session.send('one')
@@ -92,7 +92,7 @@ t.test('onJoin that takes its time: what it sent follows hello, then the snapsho
   t.same(seen, ['hello', 'one', 'two', 'state', 'join', 'three'])
 })
 
-t.test('a refusal before hello is a close code, and nobody saw the member', async t => {
+t.test('a refusal before hello is a close code, and no other member saw the join', async t => {
   const answers: Record<string, unknown> = {
     false: () => false,
     plain: () => { throw new Error('inner text') },
@@ -114,18 +114,18 @@ t.test('a refusal before hello is a close code, and nobody saw the member', asyn
     const client = await connect(t, `${url}/rooms/news`, [], { headers: { 'x-case': name } })
     t.match(await client.closed, { code }, name)
     t.equal(client.received.length, 1)
-    t.match(JSON.parse(client.received[0]!), { type: 'bye', code }, 'bye, and no hello')
+    t.match(JSON.parse(client.received[0]!), { type: 'bye', code }, 'bye comes, and no hello')
     t.notMatch(client.received[0], 'inner text')
     t.notMatch(client.received[0], '"id"')
   }
-  t.same(errors, ['inner text'], 'a refusal is no error, a throw is one')
+  t.same(errors, ['inner text'], 'a refusal is not an error of a hook, a throw is')
   t.equal(rooms.stats().refused, Object.keys(expected).length)
   t.equal(await rooms.count('news'), 1)
   await sleep(150)
-  t.equal(other.received.length, 2, 'hello and its own presence, no more')
+  t.equal(other.received.length, 2, 'the other member got hello and its own presence only')
 })
 
-t.test('positions grow by one, and a message tells everybody the same bytes', async t => {
+t.test('positions grow by one, and all members get the same bytes of a message', async t => {
   const { rooms, url } = await serve(t)
   const clients = await Promise.all([1, 2, 3].map(() => join(t, `${url}/rooms/news`)))
   const ids = []
@@ -141,7 +141,7 @@ t.test('positions grow by one, and a message tells everybody the same bytes', as
   t.same(texts[2], texts[0])
 })
 
-t.test('members come in the order type, id, data, from, user', async t => {
+t.test('members of a message frame come in the order type, id, data, from, user', async t => {
   const { url } = await serve(t, { identify: () => ({ user: 'ann' }) })
   const client = await join(t, `${url}/rooms/news`)
   client.send({ ref: 1, data: 'hi', type: 'message', unknown: true })
@@ -151,7 +151,7 @@ t.test('members come in the order type, id, data, from, user', async t => {
   t.equal(message, `{"type":"message","id":"${id!.replace(/0$/, '1')}","data":"hi","from":"${session}","user":"ann"}`)
 })
 
-t.test('the echo of a message leaves before its ack, which carries the same position', async t => {
+t.test('the echo of a message is sent before its ack, with the same position', async t => {
   const { url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   await client.next('presence')
@@ -162,7 +162,7 @@ t.test('the echo of a message leaves before its ack, which carries the same posi
   t.same(ack, { type: 'ack', ref: 7, ok: true, id: (echo as any).id })
 })
 
-t.test('there is one order per topic for all members', async t => {
+t.test('all members of a topic get its messages in one order', async t => {
   const { rooms, url } = await serve(t)
   const clients = await Promise.all([1, 2, 3].map(() => join(t, `${url}/rooms/news`)))
   for (let i = 0; i < 20; i++) {
@@ -181,11 +181,11 @@ t.test('there is one order per topic for all members', async t => {
   t.same(orders[2], orders[0])
   for (const client of clients) {
     const own = orders[0]!.filter(line => line.includes(client.hello.session)).map(line => Number(line.split(' ')[2]))
-    t.same(own, [...Array(20).keys()], 'and the order of each publisher')
+    t.same(own, [...Array(20).keys()], 'the order of each publisher is kept')
   }
 })
 
-t.test('frames to one member leave in the order of the calls', async t => {
+t.test('frames to one member are sent in the order of the calls', async t => {
   const { rooms, url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   const { session } = client.hello
@@ -203,7 +203,7 @@ t.test('frames to one member leave in the order of the calls', async t => {
   t.match(seen, [{ type: 'message', data: 1 }, { type: 'direct', data: 2 }, { type: 'message', data: 3 }, { type: 'direct', data: 4 }, { type: 'bye', code: 4005 }])
 })
 
-t.test('a ping without ref is not answered, one with ref is', async t => {
+t.test('a ping with a ref is answered, one without is not', async t => {
   const { url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   await client.next('presence')
@@ -213,7 +213,7 @@ t.test('a ping without ref is not answered, one with ref is', async t => {
   t.same([await client.next(), await client.next()], [{ type: 'ack', ref: 1, ok: true }, { type: 'ack', ref: 'two', ok: true }])
 })
 
-t.test('pings and answers never wait behind messages that are not finished', async t => {
+t.test('pings and answers do not wait for unfinished messages', async t => {
   const door = gate()
   const { rooms, url } = await serve(t, { onMessage: { '*': () => door.closed } })
   const client = await join(t, `${url}/rooms/news`)
@@ -228,7 +228,7 @@ t.test('pings and answers never wait behind messages that are not finished', asy
   t.match(await client.next('ack'), { ref: 'm', ok: true })
 })
 
-t.test('an answer is taken only from the session that was asked', async t => {
+t.test('an answer is accepted only from the session that was asked', async t => {
   const { rooms, url } = await serve(t)
   const [asked, other] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
   const answer = rooms.ask(asked.hello.session, 'what?')
@@ -239,21 +239,21 @@ t.test('an answer is taken only from the session that was asked', async t => {
   t.equal(await answer, 'that')
 })
 
-t.test('since: recovered where nothing was published meanwhile, and not where something was', async t => {
+t.test('since is recovered if no message was published meanwhile, and not otherwise', async t => {
   const { rooms, url } = await serve(t)
   const keeper = await join(t, `${url}/rooms/news`)
   const { id } = await rooms.broadcast('news', 1)
   const same = await join(t, `${url}/rooms/news?since=${id}`)
   t.match(same.hello, { id, recovered: true, replayed: 0 })
-  t.match((await join(t, `${url}/rooms/news?since=${keeper.hello.id}`)).hello, { id, recovered: false, replayed: 0 }, 'a message was missed')
+  t.match((await join(t, `${url}/rooms/news?since=${keeper.hello.id}`)).hello, { id, recovered: false, replayed: 0 }, 'the member missed a message')
   await rooms.broadcast('news', 2)
-  t.match(await same.next('message'), { data: 2 }, 'what follows continues')
+  t.match(await same.next('message'), { data: 2 }, 'the next position follows')
   for (const since of [id, `${'0'.repeat(16)}-2`, id!.replace(/1$/, '99'), id!.replace(/1$/, '02')]) {
     t.match((await join(t, `${url}/rooms/news?since=${since}`)).hello, { recovered: false, replayed: 0 }, since)
   }
 })
 
-t.test('since of a topic that has begun again is not recovered: its epoch is another', async t => {
+t.test('since of an earlier epoch of the topic is not recovered', async t => {
   const { rooms, url } = await serve(t)
   const first = await join(t, `${url}/rooms/news`)
   await first.close()
@@ -263,7 +263,7 @@ t.test('since of a topic that has begun again is not recovered: its epoch is ano
   t.match(hello, { recovered: false, replayed: 0 })
 })
 
-t.test('since=0 and since=latest carry replayed alone, and a join without since neither', async t => {
+t.test('since=0 and since=latest carry replayed only, and a join without since carries neither', async t => {
   const { url } = await serve(t)
   for (const since of ['0', 'latest']) {
     const { hello } = await join(t, `${url}/rooms/news?since=${since}`)
@@ -274,7 +274,7 @@ t.test('since=0 and since=latest carry replayed alone, and a join without since 
   t.notOk('recovered' in hello || 'replayed' in hello)
 })
 
-t.test('raw mode has one word for a since that cannot be met: 4202', async t => {
+t.test('raw mode closes with 4202 if since cannot be recovered', async t => {
   const { rooms, url } = await serve(t)
   const keeper = await join(t, `${url}/rooms/news`)
   const { id } = await rooms.broadcast('news', 1)
@@ -288,7 +288,7 @@ t.test('raw mode has one word for a since that cannot be met: 4202', async t => 
   t.same([await met.text(), await any.text()], ['2', '2'])
 })
 
-t.test('a broker without positions: no ids, and nothing is recovered', async t => {
+t.test('with a broker without positions frames have no id, and nothing is recovered', async t => {
   const handlers: any = {}
   const broker: any = {
     capabilities: { order: 'total', history: false, presence: false, once: 'shared' },
@@ -315,7 +315,7 @@ t.test('a broker without positions: no ids, and nothing is recovered', async t =
   t.notOk('id' in await client.next('bye'))
 })
 
-t.test('a session id names, and authorises nothing: a kick by a member does not exist', async t => {
+t.test('a session id is a name and no permission: members cannot kick', async t => {
   const { url } = await serve(t)
   const [one, two] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
   t.match(await one.ask({ type: 'leave', session: two.hello.session }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME' } })

@@ -1,4 +1,4 @@
-/** nginx and Caddy, configured as docs/operations.md has it, in front of a server. */
+/** A server behind nginx and Caddy, configured as in docs/operations.md. */
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { request as httpsRequest } from 'node:https'
@@ -10,12 +10,12 @@ import fastifyRooms from '../lib/index.ts'
 import { Client, listen, until, type AnyOptions } from './helpers/app.ts'
 import { missing, name, startCaddy, startNginx, type Edits, type Proxy } from './proxies/start.ts'
 
-/** Milliseconds for what must come: many times what it takes on a busy machine. */
+/** Milliseconds for an expected event: many times its duration on a busy machine. */
 const patience = 20_000
 
 interface Setting { app: FastifyInstance, proxy: Proxy, left: { code: number }[] }
 
-/** An app as docs/operations.md says, which trusts the proxy by its address, behind it. */
+/** An app as in docs/operations.md, behind a proxy that it trusts by its address. */
 async function serve (t: Test, start: (t: Test, upstream: string, edits?: Edits) => Promise<Proxy>, options: AnyOptions = {}, edits?: Edits): Promise<Setting> {
   const app = Fastify({ trustProxy: '127.0.0.1' })
   const left: { code: number }[] = []
@@ -25,7 +25,7 @@ async function serve (t: Test, start: (t: Test, upstream: string, edits?: Edits)
   return { app, left, proxy: await start(t, upstream, edits) }
 }
 
-/** How a browser that was given this name comes to the proxy. Each address of the loopback may be a client of its own. */
+/** Connection options of a client that was given this name of the proxy. Each loopback address can be a client of its own. */
 const origin = ({ port }: Proxy): string => `https://${name}:${port}`
 const coming = (proxy: Proxy, { address = '127.0.0.2', host = name, servername = name, headers = {} } = {}): ClientOptions & { servername: string } =>
   ({ ca: proxy.ca, servername, localAddress: address, headers: { host: `${host}:${proxy.port}`, origin: origin(proxy), ...headers } })
@@ -39,10 +39,10 @@ async function join (t: Test, proxy: Proxy, as = {}): Promise<Client & { session
   return Object.assign(client, { session: (await client.next('hello')).session })
 }
 
-/** The HTTP answer to a request through the proxy. */
+/** The HTTP response to a request through the proxy. */
 async function ask (proxy: Proxy, { method = 'GET', path = '/rooms/news', body = '', as = {} as Parameters<typeof coming>[1] } = {}): Promise<{ status: number, text: string }> {
   const request = httpsRequest({ host: '127.0.0.1', port: proxy.port, method, path, ...coming(proxy, as), agent: false } as object)
-  // A proxy that refuses a body for its length lets go of the rest.
+  // A proxy that refuses a body for its length may close before it has read the rest.
   const answer = new Promise<{ status: number, text: string }>((resolve, reject) => {
     request.on('error', reject)
     request.on('upgrade', (_response, socket) => {
@@ -64,9 +64,9 @@ const upgrade = { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-ve
 const json = { 'content-type': 'application/json' }
 
 const proxies = [
-  // Short timeouts, so that a quiet connection would be cut within the test.
+  // Timeouts short enough to cut a quiet connection within the test.
   { proxy: 'nginx', start: startNginx, short: { 'proxy_read_timeout 60s': 'proxy_read_timeout 3s' }, tooLarge: [413], cut: { client: [1006], server: [1006] } },
-  // It says goodbye to both sides. What it sends to the server is not masked (RFC 6455 5.1), which is 1002; a body that is too large is a failure of its own to it. Later versions may know better.
+  // Caddy closes both sides. Its close frame to the server is not masked (RFC 6455 5.1), which ends with 1002, and a body that is too large is an internal failure of Caddy. Later versions may differ.
   { proxy: 'caddy', start: startCaddy, short: { 'read_header 10s': 'read_header 3s', 'read_body 10s': 'read_body 3s' }, tooLarge: [413, 502], cut: { client: [1001], server: [1001, 1002] } }
 ] as const
 
@@ -74,12 +74,12 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
   const absent = missing(kind)
   const skip = process.env.CI === undefined ? absent : false
 
-  t.test(`${kind} is there where it must be`, async t => {
+  t.test(`${kind} is installed if CI requires it`, async t => {
     if (process.env.CI !== undefined) t.equal(absent, false)
     else if (absent !== false) t.comment(`not tested: ${absent}`)
   })
 
-  t.test(`behind ${kind} messages go both ways, and bye with 1001 comes through`, { skip }, async t => {
+  t.test(`behind ${kind} messages pass both ways, and bye with 1001 arrives`, { skip }, async t => {
     const { app, proxy } = await serve(t, start)
     const one = await join(t, proxy)
     const two = await join(t, proxy)
@@ -104,7 +104,7 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
     const status = async (headers: Record<string, string>, method = 'GET'): Promise<number> =>
       (await ask(proxy, { method, body: method === 'POST' ? '1' : '', as: { headers: { ...method === 'POST' ? json : upgrade, ...headers } } })).status
     for (const method of ['GET', 'POST']) {
-      t.equal(await status({}, method), method === 'GET' ? 101 : 200, 'the same')
+      t.equal(await status({}, method), method === 'GET' ? 101 : 200, 'pages of that origin may broadcast')
       for (const page of ['https://evil.example', `http://${name}:${proxy.port}`, `https://${name}`, 'null']) {
         t.equal(await status({ origin: page }, method), 403, page)
       }
@@ -113,7 +113,7 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
     }
   })
 
-  t.test(`behind ${kind} the address of a client is its own, whatever it forwards`, { skip }, async t => {
+  t.test(`behind ${kind} each client has its own address, whatever it forwards`, { skip }, async t => {
     const seen: string[] = []
     const { proxy } = await serve(t, start, {
       onJoin: (session: { connection: { address: string } }) => { seen.push(session.connection.address) },
@@ -123,7 +123,7 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
     await join(t, proxy, { address: '127.0.0.3', headers: { 'x-forwarded-for': '203.0.113.9', 'x-real-ip': '203.0.113.9', forwarded: 'for=203.0.113.9' } })
     await join(t, proxy, { address: '127.0.0.3', headers: { 'x-forwarded-for': '127.0.0.1, 127.0.0.1' } })
     t.same(seen, ['127.0.0.2', '127.0.0.3', '127.0.0.3'])
-    await t.rejects(join(t, proxy, { address: '127.0.0.3', headers: { 'x-forwarded-for': '203.0.113.10' } }), { message: 'closed' }, 'and its connections are counted')
+    await t.rejects(join(t, proxy, { address: '127.0.0.3', headers: { 'x-forwarded-for': '203.0.113.10' } }), { message: 'closed' }, 'connections are counted by that address')
   })
 
   t.test(`behind ${kind} the heartbeat keeps a quiet connection open beyond the proxy's timeouts`, { skip }, async t => {
@@ -136,14 +136,14 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
     t.equal((await client.next('message')).data, 'still here')
   })
 
-  t.test(`behind ${kind} a restart of the proxy ends connections on both sides, and they come again`, { skip }, async t => {
+  t.test(`behind ${kind} a restart of the proxy ends connections on both sides, and new ones are accepted afterwards`, { skip }, async t => {
     const { app, proxy, left } = await serve(t, start)
     const client = await join(t, proxy)
     await proxy.stop()
     const { code } = await client.closed
-    t.ok((cut.client as readonly number[]).includes(code), `the client is told ${code}`)
+    t.ok((cut.client as readonly number[]).includes(code), `the client gets ${code}`)
     await until(() => left.length === 1, patience)
-    t.ok((cut.server as readonly number[]).includes(left[0]!.code), `the server ${left[0]!.code}`)
+    t.ok((cut.server as readonly number[]).includes(left[0]!.code), `the server gets ${left[0]!.code}`)
     t.equal(await app.rooms.count('news'), 0)
     await proxy.start()
     await join(t, proxy)
@@ -152,7 +152,7 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
 
 const skip = process.env.CI === undefined ? missing('nginx') : false
 
-t.test('nginx cuts a quiet connection where there is no heartbeat', { skip }, async t => {
+t.test('nginx cuts a quiet connection without a heartbeat', { skip }, async t => {
   const { proxy, left } = await serve(t, startNginx, { heartbeat: false }, { 'proxy_read_timeout 60s': 'proxy_read_timeout 1s' })
   const client = await join(t, proxy)
   t.equal((await client.closed).code, 1006)
@@ -160,25 +160,25 @@ t.test('nginx cuts a quiet connection where there is no heartbeat', { skip }, as
   t.equal(left[0]!.code, 1006)
 })
 
-t.test('nginx upgrades WebSockets and nothing else, and answers for no other name', { skip }, async t => {
+t.test('nginx upgrades only WebSockets, and refuses other host names', { skip }, async t => {
   const { proxy } = await serve(t, startNginx)
   t.equal((await ask(proxy)).status, 426, 'a plain request')
-  t.equal((await ask(proxy, { as: { headers: { connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAMAAABkAAQCAAAAAAIAAAAA' } } })).status, 426, 'h2c is a plain request')
+  t.equal((await ask(proxy, { as: { headers: { connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAMAAABkAAQCAAAAAAIAAAAA' } } })).status, 426, 'h2c is handled as a plain request')
   t.equal((await ask(proxy, { as: { headers: { ...upgrade, upgrade: 'WebSocket' } } })).status, 101)
-  await t.rejects(ask(proxy, { as: { servername: 'evil.example', host: 'evil.example' } }), { message: /unrecognized name/ }, 'TLS refuses a name that is not ours')
+  await t.rejects(ask(proxy, { as: { servername: 'evil.example', host: 'evil.example' } }), { message: /unrecognized name/ }, 'TLS refuses an unknown name')
   t.equal((await ask(proxy, { as: { host: 'evil.example', headers: { origin: `https://evil.example:${proxy.port}` } } })).status, 421)
 })
 
 t.test('nginx keeps tokens in the query out of its log', { skip }, async t => {
   const { app, proxy } = await serve(t, startNginx)
   await join(t, proxy)
-  await app.close() // it logs a WebSocket when that is over
+  await app.close() // nginx logs a WebSocket at its end
   const log = async (): Promise<string> => readFile(joinPath(proxy.directory, 'rooms.log'), 'utf8')
   await until(async () => (await log()).includes('"GET /rooms/news" 101'), patience)
   t.notMatch(await log(), 'secret')
 })
 
-t.test('nginx bounds connections and requests of one address', { skip }, async t => {
+t.test('nginx limits connections and requests per address', { skip }, async t => {
   const { proxy } = await serve(t, startNginx, {}, { 'limit_conn rooms_open 100': 'limit_conn rooms_open 2' })
   await join(t, proxy)
   const second = await join(t, proxy)
@@ -187,14 +187,14 @@ t.test('nginx bounds connections and requests of one address', { skip }, async t
   await second.close()
   await until(async () => join(t, proxy).then(() => true, () => false), patience)
 
-  // One after the other, so that it is the rate which is refused: it lets through 60 at once, and 20 more in each second.
+  // Requests in sequence exceed the rate, not the connection limit: nginx allows a burst of 60, and then 20 per second.
   const statuses = new Set<number>()
   const deadline = Date.now() + patience
   while (!statuses.has(429) && Date.now() < deadline) statuses.add((await ask(proxy, { as: { address: '127.0.0.4' } })).status)
   t.same([...statuses], [426, 429])
 })
 
-t.test('a reload of nginx lets go of WebSockets after worker_shutdown_timeout, and new ones are served meanwhile', { skip }, async t => {
+t.test('after a reload nginx ends WebSockets after worker_shutdown_timeout, and serves new ones meanwhile', { skip }, async t => {
   const { proxy } = await serve(t, startNginx)
   const client = await join(t, proxy)
   proxy.signal('SIGHUP')

@@ -6,7 +6,7 @@ import { connect, createApp, join, listen, until, type AnyOptions, type Client }
 import { clientFrame, joinMute } from './helpers/wire.ts'
 
 const limited = { code: 4101, reason: 'rate_limited' }
-/** So long that nothing comes back within a test. */
+/** A period in which nothing is refilled within a test. */
 const long = 600_000
 
 async function serve (t: Test, options: AnyOptions = {}, server: FastifyServerOptions = {}) {
@@ -25,7 +25,7 @@ async function served (client: Client): Promise<number> {
   }
 }
 
-t.test('a member is served limits.messages frames at once; one more is refused with its ref, nothing else is lost, and others go on', async t => {
+t.test('limits.messages frames of a member are served at once; one more is refused with its ref, no other frame is lost, and other members go on', async t => {
   const { rooms, url } = await serve(t, { limits: { messages: 5, per: long } })
   const other = await join(t, `${url}/rooms/news`)
   const client = await join(t, `${url}/rooms/news`)
@@ -37,11 +37,11 @@ t.test('a member is served limits.messages frames at once; one more is refused w
   t.match(await client.next('error'), refusedFrame)
   for (let n = 0; n < 5; n++) t.match(await other.next('message'), { data: n })
   t.match(await other.ask({ type: 'message', data: 'mine' }), { ok: true })
-  t.match(await client.next('message'), { data: 'mine' }, 'it is still a member')
+  t.match(await client.next('message'), { data: 'mine' }, 'the session is still a member')
   t.match(rooms.stats(), { members: 2, invalid: 0, refusals: { messages: 2, addressMessages: 0 } })
 })
 
-t.test('every kind of frame counts, bad ones too, and onInvalid is not asked', async t => {
+t.test('each kind of frame counts, bad ones as well, and onInvalid is not called for refused frames', async t => {
   let asked = 0
   const { rooms, url } = await serve(t, { limits: { messages: 8, per: long, payload: 100 }, onInvalid: () => { asked++; return 'answer' } })
   const client = await join(t, `${url}/rooms/news`)
@@ -51,7 +51,7 @@ t.test('every kind of frame counts, bad ones too, and onInvalid is not asked', a
   ]
   for (const frame of frames) client.send(frame)
   t.match(await client.ask({ type: 'ping' }), { ok: false, ...refusedFrame })
-  t.equal(asked, 2, 'before')
+  t.equal(asked, 2, 'onInvalid was called twice before the refusal')
   for (const frame of ['no JSON', 'x'.repeat(101), Buffer.from('{}')]) {
     client.received.length = 0
     client.socket.send(frame, { binary: typeof frame !== 'string' })
@@ -63,7 +63,7 @@ t.test('every kind of frame counts, bad ones too, and onInvalid is not asked', a
   t.match(rooms.stats(), { invalid: 2, members: 1 })
 })
 
-t.test('what is refused is answered by its ref where it has one of its own', async t => {
+t.test('a refused frame with a ref is answered with that ref', async t => {
   const { url } = await serve(t, { limits: { messages: 1, per: long, payload: 100 }, topics: { news: { publish: true, limits: { messages: 9 } } } })
   const client = await join(t, `${url}/rooms/news`)
   for (let n = 0; n < 9; n++) client.send({ type: 'ping' })
@@ -75,7 +75,7 @@ t.test('what is refused is answered by its ref where it has one of its own', asy
   }
 })
 
-t.test('who goes on after as many refusals is closed with 4101', async t => {
+t.test('a member that keeps sending is closed with 4101 after as many refusals as the limit', async t => {
   const { rooms, url } = await serve(t, { limits: { messages: 3, per: long } })
   const client = await join(t, `${url}/rooms/news`)
   for (let n = 0; n < 7; n++) client.send({ type: 'ping', ref: n })
@@ -86,7 +86,7 @@ t.test('who goes on after as many refusals is closed with 4101', async t => {
   t.match(rooms.stats().refusals, { messages: 4 })
 })
 
-t.test('who stops and waits is served again', async t => {
+t.test('a member that pauses is served again', async t => {
   const { url } = await serve(t, { limits: { messages: 4, per: 200 } })
   const client = await join(t, `${url}/rooms/news`)
   t.ok(await served(client) >= 4)
@@ -104,7 +104,7 @@ t.test('a raw member is closed at once', async t => {
   for (const data of [1, 2]) t.match(await other.next('message'), { data })
 })
 
-t.test('a topic may say otherwise, in whole or in part', async t => {
+t.test('a topic may override the limits, wholly or in part', async t => {
   const { url } = await serve(t, {
     limits: { messages: 4, per: long },
     topics: { few: { limits: { messages: 2 } }, many: { limits: { messages: 9, per: long } }, fast: { limits: { per: 200 } }, plain: {} }
@@ -118,7 +118,7 @@ t.test('a topic may say otherwise, in whole or in part', async t => {
   t.match(await plain.ask({ type: 'ping' }), { ok: false })
 })
 
-t.test('over limits.addressMessages the members of one address are refused together, others are not', async t => {
+t.test('over limits.addressMessages members of one address are refused together, and other addresses are not', async t => {
   const { rooms, url } = await serve(t, { limits: { messages: 4, per: long, addressMessages: 6 } }, { trustProxy: true })
   const [one, two, other] = [await join(t, `${url}/rooms/a`, from('203.0.113.1')), await join(t, `${url}/rooms/b`, from('203.0.113.1')), await join(t, `${url}/rooms/a`, from('203.0.113.2'))]
   for (let n = 0; n < 4; n++) t.match(await one.ask({ type: 'ping' }), { ok: true })
@@ -128,36 +128,36 @@ t.test('over limits.addressMessages the members of one address are refused toget
   t.equal(await served(other), 4)
   await two.close()
   const back = await join(t, `${url}/rooms/b`, from('203.0.113.1'))
-  t.match(await back.ask({ type: 'ping' }), { ok: false }, 'coming back does not help')
+  t.match(await back.ask({ type: 'ping' }), { ok: false }, 'a reconnect does not reset the limit')
   for (let n = 0; n < 4; n++) back.send({ type: 'ping' })
   t.same(await back.closed, limited)
-  t.match(await one.ask({ type: 'message', data: 1 }), { ok: false }, 'who has not gone on is told, and not closed')
+  t.match(await one.ask({ type: 'message', data: 1 }), { ok: false }, 'a first refused frame is answered, and the member stays')
   one.send({ type: 'ping' })
   t.same(await one.closed, limited)
 })
 
-t.test('unless it is given, an address may send as much as ten busy members, and this machine what it likes', async t => {
+t.test('by default an address may send as much as ten busy members, and this machine has no limit', async t => {
   const { url } = await serve(t, { limits: { messages: 1, per: long }, topics: { plain: {}, busy: { limits: { messages: 2, per: long } } } }, { trustProxy: true })
   const spent = async (address: string | undefined): Promise<number> => {
     let count = 0
     for (let n = 0; n < 12; n++) count += await served(await join(t, `${url}/rooms/busy`, address === undefined ? {} : from(address)))
     return count
   }
-  t.equal(await spent('203.0.113.1'), 14, 'of twenty, six were refused to those who had had theirs')
+  t.equal(await spent('203.0.113.1'), 14, 'six of twenty frames are refused by the limit of the address')
   t.equal(await spent(undefined), 24)
   const given = await serve(t, { limits: { messages: 2, per: long, addressMessages: 3 } })
   t.equal(await served(await join(t, `${given.url}/rooms/a`)), 2)
-  t.equal(await served(await join(t, `${given.url}/rooms/a`)), 0, 'what is given holds for this machine')
+  t.equal(await served(await join(t, `${given.url}/rooms/a`)), 0, 'a given limit also applies to this machine')
 })
 
-t.test('what a topic grants at once is within what an address may send, however slowly it comes back', async t => {
+t.test('a topic\'s burst fits into the limit of the address, even with a slow refill', async t => {
   const { rooms, url } = await serve(t, { limits: { messages: 1, per: 1_000 }, topics: { quota: { limits: { messages: 50, per: 3_600_000 } } } }, { trustProxy: '127.0.0.1' })
   const client = await join(t, `${url}/rooms/quota`, from('203.0.113.1'))
   t.equal(await served(client), 50)
   t.match(rooms.stats().refusals, { messages: 1, addressMessages: 0 })
 })
 
-t.test('pings and pongs of the WebSocket count; nothing answers them, and who goes on is closed', async t => {
+t.test('pings and pongs of the WebSocket count; excess ones are not answered, and a peer that continues is closed', async t => {
   for (const opcode of [9, 10]) {
     const { rooms, url } = await serve(t, { limits: { messages: 5, per: long } })
     const peer = await joinMute(t, `${url}/rooms/news`)
@@ -166,7 +166,7 @@ t.test('pings and pongs of the WebSocket count; nothing answers them, and who go
     peer.send(1, '{"type":"message","data":1,"ref":1}')
     await until(() => peer.text().includes('"bye"'))
     t.match(peer.text(), '"code":4101')
-    t.notMatch(peer.text(), '"error"', 'the message was the one that was too many')
+    t.notMatch(peer.text(), '"error"', 'the message was the frame over the limit')
     t.match(rooms.stats(), { members: 0, received: 1, refusals: { messages: 1 } })
 
     const second = await joinMute(t, `${url}/rooms/news`)
@@ -177,7 +177,7 @@ t.test('pings and pongs of the WebSocket count; nothing answers them, and who go
   }
 })
 
-t.test('who pings without end before hello is refused', async t => {
+t.test('a peer that pings without pause before hello is refused', async t => {
   const { rooms, url } = await serve(t, { limits: { messages: 2, per: long }, onJoin: () => new Promise(() => {}) })
   const peer = await joinMute(t, `${url}/rooms/news`)
   for (let n = 0; n < 5; n++) peer.send(9, '')
@@ -186,7 +186,7 @@ t.test('who pings without end before hello is refused', async t => {
   t.match(rooms.stats().refusals, { messages: 1 })
 })
 
-t.test('the answer to a ping of the server does not count', async t => {
+t.test('the pong for a ping of the server does not count', async t => {
   const { url } = await serve(t, { limits: { messages: 1, per: long }, heartbeat: { interval: 100, timeout: 5_000 } })
   const client = await join(t, `${url}/rooms/news`)
   let pings = 0
@@ -195,17 +195,17 @@ t.test('the answer to a ping of the server does not count', async t => {
   t.match(await client.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('one pong answers a ping of the server, and the others count', async t => {
+t.test('one pong answers a ping of the server, and further ones count', async t => {
   const { rooms, url } = await serve(t, { limits: { messages: 5, per: long, handshake: 100_000 }, heartbeat: { interval: 1_000, timeout: 20_000 } })
   const peer = await joinMute(t, `${url}/rooms/news`)
   await until(() => peer.text().includes('\x89\x00'))
-  // In one write: no look at the connection is between them.
+  // One write, so that the server checks nothing between the pongs.
   peer.socket.write(Buffer.concat(Array.from({ length: 12 }, () => clientFrame(10, ''))))
   await until(() => peer.text().includes('"code":4101'))
   t.match(rooms.stats(), { members: 0, refusals: { messages: 1 } })
 })
 
-t.test('nobody is punished for what was kept waiting before hello', async t => {
+t.test('frames that were held before hello are not refused', async t => {
   let open = (): void => {}
   const { rooms, url } = await serve(t, {
     limits: { messages: 2, per: 100, pending: 4 },
@@ -221,7 +221,7 @@ t.test('nobody is punished for what was kept waiting before hello', async t => {
   for (let n = 0; n < 8; n++) t.match(await client.next('ack'), { ref: n, ok: true })
 })
 
-t.test('nobody is punished for what was kept waiting while reading was paused, nor is its address', async t => {
+t.test('frames that were held while reading was paused are not refused, by member or by address', async t => {
   const doors: (() => void)[] = []
   const { url } = await serve(t, {
     limits: { messages: 4, per: 200, pending: 2, addressMessages: 4 },
@@ -236,18 +236,18 @@ t.test('nobody is punished for what was kept waiting while reading was paused, n
   for (let n = 0; n < 14; n++) t.match(await client.next('ack'), { ref: n, ok: true })
 })
 
-t.test('nobody is punished for what was kept waiting while the server stood still', async t => {
+t.test('frames that were held during a stall of the server are not refused', async t => {
   const { rooms, url } = await serve(t, { limits: { messages: 5, per: 1_000, handshake: 1_000 }, heartbeat: false, onMessage: { '*': () => { const end = Date.now() + 3_000; while (Date.now() < end); } } })
   const client = await join(t, `${url}/rooms/news`)
   const other = await join(t, `${url}/rooms/news`)
   client.send({ type: 'message', data: 'stand still' })
-  // These are with the operating system while nobody reads them.
+  // The operating system buffers these during the stall.
   for (let n = 0; n < 12; n++) other.send({ type: 'ping', ref: n })
   for (let n = 0; n < 12; n++) t.match(await other.next('ack'), { ref: n, ok: true })
   t.equal(rooms.stats().refusals.messages, 0)
 })
 
-t.test('what comes once all that had waited is through did not wait: after a pause, before hello', async t => {
+t.test('frames that arrive after all held frames are handled get no credit: after a pause, and after hello', async t => {
   const { url, rooms } = await serve(t, {
     limits: { messages: 10, per: 1_000, pending: 1, handshake: 100_000 },
     heartbeat: { interval: 400, timeout: 400 },
@@ -264,17 +264,17 @@ t.test('what comes once all that had waited is through did not wait: after a pau
     let count = 0
     for (let n = 0; n < 19; n++) if ((await client.next('ack')).ok) count++
     t.equal(rooms.stats().refusals.messages - before, 19 - count)
-    t.ok(count < 16, `of 19 at once ${count} are served, and would be all of them with what flows in within two seconds`)
+    t.ok(count < 16, `${count} of 19 frames are served at once; with two seconds of credit all would be`)
   }
 })
 
-t.test('one connection is in one topic: joining another is no frame', async t => {
+t.test('one connection is in one topic: join and leave are not frames', async t => {
   const { url } = await serve(t)
   const client = await join(t, `${url}/rooms/news`)
   for (const type of ['join', 'leave']) t.match(await client.ask({ type, topic: 'other' }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: /not known/ } })
 })
 
-t.test('what was kept waiting of many members of one address is no more than the address might have sent meanwhile', async t => {
+t.test('held frames of many members of one address get no more credit than the address could have sent meanwhile', async t => {
   const hub = { stalledFor: () => 0 }
   const own = { capacity: 100, per: 1_000 }
   const now = performance.now()

@@ -8,7 +8,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
   return { app, rooms: app.rooms as any, url: await listen(app), errors }
 }
 
-t.test('in raw mode a frame is the payload and nothing else, both ways', async t => {
+t.test('in raw mode a frame is only the payload, in both directions', async t => {
   const { rooms, url } = await serve(t)
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
   t.equal(raw.socket.protocol, 'rooms.raw')
@@ -34,10 +34,10 @@ t.test('in raw mode a frame is the payload and nothing else, both ways', async t
   t.equal(await raw.text(), '{"from":"code"}')
   await rooms.send([...await rooms.members('news')][0].session, 'private')
   t.equal(await raw.text(), 'private')
-  t.equal(raw.received.length, sent.length + 2, 'no hello, no presence, no ack')
+  t.equal(raw.received.length, sent.length + 2, 'raw members get no hello, presence or ack')
 })
 
-t.test('on a typed topic a string keeps its quotes, both ways', async t => {
+t.test('on a typed topic a string keeps its quotes, in both directions', async t => {
   const { rooms, url } = await serve(t, { topics: { words: { message: Type.String(), publish: true } } })
   const raw = await connect(t, `${url}/rooms/words`, 'rooms.raw')
   await until(async () => await rooms.count('words') === 1)
@@ -48,11 +48,11 @@ t.test('on a typed topic a string keeps its quotes, both ways', async t => {
   await rooms.send((await rooms.members('words'))[0].session, 'three')
   t.equal(await raw.text(), '"three"')
   raw.send('four')
-  t.same(await raw.closed, { code: 4000, reason: 'bad_frame' }, 'text is no payload of a typed topic')
-  t.equal(raw.received.length, 3, 'nothing is said but the close')
+  t.same(await raw.closed, { code: 4000, reason: 'bad_frame' }, 'plain text is not a payload of a typed topic')
+  t.equal(raw.received.length, 3, 'no frame precedes the close')
 })
 
-t.test('in raw mode every refusal is a close', async t => {
+t.test('in raw mode each refusal is a close', async t => {
   const { rooms, url, errors } = await serve(t, {
     topics: {
       chat: { message: Type.Object({ a: Type.Integer() }), publish: true, limits: { payload: 50 } },
@@ -91,7 +91,7 @@ t.test('in raw mode every refusal is a close', async t => {
   t.equal(rooms.stats().members, 0)
 })
 
-t.test('a handler\'s answer goes nowhere in raw mode, and its messages work', async t => {
+t.test('the return value of onMessage is dropped in raw mode, and messages that the hook sends arrive', async t => {
   const { rooms, url } = await serve(t, { onMessage: { '*': async (session, payload) => { await session.rooms.broadcast(session.topic, [payload]) } } })
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
   await until(async () => await rooms.count('news') === 1)
@@ -101,7 +101,7 @@ t.test('a handler\'s answer goes nowhere in raw mode, and its messages work', as
   t.equal(raw.received.length, 1)
 })
 
-t.test('a raw member is closed without bye, and refused without one', async t => {
+t.test('a raw member is closed and refused without bye', async t => {
   const { rooms, url } = await serve(t, { onJoin: session => session.connection.mode !== 'rooms.raw' || session.topic !== 'closed' })
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
   await until(async () => await rooms.count('news') === 1)
@@ -112,7 +112,7 @@ t.test('a raw member is closed without bye, and refused without one', async t =>
   t.same([...raw.received, ...refused.received], [])
 })
 
-t.test('what onJoin sent is the first that a raw member gets', async t => {
+t.test('a message of onJoin is the first frame of a raw member', async t => {
   const { rooms, url } = await serve(t, { onJoin: async session => { await session.send('welcome') } })
   const raw = await connect(t, `${url}/rooms/news?presence=1`, 'rooms.raw')
   await until(async () => await rooms.count('news') === 1)
@@ -120,7 +120,7 @@ t.test('what onJoin sent is the first that a raw member gets', async t => {
   t.same([await raw.text(), await raw.text()], ['welcome', '1'])
 })
 
-t.test('one bad frame is enough where nothing can be answered, unless the host ignores it', async t => {
+t.test('one bad frame closes a raw member, unless the host ignores it', async t => {
   const { url } = await serve(t, { topics: { chat: { message: Type.Integer(), publish: true } }, onInvalid: 'ignore', limits: { badFrames: 3 } })
   const raw = await connect(t, `${url}/rooms/chat`, 'rooms.raw')
   raw.send('x')

@@ -4,7 +4,7 @@ import { connect, createRooms, join, listen, until, type AnyOptions } from './he
 
 interface Question { action: string, topic: string, session: any }
 
-/** An app whose members may stay as `may` says by user: a boolean, or what it throws. */
+/** An app whose members may stay as `may` says by user: a boolean, or an error to throw. */
 async function create (t: Test, options: AnyOptions = {}) {
   const asked: Question[] = []
   const may = new Map<string | undefined, unknown>()
@@ -30,7 +30,7 @@ async function create (t: Test, options: AnyOptions = {}) {
 
 const problem = (statusCode: number) => Object.assign(new Error(`problem ${statusCode}`), { statusCode })
 
-t.test('who may not stay is ended with 4301, who may stays', async t => {
+t.test('members that may not stay are ended with 4301, others stay', async t => {
   const { rooms, as, asked, may, left } = await create(t)
   const [ann, ben] = [await as('ann'), await as('ben')]
   may.set('ann', false).set('ben', true)
@@ -44,7 +44,7 @@ t.test('who may not stay is ended with 4301, who may stays', async t => {
   t.match(asked[0], { action: 'stay', topic: 'news', session: { topic: 'news', state: 'closed' } })
 })
 
-t.test('only true is a yes', async t => {
+t.test('only true permits a member to stay', async t => {
   const { rooms, as, may } = await create(t)
   for (const answer of [undefined, null, 1, 'true', Promise.resolve(false)]) {
     const client = await as('ann')
@@ -58,7 +58,7 @@ t.test('only true is a yes', async t => {
   t.match(await client.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('it asks about the sessions that match all that is given, and no other', async t => {
+t.test('authorize is asked about the sessions that match all given fields, and no other', async t => {
   const { rooms, as, asked, may } = await create(t)
   may.set('ann', true).set('ben', true)
   const [ann] = [await as('ann'), await as('ann', 'sports'), await as('ben')]
@@ -77,7 +77,7 @@ t.test('it asks about the sessions that match all that is given, and no other', 
   t.same(await about({ user: 'nobody' }), [])
 })
 
-t.test('a selector that selects nothing is refused, and so is one that would select more than was meant', async t => {
+t.test('an empty selector, and one with an unknown or undefined field, are refused', async t => {
   const { rooms, as, asked } = await create(t)
   await as('ann')
   for (const selector of [undefined, null, {}, { user: undefined }, { topic: 'news', user: undefined }, { session: 7 }, { role: 'admin' }, 'ann']) {
@@ -87,14 +87,14 @@ t.test('a selector that selects nothing is refused, and so is one that would sel
   t.same(asked, [])
 })
 
-t.test('without authorize nobody is asked, and all stay', async t => {
+t.test('without authorize all members stay', async t => {
   const { rooms, as } = await create(t, { authorize: undefined as never })
   const client = await as('ann')
   t.equal(await rooms.reauthorize({ user: 'ann' }), 0)
   t.match(await client.ask({ type: 'ping' }), { ok: true })
 })
 
-t.test('an error that speaks to the member ends it as in onJoin', async t => {
+t.test('an error with a status below 500 ends the member as in onJoin', async t => {
   const { rooms, as, may, errors } = await create(t)
   for (const [status, code, reason] of [[401, 4001, 'unauthorized'], [403, 4003, 'forbidden'], [404, 4004, 'no_such_topic'], [429, 4101, 'rate_limited'], [410, 4003, 'forbidden']] as const) {
     const client = await as('ann')
@@ -105,20 +105,20 @@ t.test('an error that speaks to the member ends it as in onJoin', async t => {
   t.same(errors, [])
 })
 
-t.test('where it cannot be known who may stay nobody does: 1011, and the host is told', async t => {
+t.test('if authorize fails, the member is closed with 1011, and onError gets the error', async t => {
   const { rooms, as, may, errors } = await create(t)
   const failures = [new Error('the database is down'), problem(503), Object.assign(problem(400), { code: 'FST_ROOMS_INVALID_PAYLOAD' })]
   for (const failure of failures) {
     const client = await as('ann')
     may.set('ann', failure)
     t.equal(await rooms.reauthorize({ user: 'ann' }), 1)
-    t.match(await client.next('bye'), { code: 1011, retry: {} }, 'it may come back, and is checked')
+    t.match(await client.next('bye'), { code: 1011, retry: {} }, 'bye has a retry range')
     t.same(await client.closed, { code: 1011, reason: 'internal_error' })
   }
   t.same(errors, failures)
 })
 
-t.test('a raw session is ended by the close alone', async t => {
+t.test('a raw session is closed without a frame', async t => {
   const { rooms, url, may } = await create(t)
   may.set('ann', false)
   const client = await connect(t, `${url}/rooms/news`, 'rooms.raw', { headers: { 'x-user': 'ann' } })
@@ -128,7 +128,7 @@ t.test('a raw session is ended by the close alone', async t => {
   t.same(client.received, [])
 })
 
-t.test('those still joining are asked about, too, and refused before anybody sees them', async t => {
+t.test('joining sessions are asked about as well, and are refused before other members see them', async t => {
   let open!: () => void
   const door = new Promise<void>(resolve => { open = resolve })
   const { rooms, url, asked, may, left } = await create(t, { onJoin: () => door })
@@ -142,10 +142,10 @@ t.test('those still joining are asked about, too, and refused before anybody see
   t.match(rooms.stats(), { refused: 1, refusals: { forbidden: 1 } })
   open()
   t.match(await ben.next(), { type: 'hello' })
-  t.same(left, [['ann', 4301]], 'onJoin has accepted it by now')
+  t.same(left, [['ann', 4301]], 'onJoin has accepted the session by now')
 })
 
-t.test('who was let in before the question, and arrives after it, is asked about as well', async t => {
+t.test('an upgrade that was admitted before the call and joins after it is asked about as well', async t => {
   let begun = 0
   let open!: () => void
   const door = new Promise<void>(resolve => { open = resolve })
@@ -153,7 +153,7 @@ t.test('who was let in before the question, and arrives after it, is asked about
     identify: async request => {
       const user = String(request.headers['x-user'])
       begun++
-      if (user !== 'cleo') await door // its rights were read before this
+      if (user !== 'cleo') await door // rights are read before the call
       return { user }
     }
   })
@@ -168,10 +168,10 @@ t.test('who was let in before the question, and arrives after it, is asked about
   t.same(asked.map(({ session }) => session.user).sort(), ['ann', 'ben'])
   const cleo = await as('cleo')
   t.match(await cleo.ask({ type: 'ping' }), { ok: true })
-  t.equal(asked.length, 2, 'who came after it is not')
+  t.equal(asked.length, 2, 'a later connection is not asked about')
 })
 
-t.test('about so many as may be it asks for a hundred at a time, and lets the server work', async t => {
+t.test('authorize is asked about a hundred members at a time, so that the server keeps working', async t => {
   let waiting = 0
   let most = 0
   const release: (() => void)[] = []
@@ -203,7 +203,7 @@ t.test('about so many as may be it asks for a hundred at a time, and lets the se
   for (const client of clients) t.equal((await client.closed).code, 4301)
 })
 
-t.test('a session that ends while it is asked about is not counted, and is left alone', async t => {
+t.test('a session that ends while authorize is asked about it is not counted, and keeps its close code', async t => {
   const { rooms, as, may } = await create(t)
   let answer!: (may: boolean) => void
   may.set('ann', new Promise<boolean>(resolve => { answer = resolve }))
@@ -215,7 +215,7 @@ t.test('a session that ends while it is asked about is not counted, and is left 
   t.same(await client.closed, { code: 4005, reason: 'kicked' })
 })
 
-t.test('a session that has ended before its turn is not asked about', async t => {
+t.test('authorize is not asked about a session that has ended before its turn', async t => {
   const { rooms, as, asked, may } = await create(t, {
     onLeave: async session => { if (session.user === 'ann') await session.rooms.kick({ user: 'ben' }) }
   })
@@ -227,7 +227,7 @@ t.test('a session that has ended before its turn is not asked about', async t =>
   t.equal(rooms.stats().members, 0)
 })
 
-t.test('authorize may end the session itself, or ask again from within', async t => {
+t.test('authorize may end the session itself, or call reauthorize', async t => {
   let depth = 0
   const { rooms, as } = await create(t, {
     authorize: async context => {
@@ -240,6 +240,6 @@ t.test('authorize may end the session itself, or ask again from within', async t
   const [ann, ben] = [await as('ann'), await as('ben')]
   t.equal(await rooms.reauthorize({ user: 'ann' }), 0)
   t.equal((await ann.closed).code, 4900)
-  t.equal(await rooms.reauthorize({ user: 'ben' }), 0, 'the one within has ended it')
+  t.equal(await rooms.reauthorize({ user: 'ben' }), 0, 'the inner call has ended the session')
   t.equal((await ben.closed).code, 4301)
 })

@@ -21,6 +21,6 @@ t.test('issue 8: each recipe has at most 80 lines, a snippet that runs, and link
   }
 })
 
-t.test('issue 8: the snippets of the recipes compile, and run where they say so', async t => {
+t.test('issue 8: the snippets of the recipes compile, and run if they are marked', async t => {
   await checkSnippets(t, recipes.flatMap(({ snippets }) => snippets))
 })

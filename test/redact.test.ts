@@ -12,7 +12,7 @@ const secret = 'c2VjcmV0LXRva2Vu'
 const asked = `/rooms/news?since=0&token=${secret}&presence=1`
 const written = '/rooms/news?since=0&token=[redacted]&presence=1'
 
-/** An app whose log is kept as the lines that were written. */
+/** An app whose log is kept as the written lines. */
 function logged (t: Test, logger: object = {}, options: FastifyServerOptions = {}): { app: FastifyInstance, lines: LogLine[] } {
   const lines: LogLine[] = []
   const stream = { write: (line: string) => { lines.push(JSON.parse(line)) } }
@@ -23,7 +23,7 @@ function logged (t: Test, logger: object = {}, options: FastifyServerOptions = {
 
 const requests = (lines: LogLine[]): any[] => lines.filter(({ req }) => req !== undefined).map(({ req }) => req)
 
-t.test('a URL keeps its path, the names of its query, and the values of ours', async t => {
+t.test('a redacted URL keeps its path, the names of its query, and the values of the plugin\'s parameters', async t => {
   const table: [string, string][] = [
     ['/news', '/news'], ['/news?', '/news?'], ['/news?since=0&presence=1', '/news?since=0&presence=1'], ['/news?since=latest', '/news?since=latest'], ['/news?since=9f86d081884c7d65-1042', '/news?since=9f86d081884c7d65-1042'],
     ['/news?token=x', '/news?token=[redacted]'], ['/news?token=', '/news?token=[redacted]'], ['/news?a=x&b=y', '/news?a=[redacted]&b=[redacted]'], ['/news?a=x&&since=0&', '/news?a=[redacted]&&since=0&'], ['/news?t=a=b', '/news?t=[redacted]'],
@@ -32,11 +32,11 @@ t.test('a URL keeps its path, the names of its query, and the values of ours', a
     ['http://h/news?token=x', 'http://h/news?token=[redacted]'], ['/news?__proto__=x&constructor=y', '/news?__proto__=[redacted]&constructor=[redacted]'], ['?x', '?[redacted]'], ['', '']
   ]
   for (const [url, text] of table) t.equal(redactUrl(url), text, url)
-  t.same(Object.keys(querySchema.properties), ['since', 'presence'], 'another of ours would have to be one that may be read by anybody')
+  t.same(Object.keys(querySchema.properties), ['since', 'presence'], 'a further parameter of the plugin must not carry a secret')
 })
 
 for (const hosted of [false, true]) {
-  t.test(`no line of the log holds a token, wherever it came and whatever became of it${hosted ? ', where the host registered @fastify/websocket' : ''}`, async t => {
+  t.test(`no line of the log contains a token, wherever it was sent and whatever the outcome${hosted ? ', if the host registered @fastify/websocket' : ''}`, async t => {
     const { app, lines } = logged(t)
     if (hosted) await app.register(fastifyWebsocket)
     await app.register(plugin, {
@@ -63,7 +63,7 @@ for (const hosted of [false, true]) {
     for (const [payload, status] of [[{ a: 1 }, 200], [{ a: 'x' }, 400], ['no object', 415]] as const) {
       t.equal((await app.inject({ method: 'POST', url: `/rooms/news?${secret}`, headers, payload })).statusCode, status)
     }
-    // A violation of the protocol, an upgrade that is none, and one that is cut.
+    // A violation of the protocol, an invalid upgrade, and an upgrade that is cut.
     const socket = dial(Number(url.split(':')[1]), '127.0.0.1')
     t.teardown(() => { socket.destroy() })
     socket.write(`GET ${asked} HTTP/1.1\r\nHost: ${url}\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: no key\r\n\r\n`)
@@ -73,12 +73,12 @@ for (const hosted of [false, true]) {
     t.ok(requests(lines).length >= 15)
     for (const line of lines) t.notMatch(JSON.stringify(line), secret)
     t.equal(requests(lines).filter(({ url }) => url === written).length, 2)
-    t.ok(lines.some(({ msg, req }) => msg === 'refused' && (req as any)?.url === '/rooms/news?token=[redacted]&status=[redacted]'), 'lines of errors have the request, too')
-    t.match(requests(lines)[0], { method: 'GET', url: written, host: url, remoteAddress: '127.0.0.1', remotePort: Number }, 'and otherwise it is Fastify\'s own')
+    t.ok(lines.some(({ msg, req }) => msg === 'refused' && (req as any)?.url === '/rooms/news?token=[redacted]&status=[redacted]'), 'lines of errors have the redacted request')
+    t.match(requests(lines)[0], { method: 'GET', url: written, host: url, remoteAddress: '127.0.0.1', remotePort: Number }, 'all other fields are Fastify\'s own')
   })
 }
 
-t.test('the routes of the host are logged as before', async t => {
+t.test('routes of the host are logged unchanged', async t => {
   const { app, lines } = logged(t)
   await app.register(plugin, { prefix: '/rooms' })
   app.get('/other', async () => 1)
@@ -86,7 +86,7 @@ t.test('the routes of the host are logged as before', async t => {
   t.match(requests(lines), [{ url: '/other?token=x' }])
 })
 
-t.test('the host\'s serializers still say how a request is logged, and see it without tokens', async t => {
+t.test('serializers of the host still decide how a request is logged, and get it without tokens', async t => {
   const req: (request: any) => any = request => ({ mine: request.url, original: request.originalUrl, raw: request.raw.url, query: request.query, id: request.id, agent: request.headers['user-agent'], address: request.ip, route: request.routeOptions.url })
   const mine = { mine: written, original: written, raw: written, query: { since: '0', token: '[redacted]', presence: '1' }, id: String, agent: 'lightMyRequest', address: '127.0.0.1', route: '/rooms/:topic' }
   const ask = async ({ app, lines }: ReturnType<typeof logged>) => {
@@ -96,16 +96,16 @@ t.test('the host\'s serializers still say how a request is logged, and see it wi
 
   const given = logged(t, { serializers: { req } })
   await given.app.register(plugin, { prefix: '/rooms' })
-  t.match(await ask(given), [mine], 'given to the logger')
+  t.match(await ask(given), [mine], 'a serializer of the logger')
 
   const scoped = logged(t, { serializers: { req: () => 'not this' } })
   await scoped.app.register(async scope => { await scope.register(plugin, { prefix: '/rooms' }) }, { logSerializers: { req } })
-  t.match(await ask(scoped), [mine], 'given to a scope around it')
+  t.match(await ask(scoped), [mine], 'a serializer of an outer scope')
 
   const own = logged(t)
   await own.app.register(plugin, { prefix: '/rooms', logSerializers: { req, res: () => 'res' } })
-  t.match(await ask(own), [mine], 'given with the registration')
-  t.match(own.lines.find(({ msg }) => msg === 'request completed'), { res: 'res' }, 'others are left alone')
+  t.match(await ask(own), [mine], 'a serializer of the registration')
+  t.match(own.lines.find(({ msg }) => msg === 'request completed'), { res: 'res' }, 'other serializers are kept')
 
   const hooked = logged(t)
   hooked.app.addHook('onRequest', async request => {
@@ -114,10 +114,10 @@ t.test('the host\'s serializers still say how a request is logged, and see it wi
     request.log.info({ req: null }, 'nothing')
   })
   await hooked.app.register(plugin, { prefix: '/rooms', logSerializers: { req: (request: any) => request === null ? 'none' : request.url } })
-  t.same(await ask(hooked), [written, written, written, 'none'], 'whatever it is that is logged as a request')
+  t.same(await ask(hooked), [written, written, written, 'none'], 'any value logged as a request is serialized')
 })
 
-t.test('a logger that is not pino\'s gets the same', async t => {
+t.test('a logger other than pino gets redacted requests', async t => {
   for (const serializers of [undefined, { req: (request: any) => ({ mine: request.url }) }]) {
     const lines: unknown[] = []
     const make = (bound: Record<string, (value: any) => unknown>): any => {
@@ -132,7 +132,7 @@ t.test('a logger that is not pino\'s gets the same', async t => {
   }
 })
 
-t.test('logLevel of the registration is that of its routes', async t => {
+t.test('logLevel of the registration applies to its routes', async t => {
   const { app, lines } = logged(t)
   await app.register(plugin, { prefix: '/rooms', logLevel: 'warn' })
   app.get('/other', async () => 1)
@@ -142,7 +142,7 @@ t.test('logLevel of the registration is that of its routes', async t => {
   t.equal(requests(lines).length, 1)
 })
 
-t.test('without a logger, and without lines for requests, nothing is in the way', async t => {
+t.test('registration works without a logger, and without lines for requests', async t => {
   const silent = createApp(t, { logger: false })
   await silent.register(plugin, { prefix: '/rooms' })
   t.equal((await silent.inject(asked)).statusCode, 426)
@@ -154,7 +154,7 @@ t.test('without a logger, and without lines for requests, nothing is in the way'
 })
 
 for (const messageKey of [undefined, 'message']) {
-  t.test(`an answer that comes twice is logged without the query${messageKey === undefined ? '' : ', whatever the key of messages'}`, async t => {
+  t.test(`an answer that is sent twice is logged without the query${messageKey === undefined ? '' : ', with any key of messages'}`, async t => {
     const errors: unknown[] = []
     const { app, lines } = logged(t, messageKey === undefined ? {} : { messageKey, serializers: { err: (error: (Error & { code?: string }) | null) => { errors.push(error?.message); return { code: error?.code, stack: error?.stack } } } })
     await app.register(plugin, {
@@ -185,7 +185,7 @@ for (const messageKey of [undefined, 'message']) {
   })
 }
 
-t.test('a body that is late after Fastify has answered is cut, and says nothing to the log', async t => {
+t.test('a body that is late after Fastify has answered is cut, and logs nothing', async t => {
   const { app, lines } = logged(t, {}, { handlerTimeout: 100 })
   await app.register(plugin, { prefix: '/rooms', limits: { handshake: 1_000 } })
   const url = await listen(app)

@@ -14,26 +14,26 @@ async function serve (t: Test, options: AnyOptions = {}) {
   return { app, rooms: app.rooms as any, url: await listen(app) }
 }
 
-/** What was counted, without zeros. */
+/** Counters above zero. */
 const counted = (rooms: any): Partial<Record<Refusal, number>> => Object.fromEntries(Object.entries(rooms.stats().refusals).filter(([, count]) => count !== 0))
 
-// Whoever listens is told of each that is counted, wherever that is.
+// The refused channel reports each counted refusal.
 const told: RefusedEvent[] = []
 const tell = (event: unknown): void => { told.push(event as RefusedEvent) }
 subscribe('fastify-rooms:refused', tell)
 t.teardown(() => { unsubscribe('fastify-rooms:refused', tell) })
 
-/** Waits until these were refused, and nothing else. */
+/** Waits until exactly these refusals are counted. */
 async function expect (t: Test, rooms: any, refusals: Partial<Record<Refusal, number>>): Promise<void> {
   const total = (counts: object): number => Object.values(counts).reduce((sum, count) => sum + count, 0)
   await until(() => total(counted(rooms)) >= total(refusals))
   t.same(counted(rooms), refusals)
   const events: Partial<Record<Refusal, number>> = {}
   for (const event of told) if (event.rooms === rooms) events[event.reason] = (events[event.reason] ?? 0) + 1
-  t.same(events, refusals, 'and told')
+  t.same(events, refusals, 'each refusal is reported')
 }
 
-t.test('all reasons are there from the start, and the object is a copy', async t => {
+t.test('all reasons exist from the start, and the object is a copy', async t => {
   const { rooms } = await serve(t)
   t.same(rooms.stats().refusals, createRefusals())
   t.ok(Object.values(createRefusals()).every(count => count === 0))
@@ -41,7 +41,7 @@ t.test('all reasons are there from the start, and the object is a copy', async t
   t.equal(rooms.stats().refusals.origin, 0)
 })
 
-t.test('an upgrade that is refused over HTTP is counted by its reason, and a plain GET that asks why counts as well', async t => {
+t.test('an upgrade that is refused over HTTP is counted by its reason, and so is a plain GET that asks for the reason', async t => {
   const { app, rooms, url } = await serve(t, {
     identify: request => {
       const status = Number(request.headers['x-status'])
@@ -64,10 +64,10 @@ t.test('an upgrade that is refused over HTTP is counted by its reason, and a pla
   await app.inject('/rooms/private')
   t.equal((await app.inject('/rooms/news')).statusCode, 426)
   await expect(t, rooms, { origin: 1, unauthorized: 1, forbidden: 2, rateLimited: 1, badRequest: 4, failed: 1 })
-  t.equal(rooms.stats().refused, 0, 'none of them came to a socket')
+  t.equal(rooms.stats().refused, 0, 'none of them became a connection')
 })
 
-t.test('a broadcast that is refused is counted by its reason', async t => {
+t.test('a refused broadcast is counted by its reason', async t => {
   const { app, rooms } = await serve(t, {
     topics: { small: { message: { type: 'number' }, post: true, limits: { payload: 10 } }, 'chat:*': { post: true }, 'chat:one': {} },
     authorize: ({ topic }) => topic !== 'chat:private'
@@ -83,7 +83,7 @@ t.test('a broadcast that is refused is counted by its reason', async t => {
   await expect(t, rooms, { invalid: 1, payload: 1, badRequest: 2, forbidden: 1, notFound: 1 })
 })
 
-t.test('what a hook of the host refuses without an error is counted by its status, and its error handler does not hide the reason', async t => {
+t.test('a refusal of a host\'s hook without an error is counted by its status, and the host\'s error handler does not hide the reason', async t => {
   const seen: string[] = []
   const app = createApp(t)
   app.setErrorHandler((_error, _request, reply) => reply.code(422).send({}))
@@ -103,7 +103,7 @@ t.test('what a hook of the host refuses without an error is counted by its statu
   t.equal((await app.inject({ method: 'POST', url: '/rooms/private', payload: {} })).statusCode, 422)
   t.equal((await app.inject({ method: 'POST', url: '/rooms/news', payload: {} })).statusCode, 200)
   await expect(t, app.rooms, { unauthorized: 1, forbidden: 1 })
-  t.same(seen, ['error FST_ROOMS_FORBIDDEN', 'response 422', 'response 200'], 'the host\'s own hooks run as before')
+  t.same(seen, ['error FST_ROOMS_FORBIDDEN', 'response 422', 'response 200'], 'hooks of the host run as before')
 })
 
 t.test('a join that is refused after the upgrade is counted once, by its reason', async t => {
@@ -167,7 +167,7 @@ t.test('joins that a drain or a broker ends are counted', async t => {
   await expect(t, rooms, { broker: 1, draining: 3 })
 })
 
-t.test('a frame that is refused is counted once, by its reason, whatever onInvalid says', async t => {
+t.test('a refused frame is counted once, by its reason, for each result of onInvalid', async t => {
   for (const onInvalid of ['answer', 'ignore'] as const) {
     const { rooms, url } = await serve(t, {
       topics: { numbers: { message: { type: 'number' }, publish: true, presence: true, limits: { payload: 200 } }, silent: {} },
@@ -188,11 +188,11 @@ t.test('a frame that is refused is counted once, by its reason, whatever onInval
     for (let i = 0; i < 3; i++) client.send('no JSON')
     t.equal((await client.closed).code, 4000)
     await expect(t, rooms, { unauthorized: 1, rateLimited: 1, failed: 1, invalid: 1, payload: 1, info: 1, notFound: 1, forbidden: 1, badRequest: 1, badFrames: 3 })
-    t.match(rooms.stats(), { refused: 0, invalid: 5 }, 'what closes a member that was in is no join refused')
+    t.match(rooms.stats(), { refused: 0, invalid: 5 }, 'the close of a member does not count as a refused join')
   }
 })
 
-t.test('a raw message that the broker does not take, and a violation of RFC 6455, are counted', async t => {
+t.test('a raw message that the broker refuses, and a violation of RFC 6455, are counted', async t => {
   const broker = memoryBroker()
   broker.publish = () => [{ state: 'failed' as never }]
   const { rooms, url } = await serve(t, { broker })

@@ -23,7 +23,7 @@ async function failure (t: Test, options: unknown, appOptions: FastifyServerOpti
   throw new Error(`it was accepted: ${JSON.stringify(options)}`)
 }
 
-t.test('a wrong option is refused with a coded error that names it and says what it takes', async t => {
+t.test('a wrong option is refused with a coded error that names it and the accepted values', async t => {
   const table: [unknown, string, RegExp][] = [
     [{ unknown: 1 }, 'unknown', /takes nothing: there is no such option; got 1/],
     [{ Prefix: '/a' }, 'Prefix', /no such option; got "\/a"/],
@@ -102,7 +102,7 @@ t.test('a wrong option is refused with a coded error that names it and says what
   }
 })
 
-t.test('nothing that could switch validation off is taken from the host', async t => {
+t.test('options of the host cannot switch validation off', async t => {
   for (const name of ['schema', 'attachValidation', 'validatorCompiler', 'serializerCompiler', 'bodyLimit', 'handler', 'errorHandler', 'method', 'url', 'prefixTrailingSlash', 'preSerialization', 'exposeHeadRoute', 'websocket', 'wsHandler']) {
     for (const route of ['socket', 'broadcast']) {
       t.match(await failure(t, { routes: { [route]: { [name]: noop } } }), { code: 'FST_ROOMS_INVALID_OPTION', message: new RegExp(`"routes.${route}.${name}" takes nothing`) })
@@ -110,14 +110,14 @@ t.test('nothing that could switch validation off is taken from the host', async 
   }
 })
 
-t.test('what is no object of options is refused, nothing at all is the open lobby', async t => {
+t.test('values other than an object of options are refused, and no options at all make the open lobby', async t => {
   for (const options of [7, 'rooms', [], true]) t.throws(() => resolveOptions(options), { code: 'FST_ROOMS_INVALID_OPTION', message: /^option "options" takes an object/ })
   t.same(resolveOptions(undefined), resolveOptions({}))
   t.same(resolveOptions(null), resolveOptions({}))
-  t.same(resolveOptions({ topics: undefined, limits: { payload: undefined } }), resolveOptions({}), 'undefined is the same as absent')
+  t.same(resolveOptions({ topics: undefined, limits: { payload: undefined } }), resolveOptions({}), 'undefined counts as absent')
 })
 
-t.test('defaults are as documented, and come where a group is given in part', async t => {
+t.test('defaults are as documented, also in a group that is given in part', async t => {
   t.strictSame(resolveOptions({}), {
     onInvalid: 'answer',
     origin: 'same',
@@ -135,7 +135,7 @@ t.test('defaults are as documented, and come where a group is given in part', as
   for (const [name, { description }] of Object.entries(optionsSchema.properties as Record<string, { description?: string }>)) t.ok(description, `${name} has a description`)
 })
 
-t.test('what an option takes is kept as it is: functions, schemas, RegExps, instances', async t => {
+t.test('functions, schemas, RegExps and instances in options are kept as they are', async t => {
   const [message, publish, presence, broker, config, pattern] = [Type.String(), Type.Number(), Type.Boolean(), memoryBroker(), { mark: 1 }, /a/g]
   const hooks = [async () => {}, async () => {}]
   const given = {
@@ -158,10 +158,10 @@ t.test('what an option takes is kept as it is: functions, schemas, RegExps, inst
   t.equal(resolveOptions({ origin: noop }).origin, noop)
   t.ok(Object.isFrozen(options))
   for (const group of ['limits', 'heartbeat', 'slow', 'drain', 'websocket', 'routes']) t.ok(Object.isFrozen(options[group]), `${group} is frozen`)
-  t.notOk(Object.isFrozen(config), 'what is the host\'s is not')
+  t.notOk(Object.isFrozen(config), 'objects of the host are not frozen')
 })
 
-t.test('nothing is written into the host\'s own objects, frozen or not', async t => {
+t.test('objects of the host are not written to, frozen or not', async t => {
   const freeze = <T>(value: T): T => {
     if (typeof value !== 'object' || value === null || value instanceof RegExp) return value
     for (const member of Object.values(value)) freeze(member)
@@ -186,7 +186,7 @@ t.test('nothing is written into the host\'s own objects, frozen or not', async t
   t.equal(JSON.stringify(given), before)
 
   const app = await createRooms(t, freeze(make()) as AnyOptions)
-  t.match((await app.inject({ method: 'POST', url: '/rooms/news', payload: { a: 'b' } })).json(), { published: true }, 'deeply frozen ones do')
+  t.match((await app.inject({ method: 'POST', url: '/rooms/news', payload: { a: 'b' } })).json(), { published: true }, 'deeply frozen objects work')
 })
 
 t.test('one options object registers two hubs', async t => {
@@ -230,11 +230,11 @@ t.test('a Zod or other Standard Schema object is refused with a hint, for messag
     }
   }
   const app = await createRooms(t, { topics: { news: { message: z.toJSONSchema(z.object({ a: z.string() }), { target: 'draft-7' }), post: true } }, authorize })
-  t.equal((await app.inject({ method: 'POST', url: '/rooms/news', payload: { a: 1 } })).statusCode, 400, 'what the hint says works')
+  t.equal((await app.inject({ method: 'POST', url: '/rooms/news', payload: { a: 1 } })).statusCode, 400, 'the hint\'s advice works')
   t.equal((await app.inject({ method: 'POST', url: '/rooms/news', payload: { a: 'b' } })).statusCode, 200)
 })
 
-t.test('a schema that cannot be compiled is refused, and says which and why', async t => {
+t.test('a schema that cannot be compiled is refused with its place and the reason', async t => {
   const table: [object, RegExp][] = [
     [{ type: 'strin' }, /type/], [{ type: 'string', format: 'no-such-format' }, /no-such-format/], [{ typ: 'string' }, /unknown keyword: "typ"/], [{ $ref: 'nowhere#' }, /nowhere/],
     [{ type: 'object', properties: { a: { type: 'string', pattern: '(' } } }, /regular expression|pattern/i], [{ required: 'a' }, /required/]
@@ -248,11 +248,11 @@ t.test('a schema that cannot be compiled is refused, and says which and why', as
   }
 })
 
-t.test('a broadcast route that anyone could call is refused, and one visible line opens it', async t => {
+t.test('a broadcast route without a guard is refused, and one visible line opens it', async t => {
   const topics = { news: { post: true as const }, silent: {} }
   t.match(await failure(t, { topics }), { code: 'FST_ROOMS_OPEN_BROADCAST', message: /"news".*authorize: \(\) => true/ })
   for (const routes of [{ socket: { onRequest: noop } }, { broadcast: {} }, { broadcast: { preHandler: [] } }, { broadcast: { onSend: noop, onResponse: [noop], config: { onRequest: noop } } }]) {
-    t.match(await failure(t, { topics, routes }), { code: 'FST_ROOMS_OPEN_BROADCAST' }, 'what runs elsewhere or later, or is nothing, guards nothing')
+    t.match(await failure(t, { topics, routes }), { code: 'FST_ROOMS_OPEN_BROADCAST' }, 'a hook that runs elsewhere or later, or does not exist, guards nothing')
   }
   t.match(await failure(t, { topics, identify: () => null }), { code: 'FST_ROOMS_OPEN_BROADCAST' })
   t.match(await failure(t, { topics: { 'chat:*': { post: true } } }), { code: 'FST_ROOMS_OPEN_BROADCAST' })
@@ -261,10 +261,10 @@ t.test('a broadcast route that anyone could call is refused, and one visible lin
     t.ok(await createRooms(t, { topics, routes: { broadcast: { [hook]: async () => {} } } }))
     t.ok(await createRooms(t, { topics, routes: { broadcast: { [hook]: [async () => {}] } } }))
   }
-  t.ok(await createRooms(t, { topics: { silent: {} } }), 'without post there is nothing to guard')
+  t.ok(await createRooms(t, { topics: { silent: {} } }), 'without post no guard is needed')
 })
 
-t.test('where publish differs from message onMessage is demanded, for every such topic', async t => {
+t.test('if publish differs from message, onMessage is required for each such topic', async t => {
   for (const name of ['chat', 'chat:*', 'constructor', '__proto__', 'toString']) {
     const topics = { [name]: { message: Type.Object({ text: Type.String(), at: Type.String() }), publish: Type.Object({ text: Type.String() }) }, other: { publish: true as const } }
     for (const onMessage of [undefined, {}, { other: noop }]) {
@@ -273,11 +273,11 @@ t.test('where publish differs from message onMessage is demanded, for every such
     t.ok(await createRooms(t, { topics, onMessage: { [name]: noop } }))
   }
   const schema = Type.String()
-  t.ok(await createRooms(t, { topics: { same: { message: schema, publish: schema }, alike: { message: schema, publish: true } } }), 'the same schema needs none')
-  t.match(await failure(t, { topics: { any: { publish: Type.String() } } }), { code: 'FST_ROOMS_HANDLER_MISSING' }, 'a schema where message has none differs')
+  t.ok(await createRooms(t, { topics: { same: { message: schema, publish: schema }, alike: { message: schema, publish: true } } }), 'publish and message with one schema need no onMessage')
+  t.match(await failure(t, { topics: { any: { publish: Type.String() } } }), { code: 'FST_ROOMS_HANDLER_MISSING' }, 'a publish schema without a message schema differs')
 })
 
-t.test('onMessage for what is no topic, or for one whose members may not publish, is refused', async t => {
+t.test('onMessage of an unknown topic, or of one without publish, is refused', async t => {
   const topics = { news: {}, 'chat:*': { publish: true as const } }
   for (const name of ['weather', 'chat:lobby', '*', 'chat']) t.match(await failure(t, { topics, onMessage: { [name]: noop } }), { code: 'FST_ROOMS_INVALID_OPTION', message: `option "onMessage" takes functions by topic key; got "${name}"` })
   t.match(await failure(t, { topics, onMessage: { news: noop } }), { code: 'FST_ROOMS_INVALID_OPTION', message: /"onMessage.news" takes nothing: members of this topic may not publish/ })
@@ -286,7 +286,7 @@ t.test('onMessage for what is no topic, or for one whose members may not publish
   t.ok(await createRooms(t, { topics, onMessage: { 'chat:*': noop } }))
 })
 
-t.test('a drain that does not fit into Fastify\'s pluginTimeout is refused', async t => {
+t.test('a drain that exceeds Fastify\'s pluginTimeout is refused', async t => {
   t.match(await failure(t, { drain: { timeout: 10_000 } }), { code: 'FST_ROOMS_DRAIN_TOO_LONG', message: /drain\.timeout \(10000 ms\).*pluginTimeout \(10000 ms\)/ })
   t.match(await failure(t, {}, { pluginTimeout: 5_000 }), { code: 'FST_ROOMS_DRAIN_TOO_LONG', message: /\(5000 ms\).*\(5000 ms\)/ })
   for (const [pluginTimeout, timeout] of [[10_000, 9_999], [5_001, 5_000], [0, 60_000]] as const) {
@@ -296,12 +296,12 @@ t.test('a drain that does not fit into Fastify\'s pluginTimeout is refused', asy
   }
 })
 
-t.test('the open lobby warns once at start of what is open and how to close it', async t => {
+t.test('the open lobby warns once at start about its openness and how to close it', async t => {
   const warnings = async (options: object): Promise<LogLine[]> => {
     const logs: LogLine[] = []
     const app = createApp(t, {}, logs)
     await app.register(plugin, options as any)
-    t.same(logs.filter(({ level }) => level >= 40), [], 'not before the start')
+    t.same(logs.filter(({ level }) => level >= 40), [], 'no warning before the start')
     await app.ready()
     await listen(app)
     return logs.filter(({ level }) => level >= 40)
@@ -310,12 +310,12 @@ t.test('the open lobby warns once at start of what is open and how to close it',
   t.equal(lobby.length, 1)
   t.match(lobby[0], { level: 40, msg: /anyone may join any topic, publish and broadcast.*"topics".*"authorize".*"routes"/ })
   const hook = async () => {}
-  // Who somebody is says nothing of what one may; and one route that is guarded leaves the other.
+  // identify does not restrict access, and a guard of one route leaves the other one open.
   for (const options of [{ identify: () => null }, { routes: { socket: { onRequest: hook } } }]) t.equal((await warnings(options)).length, 1, Object.keys(options).join())
   for (const options of [{ authorize }, { routes: { socket: { onRequest: hook }, broadcast: { preHandler: [hook] } } }, { topics: { news: {} } }, { topics: {} }]) t.same(await warnings(options), [], Object.keys(options).join())
 })
 
-t.test('no topics declared as an empty map is no open lobby', async t => {
+t.test('an empty map of topics is not an open lobby', async t => {
   const app = await createRooms(t, { topics: {} })
   t.equal((await app.inject('/rooms/news')).statusCode, 404)
   t.equal(app.rooms.has('news'), false)
@@ -327,14 +327,14 @@ t.test('a broker that fails to start fails the registration', async t => {
   t.match(await failure(t, { broker: broken(() => { throw new Error('no broker at all') }) }), { message: 'no broker at all' })
 })
 
-t.test('a broker is started once: one that another hub uses is refused', async t => {
+t.test('a broker that another hub uses is refused', async t => {
   const broker = memoryBroker()
   const app = await createRooms(t, { broker })
   t.match(await failure(t, { broker }), { code: 'FST_ROOMS_INVALID_OPTION', message: /"broker" takes a broker that nothing else uses/ })
-  t.match(await app.rooms.broadcast('news', 1), { published: true }, 'the first goes on')
+  t.match(await app.rooms.broadcast('news', 1), { published: true }, 'the first hub keeps working')
 })
 
-t.test('a broker is given, reached through its interface, and closed with the app', async t => {
+t.test('a broker of the host is called through its interface, and closed with the app', async t => {
   const calls: string[] = []
   let handlers: BrokerHandlers
   const inner = memoryBroker()
@@ -356,7 +356,7 @@ t.test('a broker is given, reached through its interface, and closed with the ap
   t.same(calls, ['start', 'attach news', 'publish news', 'detach news', 'close'])
 })
 
-t.test('every error of this package has its code as its name, and a status', async t => {
+t.test('each error of this package has its code as its name, and a status', async t => {
   for (const [code, Coded] of Object.entries(errorCodes)) {
     const error = new (Coded as unknown as new (...values: unknown[]) => Error & { code: string, statusCode: number })('a', 'b', 'c')
     t.equal(error.code, code)
@@ -364,14 +364,14 @@ t.test('every error of this package has its code as its name, and a status', asy
   }
 })
 
-t.test('Fastify knows the plugin by its name, and another major version is refused', async t => {
+t.test('Fastify knows the plugin by its name, and refuses it in another major version', async t => {
   const app = await createRooms(t)
   t.ok(app.hasPlugin('fastify-rooms'))
   const meta = (fastifyRooms as any)[Symbol.for('plugin-meta')]
   t.match(meta, { name: 'fastify-rooms', fastify: '5.x' })
 })
 
-t.test('registration without await works, as with any plugin', async t => {
+t.test('registration works without await', async t => {
   const app = Fastify() as FastifyInstance
   t.teardown(() => app.close())
   app.register(plugin, { prefix: '/rooms' })

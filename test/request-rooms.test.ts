@@ -8,7 +8,7 @@ import { createApp, createRooms, listen, until, type AnyOptions } from './helper
 
 type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
 
-/** An app with one route, and what a worker in the room "news" has heard so far. */
+/** An app with one route, and the messages that a worker in the room "news" has received. */
 async function create (t: Test, handler: Handler, options: AnyOptions = {}, more: (app: FastifyInstance) => void = () => {}) {
   const app = await createRooms(t, { onError: error => { errors.push(error) }, ...options })
   const errors: Error[] = []
@@ -24,7 +24,7 @@ async function create (t: Test, handler: Handler, options: AnyOptions = {}, more
 
 const turns = async (): Promise<void> => { for (let i = 0; i < 10; i++) await new Promise(resolve => setImmediate(resolve)) }
 
-/** Waits until whatever was sent has been heard: a marker follows it in the order of the topic. */
+/** Returns the messages before a marker that is broadcast last, because the topic keeps its order. */
 async function marked (app: FastifyInstance, heard: unknown[]): Promise<unknown[]> {
   await turns()
   await app.rooms.broadcast('news', 'marker')
@@ -47,7 +47,7 @@ async function status (request: ClientRequest): Promise<number> {
   return response.statusCode!
 }
 
-t.test('what a handler broadcasts leaves after its response has succeeded, in order', async t => {
+t.test('broadcasts of a handler are published after its response has succeeded, in order', async t => {
   let duringHandler: unknown[] = []
   const { app, heard } = await create(t, async request => {
     t.equal(request.rooms.broadcast('news', 1), undefined)
@@ -59,11 +59,11 @@ t.test('what a handler broadcasts leaves after its response has succeeded, in or
   })
   const response = await app.inject('/act')
   t.equal(response.statusCode, 200)
-  t.same(duringHandler, [], 'nothing left before')
+  t.same(duringHandler, [], 'no broadcast before the response')
   t.same(await marked(app, heard), [1, { n: 2 }, 'three'])
 })
 
-t.test('over a socket as well, and nothing has left while the answer is on its way', async t => {
+t.test('broadcasts also wait for the response over a socket, until it is on its way', async t => {
   const { app, heard } = await create(t, async (request, reply) => {
     request.rooms.broadcast('news', 1)
     reply.code(201)
@@ -78,7 +78,7 @@ t.test('over a socket as well, and nothing has left while the answer is on its w
   t.same(await marked(app, heard), [1])
 })
 
-t.test('except leaves one session out', async t => {
+t.test('except excludes one session', async t => {
   const { app, heard } = await create(t, async (request, reply) => {
     request.rooms.broadcast('news', 1, { except: 'somebody' })
     t.throws(() => request.rooms.broadcast('news', 1, { except: 7 as never }), { code: 'FST_ROOMS_INVALID_ARGUMENT' })
@@ -88,12 +88,12 @@ t.test('except leaves one session out', async t => {
   t.same(await marked(app, heard), [1])
 })
 
-t.test('request.rooms is the same within a request', async t => {
+t.test('request.rooms is one object for the whole request', async t => {
   const { app } = await create(t, async request => request.rooms === request.rooms) // eslint-disable-line no-self-compare
   t.equal((await app.inject('/act')).body, 'true')
 })
 
-t.test('nothing leaves where the response fails', async t => {
+t.test('if the response fails, no broadcast is published', async t => {
   const failures: [string, number, Handler][] = [
     ['a throw', 500, async () => { throw new Error('no') }],
     ['a throw with a status', 403, async () => { throw Object.assign(new Error('no'), { statusCode: 403 }) }],
@@ -113,7 +113,7 @@ t.test('nothing leaves where the response fails', async t => {
   }
 })
 
-t.test('a redirect and an empty answer are successes', async t => {
+t.test('a redirect and an empty response are successes', async t => {
   const answers: [number, Handler, string?][] = [
     [302, async (_request, reply) => reply.redirect('/')],
     [204, async (_request, reply) => reply.code(204).send()],
@@ -130,11 +130,11 @@ t.test('a redirect and an empty answer are successes', async t => {
   }
 })
 
-t.test('an invalid payload throws in the handler, with its status, and nothing leaves', async t => {
+t.test('an invalid payload throws in the handler, with its status, and is not published', async t => {
   const { app, heard } = await create(t, async request => {
     request.rooms.broadcast('news', 1)
     request.rooms.broadcast('news', 'text')
-    t.fail('it should have thrown')
+    t.fail('the broadcast did not throw')
   }, { topics: { news: { message: Type.Union([Type.Number(), Type.Literal('marker')]) } } })
   const response = await app.inject('/act')
   t.equal(response.statusCode, 400)
@@ -147,7 +147,7 @@ t.test('an undeclared topic throws in the handler', async t => {
   t.match((await app.inject('/act')).json(), { statusCode: 404, code: 'FST_ROOMS_NO_SUCH_TOPIC' })
 })
 
-t.test('what is sent is what the payload was at the call', async t => {
+t.test('a payload is serialized at the call', async t => {
   const { app, heard } = await create(t, async request => {
     const payload = { n: 1 }
     request.rooms.broadcast('news', payload)
@@ -158,7 +158,7 @@ t.test('what is sent is what the payload was at the call', async t => {
   t.same(await marked(app, heard), [{ n: 1 }])
 })
 
-t.test('a streamed answer succeeds when it has ended', async t => {
+t.test('a streamed response succeeds at its end', async t => {
   const bodies: [string, () => unknown][] = [
     ['of Node.js', () => Readable.from(['a', 'b'])],
     ['of the web', () => ReadableStream.from([Buffer.from('a'), Buffer.from('b')])],
@@ -176,7 +176,7 @@ t.test('a streamed answer succeeds when it has ended', async t => {
   }
 })
 
-t.test('a stream that fails drops the broadcasts, before its first byte and after it', async t => {
+t.test('a stream that fails drops the broadcasts, before or after its first byte', async t => {
   async function * failing (first: boolean) {
     if (first) yield Buffer.from('a')
     await turns()
@@ -203,9 +203,9 @@ t.test('a stream that fails drops the broadcasts, before its first byte and afte
   }
 })
 
-t.test('a client that goes before the handler succeeds changes nothing', async t => {
+t.test('a client that disconnects before the handler succeeds does not stop the broadcasts', async t => {
   for (const used of ['before', 'after']) {
-    t.test(`request.rooms is first used ${used} it goes`, async t => {
+    t.test(`request.rooms is first used ${used} the disconnect`, async t => {
       let reached = false
       let finished = false
       const { app, heard } = await create(t, async (request, reply) => {
@@ -226,7 +226,7 @@ t.test('a client that goes before the handler succeeds changes nothing', async t
   }
 })
 
-t.test('a client that goes before the handler fails, or answers with a stream: nothing leaves', async t => {
+t.test('if a client disconnects before the handler fails or answers with a stream, no broadcast is published', async t => {
   const ends: [string, () => unknown][] = [
     ['a throw', () => { throw new Error('no') }],
     ['a stream', () => Readable.from(['never read'])]
@@ -252,7 +252,7 @@ t.test('a client that goes before the handler fails, or answers with a stream: n
   }
 })
 
-t.test('a client that goes in the midst of a stream: the answer counts, and not its way', async t => {
+t.test('if a client disconnects during a streamed success, the broadcasts are published', async t => {
   async function * endless () { for (;;) { yield Buffer.alloc(1_000); await turns() } }
   for (const [name, body] of [['of Node.js', () => Readable.from(endless())], ['of the web', () => ReadableStream.from(endless())]] as const) {
     t.test(name, async t => {
@@ -266,7 +266,7 @@ t.test('a client that goes in the midst of a stream: the answer counts, and not 
       const [response] = await once(request, 'response') as [IncomingMessage]
       response.on('error', () => {})
       await once(response, 'data')
-      t.same(heard, [], 'not before the end')
+      t.same(heard, [], 'no broadcast before the end')
       request.destroy()
       await until(() => raw.destroyed)
       t.same(await marked(app, heard), [1])
@@ -274,7 +274,7 @@ t.test('a client that goes in the midst of a stream: the answer counts, and not 
   }
 })
 
-t.test('a hijacked answer counts by the status that it ends with', async t => {
+t.test('a hijacked response counts by its final status', async t => {
   for (const [code, expected] of [[200, [1]], [500, []]] as const) {
     const { app, heard } = await create(t, (request, reply) => {
       request.rooms.broadcast('news', 1)
@@ -286,7 +286,7 @@ t.test('a hijacked answer counts by the status that it ends with', async t => {
   }
 })
 
-t.test('a hijacked answer that the client leaves counts where its head had been written as a success', async t => {
+t.test('a hijacked response that the client aborts counts if a head with a success was written', async t => {
   for (const [code, expected] of [[200, [1]], [500, []], [0, []]] as const) {
     t.test(code === 0 ? 'no head' : `head ${code}`, async t => {
       let raw!: FastifyReply['raw']
@@ -306,7 +306,7 @@ t.test('a hijacked answer that the client leaves counts where its head had been 
   }
 })
 
-t.test('after the response it is too late, and that is said', async t => {
+t.test('a broadcast after the response throws an error that says so', async t => {
   for (const how of ['inject', 'a socket']) {
     t.test(how, async t => {
       let request!: FastifyRequest
@@ -338,7 +338,7 @@ t.test('after the response it is too late, and that is said', async t => {
   }
 })
 
-t.test('once the app has closed a broadcast throws, and one that waited is told to onError', async t => {
+t.test('once the app has closed a broadcast throws, and a waiting one goes to onError', async t => {
   let request!: FastifyRequest
   let reply!: FastifyReply
   const { app, errors } = await create(t, (one, two) => {
@@ -357,7 +357,7 @@ t.test('once the app has closed a broadcast throws, and one that waited is told 
   t.match(errors, [{ code: 'FST_ROOMS_CLOSED' }])
 })
 
-t.test('a broker that rejects is told to onError', async t => {
+t.test('an error of the broker goes to onError', async t => {
   const broken = new Error('broker broke')
   const broker = {
     capabilities: { order: 'node', history: false, presence: false, once: 'node' } as const,
@@ -377,7 +377,7 @@ t.test('a broker that rejects is told to onError', async t => {
   t.match(errors, [{ code: 'FST_ROOMS_BROKER_FAULT', cause: broken }])
 })
 
-t.test('the second request of a connection has its own', async t => {
+t.test('each request of a connection has its own broadcasts', async t => {
   let n = 0
   const { app, heard } = await create(t, async (request, reply) => {
     request.rooms.broadcast('news', ++n)
@@ -393,7 +393,7 @@ t.test('the second request of a connection has its own', async t => {
   t.same(await marked(app, heard), [1, 3])
 })
 
-t.test('a request that never uses it costs no listener', async t => {
+t.test('a request that does not use request.rooms adds no listener', async t => {
   const counts: number[][] = []
   const count = (reply: FastifyReply): number[] => ['finish', 'close'].map(event => reply.raw.listenerCount(event))
   const { app } = await create(t, async (request, reply) => {
@@ -403,15 +403,15 @@ t.test('a request that never uses it costs no listener', async t => {
     return 'ok'
   })
   await status(get(await listen(app)))
-  t.same(counts[1], counts[0]!.map(n => n + 1), 'one each where it is used')
+  t.same(counts[1], counts[0]!.map(n => n + 1), 'one listener for each event if used')
   const plain = createApp(t)
   let without: number[] = []
   plain.get('/act', async (_request, reply) => { without = count(reply); return 'ok' })
   await status(get(await listen(plain)))
-  t.same(counts[0], without, 'none where it is not')
+  t.same(counts[0], without, 'no listener if not used')
 })
 
-t.test('a hook of the host that fails after a client has gone sends nothing twice', async t => {
+t.test('a hook of the host that fails after a disconnect causes no second broadcast', async t => {
   let reached = false
   let failed = 0
   const { app, heard } = await create(t, async (request, reply) => {
@@ -429,5 +429,5 @@ t.test('a hook of the host that fails after a client has gone sends nothing twic
   await until(() => reached)
   request.destroy()
   await until(() => failed === 2)
-  t.same(await marked(app, heard), [1], 'the handler had succeeded')
+  t.same(await marked(app, heard), [1], 'the handler succeeded')
 })

@@ -25,14 +25,14 @@ t.test('send reaches one session', async t => {
   t.equal(await rooms.send(one.hello.session, { n: 1 }), undefined)
   t.same(await one.next('direct'), { type: 'direct', data: { n: 1 } })
   await rooms.send(two.hello.session, 2)
-  t.same(await two.next('direct'), { type: 'direct', data: 2 }, 'nothing came before it')
+  t.same(await two.next('direct'), { type: 'direct', data: 2 }, 'no earlier message came')
   t.equal(rooms.stats().directs, 2)
   await t.rejects(rooms.send('nobody', 1), { code: 'FST_ROOMS_NO_SUCH_SESSION', statusCode: 404, message: 'there is no session "nobody" here' })
   await t.rejects(rooms.send('x'.repeat(500), 1), { message: `there is no session "${'x'.repeat(64)}" here` })
   await t.rejects(rooms.send(one.hello.session, undefined), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
 })
 
-t.test('send to a member that is joining follows its hello', async t => {
+t.test('a send to a joining member follows its hello', async t => {
   let open!: () => void
   const gate = new Promise<void>(resolve => { open = resolve })
   let joining!: Session
@@ -45,12 +45,12 @@ t.test('send to a member that is joining follows its hello', async t => {
   t.equal((await client.next('direct')).data, 'early')
 })
 
-t.test('sendToUser reaches all sessions of one user, on whatever topic', async t => {
+t.test('sendToUser reaches all sessions of one user, in all topics', async t => {
   const { rooms, as } = await create(t)
   const [one, two, other] = [await as('anna'), await as('anna', 'sports'), await as('ben')]
   t.same(await rooms.sendToUser('anna', { n: 1 }), { local: 2 })
   for (const client of [one, two]) t.same(await client.next('direct'), { type: 'direct', data: { n: 1 } })
-  t.same(await rooms.sendToUser('nobody', 1), { local: 0 }, 'no session is no error')
+  t.same(await rooms.sendToUser('nobody', 1), { local: 0 }, 'a user without a session is not an error')
   await rooms.sendToUser('ben', 2)
   t.equal((await other.next('direct')).data, 2)
   await one.close()
@@ -58,31 +58,31 @@ t.test('sendToUser reaches all sessions of one user, on whatever topic', async t
   t.same(await rooms.sendToUser('anna', 1), { local: 1 })
 })
 
-t.test('where one of the topics of a user does not take a payload, nobody receives it', async t => {
+t.test('if one topic of a user refuses a payload, no session gets it', async t => {
   const { rooms, as } = await create(t, { topics: { any: {}, numbers: { message: Type.Number() } } })
   const [any, numbers] = [await as('anna', 'any'), await as('anna', 'numbers')]
   await t.rejects(rooms.sendToUser('anna', 'text'), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
   t.same(await rooms.sendToUser('anna', 7), { local: 2 })
-  for (const client of [any, numbers]) t.equal((await client.next('direct')).data, 7, 'the first that came')
+  for (const client of [any, numbers]) t.equal((await client.next('direct')).data, 7, 'the first message')
 })
 
-t.test('issue 8: sendToUser with a topic reaches the sessions of the user in that topic alone', async t => {
+t.test('issue 8: sendToUser with a topic reaches only the sessions of the user in that topic', async t => {
   const { rooms, as } = await create(t, { topics: { any: {}, numbers: { message: Type.Number() }, 'chat:*': {} } })
   const [any, numbers, ben] = [await as('anna', 'any'), await as('anna', 'numbers'), await as('ben', 'any')]
   await as('anna', 'chat:1')
   await as('anna', 'chat:2')
   const send = rooms.sendToUser.bind(rooms) as (user: string, payload: unknown, options?: unknown) => Promise<{ local: number }>
-  t.same(await send('anna', 'text', { topic: 'any' }), { local: 1 }, 'although another topic of the user does not take it')
+  t.same(await send('anna', 'text', { topic: 'any' }), { local: 1 }, 'another topic of the user refuses the payload')
   t.same(await send('anna', 7, { topic: 'numbers' }), { local: 1 })
-  t.same(await send('anna', 1, { topic: 'chat:2' }), { local: 1 }, 'one room of a family')
-  t.same(await send('anna', 1, { topic: 'chat:3' }), { local: 0 }, 'no session there is no error')
+  t.same(await send('anna', 1, { topic: 'chat:2' }), { local: 1 }, 'a topic of a family')
+  t.same(await send('anna', 1, { topic: 'chat:3' }), { local: 0 }, 'a topic without a session of the user')
   t.same(await send('cleo', 1, { topic: 'any' }), { local: 0 })
-  t.same(await send('anna', 1, {}), { local: 4 }, 'without a topic: all sessions')
+  t.same(await send('anna', 1, {}), { local: 4 }, 'without a topic all sessions get it')
   t.same(await any.next('direct'), { type: 'direct', data: 'text' })
   t.same(await numbers.next('direct'), { type: 'direct', data: 7 })
   await ben.ask({ type: 'ping' })
   t.notOk(ben.received.some(text => text.includes('"direct"')))
-  for (const user of ['anna', 'cleo']) await t.rejects(send(user, 'text', { topic: 'numbers' }), { code: 'FST_ROOMS_INVALID_PAYLOAD' }, 'whether the user is there or not')
+  for (const user of ['anna', 'cleo']) await t.rejects(send(user, 'text', { topic: 'numbers' }), { code: 'FST_ROOMS_INVALID_PAYLOAD' }, 'the result is the same with and without sessions of the user')
   await t.rejects(send('anna', 1, { topic: 'weather' }), { code: 'FST_ROOMS_NO_SUCH_TOPIC' })
   for (const [options, name] of [[{ topic: undefined }, 'topic'], [{ topic: 1 }, 'topic'], [{ topics: 'any' }, 'options'], ['any', 'options'], [null, 'options'], [[], 'options']] as const) {
     await t.rejects(send('anna', 1, options), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: new RegExp(`^"${name}" takes`) }, JSON.stringify(options))
@@ -105,24 +105,24 @@ t.test('ask resolves with the answer of the session', async t => {
   t.equal(await second, undefined, 'an answer may be empty')
 })
 
-t.test('ask gives up after its time, and what comes later is nobody\'s', async t => {
+t.test('ask rejects after its timeout, and a later answer is ignored', async t => {
   const { rooms, as } = await create(t)
   const client = await as('anna')
   await t.rejects(rooms.ask(client.hello.session, 1, { timeout: 5 }), { code: 'FST_ROOMS_ASK_TIMEOUT', statusCode: 504, message: `session "${client.hello.session}" did not answer within 5 ms` })
   const { ref } = await client.next('direct')
   client.send({ type: 'ack', ref, data: 'late' })
-  t.match(await client.ask({ type: 'ping' }), { ok: true }, 'the connection stays')
+  t.match(await client.ask({ type: 'ping' }), { ok: true }, 'the connection stays open')
   t.equal(rooms.stats().invalid, 0)
 })
 
-t.test('ask is given up by its signal, before it leaves or later', async t => {
+t.test('ask is aborted by its signal, before or after the request is sent', async t => {
   const { rooms, as } = await create(t)
   const client = await as('anna')
   const reason = new Error('not needed any more')
   await t.rejects(rooms.ask(client.hello.session, 1, { signal: AbortSignal.abort(reason) }), reason)
   const controller = new AbortController()
   const pending = rooms.ask(client.hello.session, 2, { signal: controller.signal })
-  t.equal((await client.next('direct')).data, 2, 'the first was never sent')
+  t.equal((await client.next('direct')).data, 2, 'the first request was never sent')
   controller.abort(reason)
   await t.rejects(pending, reason)
 
@@ -132,7 +132,7 @@ t.test('ask is given up by its signal, before it leaves or later', async t => {
   t.equal(await answered, 'yes')
 })
 
-t.test('ask ends with its session', async t => {
+t.test('ask rejects at the end of its session', async t => {
   const { rooms, as } = await create(t)
   const [one, two] = [await as('anna'), await as('ben')]
   const pending = [rooms.ask(one.hello.session, 1), rooms.ask(one.hello.session, 2)]
@@ -143,7 +143,7 @@ t.test('ask ends with its session', async t => {
   await t.rejects(rooms.ask(one.hello.session, 1), { code: 'FST_ROOMS_NO_SUCH_SESSION' })
 })
 
-t.test('ask refuses what cannot be asked', async t => {
+t.test('ask refuses invalid arguments', async t => {
   const sessions: Session[] = []
   const { rooms, url, as } = await create(t, { topics: { news: { message: Type.Number() } }, onJoin: session => { sessions.push(session) } })
   const client = await as('anna')
@@ -157,7 +157,7 @@ t.test('ask refuses what cannot be asked', async t => {
   t.equal(rooms.stats().directs, 0)
 })
 
-t.test('an answer is taken only from the session that was asked', async t => {
+t.test('an answer is accepted only from the session that was asked', async t => {
   const { rooms, as } = await create(t)
   const [asked, stranger] = [await as('anna'), await as('ben')]
   const answer = rooms.ask(asked.hello.session, 1)
@@ -169,7 +169,7 @@ t.test('an answer is taken only from the session that was asked', async t => {
   t.equal(await answer, 'true')
 })
 
-t.test('an answer does not wait behind the unfinished messages of its member', async t => {
+t.test('an answer does not wait for unfinished messages of its member', async t => {
   let open!: () => void
   const gate = new Promise<void>(resolve => { open = resolve })
   const { rooms, as } = await create(t, {
@@ -184,7 +184,7 @@ t.test('an answer does not wait behind the unfinished messages of its member', a
   t.match(await client.next('ack'), { ref: 'm', ok: true, data: 'yes' })
 })
 
-t.test('members, count and topics tell who is where', async t => {
+t.test('members, count and topics tell the members of each topic', async t => {
   const { rooms, as } = await create(t, { identify: request => ({ user: String(request.headers['x-user']), info: { age: 1 } }) })
   t.same(await rooms.members('news'), [])
   t.equal(await rooms.count('news'), 0)
@@ -201,13 +201,13 @@ t.test('members, count and topics tell who is where', async t => {
   for (const limit of [0, 1.5, '1']) await t.rejects(rooms.members('news', { limit: limit as number }), { code: 'FST_ROOMS_INVALID_ARGUMENT' })
 })
 
-t.test('an anonymous member without info is its session alone', async t => {
+t.test('an anonymous member without info is listed by its session only', async t => {
   const { rooms, url } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   t.same(await rooms.members('news'), [{ session: client.hello.session }])
 })
 
-t.test('a topic that only a worker listens to has no members', async t => {
+t.test('a topic with only a subscriber has no members', async t => {
   const { rooms } = await create(t)
   const subscription = rooms.subscribe('news')
   t.same(await rooms.topics(), [])
@@ -217,7 +217,7 @@ t.test('a topic that only a worker listens to has no members', async t => {
   t.equal(rooms.stats().topics, 0)
 })
 
-t.test('has: in the open lobby every well-formed name, else what is declared', async t => {
+t.test('has: in the open lobby each well-formed name, otherwise each declared topic', async t => {
   const open = (await create(t)).rooms
   for (const name of ['news', 'a:b', '__proto__', 'constructor', 'x'.repeat(255)]) t.equal(open.has(name), true, name)
   for (const name of ['', ' ', 'a/b', 'ä', 'x'.repeat(256), 7 as never, undefined as never]) t.equal(open.has(name), false, String(name))
@@ -226,7 +226,7 @@ t.test('has: in the open lobby every well-formed name, else what is declared', a
   for (const name of ['sports', 'chat:', 'chat', 'newsx', 'chat:*', '__proto__', 'toString']) t.equal(rooms.has(name), false, name)
 })
 
-t.test('what is not declared is refused everywhere', async t => {
+t.test('undeclared topics are refused in each method', async t => {
   const { rooms } = await create(t, { topics: { news: {} } })
   const expected = { code: 'FST_ROOMS_NO_SUCH_TOPIC', statusCode: 404, message: 'there is no topic "weather"' }
   for (const call of [() => rooms.broadcast('weather', 1), () => rooms.members('weather'), () => rooms.count('weather')] as (() => Promise<unknown>)[]) await t.rejects(call(), expected)
@@ -234,12 +234,12 @@ t.test('what is not declared is refused everywhere', async t => {
   await t.rejects(rooms.broadcast('x'.repeat(999), 1), { message: `there is no topic "${'x'.repeat(255)}"` })
 })
 
-t.test('subscribe begins with the call', async t => {
+t.test('subscribe starts at the call', async t => {
   const { rooms, as } = await create(t)
   await as('anna')
   await rooms.broadcast('news', 'before')
   const subscription = rooms.subscribe('news')
-  t.match(await rooms.broadcast('news', 1), { local: 1 }, 'a worker is no member')
+  t.match(await rooms.broadcast('news', 1), { local: 1 }, 'a subscriber is not a member')
   await rooms.broadcast('sports', 'elsewhere')
   await rooms.broadcast('news', { n: 2 })
   t.same(await subscription.next(), { done: false, value: 1 })
@@ -247,7 +247,7 @@ t.test('subscribe begins with the call', async t => {
   await subscription.return!()
 })
 
-t.test('a worker reads what members publish, in a loop that it can leave', async t => {
+t.test('a subscriber reads messages of members, in a loop that it can leave', async t => {
   const { rooms, as } = await create(t)
   const client = await as('anna')
   const seen: unknown[] = []
@@ -264,7 +264,7 @@ t.test('a worker reads what members publish, in a loop that it can leave', async
   await until(() => rooms.stats().topics === 0)
 })
 
-t.test('several readers get every message each', async t => {
+t.test('each of several subscribers gets all messages', async t => {
   const { rooms } = await create(t)
   const [one, two] = [rooms.subscribe('news'), rooms.subscribe('news')]
   await rooms.broadcast('news', 1)
@@ -275,7 +275,7 @@ t.test('several readers get every message each', async t => {
   t.same(await one.next(), { done: true, value: undefined })
 })
 
-t.test('a signal ends the subscription, before or while it runs', async t => {
+t.test('a signal ends the subscription, before or during the loop', async t => {
   const { rooms } = await create(t)
   const controller = new AbortController()
   const subscription = rooms.subscribe('news', { signal: controller.signal })
@@ -286,7 +286,7 @@ t.test('a signal ends the subscription, before or while it runs', async t => {
   t.equal(rooms.stats().topics, 0)
 })
 
-t.test('a subscription that has ended holds on to no signal', async t => {
+t.test('a subscription that has ended keeps no listener on its signal', async t => {
   const { rooms } = await create(t)
   const { signal } = new AbortController()
   const subscription = rooms.subscribe('news', { signal })
@@ -295,20 +295,20 @@ t.test('a subscription that has ended holds on to no signal', async t => {
   t.equal(getEventListeners(signal, 'abort').length, 0)
 })
 
-t.test('a reader that falls behind gets what was held for it, then an error', async t => {
+t.test('a slow subscriber gets its queued messages, and then an error', async t => {
   const { rooms } = await create(t)
   const subscription = rooms.subscribe('news', { buffer: 2 })
   for (const n of [1, 2, 3]) await rooms.broadcast('news', n)
-  t.equal(rooms.stats().topics, 0, 'and lets go of the room at once')
+  t.equal(rooms.stats().topics, 0, 'the subscriber leaves the room at once')
   t.equal((await subscription.next()).value, 1)
   t.equal((await subscription.next()).value, 2)
   await t.rejects(subscription.next(), { code: 'FST_ROOMS_SUBSCRIBER_SLOW' })
   t.same(await subscription.next(), { done: true, value: undefined })
   for (const buffer of [0, '1', 0.5]) t.throws(() => rooms.subscribe('news', { buffer: buffer as number }), { code: 'FST_ROOMS_INVALID_ARGUMENT' })
-  t.equal(rooms.stats().topics, 0, 'a refused subscription leaves nothing behind')
+  t.equal(rooms.stats().topics, 0, 'a refused subscription leaves no state behind')
 })
 
-t.test('a thousand messages are held unless the worker says otherwise', async t => {
+t.test('a subscription queues a thousand messages by default', async t => {
   const { rooms } = await create(t)
   const subscription = rooms.subscribe('news')
   for (let n = 0; n < 1_000; n++) await rooms.broadcast('news', n)
@@ -320,19 +320,19 @@ t.test('a thousand messages are held unless the worker says otherwise', async t 
   t.equal(count, 1_000)
 })
 
-t.test('a subscription keeps the positions of its topic going', async t => {
+t.test('a subscription keeps the epoch of its topic', async t => {
   const { rooms, as } = await create(t)
   const subscription = rooms.subscribe('news')
   const first = await as('anna')
   await first.close()
   await until(async () => await rooms.count('news') === 0)
   const { id } = await rooms.broadcast('news', 1)
-  t.ok(id, 'somebody was there')
+  t.ok(id, 'the topic has a subscriber')
   t.equal((await as('anna')).hello.id, id)
   await subscription.return!()
 })
 
-t.test('subscriptions end with the app', async t => {
+t.test('subscriptions end when the app closes', async t => {
   const { app, rooms } = await create(t)
   const subscription = rooms.subscribe('news')
   await rooms.broadcast('news', 'last')
@@ -344,7 +344,7 @@ t.test('subscriptions end with the app', async t => {
   t.throws(() => rooms.subscribe('news'), { code: 'FST_ROOMS_CLOSED' })
 })
 
-t.test('kick ends the sessions that match all that is selected by', async t => {
+t.test('kick ends the sessions that match all given fields', async t => {
   const { rooms, as } = await create(t)
   const [anna, annaSports, ben] = [await as('anna'), await as('anna', 'sports'), await as('ben')]
   t.equal(await rooms.kick({ user: 'anna', topic: 'weather' }), 0)
@@ -363,7 +363,7 @@ t.test('kick ends the sessions that match all that is selected by', async t => {
   t.equal(rooms.stats().members, 0)
 })
 
-t.test('kick by user ends all sessions of that user, those still joining included', async t => {
+t.test('kick by user ends all sessions of that user, including joining ones', async t => {
   let open!: () => void
   const gate = new Promise<void>(resolve => { open = resolve })
   const { rooms, url, as } = await create(t, { onJoin: session => session.topic === 'slow' ? gate : undefined })
@@ -387,7 +387,7 @@ t.test('kick twice ends a session once', async t => {
   t.equal(client.received.filter(frame => frame.includes('"bye"')).length, 1)
 })
 
-t.test('kick of a raw session is the close alone', async t => {
+t.test('kick of a raw session sends only the close', async t => {
   const { rooms, url } = await create(t)
   const client = await connect(t, `${url}/rooms/news`, 'rooms.raw', { headers: { 'x-user': 'anna' } })
   await until(async () => await rooms.count('news') === 1)
@@ -396,7 +396,7 @@ t.test('kick of a raw session is the close alone', async t => {
   t.same(client.received, [])
 })
 
-t.test('what a room had to say leaves before all of it is kicked', async t => {
+t.test('queued messages of a room are sent before all of it is kicked', async t => {
   const { rooms, as } = await create(t)
   const clients = [await as('anna'), await as('ben')]
   await rooms.broadcast('news', 'last words')
@@ -407,7 +407,7 @@ t.test('what a room had to say leaves before all of it is kicked', async t => {
   }
 })
 
-t.test('kick may be called from every hook of a session, by the one that it ends, too', async t => {
+t.test('kick may be called from each hook of a session, also for that session itself', async t => {
   const kicks: [string, number][] = []
   const left: string[] = []
   const kick = async (session: any, hook: string, user: string): Promise<void> => { kicks.push([hook, await session.rooms.kick({ user })]) }
@@ -429,21 +429,21 @@ t.test('kick may be called from every hook of a session, by the one that it ends
   t.notMatch(writer.received.join(), 'ack')
 
   const [first, second, third] = [await as('first'), await as('second'), await as('third')]
-  t.equal(await rooms.kick({ topic: 'news' }), 2, 'what onLeave ended counts there')
+  t.equal(await rooms.kick({ topic: 'news' }), 2, 'sessions that onLeave ends are counted there')
   for (const client of [first, second, third]) t.equal((await client.closed).code, 4005)
   t.same(kicks, [['onJoin', 1], ['onMessage', 1], ['onLeave', 1]])
-  t.same(left.sort(), ['first', 'joiner', 'second', 'third', 'writer'], 'each left once')
+  t.same(left.sort(), ['first', 'joiner', 'second', 'third', 'writer'], 'each session left once')
   t.match(rooms.stats(), { members: 0, topics: 0 })
 })
 
-t.test('kick refuses a selector that selects nothing, and a close that cannot be sent', async t => {
+t.test('kick refuses a selector without fields, and a close that cannot be sent', async t => {
   const { rooms, as } = await create(t)
   await as('anna')
   await t.rejects(rooms.kick({}), { code: 'FST_ROOMS_INVALID_SELECTOR' })
   await t.rejects(rooms.kick(undefined as never), { code: 'FST_ROOMS_INVALID_SELECTOR' })
   await t.rejects(rooms.kick({ user: undefined, topic: undefined } as never), { code: 'FST_ROOMS_INVALID_SELECTOR' })
   for (const narrower of [{ user: undefined }, { user: null }, { user: 7 }, { usr: 'anna' }]) {
-    await t.rejects(rooms.kick({ topic: 'news', ...narrower } as never), { code: 'FST_ROOMS_INVALID_SELECTOR', message: /^kick takes/ }, 'not all of the topic')
+    await t.rejects(rooms.kick({ topic: 'news', ...narrower } as never), { code: 'FST_ROOMS_INVALID_SELECTOR', message: /^kick takes/ }, 'a wrong field must not select the whole topic')
   }
   await t.rejects(rooms.kick({ topic: 'no topic' }), { code: 'FST_ROOMS_NO_SUCH_TOPIC' })
   await t.rejects(rooms.kick({ user: 'anna' }, { code: 1006 }), { code: 'FST_ROOMS_INVALID_CLOSE' })
@@ -451,7 +451,7 @@ t.test('kick refuses a selector that selects nothing, and a close that cannot be
   t.equal(rooms.stats().members, 1)
 })
 
-t.test('stats count what happened, and what there is', async t => {
+t.test('stats count events, and current members, topics and connections', async t => {
   const { rooms, as } = await create(t, { onMessage: { '*': (_session, payload) => { if (payload === 'fail') throw new Error('no') } }, onError: () => {} })
   const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, working: 0, joined: 0, broadcasts: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, paused: 0, sentBytes: 0, invalid: 0, refused: 0, lagging: 0, slow: 0, dropped: 0, conflated: 0, silent: 0, expired: 0, errors: 0, publishing: 0, unanswered: 0, repeated: 0, losses: 0, brokerFaults: 0, refusals: createRefusals() }
   t.same(rooms.stats(), zero)
@@ -469,14 +469,14 @@ t.test('stats count what happened, and what there is', async t => {
   t.match(rooms.stats(), { ...zero, sentBytes: Number, receivedBytes: Number, connections: 3, topics: 2, members: 3, joined: 3, broadcasts: 2, deliveries: 2, directs: 1, received: 4, invalid: 1, errors: 1, refusals: { ...zero.refusals, badFrames: 1, failed: 1 } })
 })
 
-t.test('health says whether joins are taken', async t => {
+t.test('health tells whether joins are accepted', async t => {
   const { app, rooms, as } = await create(t)
   t.same(rooms.health(), { ok: true, state: 'open', broker: 'up' })
   const client = await as('anna')
   await rooms.drain()
   t.match(await client.closed, { code: 1001, reason: 'going_away' })
   t.same(rooms.health(), { ok: false, state: 'draining', broker: 'up' })
-  t.match(await rooms.broadcast('news', 1), { local: 0, published: true }, 'whoever is still at work is not punished')
+  t.match(await rooms.broadcast('news', 1), { local: 0, published: true }, 'a broadcast of a handler in flight still resolves')
   await rooms.drain()
   await app.close()
   t.match(rooms.health(), { ok: false, state: 'closed' })

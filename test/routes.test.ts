@@ -11,7 +11,7 @@ const authorize = () => true
 
 const Statistic = Type.Object({ name: Type.String(), value: Type.Number() })
 
-/** Sends a request line as it is, with no client in between that would tidy the path up; answers the status. */
+/** Sends a request line unchanged, because clients would normalize the path. Returns the status. */
 async function rawStatus (t: Test, url: string, path: string, upgrade = false): Promise<number> {
   const [host, port] = url.split(':')
   const socket = connectTcp({ host: host!, port: Number(port) })
@@ -25,7 +25,7 @@ async function rawStatus (t: Test, url: string, path: string, upgrade = false): 
   return Number(text.slice(9, 12))
 }
 
-t.test('with no options there are GET /:topic, POST /:topic and app.rooms: an open lobby', async t => {
+t.test('without options there are GET /:topic, POST /:topic and app.rooms: an open lobby', async t => {
   const app = createApp(t)
   await app.register(plugin)
   const url = await listen(app)
@@ -56,12 +56,12 @@ t.test('a plain GET of a topic answers 426 with an Upgrade header and Fastify\'s
   }
 })
 
-t.test('HEAD of a topic is 404, and other methods are none of ours', async t => {
+t.test('HEAD of a topic is 404, and the plugin has no routes for other methods', async t => {
   const app = await createRooms(t)
   for (const method of ['HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const) t.equal((await app.inject({ method, url: '/rooms/news' })).statusCode, 404, method)
 })
 
-t.test('a prefix works with and without a slash at its end, in several segments, and empty', async t => {
+t.test('a prefix works with and without a slash at its end, with several segments, and empty', async t => {
   for (const [prefix, path] of [['/rooms', '/rooms/news'], ['/rooms/', '/rooms/news'], ['/a/b.c', '/a/b.c/news'], ['/', '/news'], ['', '/news']] as const) {
     const app = createApp(t)
     await app.register(plugin, { prefix })
@@ -88,13 +88,13 @@ t.test('a topic name is made of letters, digits and _ . : ~ -, or is refused bef
     t.equal((await app.inject({ method: 'POST', url: `/rooms/${topic}`, payload: {} })).statusCode, 400, `POST ${topic}`)
   }
   for (const topic of ['.', '..', '%2e', '%2E%2e', '']) {
-    for (const upgrade of [false, true]) t.match(String(await rawStatus(t, url, `/rooms/${topic}`, upgrade)), /40[04]/, `a segment that clients resolve away: "${topic}"`)
+    for (const upgrade of [false, true]) t.match(String(await rawStatus(t, url, `/rooms/${topic}`, upgrade)), /40[04]/, `a segment that clients remove: "${topic}"`)
   }
   t.equal((await app.inject('/rooms/a/b')).statusCode, 404)
   t.match(app.rooms.stats(), { topics: 0, members: 0, broadcasts: 0 })
 })
 
-t.test('Fastify\'s own maxParamLength bounds a name first: 100 characters, then 414', async t => {
+t.test('Fastify\'s own maxParamLength limits a name first: 100 characters, then 414', async t => {
   const app = await createRooms(t)
   const url = await listen(app)
   const long = 'x'.repeat(101)
@@ -105,7 +105,7 @@ t.test('Fastify\'s own maxParamLength bounds a name first: 100 characters, then 
   t.match(app.rooms.stats(), { topics: 0, broadcasts: 0 })
 })
 
-t.test('where the host raises maxParamLength a name has up to 255 characters, then 400', async t => {
+t.test('if the host raises maxParamLength, a name has up to 255 characters, then 400', async t => {
   const app = createApp(t, { routerOptions: { maxParamLength: 1_000 } })
   await app.register(async scope => { await scope.register(plugin, { prefix: '/open' }) })
   await app.register(async scope => { await scope.register(plugin, { prefix: '/closed', topics: { 'chat:*': { post: true } }, authorize }) })
@@ -139,7 +139,7 @@ t.test('__proto__, constructor and toString are ordinary names in the open lobby
   t.equal(({} as Record<string, unknown>).session, undefined)
 })
 
-t.test('__proto__, constructor and toString are ordinary names where they are declared, and unknown where not', async t => {
+t.test('__proto__, constructor and toString are ordinary names if declared, and unknown otherwise', async t => {
   const names = ['__proto__', 'constructor', 'toString']
   const handled: string[] = []
   const topics = Object.fromEntries(names.map(name => [name, { message: Statistic, publish: Type.String(), presence: true as const, post: true as const }]))
@@ -182,14 +182,14 @@ t.test('a colon may be percent-encoded, in either case of its hex digits', async
   }
 })
 
-t.test('a dot in a name stands for itself alone, percent-encoded colon or not', async t => {
+t.test('a dot in a name matches only a dot, with a percent-encoded colon or not', async t => {
   const app = await createRooms(t, { topics: { 'v1.0:a': { post: true }, 'v2.0:*': { post: true } }, authorize })
   for (const [path, status] of [['v1.0%3Aa', 426], ['v1.0:a', 426], ['v1x0%3Aa', 404], ['v2.0%3Aa', 426], ['v2x0%3Aa', 404], ['v2.0%3A', 404]] as const) {
     t.equal((await app.inject(`/rooms/${path}`)).statusCode, status, path)
   }
 })
 
-t.test('many topics with colons stand beside each other, exact ones and families, each by both spellings', async t => {
+t.test('many topics with colons are routed separately, exact names and families, in both spellings', async t => {
   const exact = ['a:b', 'a:c', 'x:b', 'a:b:c', 'a-b:c', 'a.b:c', ':', 'end:', ':start']
   const families = ['chat:*', 'chit:*', 'deep:er:*', 'do.t:*', 'da-sh:*']
   const app = await createRooms(t, { topics: Object.fromEntries([...exact, ...families].map(name => [name, { post: true as const }])), authorize })
@@ -204,7 +204,7 @@ t.test('many topics with colons stand beside each other, exact ones and families
   }
 })
 
-t.test('Fastify\'s maxParamLength bounds what follows a percent-encoded colon as it bounds the rest', async t => {
+t.test('Fastify\'s maxParamLength limits the rest behind a percent-encoded colon like any parameter', async t => {
   const app = await createRooms(t, { topics: { 'chat:*': {} } })
   t.equal((await app.inject(`/rooms/chat%3A${'x'.repeat(100)}`)).statusCode, 426)
   for (const topic of [`chat:${'x'.repeat(101)}`, `chat%3A${'x'.repeat(101)}`, `chat%3A${'x'.repeat(1_000)}`]) t.equal((await app.inject(`/rooms/${topic}`)).statusCode, 414, topic.slice(0, 8))
@@ -218,7 +218,7 @@ t.test('a percent-encoded colon names the same topic in the open lobby', async t
   t.equal(await app.rooms.count('chat:lobby'), 2)
 })
 
-t.test('a literal route is literal: /chatXYZ is no member of chat:*, nor is the family\'s stem alone', async t => {
+t.test('a literal route matches literally: /chatXYZ is not in chat:*, nor is the prefix of the family alone', async t => {
   const app = await createRooms(t, { topics: { 'chat:*': { post: true }, 'a:b': { post: true } }, authorize })
   const url = await listen(app)
   for (const topic of ['chatXYZ', 'chat', 'chat:', 'chat%3A', 'chatXlobby', 'Chat:lobby', 'aXb', 'a', 'ab', 'a:bc', 'news', ':topic']) {
@@ -229,14 +229,14 @@ t.test('a literal route is literal: /chatXYZ is no member of chat:*, nor is the 
   t.match(app.rooms.stats(), { topics: 0, broadcasts: 0 })
 })
 
-t.test('exact beats family, and a spelling by which the family\'s route would take an exact name is 404', async t => {
+t.test('an exact name beats a family, and spellings of an exact name that only the route of the family matches are 404', async t => {
   const app = await createRooms(t, {
     topics: { 'chat:*': { message: Type.String(), publish: true, post: true }, 'chat:a:b': { message: Statistic } },
     authorize
   })
   const url = await listen(app)
   const exact = await join(t, `${url}/rooms/chat:a:b`)
-  t.match(await exact.ask({ type: 'message', data: 'text' }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } }, 'the exact topic takes no messages')
+  t.match(await exact.ask({ type: 'message', data: 'text' }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } }, 'members may not publish to the exact topic')
   for (const spelling of ['chat:a%3Ab', 'chat:%61%3ab']) {
     t.match((await app.inject(`/rooms/${spelling}`)).json(), { statusCode: 404, code: 'FST_ROOMS_NO_SUCH_TOPIC', message: /"chat:a:b"/ }, spelling)
     t.match(await refused(`${url}/rooms/${spelling}`), { status: 404, body: { code: 'FST_ROOMS_NO_SUCH_TOPIC' } })
@@ -249,13 +249,13 @@ t.test('exact beats family, and a spelling by which the family\'s route would ta
     t.equal((await app.inject({ method: 'POST', url: `/rooms/${spelling}`, headers: { 'content-type': 'application/json' }, payload: '"past the schema"' })).statusCode, 404)
   }
   for (const spelling of ['chat:a:bc', 'chat%3Aa%3Abc', 'chat%3Aa', 'chat%3Aa%3A']) {
-    t.equal((await app.inject({ method: 'POST', url: `/rooms/${spelling}`, headers: { 'content-type': 'application/json' }, payload: '"text"' })).statusCode, 200, `${spelling} is one of the family`)
+    t.equal((await app.inject({ method: 'POST', url: `/rooms/${spelling}`, headers: { 'content-type': 'application/json' }, payload: '"text"' })).statusCode, 200, `${spelling} belongs to the family`)
   }
   await app.rooms.broadcast('chat:a:b', { name: 'a', value: 1 })
-  t.match(await exact.next('message'), { data: { name: 'a', value: 1 } }, 'the first message it ever got')
+  t.match(await exact.next('message'), { data: { name: 'a', value: 1 } }, 'the exact topic got no earlier message')
 })
 
-t.test('what is not declared does not exist: 404 on GET, POST and upgrade', async t => {
+t.test('an undeclared topic does not exist: 404 on GET, POST and upgrade', async t => {
   const app = await createRooms(t, { topics: { news: { post: true } }, authorize })
   const url = await listen(app)
   t.equal((await app.inject('/rooms/weather')).statusCode, 404)
@@ -265,7 +265,7 @@ t.test('what is not declared does not exist: 404 on GET, POST and upgrade', asyn
   await t.rejects(app.rooms.broadcast('weather', {}), { code: 'FST_ROOMS_NO_SUCH_TOPIC' })
 })
 
-t.test('a broadcast route exists only where the topic says so', async t => {
+t.test('a broadcast route exists only if the topic declares it', async t => {
   const app = await createRooms(t, {
     topics: { silent: {}, own: { post: true }, dailyNews: { message: Type.Array(Statistic), post: '/dailyDashBoard' }, root: { post: '/' } },
     authorize
@@ -273,10 +273,10 @@ t.test('a broadcast route exists only where the topic says so', async t => {
   const url = await listen(app)
   const post = async (path: string, payload: unknown = []) => (await app.inject({ method: 'POST', url: path, headers: { 'content-type': 'application/json' }, payload: JSON.stringify(payload) }))
   t.equal((await post('/rooms/silent')).statusCode, 404)
-  t.equal((await app.inject('/rooms/silent')).statusCode, 426, 'which has its socket all the same')
+  t.equal((await app.inject('/rooms/silent')).statusCode, 426, 'a topic without a broadcast route has a WebSocket route')
   t.equal((await post('/rooms/own')).statusCode, 200)
-  t.equal((await post('/rooms/dailyNews')).statusCode, 404, 'a custom path stands instead of the default')
-  t.equal((await post('/dailyDashBoard')).statusCode, 404, 'and under the prefix')
+  t.equal((await post('/rooms/dailyNews')).statusCode, 404, 'a custom path replaces the default')
+  t.equal((await post('/dailyDashBoard')).statusCode, 404, 'the prefix applies to a custom path')
   t.match((await post('/rooms/')).json(), { topic: 'root' })
 
   const client = await join(t, `${url}/rooms/dailyNews`)
@@ -284,7 +284,7 @@ t.test('a broadcast route exists only where the topic says so', async t => {
   t.match(await client.next('message'), { data: [{ name: 'visits', value: 3 }] })
 })
 
-t.test('an invalid body gets Fastify\'s 400, and nobody receives anything', async t => {
+t.test('an invalid body gets Fastify\'s 400, and is delivered to no member', async t => {
   const app = await createRooms(t, { topics: { news: { message: Statistic, post: true }, 'stats:*': { message: Statistic, post: true } }, authorize })
   const url = await listen(app)
   for (const topic of ['news', 'stats:a']) {
@@ -302,12 +302,12 @@ t.test('an invalid body gets Fastify\'s 400, and nobody receives anything', asyn
       t.match(response.json(), { statusCode: 400, code: 'FST_ERR_VALIDATION', error: 'Bad Request', message })
     }
     t.equal((await post({ name: 'b', value: 1 })).statusCode, 200)
-    t.match(await client.next('message'), { data: { name: 'b', value: 1 } }, 'the first that arrives is the valid one')
+    t.match(await client.next('message'), { data: { name: 'b', value: 1 } }, 'the first delivered message is the valid one')
   }
   t.equal(app.rooms.stats().broadcasts, 2)
 })
 
-t.test('the three entrances refuse the same, and change nothing', async t => {
+t.test('socket, broadcast route and code refuse the same payloads, and change none', async t => {
   const Strict = Type.Object({ n: Type.Integer({ default: 7 }), s: Type.Optional(Type.String({ default: 'filled in' })) })
   const app = await createRooms(t, { topics: { news: { message: Strict, publish: true, post: true } }, authorize })
   const url = await listen(app)
@@ -324,7 +324,7 @@ t.test('the three entrances refuse the same, and change nothing', async t => {
   for (const n of [1, 2, 3]) t.same((await client.next('message')).data, { n }, 'no default was filled in')
 })
 
-t.test('no body is 400, with or without a content type, whatever the schema takes', async t => {
+t.test('a request without a body is 400, with or without a content type, for any schema', async t => {
   const app = await createRooms(t, { topics: { any: { post: true }, nothing: { message: Type.Null(), post: true } }, authorize })
   for (const topic of ['any', 'nothing']) {
     t.match((await app.inject({ method: 'POST', url: `/rooms/${topic}` })).json(), { statusCode: 400, code: 'FST_ROOMS_BODY_MISSING' })
@@ -334,7 +334,7 @@ t.test('no body is 400, with or without a content type, whatever the schema take
   t.equal(app.rooms.stats().broadcasts, 2)
 })
 
-t.test('whatever the content type is spelled like, no body gets past the schema', async t => {
+t.test('no spelling of the content type gets a body past the schema', async t => {
   const app = await createRooms(t, { topics: { news: { message: Statistic, post: true } }, authorize })
   const url = await listen(app)
   const client = await join(t, `${url}/rooms/news`)
@@ -350,7 +350,7 @@ t.test('whatever the content type is spelled like, no body gets past the schema'
     t.ok(statusCode === 400 || statusCode === 415, `${JSON.stringify(type)} → ${statusCode}`)
   }
   t.equal(app.rooms.stats().broadcasts, 0)
-  for (const type of other.slice(4, 13)) t.equal((await post(type, { name: 'a', value: 1 })).statusCode, 415, `a valid body, too, as ${type}`)
+  for (const type of other.slice(4, 13)) t.equal((await post(type, { name: 'a', value: 1 })).statusCode, 415, `a valid body as ${type}`)
   t.equal(app.rooms.stats().broadcasts, 0)
   for (const [index, type] of json.entries()) {
     t.equal((await post(type, { name: type, value: index })).statusCode, 200, type)
@@ -358,7 +358,7 @@ t.test('whatever the content type is spelled like, no body gets past the schema'
   }
 })
 
-t.test('a cross-site simple request is no JSON, so it gets nowhere in the open lobby, either', async t => {
+t.test('a cross-site simple request is not JSON, and is refused in the open lobby as well', async t => {
   const app = await createRooms(t)
   for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x']) {
     t.match((await app.inject({ method: 'POST', url: '/rooms/news', headers: { 'content-type': type }, payload: '{"a":1}' })).json(), { statusCode: 415, code: 'FST_ERR_CTP_INVALID_MEDIA_TYPE' })
@@ -375,7 +375,7 @@ t.test('malformed and poisoned JSON is 400', async t => {
   t.equal(app.rooms.stats().broadcasts, 0)
 })
 
-t.test('a body over the limit is 413: the topic\'s own, or the one for all', async t => {
+t.test('a body over the limit is 413, with the limit of the topic or the general one', async t => {
   const app = await createRooms(t, { topics: { all: { post: true }, own: { post: true, limits: { payload: 50 } } }, limits: { payload: 100 }, authorize })
   const post = async (topic: string, length: number) => (await app.inject({ method: 'POST', url: `/rooms/${topic}`, headers: { 'content-type': 'application/json' }, payload: JSON.stringify('x'.repeat(length - 2)) })).statusCode
   t.equal(await post('all', 100), 200)
@@ -401,7 +401,7 @@ t.test('a malformed query is 400, for the upgrade and for a plain GET', async t 
   t.equal(app.rooms.stats().connections, 0)
 })
 
-t.test('since and presence reach the join', async t => {
+t.test('the join gets since and presence', async t => {
   const app = await createRooms(t)
   const url = await listen(app)
   const first = await join(t, `${url}/rooms/news`)
@@ -413,7 +413,7 @@ t.test('since and presence reach the join', async t => {
   const hello = await without.next('hello')
   t.equal(hello.replayed, 0)
   t.notOk('recovered' in hello)
-  t.notOk('state' in await without.next('presence'), 'a difference, no snapshot')
+  t.notOk('state' in await without.next('presence'), 'a difference without a snapshot')
 })
 
 t.test('@fastify/swagger shows each broadcast route once, with its schemas, and no socket', async t => {
@@ -453,7 +453,7 @@ t.test('@fastify/swagger shows the broadcast route of the open lobby', async t =
   t.match(paths['/rooms/{topic}'].post.parameters, [{ in: 'body' }, { in: 'path', name: 'topic', description: 'the topic' }])
 })
 
-t.test('schemas of the host (addSchema) may be referred to', async t => {
+t.test('schemas may refer to schemas of the host (addSchema)', async t => {
   const app = createApp(t)
   app.addSchema({ $id: 'statistic', type: 'object', required: ['value'], properties: { value: { type: 'number' } } })
   await app.register(plugin, { prefix: '/rooms', topics: { news: { message: { type: 'array', items: { $ref: 'statistic#' } }, post: true } }, authorize })
@@ -463,7 +463,7 @@ t.test('schemas of the host (addSchema) may be referred to', async t => {
   await t.rejects(app.rooms.broadcast('news', [{ value: '1' }]), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
 })
 
-t.test('a broadcast to a topic without members is accepted, for nobody', async t => {
+t.test('a broadcast to a topic without members is accepted, with no receivers', async t => {
   const app = await createRooms(t)
-  t.same((await app.inject({ method: 'POST', url: '/rooms/empty', payload: {} })).json(), { topic: 'empty', local: 0, published: true }, 'no member, no position')
+  t.same((await app.inject({ method: 'POST', url: '/rooms/empty', payload: {} })).json(), { topic: 'empty', local: 0, published: true }, 'a topic without members has no position')
 })

@@ -24,12 +24,12 @@ async function mute (t: Test): Promise<string> {
 
 const reason = (session: any) => session.signal.reason as Error
 
-/** Work that the end of its session ends, and how. */
+/** Work that the end of its session ends, in various ways. */
 const ended: Record<string, Work> = {
   'timers/promises': ({ signal }) => wait(60_000, undefined, { signal }),
   'events.once': ({ signal }) => once(new EventEmitter(), 'never', { signal }),
   'AbortSignal.any': ({ signal }) => wait(60_000, undefined, { signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]) }),
-  'AbortSignal.any of that': ({ signal }) => wait(60_000, undefined, { signal: AbortSignal.any([AbortSignal.any([signal]), new AbortController().signal]) }),
+  'AbortSignal.any of AbortSignal.any': ({ signal }) => wait(60_000, undefined, { signal: AbortSignal.any([AbortSignal.any([signal]), new AbortController().signal]) }),
   'a pipeline': ({ signal }) => pipeline(new PassThrough(), new Writable({ write () {} }), { signal }),
   throwIfAborted: async session => {
     await once(session.signal, 'abort')
@@ -48,7 +48,7 @@ const ended: Record<string, Work> = {
   }
 }
 
-/** Work that fails after the end of its session for a reason of its own. */
+/** Work that fails after the end of its session, but for a reason of its own. */
 const failing: Record<string, Work> = {
   'an error of its own': async ({ signal }) => {
     await once(signal, 'abort')
@@ -76,7 +76,7 @@ const failing: Record<string, Work> = {
   }
 }
 
-/** Where work may be done: options of the plugin, and the frame of a client that makes it begin. */
+/** Places for work: options of the plugin, and the frame of a client that starts the work. */
 const places: Record<string, { options: (work: Work) => AnyOptions, frame?: object }> = {
   onMessage: { options: work => ({ onMessage: { '*': work } }), frame: { type: 'message', data: 1 } },
   'authorize of a message': { options: work => ({ authorize: async context => context.action !== 'publish' || await work(context.session) as boolean }), frame: { type: 'message', data: 1, ref: 1 } },
@@ -140,12 +140,12 @@ for (const place of Object.keys(places)) {
   })
 }
 
-t.test('issue 8: it is logged at debug', async t => {
+t.test('issue 8: the end of a session in a hook is logged at debug', async t => {
   const { logs } = await run(t, 'onMessage', ended['timers/promises']!, 'peer')
   t.match(logs.filter(({ msg }) => msg === 'a hook ended with its session'), [{ level: 20, topic: 'news', session: /./, err: { code: 'ABORT_ERR' } }])
 })
 
-t.test('issue 8: what fails after the end of its session for another reason is an error', async t => {
+t.test('issue 8: a failure after the end of its session with another reason is an error', async t => {
   for (const [name, work] of Object.entries(failing)) {
     const { errors, stats } = await run(t, 'onMessage', work, 'peer')
     t.equal(errors.length, 1, name)
@@ -153,7 +153,7 @@ t.test('issue 8: what fails after the end of its session for another reason is a
   }
 })
 
-t.test('while a session goes on nothing counts as its end', async t => {
+t.test('an error during an open session never counts as its end', async t => {
   const errors: Error[] = []
   let thrown: Error | undefined
   const app = await createRooms(t, {

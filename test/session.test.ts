@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import type { Session } from '../types/index.ts'
 import { connect, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
 
-/** An app whose sessions are at hand, in the order of their joins. */
+/** An app, and its sessions in the order of their joins. */
 async function create (t: Test, options: AnyOptions = {}) {
   const sessions: Session<string, any>[] = []
   const app = await createRooms(t, { onJoin: session => { sessions.push(session) }, ...options })
@@ -13,7 +13,7 @@ async function create (t: Test, options: AnyOptions = {}) {
 
 const turns = async (): Promise<void> => { for (let i = 0; i < 5; i++) await new Promise(resolve => setImmediate(resolve)) }
 
-t.test('a session says who joined where, and how', async t => {
+t.test('a session has its id, user, info, topic, mode, address and time of the join', async t => {
   const { app, sessions, url } = await create(t, { identify: request => request.headers['x-user'] === undefined ? null : { user: 'anna', info: { name: 'Anna' } } })
   const before = Date.now()
   const client = await join(t, `${url}/rooms/news`, { headers: { 'x-user': '1' } })
@@ -36,7 +36,7 @@ t.test('a session says who joined where, and how', async t => {
   t.not(sessions[1]!.id, session.id)
 })
 
-t.test('a session in a log says who joined where, and nothing of its info or of others', async t => {
+t.test('a logged session has its user and topic, and no info or data of other members', async t => {
   const { sessions, url } = await create(t, { identify: request => ({ user: request.headers['x-user'] as string, info: { token: 'secret' }, expires: new Date('2100-01-01T00:00:00Z') }) })
   for (const user of ['anna', 'ben']) await join(t, `${url}/rooms/news`, { headers: { 'x-user': user } })
   const [anna] = sessions as [Session]
@@ -49,7 +49,7 @@ t.test('a session in a log says who joined where, and nothing of its info or of 
   }
 })
 
-t.test('the key is that of the topic map', async t => {
+t.test('topicKey is the key in the topic map', async t => {
   const { sessions, url } = await create(t, { topics: { 'chat:*': {}, 'chat:main': {} } })
   await join(t, `${url}/rooms/chat:42`)
   await join(t, `${url}/rooms/chat:main`)
@@ -63,7 +63,7 @@ t.test('info follows the presence frames of the member', async t => {
   t.same(sessions[0]!.info, { mood: 'good' })
 })
 
-t.test('send reaches this member alone, as a direct frame, in raw mode as the bare payload', async t => {
+t.test('send reaches only this member, as a direct frame, or in raw mode as the bare payload', async t => {
   const { sessions, url } = await create(t)
   const one = await join(t, `${url}/rooms/news`)
   const two = await connect(t, `${url}/rooms/news`, 'rooms.raw')
@@ -73,20 +73,20 @@ t.test('send reaches this member alone, as a direct frame, in raw mode as the ba
   await sessions[1]!.send({ n: 1 })
   await sessions[1]!.send('text')
   t.equal(await two.text(), '{"n":1}')
-  t.equal(await two.text(), 'text', 'a string on an untyped topic goes as its text')
+  t.equal(await two.text(), 'text', 'a string on an untyped topic is sent as text')
 })
 
-t.test('send validates by what members of the topic receive', async t => {
+t.test('send validates the payload by the schema of messages to members', async t => {
   const errors: Error[] = []
   const { sessions, url } = await create(t, { topics: { news: { message: Type.Object({ n: Type.Number() }) } }, onError: error => { errors.push(error) } })
   const client = await join(t, `${url}/rooms/news`)
   await t.rejects(sessions[0]!.send({ n: '1' }), { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '/n', message: 'must be number' }] })
   await sessions[0]!.send({ n: 1 })
-  t.same(await client.next('direct'), { type: 'direct', data: { n: 1 } }, 'nothing came before it')
-  t.equal(errors.length, 1, 'a failure is told to onError, awaited or not')
+  t.same(await client.next('direct'), { type: 'direct', data: { n: 1 } }, 'no earlier message came')
+  t.equal(errors.length, 1, 'a failure goes to onError, awaited or not')
 })
 
-t.test('send waits while the bytes wait, and goes on when the peer reads again', async t => {
+t.test('send waits while bytes are buffered, and continues when the peer reads again', async t => {
   const { app, sessions, url } = await create(t, { slow: { bytes: 1_000_000_000 } })
   const client = await join(t, `${url}/rooms/news`)
   const [session] = sessions as [Session]
@@ -103,7 +103,7 @@ t.test('send waits while the bytes wait, and goes on when the peer reads again',
       if (!settled) pending = sent
     }
   }
-  t.ok(pending, 'the peer does not read, so that at last it waits')
+  t.ok(pending, 'send waits because the peer does not read')
   t.ok(session.connection.bufferedBytes > 65_536)
   t.ok(app.rooms.stats().queuedBytes > 65_536)
   t.notOk(settled)
@@ -114,7 +114,7 @@ t.test('send waits while the bytes wait, and goes on when the peer reads again',
   await until(() => client.received.at(-1) === '{"type":"direct","data":"after"}')
 })
 
-t.test('send waits as well where the room has sent something in the same turn', async t => {
+t.test('send also waits if the room has sent a message in the same turn', async t => {
   const { app, sessions, url } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   client.socket.pause()
@@ -129,10 +129,10 @@ t.test('send waits as well where the room has sent something in the same turn', 
   }
   send().catch(() => {})
   await new Promise(resolve => setImmediate(resolve))
-  t.ok(sent < all, 'who awaits each send does not keep the turn from ending')
+  t.ok(sent < all, 'a caller that awaits each send lets the turn end')
 })
 
-t.test('a send that waits is rejected when the peer goes', async t => {
+t.test('a waiting send rejects when the peer disconnects', async t => {
   const { sessions, url } = await create(t, { slow: { bytes: 1_000_000_000 } })
   const client = await join(t, `${url}/rooms/news`)
   const [session] = sessions as [Session]
@@ -144,7 +144,7 @@ t.test('a send that waits is rejected when the peer goes', async t => {
   t.match(outcomes.at(-1), { status: 'rejected', reason: { code: 'FST_ROOMS_SESSION_CLOSED' } })
 })
 
-t.test('the signal is aborted when the session ends, also for whoever asks for it afterwards', async t => {
+t.test('the signal is aborted at the end of the session, also if it is first read afterwards', async t => {
   const { sessions, url } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   const late = await join(t, `${url}/rooms/news`)
@@ -165,7 +165,7 @@ t.test('the signal is aborted when the session ends, also for whoever asks for i
   t.match(other.signal.reason, { code: 'FST_ROOMS_SESSION_CLOSED', message: `session "${other.id}" has closed` })
 })
 
-t.test('the signal is aborted as well where the server decides, and before the socket has closed', async t => {
+t.test('the signal is aborted when the server ends the session, before the socket has closed', async t => {
   const { sessions, url } = await create(t)
   await join(t, `${url}/rooms/news`)
   const { signal } = sessions[0]!
@@ -174,7 +174,7 @@ t.test('the signal is aborted as well where the server decides, and before the s
   t.equal(sessions[0]!.state, 'closed')
 })
 
-t.test('close takes the member out of its room at once, says bye, then closes', async t => {
+t.test('close removes the member from its room at once, sends bye, and then closes', async t => {
   const { app, sessions, url } = await create(t)
   const [client, second, third] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
   const pending = app.rooms.count('news')
@@ -184,13 +184,13 @@ t.test('close takes the member out of its room at once, says bye, then closes', 
   t.match(await client.next('bye'), { code: 1000, reason: 'normal' })
   t.same(await client.closed, { code: 1000, reason: 'normal' })
   sessions[1]!.close(4005)
-  t.same(await second.closed, { code: 4005, reason: 'kicked' }, 'the reason is the name of the code')
+  t.same(await second.closed, { code: 4005, reason: 'kicked' }, 'the default reason is the name of the code')
   sessions[2]!.close(3333, 'grund ä')
   sessions[2]!.close(4999, 'too late')
   t.same(await third.closed, { code: 3333, reason: 'grund ä' }, 'the first close counts')
 })
 
-t.test('a close with a code or a reason that cannot be sent throws, and the session stays', async t => {
+t.test('a close with an invalid code or reason throws, and the session stays open', async t => {
   const { sessions, url } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   const [session] = sessions as [Session]
@@ -200,10 +200,10 @@ t.test('a close with a code or a reason that cannot be sent throws, and the sess
   for (const reason of ['x'.repeat(124), 'ä'.repeat(62), 7]) t.throws(() => session.close(4000, reason as string), { code: 'FST_ROOMS_INVALID_CLOSE' })
   t.equal(session.state, 'open')
   session.close(4000, 'ä'.repeat(61) + 'x')
-  t.same(await client.closed, { code: 4000, reason: 'ä'.repeat(61) + 'x' }, '123 bytes fit')
+  t.same(await client.closed, { code: 4000, reason: 'ä'.repeat(61) + 'x' }, '123 bytes are allowed')
 })
 
-t.test('a session that has closed takes nothing more', async t => {
+t.test('a closed session sends nothing more', async t => {
   const { app, sessions, url } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   sessions[0]!.close()

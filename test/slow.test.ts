@@ -13,7 +13,7 @@ async function serve (t: Test, options: AnyOptions = {}) {
 
 const dataOf = (client: Client): any[] => client.received.map(text => JSON.parse(text)).filter(({ type }) => type === 'message').map(({ data }) => data.n)
 
-/** Sends until a member that has stopped reading is behind; returns how many. */
+/** Broadcasts until a member that has stopped reading falls behind; returns the number of messages. */
 async function untilBehind (rooms: any, topic: string, key?: string): Promise<number> {
   let sent = 0
   while (rooms.stats().lagging === 0 && sent < 500) {
@@ -23,7 +23,7 @@ async function untilBehind (rooms: any, topic: string, key?: string): Promise<nu
   return sent
 }
 
-t.test('drop: a member that stops reading is held at a place; when it reads again it is told how much it missed, and goes on', async t => {
+t.test('drop: a member that stops reading gets no messages; when it reads again a gap frame tells the number of dropped ones, and it goes on', async t => {
   const { rooms, url, left } = await serve(t, { topics: { news: { slow: { policy: 'drop', bytes: 100_000 } } } })
   const slow = await join(t, `${url}/rooms/news`)
   const other = await join(t, `${url}/rooms/news`)
@@ -33,26 +33,26 @@ t.test('drop: a member that stops reading is held at a place; when it reads agai
   const { queuedBytes } = rooms.stats()
   for (let n = 0; n < 100; n++) t.equal((await rooms.broadcast('news', { n: sent++, fill })).local, 1)
   await until(() => dataOf(other).length === sent)
-  t.ok(rooms.stats().queuedBytes <= queuedBytes, 'twenty megabytes later no more waits for it')
-  t.equal((await rooms.members('news')).length, 2, 'it is a member all the while')
+  t.ok(rooms.stats().queuedBytes <= queuedBytes, 'buffered bytes do not grow with twenty further megabytes')
+  t.equal((await rooms.members('news')).length, 2, 'the session is still a member')
   slow.socket.resume()
   await until(() => rooms.stats().lagging === 0)
   const { id } = await rooms.broadcast('news', { n: sent++ })
   await until(() => dataOf(slow).at(-1) === sent - 1)
   const frames = slow.received.map(text => JSON.parse(text)).filter(({ type }) => type !== 'hello')
   const gap = frames.findIndex(({ type }) => type === 'gap')
-  t.equal(gap, frames.length - 2, 'one gap, before the last message')
+  t.equal(gap, frames.length - 2, 'one gap before the last message')
   t.match(frames[gap], { type: 'gap', count: sent - frames.length + 1, reason: 'slow', from: frames[gap - 1].id })
   const [epoch, offset] = id.split('-')
   t.equal(frames[gap].to, `${epoch}-${offset - 1}`)
-  t.same(dataOf(slow).slice(0, -1), [...Array(gap).keys()], 'what it got before was without a hole')
+  t.same(dataOf(slow).slice(0, -1), [...Array(gap).keys()], 'earlier messages have no gap')
   t.equal(rooms.stats().dropped, frames[gap].count)
-  t.equal(rooms.stats().deliveries, dataOf(slow).length + dataOf(other).length, 'what was dropped was not delivered')
+  t.equal(rooms.stats().deliveries, dataOf(slow).length + dataOf(other).length, 'dropped messages were not delivered')
   t.same(dataOf(other), [...Array(sent).keys()])
   t.same(left, [])
 })
 
-t.test('latest: a dashboard that stops reading gets the newest value of each key when it reads again', async t => {
+t.test('latest: a dashboard that stops reading gets the latest value of each key when it reads again', async t => {
   const { rooms, url } = await serve(t, { topics: { 'sensor:*': { slow: { policy: 'latest', bytes: 500_000 } } } })
   const slow = await join(t, `${url}/rooms/sensor:1`)
   const other = await join(t, `${url}/rooms/sensor:1`)
@@ -65,14 +65,14 @@ t.test('latest: a dashboard that stops reading gets the newest value of each key
   await until(() => dataOf(slow).at(-1) === sent - 1)
   const frames = slow.received.map(text => JSON.parse(text)).filter(({ type }) => type === 'message')
   t.match(frames.slice(-4), [{ key: 'big' }, { key: 'k0', data: { n: sent - 3 } }, { key: 'k1', data: { n: sent - 2 } }, { key: 'k2', data: { n: sent - 1 } }])
-  t.notOk(slow.received.some(text => text.includes('"gap"')), 'no gap: what is missing was replaced')
+  t.notOk(slow.received.some(text => text.includes('"gap"')), 'no gap, because missing messages were replaced')
   const got = dataOf(slow)
   t.same(got, [...got].sort((a, b) => a - b), 'in order')
   t.equal(rooms.stats().conflated, sent - got.length)
   t.equal(rooms.stats().deliveries, sent + got.length)
 })
 
-t.test('a member whose policy is close is closed, others go on by theirs', async t => {
+t.test('a slow member with the policy close is closed, others follow their own policy', async t => {
   const { rooms, url, left } = await serve(t, {
     topics: { log: {}, view: { slow: { policy: 'drop' } }, asked: { slow: { bytes: 50_000 } } },
     slow: { policy: session => session.topic === 'asked' ? 'drop' : 'close', bytes: 100_000 }
@@ -90,7 +90,7 @@ t.test('a member whose policy is close is closed, others go on by theirs', async
   t.same(await log!.closed, { code: 4201, reason: 'slow' })
 })
 
-t.test('private messages reach a laggard in order, and close it where they are too many', async t => {
+t.test('private messages reach a slow member in order, and close it if they exceed the bound', async t => {
   const { rooms, url, left } = await serve(t, { topics: { news: { slow: { policy: 'drop', bytes: 1_000_000 } } } })
   const slow = await join(t, `${url}/rooms/news`)
   slow.socket.pause()
@@ -115,7 +115,7 @@ t.test('private messages reach a laggard in order, and close it where they are t
   await t.rejects(rooms.send(session, 1), { code: 'FST_ROOMS_NO_SUCH_SESSION' })
 })
 
-t.test('a private message of a member to one that does not read says that nobody is reached, or how many are', async t => {
+t.test('a private message to a member that does not read tells how many sessions were reached', async t => {
   const { rooms, url } = await serve(t, { slow: { bytes: 100_000 }, limits: { payload: 300_000 }, identify: request => request.headers['x-user'] === undefined ? null : { user: String(request.headers['x-user']) } })
   const writer = await join(t, `${url}/rooms/news`)
   const headers = { 'x-user': 'anna' }
@@ -138,11 +138,11 @@ t.test('a private message of a member to one that does not read says that nobody
   t.match(ack, { ok: true, data: { local: 1 } })
 })
 
-t.test('many small private frames cost more than their bytes, and count for more: a member that pings and does not read is closed soon', async t => {
+t.test('small private frames cost more memory than their bytes and count for more, so that a member that pings and does not read is closed soon', async t => {
   const { rooms, url, left } = await serve(t, { limits: { messages: 1_000_000 }, slow: { bytes: 400_000 }, heartbeat: false })
   const peer = await joinMute(t, `${url}/rooms/news`)
   peer.socket.pause()
-  // What the kernel takes is not the server's.
+  // Bytes in the kernel do not count.
   for (let n = 0; n < 500 && rooms.stats().queuedBytes === 0; n++) {
     await rooms.broadcast('news', 'x'.repeat(100_000))
     await turn()
@@ -157,7 +157,7 @@ t.test('many small private frames cost more than their bytes, and count for more
   t.ok(pings > 300 && pings < 1_000, `${pings} acks of 30 bytes`)
 })
 
-t.test('bye has no position for a laggard, which has not had what the room has', async t => {
+t.test('bye of a slow member has no position, because the member has not received up to the room\'s position', async t => {
   const { rooms, url } = await serve(t, { topics: { news: { slow: { policy: 'drop', bytes: 100_000 } } } })
   const slow = await join(t, `${url}/rooms/news`)
   const other = await join(t, `${url}/rooms/news`)
@@ -172,7 +172,7 @@ t.test('bye has no position for a laggard, which has not had what the room has',
   t.equal(bye.id, undefined)
 })
 
-t.test('a slow member that never reads its close frame is cut after 5 s, and nobody else is delayed', async t => {
+t.test('a slow member that does not read its close frame is terminated after 5 s, and other members are not delayed', async t => {
   const { rooms, url } = await serve(t, { slow: { bytes: 100_000 } })
   const mute = await joinMute(t, `${url}/rooms/news`)
   mute.socket.pause()
@@ -185,15 +185,15 @@ t.test('a slow member that never reads its close frame is cut after 5 s, and nob
   const since = Date.now()
   t.match(await other.ask({ type: 'ping' }), { ok: true })
   await until(() => rooms.stats().connections === 1)
-  t.ok(Date.now() - since > 4_000, 'it had its time')
-  t.equal(rooms.stats().queuedBytes, 0, 'what waited for it is let go')
+  t.ok(Date.now() - since > 4_000, 'the member had its time')
+  t.equal(rooms.stats().queuedBytes, 0, 'the buffered bytes are freed')
 })
 
-t.test('a peer that reads slowly is no silent peer: its pong stands behind what it has to read', async t => {
+t.test('a peer that reads slowly is not silent: its pong waits behind the bytes that it has to read', async t => {
   const { rooms, url, left } = await serve(t, { heartbeat: { interval: 100, timeout: 300 }, topics: { news: { slow: { policy: 'drop', bytes: 30_000_000 } } } })
   const peer = await joinMute(t, `${url}/rooms/news`)
   peer.socket.pause()
-  // One batch that takes it seconds; it answers no ping, but it takes what it is sent.
+  // One batch takes the peer seconds. Meanwhile it answers no ping, but keeps reading.
   for (let n = 0; n < 150; n++) rooms.broadcast('news', fill)
   await turn()
   t.ok(rooms.stats().queuedBytes > 10_000_000)
@@ -205,20 +205,20 @@ t.test('a peer that reads slowly is no silent peer: its pong stands behind what 
   const started = Date.now()
   await until(() => left.length > 0 || rooms.stats().queuedBytes === 0, 30_000)
   t.same(left, [])
-  t.ok(Date.now() - started > 400, 'though that took longer than it may be silent')
+  t.ok(Date.now() - started > 400, 'reading took longer than the silence limit')
   clearInterval(reading)
   await until(() => left.length === 1, 30_000)
-  t.match(left, [[String, { code: 4203 }]], 'when it stops it is silent')
+  t.match(left, [[String, { code: 4203 }]], 'a peer that stops reading is silent')
 })
 
-t.test('what onJoin sends is one turn, however much: the answer to the upgrade that waits before it is of that turn, too', async t => {
+t.test('messages of onJoin belong to one turn, and so do the buffered bytes of the 101 response before them', async t => {
   const { rooms, url } = await serve(t, { slow: { bytes: 100_000 }, onJoin: session => { for (let n = 0; n < 5; n++) session.send(fill) } })
   const client = await join(t, `${url}/rooms/news`)
   await until(() => client.received.filter(text => text.includes('"direct"')).length === 5)
   t.match(rooms.stats(), { slow: 0, members: 1, joined: 1 })
 })
 
-t.test('a question to a member that does not read closes it, and fails', async t => {
+t.test('a request to a member that does not read closes it, and rejects', async t => {
   const { rooms, url, left } = await serve(t, { topics: { news: { slow: { policy: 'drop', bytes: 100_000 } } } })
   const slow = await join(t, `${url}/rooms/news`)
   slow.socket.pause()
@@ -228,7 +228,7 @@ t.test('a question to a member that does not read closes it, and fails', async t
   t.equal(rooms.stats().slow, 1)
 })
 
-t.test('a stopped reader among many costs nobody anything, and constant memory', async t => {
+t.test('a member that stops reading among many delays no other member, and uses constant memory', async t => {
   const { rooms, url } = await serve(t, { topics: { news: { slow: { policy: 'drop', bytes: 100_000 } } }, heartbeat: false })
   const mute = await joinMute(t, `${url}/rooms/news`)
   mute.socket.pause()
@@ -244,7 +244,7 @@ t.test('a stopped reader among many costs nobody anything, and constant memory',
   t.ok(rooms.stats().queuedBytes <= queuedBytes)
 })
 
-t.test('a key travels with a message: from code, with the response, from a member, and to onMessage', async t => {
+t.test('a key accompanies a message: from code, with the response, from a member, and in onMessage', async t => {
   const keys: unknown[] = []
   const asked: unknown[] = []
   const app = await createRooms(t, {
@@ -274,7 +274,7 @@ t.test('a key travels with a message: from code, with the response, from a membe
   told.send({ type: 'message', data: 2 })
   t.notOk('key' in await told.next('message'))
   t.same(keys, ['x', undefined])
-  t.same(asked, ['m', 'x', undefined], 'authorize may care who speaks for a key')
+  t.same(asked, ['m', 'x', undefined], 'authorize can decide about a key')
   for (const key of ['', 'x'.repeat(256), 1, null]) {
     await t.rejects(rooms.broadcast('plain', 1, { key }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /"?key"? .*a string of 1 to 255 characters/ })
     t.match(await plain.ask({ type: 'message', data: 1, key }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: /"key" is a string of 1 to 255 characters/ } })

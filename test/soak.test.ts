@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { environment } from './helpers/process.ts'
 
-/** The soak in a process of its own, whose end is awaited: what held the process would fail it, too. */
+/** Runs the soak in a process of its own and awaits its exit, so that anything that holds the process fails the test. */
 function soak (cycles: number): Promise<{ code: number, lines: string[] }> {
   const script = fileURLToPath(new URL('soak.ts', import.meta.url))
   return new Promise(resolve => {
@@ -13,7 +13,7 @@ function soak (cycles: number): Promise<{ code: number, lines: string[] }> {
   })
 }
 
-t.test('of members who have come and gone in every way there is nothing stays, not even an object', { timeout: 200_000 }, async t => {
+t.test('members that joined and left in every possible way leave no state and no objects behind', { timeout: 200_000 }, async t => {
   const { code, lines } = await soak(2_000)
   for (const line of lines) t.comment(line)
   t.equal(lines.at(-1), 'nothing is left')

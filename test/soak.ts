@@ -8,18 +8,18 @@ import type { RoomsOptions, Session } from '../types/index.ts'
 import { RawPeer, shaped } from './adversaries/peer.ts'
 
 /**
- * The soak, `npm run soak`: members come and go in every way there is, and nothing of them may stay: no entry in a map, no listener, no timer, no object. SOAK_CYCLES: how
- * many, 100,000 where nothing is said. It needs --expose-gc, prints the heap as it goes, and ends with 1 where something has stayed.
+ * The soak, `npm run soak`: members join and leave in every possible way, and must leave nothing behind: no map entry, listener, timer or object. SOAK_CYCLES is the
+ * number of cycles, 100,000 by default. The script needs --expose-gc, prints the heap meanwhile, and exits with 1 if anything remains.
  */
 const cycles = Number(process.env['SOAK_CYCLES'] ?? 100_000)
-/** Cycles at a time. */
+/** Concurrent cycles. */
 const width = 40
-/** Bytes by which the heap may have grown since the warm-up: what the engine itself learns. A session with all that hangs on it is some kilobytes. */
+/** Bytes by which the heap may grow after the warm-up, for data of the engine itself. A session with its objects has some kilobytes. */
 const tolerance = 4_000_000
 const { gc } = globalThis as { gc?: () => void }
-if (gc === undefined) throw new Error('it takes --expose-gc')
+if (gc === undefined) throw new Error('the soak needs --expose-gc')
 
-/** Of what holds the process, what has come since then. What was under way then may have ended. */
+/** Resources that hold the process and did not exist before. Earlier ones may have ended. */
 const since = (before: string[]): string[] => process.getActiveResourcesInfo().filter(name => {
   const known = before.indexOf(name)
   if (known !== -1) before = before.toSpliced(known, 1)
@@ -29,7 +29,7 @@ const before = process.getActiveResourcesInfo()
 const stray: unknown[] = []
 process.on('unhandledRejection', error => { stray.push(error) })
 
-/** Sessions and requests that the engine has not collected yet. */
+/** Sessions and requests that are not yet collected. */
 let alive = 0
 const collected = new FinalizationRegistry<undefined>(() => { alive-- })
 const watch = (object: object): void => {
@@ -37,7 +37,7 @@ const watch = (object: object): void => {
   collected.register(object, undefined)
 }
 
-/** One of its own each: whatever waits for a promise hangs on it. */
+/** Returns a new promise for each call, because waiters are attached to it. */
 const never = (): Promise<never> => new Promise(() => {})
 const refuse = (statusCode: number): never => { throw Object.assign(new Error('as it was told to'), { statusCode }) }
 const app = Fastify()
@@ -86,7 +86,7 @@ app.post('/order', async request => {
 await app.listen({ host: '127.0.0.1', port: 0 })
 const { port } = app.server.address() as AddressInfo
 
-/** The listeners of the http server. */
+/** The number of listeners of the http server. */
 const listeners = (): string => app.server.eventNames().map(name => `${String(name)} ${app.server.listenerCount(name)}`).sort().join(', ')
 const rooms = app.rooms as any
 
@@ -114,7 +114,7 @@ const leave = async (client: Client): Promise<void> => {
   await client.closed
 }
 
-/** The ways in which a member comes and goes; `topic` is one of a few, or one of its own. */
+/** The ways to join and leave. `topic` is one of a few, or unique. */
 const ways: ((topic: string, n: number) => Promise<void>)[] = [
   async (topic, n) => {
     const client = await join(`${topic}?user=u${n % 50}&presence=1`)
@@ -204,7 +204,7 @@ const ways: ((topic: string, n: number) => Promise<void>)[] = [
   async topic => { await app.inject({ method: 'POST', url: `/rooms/${topic}`, payload: { to: 'all' } }) }
 ]
 
-/** These take their time, and so are seldom: a peer that is gone without a word, an onJoin that never settles, a request that never ends. */
+/** Slow ways, and therefore rare: a peer that disappears, an onJoin that never settles, a request that never ends. */
 const slowWays: ((topic: string) => Promise<void>)[] = [
   async topic => {
     const peer = await RawPeer.join(port, `/rooms/${topic}`)
@@ -234,7 +234,7 @@ async function run (from: number, to: number): Promise<void> {
   await Promise.all(Array.from({ length: width }, work))
 }
 
-/** Waits until all have gone and the engine has collected what it can. */
+/** Waits until all sessions have ended and the engine has collected their objects. */
 async function settle (): Promise<void> {
   const deadline = Date.now() + 20_000
   const { stats } = rooms

@@ -8,7 +8,7 @@ import { connect, createRooms, join, listen, until } from './helpers/app.ts'
 
 const turns = async (): Promise<void> => { for (let i = 0; i < 5; i++) await new Promise(resolve => setImmediate(resolve)) }
 
-t.test('an onJoin that iterates accepts, and gets the messages instead of the room', async t => {
+t.test('an onJoin that iterates accepts the join, and gets the messages instead of the room', async t => {
   const app = await createRooms(t, {
     onMessage: { '*': () => 'onMessage is off' },
     onJoin: async session => {
@@ -24,7 +24,7 @@ t.test('an onJoin that iterates accepts, and gets the messages instead of the ro
   t.equal(app.rooms.stats().broadcasts, 0)
 })
 
-t.test('members that are not claimed go on as before', async t => {
+t.test('members without a reader are handled as before', async t => {
   const taken: unknown[] = []
   const app = await createRooms(t, {
     onJoin: async (session, request) => {
@@ -36,7 +36,7 @@ t.test('members that are not claimed go on as before', async t => {
   const free = await join(t, `${url}/rooms/news`)
   await claimed.ask({ type: 'message', data: 'mine' })
   await free.ask({ type: 'message', data: 'for all' })
-  t.equal((await claimed.next('message')).data, 'for all', 'who reads is still a member')
+  t.equal((await claimed.next('message')).data, 'for all', 'a member with a reader is still a member')
   t.same(taken, ['mine'])
   t.notMatch(free.received.join(), 'mine')
 })
@@ -56,7 +56,7 @@ t.test('leaving the loop ends the session', async t => {
   t.same(left, [{ code: 1000, reason: 'normal' }])
 })
 
-t.test('a throw in the loop ends the session as a failure, and is told to onError', async t => {
+t.test('a throw in the loop ends the session as a failure, and goes to onError', async t => {
   const errors: [Error, any][] = []
   const app = await createRooms(t, {
     onJoin: async session => {
@@ -70,7 +70,7 @@ t.test('a throw in the loop ends the session as a failure, and is told to onErro
   t.match(errors, [[{ message: 'cannot take 1' }, { id: client.hello.session }]])
 })
 
-t.test('a throw with a status below 500 in the loop ends the session with what it says', async t => {
+t.test('a throw with a status below 500 in the loop ends the session with the code for that status', async t => {
   const errors: Error[] = []
   const app = await createRooms(t, {
     onJoin: async session => {
@@ -84,7 +84,7 @@ t.test('a throw with a status below 500 in the loop ends the session with what i
   t.same(errors, [])
 })
 
-t.test('when the peer closes, the loop ends after what it had sent', async t => {
+t.test('when the peer closes, the loop ends after the last message', async t => {
   const events: unknown[] = []
   let left = 0
   const app = await createRooms(t, {
@@ -109,7 +109,7 @@ t.test('when the server ends the session, the loop ends', async t => {
   let ended = false
   const app = await createRooms(t, {
     onJoin: async session => {
-      for await (const payload of session) t.fail(`nobody sent ${payload}`)
+      for await (const payload of session) t.fail(`unexpected message ${payload}`)
       ended = true
     }
   })
@@ -119,12 +119,12 @@ t.test('when the server ends the session, the loop ends', async t => {
   await until(() => ended)
 })
 
-t.test('a message is acknowledged when it is taken, one at a time', async t => {
+t.test('a message is acknowledged when the reader takes it, one at a time', async t => {
   let iterator!: AsyncIterator<unknown>
   const app = await createRooms(t, { onJoin: session => { iterator = session[Symbol.asyncIterator]() } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
   for (const ref of [1, 2, 3]) client.send({ type: 'message', data: `m${ref}`, ref })
-  t.match(await client.ask({ type: 'ping' }, 'ping'), { ref: 'ping' }, 'no ack came before that of the ping, which never waits')
+  t.match(await client.ask({ type: 'ping' }, 'ping'), { ref: 'ping' }, 'the first ack is for the ping, which never waits')
   t.same(client.received.filter(text => text.includes('"ref":1')), [])
   t.same(await iterator.next(), { done: false, value: 'm1' })
   t.match(await client.next('ack'), { ref: 1, ok: true })
@@ -134,7 +134,7 @@ t.test('a message is acknowledged when it is taken, one at a time', async t => {
   t.match(await client.next('ack'), { ref: 2, ok: true })
 })
 
-t.test('what a reader leaves behind is not acknowledged', async t => {
+t.test('messages that a reader did not take are not acknowledged', async t => {
   let iterator!: AsyncIterator<unknown>
   const app = await createRooms(t, { onJoin: session => { iterator = session[Symbol.asyncIterator]() } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
@@ -146,7 +146,7 @@ t.test('what a reader leaves behind is not acknowledged', async t => {
   for (const text of client.received) t.notMatch(JSON.parse(text), { type: 'ack', ref: Number, ok: true })
 })
 
-t.test('messages can be claimed later, by whoever holds the session', async t => {
+t.test('messages can be claimed later, by any holder of the session', async t => {
   let session!: Session
   const app = await createRooms(t, { onJoin: one => { session = one } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
@@ -169,12 +169,12 @@ t.test('messages are claimed once', async t => {
   t.throws(() => one[Symbol.asyncIterator](), { code: 'FST_ROOMS_SESSION_CLAIMED', statusCode: 409 })
   t.throws(() => one.readable, { code: 'FST_ROOMS_SESSION_CLAIMED' })
   const { readable } = two
-  t.equal(two.readable, readable, 'the stream is one')
+  t.equal(two.readable, readable, 'repeated reads of session.readable return the same stream')
   t.throws(() => two[Symbol.asyncIterator](), { code: 'FST_ROOMS_SESSION_CLAIMED' })
   t.equal(two.writable, two.writable)
 })
 
-t.test('what a member sent before hello goes to the reader as well', async t => {
+t.test('messages that a member sent before hello go to the reader as well', async t => {
   const seen: unknown[] = []
   let open!: () => void
   const gate = new Promise<void>(resolve => { open = resolve })
@@ -192,7 +192,7 @@ t.test('what a member sent before hello goes to the reader as well', async t => 
   t.same(seen, ['early', 'late'])
 })
 
-t.test('a loop over a session that has closed ends at once', async t => {
+t.test('a loop over a closed session ends at once', async t => {
   const sessions: Session[] = []
   let left = 0
   let release!: () => void
@@ -203,7 +203,7 @@ t.test('a loop over a session that has closed ends at once', async t => {
       sessions.push(session)
       if (!request.url.includes('wait')) return
       await gate
-      for await (const payload of session) t.fail(`nobody sent ${payload}`)
+      for await (const payload of session) t.fail(`unexpected message ${payload}`)
       over = true
     },
     onLeave: () => { left++ }
@@ -221,10 +221,10 @@ t.test('a loop over a session that has closed ends at once', async t => {
   release()
   await until(() => over)
   await turns()
-  t.equal(left, 2, 'it was accepted, though it had gone')
+  t.equal(left, 2, 'the session was accepted, although its peer had disconnected')
 })
 
-t.test('readable, a Transform and writable make an echo', async t => {
+t.test('readable, a Transform and writable form an echo', async t => {
   for (const mode of ['rooms.v1', 'rooms.raw'] as const) {
     t.test(mode, async t => {
       const results: unknown[] = []
@@ -278,7 +278,7 @@ t.test('destroying the readable ends the session', async t => {
   t.equal((await client.closed).code, 1000)
 })
 
-t.test('what is piped into writable is sent, and its end closes the session', async t => {
+t.test('data piped into writable is sent, and its end closes the session', async t => {
   let session!: Session
   const app = await createRooms(t, { onJoin: one => { session = one } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
@@ -288,7 +288,7 @@ t.test('what is piped into writable is sent, and its end closes the session', as
   t.same(await client.closed, { code: 1000, reason: 'normal' })
 })
 
-t.test('writable alone claims nothing', async t => {
+t.test('writable alone does not claim messages', async t => {
   let session!: Session
   const app = await createRooms(t, { onJoin: one => { session = one } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
@@ -297,17 +297,17 @@ t.test('writable alone claims nothing', async t => {
   t.match(await client.ask({ type: 'message', data: 'to the room' }), { ok: true, id: String })
 })
 
-t.test('a chunk that is no valid payload fails the pipeline', async t => {
+t.test('an invalid chunk fails the pipeline', async t => {
   let session!: Session
   const errors: Error[] = []
   const app = await createRooms(t, { topics: { news: { message: Type.Number() } }, onJoin: one => { session = one }, onError: error => { errors.push(error) } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
   await t.rejects(pipeline(Readable.from([1, 'two', 3]), session.writable), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
   t.equal((await client.next('direct')).data, 1)
-  t.same(errors, [], 'who owns the stream hears of it')
+  t.same(errors, [], 'the owner of the stream gets the error')
 })
 
-t.test('writing after the session has closed is an error of the stream', async t => {
+t.test('a write after the session has closed is an error of the stream', async t => {
   let session!: Session
   const app = await createRooms(t, { onJoin: one => { session = one } })
   const client = await join(t, `${await listen(app)}/rooms/news`)
@@ -319,7 +319,7 @@ t.test('writing after the session has closed is an error of the stream', async t
   t.match(await failed, [{ code: 'FST_ROOMS_SESSION_CLOSED' }])
 })
 
-t.test('ending the writable of a session that has closed is no error', async t => {
+t.test('an end of writable after the session has closed is not an error', async t => {
   let session!: Session
   const app = await createRooms(t, { onJoin: one => { session = one } })
   const client = await join(t, `${await listen(app)}/rooms/news`)

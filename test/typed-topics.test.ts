@@ -4,10 +4,10 @@ import * as Type1 from 'typebox'
 import fastifyRooms, { defineTopics } from '../lib/index.ts'
 import { createApp, createRooms, connect, join, listen, type AnyOptions, type Client } from './helpers/app.ts'
 
-// The builders are alike where these tests use them.
+// The builders are alike in the parts that these tests use.
 const lines: [string, typeof Type][] = [['@sinclair/typebox', Type], ['typebox', Type1.Type as unknown as typeof Type]]
 
-/** Sends a payload through each of the three entrances; says which took it. */
+/** Sends a payload through each of the three entrances; returns the ones that accepted it. */
 async function entrances (t: Test, options: AnyOptions, shared: object[] = []) {
   const app = createApp(t)
   for (const schema of shared) app.addSchema(schema)
@@ -31,7 +31,7 @@ async function entrances (t: Test, options: AnyOptions, shared: object[] = []) {
 const all = { code: true, post: true, member: true }
 const none = { code: false, post: false, member: false }
 
-t.test('defineTopics returns what it was given', async t => {
+t.test('defineTopics returns its argument', async t => {
   const topics = { news: { post: true } } as const
   t.equal(defineTopics(topics), topics)
 })
@@ -46,18 +46,18 @@ t.test('an exact name comes before a family', async t => {
   t.same(await through('chat:count', 'text'), none)
 })
 
-t.test('topics that are not declared do not exist', async t => {
+t.test('undeclared topics do not exist', async t => {
   const app = await createRooms(t, { topics: { news: {}, 'chat:*': {} } })
   for (const topic of ['weather', 'chat', 'News', '__proto__']) {
     await t.rejects(app.rooms.broadcast(topic, 1), { code: 'FST_ROOMS_NO_SUCH_TOPIC' }, topic)
     t.equal((await app.inject(`/rooms/${topic}`)).statusCode, 404, topic)
   }
-  await t.rejects(app.rooms.broadcast('chat:', 1), { code: 'FST_ROOMS_NO_SUCH_TOPIC' }, 'a family has no member without a name')
+  await t.rejects(app.rooms.broadcast('chat:', 1), { code: 'FST_ROOMS_NO_SUCH_TOPIC' }, 'a family does not include the empty name')
   await t.rejects(app.rooms.broadcast(7 as never, 1), { code: 'FST_ROOMS_NO_SUCH_TOPIC', message: 'there is no topic "7"' })
   t.match(await app.rooms.broadcast('chat:x', 1), { topic: 'chat:x' })
 })
 
-t.test('code, the broadcast route and members refuse the same, for both lines of TypeBox and plain JSON Schema', async t => {
+t.test('code, the broadcast route and members refuse the same payloads, for both lines of TypeBox and plain JSON Schema', async t => {
   const variants: [string, object][] = [
     ...lines.map(([name, T]): [string, object] => [name, T.Object({ n: T.Number(), s: T.Optional(T.String({ default: 'x' })), deep: T.Optional(T.Object({ list: T.Array(T.Object({ b: T.Boolean() })) })) })]),
     ['JSON Schema', {
@@ -73,12 +73,12 @@ t.test('code, the broadcast route and members refuse the same, for both lines of
       t.same(await through('news', { n: 3, deep: { list: [{ b: true }] } }), all)
       const bad: unknown[] = [{ n: '3' }, { n: 3, x: 1 }, {}, null, [], [{ n: 3 }], 'text', { n: 3, s: 1 }, { n: 3, deep: { list: { b: true } } }, { n: 3, deep: { list: [{ b: 'true' }] } }, { n: 3, deep: { list: [{ b: true, x: 1 }] } }, { n: 3, deep: { list: [], x: 1 } }, { n: null }]
       for (const payload of bad) t.same(await through('news', payload), none, JSON.stringify(payload))
-      t.same(received('news'), [...Array(3).fill({ n: 3 }), ...Array(3).fill({ n: 3, deep: { list: [{ b: true }] } })], 'nothing was filled in, coerced or taken away, and nobody received the others')
+      t.same(received('news'), [...Array(3).fill({ n: 3 }), ...Array(3).fill({ n: 3, deep: { list: [{ b: true }] } })], 'no value was defaulted, coerced or removed, and refused payloads were delivered to no member')
     })
   }
 })
 
-t.test('undeclared members are refused in compositions, records and recursive types as well', async t => {
+t.test('undeclared properties are refused in compositions, records and recursive types as well', async t => {
   const node = Type.Recursive(self => Type.Object({ kids: Type.Array(self) }))
   const { through } = await entrances(t, {
     topics: {
@@ -99,7 +99,7 @@ t.test('undeclared members are refused in compositions, records and recursive ty
   for (const [topic, payload, expected] of cases) t.same(await through(topic, payload), expected, `${topic} ${JSON.stringify(payload)}`)
 })
 
-t.test('$ref reaches the shared schemas of the host, from several topics', async t => {
+t.test('$ref refers to shared schemas of the host, from several topics', async t => {
   const { through } = await entrances(t, {
     topics: {
       stat: { message: { $ref: 'Stat#' }, publish: true, post: true },
@@ -119,12 +119,12 @@ t.test('$ref reaches the shared schemas of the host, from several topics', async
   t.same(await through('two', { n: 1 }), none)
 })
 
-t.test('a topic without a message schema takes any JSON', async t => {
+t.test('a topic without a message schema accepts any JSON', async t => {
   const { through } = await entrances(t, { topics: { any: { publish: true, post: true } } })
   for (const payload of [null, 0, '', { x: [1] }, [], false]) t.same(await through('any', payload), all, JSON.stringify(payload))
 })
 
-t.test('without publish members may listen only', async t => {
+t.test('without publish, members may only listen', async t => {
   const app = await createRooms(t, { topics: { news: { message: Type.Number() } } })
   const url = await listen(app)
   const client = await join(t, `${url}/rooms/news`)
@@ -136,7 +136,7 @@ t.test('without publish members may listen only', async t => {
   t.equal((await raw.closed).code, 4003)
 })
 
-t.test('where members send something else than they receive, onMessage turns one into the other', async t => {
+t.test('if members send another type than they receive, onMessage converts it', async t => {
   const app = await createRooms(t, {
     topics: { 'chat:*': { message: Type.Object({ text: Type.String(), at: Type.Number() }), publish: Type.Object({ text: Type.String() }) } },
     onMessage: { 'chat:*': async (session, { text }) => { await session.rooms.broadcast(session.topic, { text, at: 7 }) } }
@@ -158,7 +158,7 @@ t.test('publish by the same schema object needs no onMessage', async t => {
   t.match(await client.ask({ type: 'message', data: '1' }), { ok: false })
 })
 
-t.test('the bounds of a topic are its own', async t => {
+t.test('each topic has its own limits', async t => {
   const app = await createRooms(t, { topics: { small: { publish: true, limits: { payload: 100, members: 1 } }, large: { publish: true } } })
   const url = await listen(app)
   const small = await join(t, `${url}/rooms/small`)
@@ -172,7 +172,7 @@ t.test('the bounds of a topic are its own', async t => {
   t.same(await second.closed, { code: 4102, reason: 'room_full' })
 })
 
-t.test('topics that cannot be are refused at registration', async t => {
+t.test('invalid topics are refused at registration', async t => {
   const refusals: [string, object, string, RegExp][] = [
     ['a bad name', { 'a b': {} }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /1 to 255 characters/],
     ['a star in the middle', { 'a*b': {} }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /trailing \*/],

@@ -7,7 +7,7 @@ import { clientFrame, joinMute, type MutePeer } from './helpers/wire.ts'
 
 const plugin = fastifyRooms as any
 
-/** Milliseconds for a message in these tests. */
+/** Milliseconds that a message may take in these tests. */
 const unfinished = 400
 
 async function serve (t: Test, options: AnyOptions, hosted = false, logs: LogLine[] = []) {
@@ -23,7 +23,7 @@ function closeFrame (code: number, reason = ''): string {
   return Buffer.concat([Buffer.of(0x88, 2 + reason.length, code >> 8, code & 0xff), Buffer.from(reason)]).toString('latin1')
 }
 
-/** Sends bytes every 20 milliseconds, until the connection has ended. */
+/** Sends bytes every 20 milliseconds until the connection has ended. */
 function every (t: Test, peer: MutePeer, next: (n: number) => Buffer | string): void {
   let n = 0
   const timer = setInterval(() => { if (peer.socket.writable) peer.socket.write(next(n++)) }, 20)
@@ -76,12 +76,12 @@ t.test('a peer whose message does not end before hello is refused', async t => {
   t.same(left, [])
 })
 
-t.test('a member that sends small messages in pieces, slowly and for longer than limits.unfinished, is not hit', async t => {
+t.test('a member that sends small messages in pieces, slowly and for longer than limits.unfinished, stays connected', async t => {
   const { left, url } = await serve(t, { limits: { unfinished: 2_000 } })
   const peer = await joinMute(t, url)
   const begun = performance.now()
   let sent = 0
-  // There is always a piece of a message whose end has not been sent.
+  // Each write leaves a message without its end.
   let rest: Buffer = Buffer.alloc(0)
   while (performance.now() - begun < 5_000) {
     const frame = clientFrame(1, JSON.stringify({ type: 'message', data: ++sent }))
@@ -94,7 +94,7 @@ t.test('a member that sends small messages in pieces, slowly and for longer than
   t.same(left, [])
 })
 
-t.test('members join and speak with a ws whose insides are unknown, which is said once', async t => {
+t.test('members join and talk with a ws of unknown internals, which is logged once', async t => {
   class Unknown extends WebSocket {
     setSocket (...args: unknown[]): void {
       (Object.getPrototypeOf(Unknown.prototype) as { setSocket (...args: unknown[]): void }).setSocket.apply(this, args)
@@ -109,12 +109,12 @@ t.test('members join and speak with a ws whose insides are unknown, which is sai
   const peer = await joinMute(t, url)
   peer.socket.write(part)
   await new Promise(resolve => setTimeout(resolve, unfinished * 2))
-  t.same(left, [], 'it is not timed')
+  t.same(left, [], 'messages are not timed')
   t.equal(app.rooms.stats().members, 3)
   t.equal(logs.filter(({ msg, level }) => level === 40 && msg.startsWith('the receiver of this ws is unknown')).length, 1)
 })
 
-t.test('issue 8: pings in pieces, each of which ends in time, are not one frame that does not end', async t => {
+t.test('issue 8: pings in pieces, each of which ends in time, do not count as one unfinished frame', async t => {
   const { left, url } = await serve(t, { limits: { unfinished } })
   const peer = await joinMute(t, url)
   const ping = clientFrame(9, 'abcdef')

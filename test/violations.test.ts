@@ -7,7 +7,7 @@ const offer = 'sec-websocket-extensions: permessage-deflate\r\n'
 /** An invalid close frame: 1005 is never sent. */
 const violation = clientFrame(8, Buffer.of(0x03, 0xed))
 
-/** Three chunks for the server: the two behind the first come while that is worked on. */
+/** Three chunks for the server; the last two arrive while the first is processed. */
 async function writeBehind (peer: MutePeer, first: Buffer): Promise<void> {
   peer.socket.setNoDelay(true)
   for (const bytes of [first, violation, Buffer.from('any bytes')]) {
@@ -16,7 +16,7 @@ async function writeBehind (peer: MutePeer, first: Buffer): Promise<void> {
   }
 }
 
-t.test('what comes behind a violation ends nothing but its connection, while messages are inflated', async t => {
+t.test('frames behind a violation end only their own connection, while messages are inflated', async t => {
   const left: number[] = []
   const app = await createRooms(t, { websocket: { options: { perMessageDeflate: true } }, onLeave: (_session, { code }) => { left.push(code) } })
   const url = await listen(app)
@@ -29,7 +29,7 @@ t.test('what comes behind a violation ends nothing but its connection, while mes
     if (!peer.socket.destroyed) await once(peer.socket, 'close')
     await until(() => left.length === n)
     t.equal(left.at(-1), 1002)
-    t.ok(peer.text().includes('\x88\x02\x03\xea'), 'as the peer was told')
+    t.ok(peer.text().includes('\x88\x02\x03\xea'), 'the peer got that code')
   }
   t.match(await other.ask({ type: 'ping' }), { ok: true })
   t.match((app.rooms as any).stats(), { members: 1, refusals: { protocol: 3 } })

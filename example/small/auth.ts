@@ -1,4 +1,4 @@
-// Only who has a token gets in, only editors broadcast, and nobody writes to a topic that is not theirs.
+// Only clients with a token may join, only editors broadcast, and other users write only to their own topic.
 //
 //   npx wscat -c 'ws://127.0.0.1:3000/rooms/news?token=reader-token'
 //   new WebSocket('ws://127.0.0.1:3000/rooms/news', ['rooms.v1', 'bearer.' + base64url(token)])   // stays out of access logs
@@ -29,7 +29,7 @@ await app.register(fastifyRooms, {
   authorize (context) {
     switch (context.action) {
       case 'join': return context.topic === 'news' || context.topic === context.identity?.user
-      case 'stay': return context.topic === 'news' || context.topic === context.session.user // app.rooms.reauthorize asks, when rights have changed
+      case 'stay': return context.topic === 'news' || context.topic === context.session.user // asked by app.rooms.reauthorize when rights have changed
       case 'broadcast': return context.identity?.user === 'editor'
       case 'publish': return context.session.user === context.topic || context.session.user === 'editor'
       default: return false

@@ -10,7 +10,7 @@ await app.register(fastifyRooms, { prefix: '/rooms' })
 
 app.post('/orders', async (request, reply) => {
   const order = { ...request.body as object, at: new Date() }
-  // Leaves when the response has succeeded, so nobody hears of an order that failed.
+  // Published only after the response has succeeded, so an order that fails is not announced.
   request.rooms.broadcast('orders', order)
   return reply.code(201).send(order)
 })

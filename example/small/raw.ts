@@ -1,9 +1,9 @@
-// rooms.raw: frames are the payload and nothing else, for devices and for people's own clients.
+// rooms.raw: a frame is only the payload, for devices and for clients that know no envelope.
 //
 //   npx wscat -s rooms.raw -c ws://127.0.0.1:3000/rooms/clock    the time, every second
 //   npx wscat -s rooms.raw -c ws://127.0.0.1:3000/rooms/echo     what you type comes back
 //
-// A client that speaks rooms.v1 (no --protocol) is in the same rooms, and gets the same payloads in message and direct frames.
+// A client of rooms.v1 (no -s) is in the same rooms, and gets the same payloads in message and direct frames.
 import Fastify from 'fastify'
 import fastifyRooms from 'fastify-rooms'
 

@@ -16,7 +16,7 @@ async function sum (session: Session): Promise<void> {
   }
 }
 
-/** Takes text, leaves out everything else, and sends it back louder. */
+/** Takes text, ignores everything else, and sends it back louder. */
 async function shout (session: Session): Promise<void> {
   const louder = new Transform({
     objectMode: true,

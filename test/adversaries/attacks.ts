@@ -5,15 +5,15 @@ import { Mutations } from './mutations.ts'
 import { RawPeer, shaped } from './peer.ts'
 import { tolerated, violations, type Violation } from './violations.ts'
 
-/** Where the server is. */
+/** The address of the server. */
 export interface Place { port: number }
 
-/** Adds what is not as it has to be. */
+/** Records a fault. */
 export type Complain = (text: string) => void
 
 const agreed = 'sec-websocket-extensions: permessage-deflate\r\n'
 
-/** Runs a job for each of many, several at a time. */
+/** Runs a job for each item, several at a time. */
 export async function each<T> (items: Iterable<T>, width: number, job: (item: T) => Promise<void>): Promise<void> {
   const iterator = items[Symbol.iterator]()
   const work = async (): Promise<void> => {
@@ -24,7 +24,7 @@ export async function each<T> (items: Iterable<T>, width: number, job: (item: T)
 
 export const range = (count: number): number[] => Array.from({ length: count }, (_, n) => n)
 
-/** Every violation: the close code that the RFC has for it. */
+/** Sends each violation, and expects the close code that the RFC assigns to it. */
 export async function violate ({ port }: Place, complain: Complain, which: Violation[] = violations): Promise<void> {
   await each(which, 4, async ({ name, bytes, code, deflated }) => {
     const peer = await RawPeer.join(port, '/lobby/attacked', deflated ? agreed : '')
@@ -35,7 +35,7 @@ export async function violate ({ port }: Place, complain: Complain, which: Viola
   })
 }
 
-/** What is no better than it has to be, and taken. */
+/** Sends frames that are unusual but valid, and expects that they are taken. */
 export async function stretch ({ port }: Place, complain: Complain): Promise<void> {
   await each(tolerated, 4, async ({ name, bytes }) => {
     const peer = await RawPeer.join(port, '/lobby/attacked')
@@ -46,17 +46,17 @@ export async function stretch ({ port }: Place, complain: Complain): Promise<voi
   })
 }
 
-/** What comes after a close frame is nobody's. */
+/** Sends frames behind a close frame, and expects that they are ignored. */
 export async function talkAfterClose ({ port }: Place, complain: Complain): Promise<void> {
   const peer = await RawPeer.join(port, '/lobby/attacked')
   await peer.until(() => peer.frames.length > 0, 'greeted')
   peer.write(Buffer.concat([shaped(Buffer.of(3, 232), { opcode: 8 }), shaped('{"type":"ping","ref":"late"}'), shaped('', { rsv: 7 }), Buffer.alloc(100_000, 0xff)]))
   await peer.until(() => peer.over, 'closed')
-  if (peer.closeCode !== 1000) complain(`closed with ${peer.closeCode} after it had said goodbye`)
-  if (peer.saidSince(0).some(({ ref }) => ref === 'late')) complain('what came after the close frame was answered')
+  if (peer.closeCode !== 1000) complain(`closed with ${peer.closeCode} after its own close`)
+  if (peer.saidSince(0).some(({ ref }) => ref === 'late')) complain('a frame behind the close frame was answered')
 }
 
-/** Compressed frames with mutated ones behind them, in several segments each: what comes while something is inflated. */
+/** Sends compressed frames with mutated ones behind them, in several segments, so that frames arrive while others are inflated. */
 export async function tatter ({ port }: Place, seed: number, connections: number): Promise<void> {
   const sound = compressedClientFrame(JSON.stringify({ type: 'ping', ref: 'a'.repeat(60) }))
   await each(range(connections), 8, async number => {
@@ -80,15 +80,15 @@ const deep = (count: number, open = '[', close = ']'): string => open.repeat(cou
 const many = (count: number, item: string): string => `[${Array.from({ length: count }, () => item).join(',')}]`
 const accepted = 'ok'
 
-/** JSON that is to hurt whoever reads it, as `data`, and the answer that it gets in the open lobby. */
+/** Hostile JSON, as `data`, and its answer in the open lobby. */
 export const bombs: [name: string, data: string, answer: string][] = [
-  ['arrays as deep as a frame holds', deep(32_000), 'FST_ROOMS_INVALID_PAYLOAD'],
-  ['objects as deep as a frame holds', `${'{"a":'.repeat(10_000)}1${'}'.repeat(10_000)}`, 'FST_ROOMS_INVALID_PAYLOAD'],
-  ['arrays deeper than a frame may be', deep(50_000), 'FST_ROOMS_FRAME_TOO_LARGE'],
+  ['arrays as deep as a frame allows', deep(32_000), 'FST_ROOMS_INVALID_PAYLOAD'],
+  ['objects as deep as a frame allows', `${'{"a":'.repeat(10_000)}1${'}'.repeat(10_000)}`, 'FST_ROOMS_INVALID_PAYLOAD'],
+  ['arrays deeper than a frame allows', deep(50_000), 'FST_ROOMS_FRAME_TOO_LARGE'],
   ['100,000 levels of arrays', deep(100_000), '1009'],
-  ['as many empty arrays as a frame holds', many(21_000, '[]'), accepted],
-  ['as many empty objects as a frame holds', many(21_000, '{}'), accepted],
-  ['as many zeros as a frame holds', many(32_000, '0'), accepted],
+  ['as many empty arrays as a frame can hold', many(21_000, '[]'), accepted],
+  ['as many empty objects as a frame can hold', many(21_000, '{}'), accepted],
+  ['as many zeros as a frame can hold', many(32_000, '0'), accepted],
   ['a number of 60,000 digits', '9'.repeat(60_000), accepted],
   ['1e999', '1e999', accepted],
   ['-1e-999', '-1e-999', accepted],
@@ -104,12 +104,12 @@ export const bombs: [name: string, data: string, answer: string][] = [
   ['__proto__ in escapes', '{"\\u005f\\u005fproto\\u005f\\u005f":{"polluted":true}}', 'FST_ROOMS_BAD_FRAME'],
   ['__proto__ that is null', '[[{"__proto__":null}]]', 'FST_ROOMS_BAD_FRAME'],
   ['constructor.prototype', '{"constructor":{"prototype":{"polluted":true}}}', 'FST_ROOMS_BAD_FRAME'],
-  ['a constructor that is none', '{"constructor":"of bridges"}', accepted],
+  ['a constructor that is not a function', '{"constructor":"of bridges"}', accepted],
   ['members that JavaScript would call', '{"toJSON":1,"toString":2,"valueOf":3,"then":4,"hasOwnProperty":5}', accepted],
-  ['a tree of a recursive schema, as deep as a frame holds', `${'{"kids":['.repeat(5_000)}${']}'.repeat(5_000)}`, 'FST_ROOMS_INVALID_PAYLOAD']
+  ['a tree of a recursive schema, as deep as a frame allows', `${'{"kids":['.repeat(5_000)}${']}'.repeat(5_000)}`, 'FST_ROOMS_INVALID_PAYLOAD']
 ]
 
-/** What a member is told between a frame and the answer to the ping after it. */
+/** The answers to a member between a frame and the ack of the ping after it. */
 async function answerTo (peer: RawPeer, frame: string, name: string): Promise<string> {
   const before = peer.frames.length
   const heard = (): any[] => peer.saidSince(before).filter(({ type }) => type === 'ack' || type === 'error')
@@ -120,7 +120,7 @@ async function answerTo (peer: RawPeer, frame: string, name: string): Promise<st
   return answer.ok ? accepted : answer.error.code
 }
 
-/** Bombs, each of them in every frame that carries JSON of a member, and in the body of a broadcast. */
+/** Sends bombs in each frame that carries JSON of a member, and in the body of a broadcast. */
 export async function bomb ({ port }: Place, complain: Complain): Promise<void> {
   await each(bombs, 2, async ([name, data, answer]) => {
     const peer = await RawPeer.join(port, '/lobby/attacked')
@@ -142,7 +142,7 @@ export async function bomb ({ port }: Place, complain: Complain): Promise<void> 
     const expected = data.length > 65_536 ? 413 : answer === accepted ? 200 : 400
     if (status !== expected) complain(`${name} in a body: ${status} instead of ${expected}`)
   })
-  // By a schema the same is refused, or taken, and hurts as little.
+  // A typed topic takes or refuses them without harm.
   const peer = await RawPeer.join(port, '/typed/tree')
   for (const [name, data] of bombs.filter(([,, answer]) => answer !== '1009')) {
     const heard = await answerTo(peer, `{"ref":1,"type":"message","data":${data}}`, name)
@@ -160,7 +160,7 @@ async function post (port: number, path: string, body: string): Promise<{ status
   return { status: response.status, body: await response.json() }
 }
 
-/** Requests for upgrades that never end, byte by byte; they go before their time is over. */
+/** Upgrade requests that arrive byte by byte and never end; the peers disconnect before the deadline. */
 export async function dawdle ({ port }: Place, count: number): Promise<void> {
   const slow: RawPeer[] = []
   await each(range(count), 50, async n => {
@@ -175,7 +175,7 @@ export async function dawdle ({ port }: Place, count: number): Promise<void> {
   for (const [n, peer] of slow.entries()) if (n % 2 === 0) peer.destroy(); else peer.socket.resetAndDestroy()
 }
 
-/** Connections that go at any point of the handshake and after it, in any way. */
+/** Connections that end at any point of the handshake and after it, in various ways. */
 export async function comeAndGo ({ port }: Place, count: number): Promise<void> {
   await each(range(count), 30, async n => {
     const peer = await RawPeer.connect(port)
@@ -200,16 +200,16 @@ export async function comeAndGo ({ port }: Place, count: number): Promise<void> 
   })
 }
 
-/** As much as goes in, of everything that costs an answer or none. Whoever is let go was told why. */
+/** Sends as many frames as possible, of each kind that causes work. A closed peer must get the reason. */
 export async function flood ({ port }: Place, complain: Complain, count: number): Promise<void> {
   const kinds: [name: string, frame: Buffer, codes: number[]][] = [
     ['pings of WebSocket', shaped('x', { opcode: 9 }), [4101]],
     ['pongs of WebSocket', shaped('x', { opcode: 10 }), [4101]],
     ['pings', shaped('{"type":"ping","ref":1}'), [4101]],
     ['messages', shaped('{"type":"message","data":1,"ref":1}'), [4101]],
-    ['directs to nobody', shaped('{"type":"direct","to":"nobody","data":1}'), [4101]],
-    ['answers to no question', shaped('{"type":"ack","ref":1,"data":1}'), [4101]],
-    ['wishes for the list', shaped('{"type":"presence"}'), [4101]],
+    ['private messages to nobody', shaped('{"type":"direct","to":"nobody","data":1}'), [4101]],
+    ['answers to no request', shaped('{"type":"ack","ref":1,"data":1}'), [4101]],
+    ['requests of the presence list', shaped('{"type":"presence"}'), [4101]],
     ['new presence info', shaped('{"type":"presence","info":{"n":1}}'), [4101]],
     ['bad frames', shaped('{'), [4000]],
     ['binary frames', shaped('{}', { opcode: 2 }), [4000]],
@@ -222,11 +222,11 @@ export async function flood ({ port }: Place, complain: Complain, count: number)
       const load = Buffer.concat(Array.from({ length: 100 }, () => frame))
       for (let n = 0; n < count / 100 && !peer.over && peer.closeCode === undefined; n++) {
         peer.write(load)
-        // It reads, as fast as it writes: the flood is the point, not the backlog.
+        // Reads as fast as it writes, because the attack is the flood, not slow reading.
         await peer.until(() => peer.over || !peer.socket.writableNeedDrain, `done with writing ${name}`)
       }
       if (mode === 'rooms.v1') {
-        // Not in rooms.raw, where it is a message for all who flood the topic.
+        // Not in rooms.raw, because the ping would be a message to all other floods.
         peer.write(shaped('{"type":"ping","ref":"over"}'))
         const isOver = (): boolean => peer.frames.findLast(({ payload }) => payload.includes('"over"')) !== undefined
         await peer.until(() => peer.over || peer.closeCode !== undefined || isOver(), `through with ${name}`)
@@ -238,7 +238,7 @@ export async function flood ({ port }: Place, complain: Complain, count: number)
   })
 }
 
-/** A topic for each connection, and broadcasts to topics that nobody is in. */
+/** A topic for each connection, and broadcasts to topics without members. */
 export async function explode ({ port }: Place, complain: Complain, count: number): Promise<void> {
   const peers: RawPeer[] = []
   await each(range(count), 30, async n => {
@@ -250,31 +250,31 @@ export async function explode ({ port }: Place, complain: Complain, count: numbe
   for (const peer of peers) peer.destroy()
 }
 
-/** Requests with more, or others, of the same headers; and the status that each gets. */
+/** Upgrade requests with more or other headers, and the expected status of each. */
 const heads: [name: string, path: string, headers: string, status: number][] = [
-  ['1,000 subprotocols, none of them ours', '/lobby/attacked', `sec-websocket-protocol: ${range(1_000).map(n => `p${n}`).join(', ')}\r\n`, 400],
-  ['1,000 subprotocols, ours among them', '/lobby/attacked', `sec-websocket-protocol: ${range(1_000).map(n => `p${n}`).join(', ')}, rooms.raw\r\n`, 101],
+  ['1,000 subprotocols, all unknown', '/lobby/attacked', `sec-websocket-protocol: ${range(1_000).map(n => `p${n}`).join(', ')}\r\n`, 400],
+  ['1,000 subprotocols, one of them known', '/lobby/attacked', `sec-websocket-protocol: ${range(1_000).map(n => `p${n}`).join(', ')}, rooms.raw\r\n`, 101],
   ['subprotocols in several headers', '/lobby/attacked', 'sec-websocket-protocol: other\r\nsec-websocket-protocol: rooms.v1\r\n', 101],
   ['the same subprotocol twice', '/lobby/attacked', 'sec-websocket-protocol: rooms.v1, rooms.v1\r\n', 101],
   ['no subprotocol at all', '/lobby/attacked', 'sec-websocket-protocol: ,,,\r\n', 400],
   ['an empty subprotocol', '/lobby/attacked', 'sec-websocket-protocol:\r\n', 400],
-  ['more headers than Node.js takes', '/lobby/attacked', `cookie: ${'c=1; '.repeat(4_000)}\r\n`, 431],
+  ['more headers than Node.js accepts', '/lobby/attacked', `cookie: ${'c=1; '.repeat(4_000)}\r\n`, 431],
   ['1,500 cookies', '/lobby/attacked', `cookie: ${'c=1; '.repeat(1_500)}\r\n`, 101],
   ['500 headers', '/lobby/attacked', range(500).map(n => `x-${n}: 1\r\n`).join(''), 101],
   ['a second key', '/lobby/attacked', 'sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n', 400],
   ['a second version', '/lobby/attacked', 'sec-websocket-version: 8\r\n', 400],
   ['two origins', '/lobby/attacked', 'origin: http://one.example\r\norigin: http://two.example\r\n', 403],
-  ['an origin that is no URL', '/lobby/attacked', 'origin: \u00ff%%%\r\n', 403],
+  ['an origin that is not a URL', '/lobby/attacked', 'origin: \u00ff%%%\r\n', 403],
   ['extensions that do not parse', '/lobby/attacked', 'sec-websocket-extensions: permessage-deflate; =;;\r\n', 400],
   ['1,000 offers of compression', '/lobby/attacked', `sec-websocket-extensions: ${range(300).map(() => 'permessage-deflate').join(', ')}\r\n`, 101],
-  ['a window of compression that there is not', '/lobby/attacked', 'sec-websocket-extensions: permessage-deflate; server_max_window_bits=99\r\n', 400],
-  ['a since that is none', '/lobby/attacked?since=yesterday', '', 400],
+  ['a compression window that does not exist', '/lobby/attacked', 'sec-websocket-extensions: permessage-deflate; server_max_window_bits=99\r\n', 400],
+  ['a since that is not valid', '/lobby/attacked?since=yesterday', '', 400],
   ['a since twice', '/lobby/attacked?since=0&since=0', '', 400],
   ['a since as an object', '/lobby/attacked?since[a]=0', '', 101],
   ['a since with a huge offset', `/lobby/attacked?since=aaaaaaaaaaaaaaaa-${'9'.repeat(16)}`, '', 400],
   ['a since of another epoch', '/lobby/attacked?since=aaaaaaaaaaaaaaaa-999999999999999', '', 101],
   ['a since of 5,000 characters', `/lobby/attacked?since=${'a'.repeat(5_000)}-1`, '', 400],
-  ['a presence that is none', '/lobby/attacked?presence=yes', '', 400],
+  ['a presence that is not valid', '/lobby/attacked?presence=yes', '', 400],
   ['a query of __proto__', '/lobby/attacked?__proto__=1&constructor=2', '', 101],
   ['a topic that is __proto__', '/lobby/__proto__', '', 101],
   ['a topic that is constructor', '/lobby/constructor', '', 101],
@@ -282,16 +282,16 @@ const heads: [name: string, path: string, headers: string, status: number][] = [
   ['a topic with a slash in it', '/lobby/a%2fb', '', 400],
   ['a topic with a zero byte', '/lobby/a%00b', '', 400],
   ['a topic that does not decode', '/lobby/%zz', '', 400],
-  ['a topic of no UTF-8', '/lobby/%ff', '', 400],
-  ['a topic of as many characters as the router takes', `/lobby/${'x'.repeat(100)}`, '', 101],
-  ['a topic of one more', `/lobby/${'x'.repeat(101)}`, '', 414],
+  ['a topic that is not UTF-8', '/lobby/%ff', '', 400],
+  ['a topic of the longest length that the router accepts', `/lobby/${'x'.repeat(100)}`, '', 101],
+  ['a topic of one character more', `/lobby/${'x'.repeat(101)}`, '', 414],
   ['a topic of 10,000 characters', `/lobby/${'x'.repeat(10_000)}`, '', 414],
   ['a topic that is not declared', '/typed/chat', '', 404],
-  ['a member of a family without a name', '/typed/chat:', '', 400],
+  ['a family without a name', '/typed/chat:', '', 400],
   ['an exact name in another spelling', '/typed/tre%65', '', 101]
 ]
 
-/** Handshakes that are not as they should be: each gets its status. */
+/** Malformed handshakes, each of which must get its status. */
 export async function mishandshake ({ port }: Place, complain: Complain): Promise<void> {
   await each(heads, 4, async ([name, path, headers, status]) => {
     const peer = await RawPeer.connect(port)

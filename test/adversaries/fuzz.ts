@@ -5,21 +5,21 @@ import { heard, judge } from './model.ts'
 import { Mutations } from './mutations.ts'
 import { RawPeer, shaped } from './peer.ts'
 
-/** Frames that are written at once. */
+/** Frames in one write. */
 export const perBatch = 6
-/** Batches after which a connection makes room for another. */
+/** Batches after which a connection is replaced. */
 const perConnection = 20
 
 export interface Fuzz {
-  /** Of the numbers that decide everything. */
+  /** The seed of all random numbers. */
   seed: number
-  /** Frames in all. */
+  /** The number of frames. */
   frames: number
-  /** Only this batch of them, to look at a fault. */
+  /** Runs only this batch, to reproduce a fault. */
   only?: number | undefined
 }
 
-/** Writes mutated frames, and compares what is answered with what the model says. Returns how many there were of each verdict. */
+/** Writes mutated frames, and compares the answers with the model's prediction. Returns the number of each verdict. */
 export async function fuzz ({ port }: Place, complain: Complain, { seed, frames, only }: Fuzz): Promise<Record<string, number>> {
   const verdicts: Record<string, number> = {}
   const batches = only === undefined ? range(Math.ceil(frames / perBatch)) : [only]
@@ -54,7 +54,7 @@ export async function fuzz ({ port }: Place, complain: Complain, { seed, frames,
       const kind = /^(?:pong|(?:ack|error|close) \S+)/.exec(line)![0]
       verdicts[kind] = (verdicts[kind] ?? 0) + 1
     }
-    // Where the last frame is not complete, whatever came next would be taken for its end.
+    // An incomplete last frame would take the next bytes as its end.
     const whole = expected.close === undefined && expected.answers.at(-1) === `ack ok ${JSON.stringify(end)}`
     if (whole && ++link.used < perConnection) idle.push(link)
     else peer.destroy()

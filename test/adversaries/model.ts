@@ -1,9 +1,9 @@
 /**
- * What a member of the open lobby is answered, by RFC 6455 and docs/protocol.md, and by nothing of lib: the judge of the fuzzer. Bytes in, answers out, each
+ * The answers to a member of the open lobby by RFC 6455 and docs/protocol.md, without any code of lib: the reference of the fuzzer. Bytes in, answers out, each
  * as one line of text.
  */
 
-/** The defaults that bound a frame: `limits.payload`, `limits.info`, `limits.badFrames`. */
+/** The defaults that limit a frame: `limits.payload`, `limits.info`, `limits.badFrames`. */
 const maxFrame = 65_536
 const maxInfo = 1_024
 const maxBadFrames = 10
@@ -11,9 +11,9 @@ const maxBadFrames = 10
 export interface Verdict {
   /** Answers to messages, in order. */
   answers: string[]
-  /** Answers to pings, in order; they may overtake the others. */
+  /** Answers to pings, in order; they may overtake other answers. */
   pongs: string[]
-  /** The code of the server's close frame, where one must come. */
+  /** The code of the server's close frame, if one must come. */
   close: number | undefined
 }
 
@@ -38,7 +38,7 @@ function closeCode (payload: Buffer): number {
   return isText(payload.subarray(2)) ? code : 1007
 }
 
-/** Frames of a client, up to the first that ends the connection; what is not complete is left out. */
+/** Frames of a client, up to the first that ends the connection; an incomplete one is left out. */
 function * read (bytes: Buffer): Generator<Item> {
   let parts: Buffer[] | undefined
   let binary = false
@@ -88,7 +88,7 @@ function * read (bytes: Buffer): Generator<Item> {
   }
 }
 
-/** Whether a prototype would be poisoned by it. */
+/** Whether a parser would poison a prototype with this text. */
 function isPoisoned (value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   if (Object.hasOwn(value, '__proto__')) return true
@@ -99,7 +99,7 @@ function isPoisoned (value: unknown): boolean {
 
 const bad = 'FST_ROOMS_BAD_FRAME'
 
-/** The answer to one text, `undefined` where there is none. @param session - its own id */
+/** The answer to one text, or `undefined`. @param session - its own id */
 function answerTo (text: string, session: string): string | undefined {
   let frame: any
   try {
@@ -143,7 +143,7 @@ export function judge (bytes: Buffer, session: string): Verdict {
   return { answers, pongs, close: undefined }
 }
 
-/** What the server has answered, in the same words; frames that answer nothing are left out. */
+/** The server's answers in the same form; frames that answer nothing are left out. */
 export function heard (frames: { first: number, payload: Buffer }[]): Verdict {
   const answers: string[] = []
   const pongs: string[] = []

@@ -1,6 +1,6 @@
 import { shaped } from './peer.ts'
 
-/** Frames with mistakes in them, the same for the same numbers: mistakes of JSON, of structure and of bytes. */
+/** Frames with mistakes of JSON, structure and bytes. Equal random numbers give equal frames. */
 export class Mutations {
   readonly #random: () => number
 
@@ -8,7 +8,7 @@ export class Mutations {
     this.#random = random
   }
 
-  /** Bytes of one frame, or of several where it is split. @param session - the sender's own */
+  /** Bytes of one frame, or of several if it is fragmented. @param session - the sender's own */
   next (session: string): Buffer {
     const text = this.#chance(0.15) ? this.#frame(session) : this.#chance(0.7) ? this.#restructured(this.#frame(session)) : this.#garbled(this.#frame(session))
     const payload = this.#chance(0.06) ? this.#scrambled(Buffer.from(text)) : Buffer.from(text)
@@ -20,7 +20,7 @@ export class Mutations {
   #below (count: number): number { return Math.floor(this.#random() * count) }
   #pick<T> (list: readonly T[]): T { return list[this.#below(list.length)]! }
 
-  /** A sound frame. */
+  /** A valid frame. */
   #frame (session: string): string {
     const ref = this.#pick([undefined, this.#below(1_000), `r${this.#below(1_000)}`])
     return JSON.stringify(this.#pick([
@@ -35,7 +35,7 @@ export class Mutations {
     ]))
   }
 
-  /** JSON of a value that is seldom meant. */
+  /** JSON of an unusual value. */
   #value (): string {
     return this.#pick([
       () => 'null', () => 'true', () => '""', () => '0', () => '-0', () => '1e400', () => '1.5', () => '9007199254740992', () => '[]', () => '{}', () => '[null]',
@@ -45,7 +45,7 @@ export class Mutations {
     ])()
   }
 
-  /** Other members, other values: JSON still, for the most part. */
+  /** Other properties and values; usually still JSON. */
   #restructured (text: string): string {
     const members = Object.entries(JSON.parse(text) as object).map(([name, value]) => [JSON.stringify(name), JSON.stringify(value)] as [string, string])
     for (let changes = 1 + this.#below(2); changes > 0; changes--) {
@@ -65,7 +65,7 @@ export class Mutations {
     return this.#pick([object, object, object, object, object, `[${object}]`, object + object, `\uFEFF${object}`, `${object},`, JSON.stringify(object)])
   }
 
-  /** Characters lost, doubled and changed. */
+  /** Characters removed, doubled and changed. */
   #garbled (text: string): string {
     const at = this.#below(text.length)
     return this.#pick([
@@ -78,14 +78,14 @@ export class Mutations {
     ])()
   }
 
-  /** As a frame, or as several. */
+  /** The payload as one frame, or as several. */
   #framed (payload: Buffer): Buffer {
     const mask = Buffer.from([0, 0, 0, 0].map(() => this.#below(256)))
     const frame = (part: Buffer | string, shape = {}): Buffer => shaped(part, { mask, ...shape })
     const at = this.#below(payload.length)
     const reason = Buffer.concat([Buffer.of(this.#below(20), this.#below(256)), Buffer.from(this.#pick(['', 'bye', '\u20ac']))])
     return this.#pick([
-      // Most of what breaks RFC 6455 ends the connection, and what comes after it is read by nobody.
+      // Most violations of RFC 6455 end the connection, and the server reads nothing behind them.
       ...Array.from({ length: 60 }, () => () => frame(payload)),
       () => Buffer.concat([frame(payload.subarray(0, at), { fin: false }), frame(payload.subarray(at), { opcode: 0 })]),
       () => Buffer.concat([frame(payload.subarray(0, at), { fin: false }), frame('p', { opcode: 9 }), frame(payload.subarray(at), { opcode: 0 })]),
@@ -100,10 +100,10 @@ export class Mutations {
     ])()
   }
 
-  /** Bytes lost, doubled and changed. */
+  /** Bytes removed, doubled and changed. */
   #scrambled (bytes: Buffer): Buffer {
     const at = this.#below(bytes.length)
-    // What a frame is stands in its first bytes.
+    // The first bytes of a frame determine its kind.
     const early = this.#below(Math.min(bytes.length, 14))
     const flipped = (place: number): Buffer => {
       const copy = Buffer.from(bytes)

@@ -7,11 +7,11 @@ import type { ServerFrame } from '../../types/index.ts'
 const every = 5
 
 /**
- * Two well-behaved members of one topic, one of whom sends numbered messages all the time. Both must receive all of them in order, whatever else happens to the server.
+ * Two well-behaved members of one topic, one of which keeps sending numbered messages. Both must receive all of them in order, whatever else happens to the server.
  */
 export class Pair {
   readonly faults: string[] = []
-  /** Milliseconds from sending a message to its arrival at the other. */
+  /** Milliseconds from the send of a message to its arrival at the other member. */
   readonly latencies: number[] = []
   readonly url: string
   readonly #sockets: [WebSocket, WebSocket]
@@ -66,7 +66,7 @@ export class Pair {
     if (index === 1) this.latencies.push(performance.now() - this.#sentAt[n - 1]!)
   }
 
-  /** Stops talking, and waits until all has arrived. Returns what was sent, and the latencies of this pair. */
+  /** Stops sending, and waits until all messages have arrived. Returns the number of messages, and the latencies of this pair. */
   async stop (): Promise<{ sent: number, p50: number, p99: number, max: number }> {
     this.#going = false
     await this.#loop

@@ -1,11 +1,11 @@
 import { Pair } from './pair.ts'
 
-/** How a pair got on. */
+/** The report of a pair. */
 export interface Report { topic: string, sent: number, p50: number, p99: number, max: number, faults: string[] }
 
 /**
- * Pairs in a process of their own, so that neither an attacker nor a test delays what they measure. It speaks over the channel to its parent: an array of
- * URLs starts a pair in each topic, `stop` ends them and is answered by their reports.
+ * Pairs in a process of their own, so that neither an attacker nor a test delays their measurements. Protocol with the parent process: an array of
+ * URLs starts a pair in each topic; `stop` ends them and is answered with their reports.
  */
 let pairs: Pair[] = []
 process.on('message', async (message: string[] | 'stop') => {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { connect as connectTcp, type Socket } from 'node:net'
 
-/** Milliseconds to wait for something that must come: many times what it takes on a busy machine. */
+/** Milliseconds to wait for an expected event: many times its duration on a busy machine. */
 const patience = 30_000
 
 /** A frame of the server, which is never masked. */
@@ -20,7 +20,7 @@ export interface FrameShape {
   mask?: Buffer
 }
 
-/** A frame as nobody should send it, or as everybody does where nothing is said of its shape. */
+/** A frame of any shape, however invalid; by default a valid text frame. */
 export function shaped (payload: Buffer | string, { opcode = 1, fin = true, rsv = 0, masked = true, length, form, mask = randomBytes(4) }: FrameShape = {}): Buffer {
   const data = Buffer.from(payload)
   const declared = BigInt(length ?? data.length)
@@ -34,16 +34,16 @@ export function shaped (payload: Buffer | string, { opcode = 1, fin = true, rsv 
   return Buffer.concat([header, mask, data.map((byte, index) => byte ^ mask[index % 4]!)])
 }
 
-/** A client by hand, which does nothing of itself, and can do everything wrong. */
+/** A hand-made client that does nothing by itself and can make every mistake. */
 export class RawPeer {
   readonly socket: Socket
   /** Frames of the server so far. */
   readonly frames: ServerWireFrame[] = []
-  /** The status of the answer to its request. */
+  /** The status of the response to the upgrade request. */
   status: number | undefined
-  /** The head of that answer, and what follows where it is no 101. */
+  /** The head of that response, and its body if it is not a 101. */
   head = ''
-  /** The connection has closed, for whatever reason. */
+  /** Whether the connection has closed, for any reason. */
   over = false
   readonly #port: number
   #rest: Buffer = Buffer.alloc(0)
@@ -62,7 +62,7 @@ export class RawPeer {
     })
   }
 
-  /** Connected, and nothing said. */
+  /** Connects without sending anything. */
   static async connect (port: number): Promise<RawPeer> {
     const peer = new RawPeer(port)
     peer.socket.once('connect', () => { peer.#woken() })
@@ -70,7 +70,7 @@ export class RawPeer {
     return peer
   }
 
-  /** Joined: the server has said 101. */
+  /** Joins, and waits for the 101. */
   static async join (port: number, path: string, headers = ''): Promise<RawPeer> {
     const peer = await RawPeer.connect(port)
     peer.write(peer.upgrade(path, headers))
@@ -79,7 +79,7 @@ export class RawPeer {
     return peer
   }
 
-  /** The head of a request for an upgrade. */
+  /** The head of an upgrade request. */
   upgrade (path: string, headers = ''): string {
     return `GET ${path} HTTP/1.1\r\nhost: 127.0.0.1:${this.#port}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: ${randomBytes(16).toString('base64')}\r\n${headers}\r\n`
   }
@@ -88,19 +88,19 @@ export class RawPeer {
     if (this.socket.writable) this.socket.write(bytes)
   }
 
-  /** Text frames of the server as objects, but for the first so many frames. */
+  /** Text frames of the server as objects, after the first `count` frames. */
   saidSince (count: number): any[] {
     return this.frames.slice(count).filter(({ first }) => (first & 0x0f) === 1).map(({ payload }) => JSON.parse(payload.toString()))
   }
 
-  /** The code of the server's close frame; 1005 where it has none. */
+  /** The code of the server's close frame; 1005 if it has none. */
   get closeCode (): number | undefined {
     const close = this.frames.find(({ first }) => (first & 0x0f) === 8)
     if (close === undefined) return undefined
     return close.payload.length < 2 ? 1005 : close.payload.readUInt16BE(0)
   }
 
-  /** Waits until something holds that depends on what the server sends, or on the connection. */
+  /** Waits until a condition holds that depends on frames of the server or on the connection. */
   async until (holds: () => boolean, what: string): Promise<void> {
     const deadline = Date.now() + patience
     while (!holds()) {
@@ -115,7 +115,7 @@ export class RawPeer {
     }
   }
 
-  /** Goes without a word. */
+  /** Disconnects without a close. */
   destroy (): void { this.socket.destroy() }
 
   #woken (): void {

@@ -2,8 +2,8 @@ import { fuzz } from './fuzz.ts'
 import { startPairs, startTarget } from './target.ts'
 
 /**
- * The long run of the fuzzer, `npm run fuzz`. FUZZ_SEED: of its numbers, the clock where there is none. FUZZ_FRAMES: how many frames, 100,000 where nothing is said.
- * FUZZ_BATCH: this one alone, as a fault names it.
+ * The long run of the fuzzer, `npm run fuzz`. FUZZ_SEED is its seed, by default the clock. FUZZ_FRAMES is the number of frames, 100,000 by default.
+ * FUZZ_BATCH runs only that batch, as a fault names it.
  */
 const { FUZZ_SEED, FUZZ_FRAMES, FUZZ_BATCH } = process.env
 const seed = Number(FUZZ_SEED ?? Date.now() % 1_000_000)

@@ -5,25 +5,25 @@ import Fastify from 'fastify'
 import fastifyRooms from '../../lib/index.ts'
 import type { Stats } from '../../types/index.ts'
 
-/** What the process under attack says of itself. */
+/** The report of the process under attack. */
 export interface Condition {
   lobby: Stats
   typed: Stats
   watched: Stats
-  /** Errors that reached the process, and should not have. */
+  /** Errors that reached the process, which none should. */
   stray: string[]
-  /** Errors that reached `onError`: none of what an attacker sends is a failure of the host. */
+  /** Errors that reached `onError`, because no frame of an attacker is a failure of the host. */
   errors: string[]
   /** Lines of the log at level error or above. */
   logged: string[]
   megabytes: number
-  /** The longest time that the loop stood still since `begin`, in milliseconds. */
+  /** The longest stall of the event loop since `begin`, in milliseconds. */
   stall: number
 }
 
 /**
- * The process under attack: an open lobby below `/lobby`, which deflates, typed topics below `/typed`, and one with short heartbeats below `/watched`. It speaks over the channel to its parent: `{ port }`
- * once it listens, its condition for each `condition`, stands still for 3 s at `stall`, and at `close` it closes the app and ends.
+ * The process under attack: an open lobby below `/lobby` with compression, typed topics below `/typed`, and a topic with short heartbeats below `/watched`. Protocol with the
+ * parent process: `{ port }` once it listens, a report for each `condition`, a stall of 3 s at `stall`, and the close of the app at `close`.
  */
 const stray: string[] = []
 for (const event of ['unhandledRejection', 'uncaughtException'] as const) {
@@ -57,7 +57,7 @@ await app.register(async scope => {
 })
 await app.listen({ host: '127.0.0.1', port: 0 })
 
-// Whoever started it has gone.
+// The parent process has ended.
 process.once('disconnect', process.exit)
 
 const delay = monitorEventLoopDelay({ resolution: 5 })
@@ -82,7 +82,7 @@ process.on('message', async (message: string) => {
     process.send!('over')
   } else {
     await app.close()
-    // Nothing may hold the process now, and nobody ends it.
+    // Nothing may hold the process now, so it is not ended explicitly.
     process.removeListener('disconnect', process.exit)
     process.disconnect()
   }

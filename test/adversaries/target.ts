@@ -6,24 +6,24 @@ import { environment } from '../helpers/process.ts'
 import type { Report } from './pairs.ts'
 import type { Condition } from './server.ts'
 
-/** Who cleans up after a test, or after a script. */
+/** Registers clean-up after a test or a script. */
 export interface Teardown { teardown (clean: () => unknown): unknown }
 
 /** A server in a process of its own, to be attacked. */
 export interface Target {
   port: number
-  /** Something begins: how long the loop stands still is measured from here. */
+  /** Starts the measurement of stalls. */
   begin (): void
   condition (): Promise<Condition>
-  /** Its loop stands still for 3 s. */
+  /** Stalls its event loop for 3 s. */
   stall (): Promise<void>
-  /** Waits until its condition is what it has to be; fails with the last one where that takes too long. */
+  /** Waits until its report meets a condition; fails with the last report if that takes too long. */
   settles (holds: (condition: Condition) => boolean, what: string): Promise<Condition>
-  /** Closes the app. How the process ended: 0 where nothing held it. */
+  /** Closes the app. Returns the exit code: 0 if nothing held the process. */
   close (): Promise<number | NodeJS.Signals | null>
 }
 
-/** A program of this folder in a process of its own, and what it says next. */
+/** Starts a program of this folder in a process of its own, and reads its messages. */
 function start (t: Teardown, name: string): { child: ChildProcess, ended: Promise<number | NodeJS.Signals | null>, answer (): Promise<any> } {
   const child = fork(fileURLToPath(new URL(name, import.meta.url)), { execArgv: ['--import', 'tsx'], env: environment() })
   const ended = once(child, 'exit').then(([code, signal]) => code ?? signal)
@@ -69,7 +69,7 @@ export async function startTarget (t: Teardown): Promise<Target> {
   }
 }
 
-/** Pairs of well-behaved members. */
+/** Starts pairs of well-behaved members. */
 export interface Pairs {
   start (urls: string[]): Promise<void>
   stop (): Promise<Report[]>

@@ -1,12 +1,12 @@
 import { deflateRawSync } from 'node:zlib'
 import { shaped } from './peer.ts'
 
-/** Bytes that no client may send, and the close code that RFC 6455 has for them. */
+/** Bytes that no client may send, and the close code that RFC 6455 assigns to them. */
 export interface Violation {
   name: string
   bytes: Buffer
   code: number
-  /** Only where compression was agreed on. */
+  /** Applies only if compression was negotiated. */
   deflated?: true
 }
 
@@ -29,20 +29,20 @@ const plain: Row[] = [
   ...rows([8, 9, 10], opcode => [`a fragmented control frame with opcode ${opcode}`, 1002, shaped('', { opcode, fin: false })]),
   ...rows([8, 9, 10], opcode => [`a control frame of 126 bytes with opcode ${opcode}`, 1002, shaped(Buffer.alloc(126), { opcode })]),
   ['a ping with a length of 64 bits', 1002, shaped('', { opcode: 9, form: 8 })],
-  ['a continuation of nothing', 1002, last(ping)],
+  ['a continuation without a message', 1002, last(ping)],
   ['a continuation after a whole message', 1002, shaped(ping), last(ping)],
-  ['a text in the midst of a fragmented one', 1002, first('{"type":'), shaped(ping)],
-  ['binary in the midst of a fragmented text', 1002, first('{"type":'), shaped(ping, { opcode: 2 })],
+  ['a text inside a fragmented text', 1002, first('{"type":'), shaped(ping)],
+  ['binary inside a fragmented text', 1002, first('{"type":'), shaped(ping, { opcode: 2 })],
   ['reserved bits in a continuation', 1002, first('{"type":'), shaped('"ping"}', { opcode: 0, rsv: 4 })],
   ['no UTF-8', 1007, shaped(Buffer.of(0xff))],
-  ['no UTF-8, split over fragments', 1007, first(Buffer.from([0x22, 0xe2, 0x82])), last(Buffer.of(0x22))],
+  ['invalid UTF-8, split over fragments', 1007, first(Buffer.from([0x22, 0xe2, 0x82])), last(Buffer.of(0x22))],
   ['an overlong slash', 1007, shaped(Buffer.of(0x22, 0xc0, 0xaf, 0x22))],
   ['half a surrogate pair', 1007, shaped(Buffer.of(0x22, 0xed, 0xa0, 0x80, 0x22))],
   ['a character above U+10FFFF', 1007, shaped(Buffer.of(0x22, 0xf4, 0x90, 0x80, 0x80, 0x22))],
   ['UTF-8 that ends too early', 1007, shaped(Buffer.of(0x22, 0xf0, 0x9f, 0x98))],
   ['a close payload of one byte', 1002, shaped(Buffer.of(3), { opcode: 8 })],
   ...rows([0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535], code => [`the close code ${code}`, 1002, close(code)]),
-  ['a close reason that is no UTF-8', 1007, close(1000, Buffer.of(0xff))],
+  ['a close reason that is not UTF-8', 1007, close(1000, Buffer.of(0xff))],
   ['a length with its highest bit set', 1009, shaped('', { length: 1n << 63n })],
   ['a length of 2^53', 1009, shaped('', { length: 1n << 53n })],
   ['a huge length, and then nothing', 1009, shaped('', { length: 1_000_000_000_000n })],
@@ -58,10 +58,10 @@ export const violations: Violation[] = [
   { name: 'compressed data that cannot be inflated', code: 1007, deflated: true, bytes: deflated(Buffer.from('this was never compressed')) },
   { name: 'compressed zeros that would fill the memory', code: 1009, deflated: true, bytes: deflated(deflateRawSync(Buffer.alloc(20_000_000))) },
   { name: 'a compressed ping', code: 1002, deflated: true, bytes: deflated(Buffer.alloc(0), { opcode: 9 }) },
-  { name: 'compressed text that is no UTF-8', code: 1007, deflated: true, bytes: deflated(deflateRawSync(Buffer.of(0xff))) }
+  { name: 'compressed text that is not UTF-8', code: 1007, deflated: true, bytes: deflated(deflateRawSync(Buffer.of(0xff))) }
 ]
 
-/** What a sender should not do, and a receiver takes: RFC 6455 5.2 wants the shortest length, and ws does not insist. What they carry is a `ping` with the ref `p`. */
+/** Frames that a sender should not send, but a receiver takes: RFC 6455 5.2 requires the shortest length, and ws does not enforce it. They carry a `ping` with the ref `p`. */
 export const tolerated: { name: string, bytes: Buffer }[] = [
   { name: 'a length of 16 bits where 7 would do', bytes: shaped(ping, { form: 2 }) },
   { name: 'a length of 64 bits where 7 would do', bytes: shaped(ping, { form: 8 }) },

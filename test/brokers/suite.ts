@@ -3,7 +3,7 @@ import type { Broker, BrokerState, Outcome, Position, Publication } from '../../
 
 interface Entry { topic: string, publication: Publication, position: Position | undefined }
 
-/** A broker that records what it gives to its node. Closed with its test. */
+/** Starts a broker that records the entries for its node. Closed with its test. */
 export async function startBroker (t: Test, broker: Broker, node = 'node-1') {
   const entries: Entry[] = []
   const states: BrokerState[] = []
@@ -24,28 +24,28 @@ export function publication (topic: string, payload: unknown = null, node = 'nod
   return { v: 1, uid: `${node}-${++count}`, node, topic, tail: Buffer.from(`"data":${json}}`), payloadLength: Buffer.byteLength(json), deadline: Date.now() + 5_000 }
 }
 
-/** What every broker keeps. `create` makes one that nothing else uses. */
+/** Tests of the contract of all brokers. `create` returns a broker that nothing else uses. */
 export function brokerSuite (t: Test, create: () => Broker): void {
-  t.test('a broker that has started says in which state it is', async t => {
+  t.test('a started broker reports its state', async t => {
     const { states } = await startBroker(t, create())
     t.equal(states.at(-1), 'up')
   })
 
-  t.test('a broker is started once', async t => {
+  t.test('a broker starts only once', async t => {
     const { broker } = await startBroker(t, create())
     await t.rejects(startBroker(t, broker), { code: 'FST_ROOMS_INVALID_OPTION' })
   })
 
-  t.test('publications of one topic arrive in the order in which they were accepted', async t => {
+  t.test('publications of one topic arrive in the order of their acceptance', async t => {
     const { broker, entries } = await startBroker(t, create())
     await broker.attach(['a'])
     const publications = [0, 1, 2, 3, 4].map(n => publication('a', n))
     for (const one of publications.slice(0, 3)) t.match(await broker.publish([one]), [{ state: 'ok' }])
-    t.match(await broker.publish(publications.slice(3)), [{ state: 'ok' }, { state: 'ok' }], 'a batch has one outcome each')
+    t.match(await broker.publish(publications.slice(3)), [{ state: 'ok' }, { state: 'ok' }], 'a batch has one outcome for each publication')
     t.same(entries.map(entry => entry.publication.uid), publications.map(one => one.uid))
   })
 
-  t.test('a publication arrives as it was sent, under its own topic', async t => {
+  t.test('a publication arrives unchanged, under its own topic', async t => {
     const { broker, entries } = await startBroker(t, create())
     await broker.attach(['a', 'b'])
     const one = { ...publication('b', { text: 'ä' }), except: 's1' }
@@ -55,14 +55,14 @@ export function brokerSuite (t: Test, create: () => Broker): void {
     t.same(entries[0]!.publication, one)
   })
 
-  t.test('a topic that is not attached brings nothing, and publishing to it succeeds', async t => {
+  t.test('a topic that is not attached delivers nothing, and publishing to it succeeds', async t => {
     const { broker, entries } = await startBroker(t, create())
     await broker.attach(['a'])
     t.match(await broker.publish([publication('b')]), [{ state: 'ok' }])
     t.same(entries, [])
   })
 
-  t.test('nothing of a topic arrives after it was detached, and its neighbour stays', async t => {
+  t.test('a topic delivers nothing after detach, and other topics stay attached', async t => {
     const { broker, entries } = await startBroker(t, create())
     await broker.attach(['a', 'b'])
     await broker.detach(['a'])
@@ -81,7 +81,7 @@ export function brokerSuite (t: Test, create: () => Broker): void {
     t.equal(entries.length, 1)
   })
 
-  t.test('a closed broker brings nothing', async t => {
+  t.test('a closed broker delivers nothing', async t => {
     const { broker, entries } = await startBroker(t, create())
     await broker.attach(['a'])
     await broker.close()
@@ -91,7 +91,7 @@ export function brokerSuite (t: Test, create: () => Broker): void {
   })
 }
 
-/** What a broker with positions keeps besides. */
+/** Tests of the contract of brokers with positions. */
 export function positionSuite (t: Test, create: () => Broker): void {
   t.test('a position has a random epoch of at least 64 bits and an offset that grows by one', async t => {
     const { broker, entries } = await startBroker(t, create())
@@ -102,16 +102,16 @@ export function positionSuite (t: Test, create: () => Broker): void {
     for (let i = 0; i < 3; i++) outcomes.push(...await broker.publish([publication('a')]))
     const expected = [1, 2, 3].map(step => ({ epoch: a!.epoch, offset: a!.offset + step }))
     t.same(outcomes.map(({ position }) => position), expected)
-    t.same(entries.map(({ position }) => position), expected, 'the outcome and the entry say the same')
-    t.same(await broker.publish([publication('b')]), [{ state: 'ok', position: { epoch: b!.epoch, offset: b!.offset + 1 } }], 'topics count on their own')
+    t.same(entries.map(({ position }) => position), expected, 'the outcome and the entry have the same position')
+    t.same(await broker.publish([publication('b')]), [{ state: 'ok', position: { epoch: b!.epoch, offset: b!.offset + 1 } }], 'each topic counts on its own')
   })
 
-  t.test('attach tells the position that was reached', async t => {
+  t.test('attach returns the last position', async t => {
     const { broker } = await startBroker(t, create())
     const [before] = await broker.attach(['a'])
     await broker.publish([publication('a')])
     t.same(await broker.attach(['a']), [{ epoch: before!.epoch, offset: before!.offset + 1 }])
     await broker.publish([publication('a')])
-    t.same(before!.offset + 2, (await broker.attach(['a']))[0]!.offset, 'what was told before is not changed afterwards')
+    t.same(before!.offset + 2, (await broker.attach(['a']))[0]!.offset, 'an earlier result does not change afterwards')
   })
 }

@@ -1,4 +1,4 @@
-"""A WebSocket client for the tests: commands come as JSON lines on stdin, what happens goes as JSON lines to stdout.
+"""A WebSocket client for the tests: commands come as JSON lines on stdin, events go as JSON lines to stdout.
 
 usage: client.py URL [--protocol NAME]... [--no-compression]
 """
@@ -19,7 +19,7 @@ def tell(**event):
 
 
 class ControlFrames(logging.Handler):
-    """The library answers pings by itself; only its debug log says so."""
+    """The library answers pings by itself; only its debug log reports them."""
 
     def emit(self, record):
         line = record.getMessage()
@@ -76,7 +76,7 @@ async def main():
     logger.setLevel(logging.DEBUG)
     logger.addHandler(ControlFrames())
 
-    # Everything that is not named here is the library's default, the offer of compression included.
+    # Other options are the library's defaults, the offer of compression included.
     options = {"subprotocols": arguments.protocol, "logger": logger, "ping_interval": None}
     if arguments.no_compression:
         options["compression"] = None
@@ -87,7 +87,7 @@ async def main():
         tell(event="refused", status=getattr(error, "status_code", None) or getattr(response, "status_code", None))
         return
 
-    # Of the library's two implementations the newer one keeps them apart.
+    # The newer of the library's two implementations keeps extensions on the protocol object.
     extensions = connection.extensions if hasattr(connection, "extensions") else connection.protocol.extensions
     tell(event="open", protocol=connection.subprotocol or "", extensions=",".join(extension.name for extension in extensions))
     listening = asyncio.ensure_future(commands(connection))

@@ -1,4 +1,4 @@
-/** Other people's clients behind one face, so that one test can be run with each. */
+/** Clients of other projects behind one interface, so that one test can run with each. */
 import { spawn, spawnSync } from 'node:child_process'
 import diagnostics from 'node:diagnostics_channel'
 import { join } from 'node:path'
@@ -11,11 +11,11 @@ import type { ServerFrame } from '../../types/index.ts'
 
 export interface Opening {
   protocols?: string[]
-  /** Keeps the client from offering permessage-deflate, where it can be told so. */
+  /** Keeps the client from offering permessage-deflate, if it has such an option. */
   compression?: false
 }
 
-/** What a client has been told so far, to be read at the test's own pace. */
+/** Queues frames of a client until a test reads them. */
 class Log<T> {
   readonly #items: T[] = []
   #read = 0
@@ -46,9 +46,9 @@ class Log<T> {
 }
 
 export abstract class Speaker {
-  /** As the client reports it: empty where none was chosen. */
+  /** The subprotocol as the client reports it; empty if none was selected. */
   protocol = ''
-  /** As the client reports it: the names of the extensions in use. */
+  /** The extensions in use, as the client reports them. */
   extensions = ''
   readonly closed: Promise<{ code: number, reason: string }>
   protected readonly texts = new Log<string>()
@@ -73,12 +73,12 @@ export abstract class Speaker {
     this.sendText(JSON.stringify(frame))
   }
 
-  /** The next message, as text. Rejects where the connection closed before it came. */
+  /** The next message, as text. Rejects if the connection closes before it comes. */
   text (): Promise<string> {
     return this.texts.next()
   }
 
-  /** The next `rooms.v1` frame, of one type where given: others before it are skipped. */
+  /** The next `rooms.v1` frame, or the next of the given type; frames before it are skipped. */
   async next<K extends ServerFrame['type'] = ServerFrame['type']> (type?: K): Promise<Extract<ServerFrame, { type: K }>> {
     for (;;) {
       const frame = JSON.parse(await this.text()) as ServerFrame
@@ -93,7 +93,7 @@ export abstract class Speaker {
   }
 }
 
-/** The upgrade was refused; `status` where the client tells. */
+/** The error of a refused upgrade; `status` if the client reports it. */
 export class Refused extends Error {
   readonly status: number | undefined
 
@@ -168,7 +168,7 @@ export async function openUndici (t: Test, url: string, { protocols = [] }: Open
   const speaker = new UndiciSpeaker(socket)
   await new Promise<void>((resolve, reject) => {
     socket.addEventListener('open', () => { resolve() })
-    // The standard's WebSocket does not say why.
+    // The standard WebSocket does not report the reason.
     socket.addEventListener('error', () => { reject(new Refused()) })
   })
   speaker.protocol = socket.protocol
@@ -188,13 +188,13 @@ type PythonEvent =
 const python = '/usr/bin/python3'
 const script = join(fileURLToPath(new URL('.', import.meta.url)), 'client.py')
 
-/** Why there is no Python client on this machine; `false` where there is one. */
+/** The reason why Python's client is missing on this machine, or `false`. */
 export const pythonMissing: string | false = spawnSync(python, ['-c', 'import websockets']).status === 0
   ? false
   : `${python} has no websockets module (apt-get install python3-websockets)`
 
 class PythonSpeaker extends Speaker {
-  /** Control frames as the library logs them: `in PING`, `out PONG`, … */
+  /** Control frames in the words of the library's log: `in PING`, `out PONG`, … */
   readonly control: string[] = []
   readonly #command: (command: Record<string, unknown>) => void
 
@@ -214,14 +214,14 @@ class PythonSpeaker extends Speaker {
   sendBinary (data: Buffer): void { this.#command({ do: 'binary', data: data.toString('base64') }) }
   sendFragments (parts: string[]): void { this.#command({ do: 'fragments', parts }) }
   close (code: number, reason: string): void { this.#command({ do: 'close', code, reason }) }
-  /** The process ends on the spot, and says nothing to anybody. */
+  /** Ends the process at once, without a close. */
   die (): void { this.#command({ do: 'die' }) }
   protected sendPing (): void { this.#command({ do: 'ping' }) }
 }
 
 export async function openPython (t: Test, url: string, { protocols = [], compression }: Opening = {}): Promise<PythonSpeaker> {
   const child = spawn(python, [script, `ws://${url}`, ...protocols.flatMap(name => ['--protocol', name]), ...(compression === false ? ['--no-compression'] : [])], { stdio: ['pipe', 'pipe', 'inherit'] })
-  child.stdin.on('error', () => {}) // it has ended meanwhile
+  child.stdin.on('error', () => {}) // the process has ended already
   const ended = new Promise<void>(resolve => { child.on('close', () => { resolve() }) })
   t.teardown(async () => {
     child.kill('SIGKILL')

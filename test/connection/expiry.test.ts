@@ -4,7 +4,7 @@ import type { Connection } from '../../lib/connection/connection.ts'
 import { tick } from '../../lib/connection/timing-wheel.ts'
 import { fakeMember, type FakeSession } from '../helpers/fakes.ts'
 
-/** An expiry whose time of day is set by hand, and whose timer is run by hand. */
+/** An Expiry with a clock and a timer under the control of the test. */
 function clock (notice: number) {
   const { now: realNow } = Date
   const { setInterval: realSet, clearInterval: realClear } = globalThis
@@ -14,7 +14,7 @@ function clock (notice: number) {
   const unrefs: unknown[] = []
   const log: string[] = []
 
-  /** Calls something within this time. */
+  /** Runs a function at this time. */
   const inside = <T>(call: () => T): T => {
     Date.now = () => now
     globalThis.setInterval = ((callback: () => void, every: number) => {
@@ -42,19 +42,19 @@ function clock (notice: number) {
     session.deliver = frame => { log.push(`${id} told ${frame} at ${now}`) }
     return Object.assign(connection as Connection<FakeSession>, { expiresAt })
   }
-  /** The timer fires once, at this time. */
+  /** Fires the timer once, at this time. */
   const fire = (at: number): void => {
     now = at
     inside(() => { for (const timer of timers) timer() })
   }
-  /** The time passes as it should. */
+  /** Lets time pass as it would on a real clock. */
   const pass = (until: number): void => {
     for (let at = now + tick; at < until + tick; at += tick) fire(at)
   }
   return { expiry, member, inside, fire, pass, log, timers, unrefs, started: () => started }
 }
 
-t.test('a member is told so long before, and then ended', async t => {
+t.test('a member is notified before its end, and then ended', async t => {
   const { expiry, member, inside, pass, log } = clock(5_000)
   const ann = member('ann', 1_060_000)
   inside(() => { expiry.watch(ann); expiry.opened(ann) })
@@ -66,7 +66,7 @@ t.test('a member is told so long before, and then ended', async t => {
   t.same(log.slice(1), ['ann ended at 1060000'])
 })
 
-t.test('a lifetime shorter than the notice is told of at once, with what is left', async t => {
+t.test('a lifetime shorter than the notice is notified at once, with the remaining time', async t => {
   const { expiry, member, inside, pass, log } = clock(5_000)
   const ann = member('ann', 1_003_000)
   inside(() => { expiry.watch(ann); expiry.opened(ann) })
@@ -75,7 +75,7 @@ t.test('a lifetime shorter than the notice is told of at once, with what is left
   t.same(log.slice(1), ['ann ended at 1003000'])
 })
 
-t.test('nobody is told without a notice, before hello, or in raw mode; nobody is watched who has no end', async t => {
+t.test('no notice without expiry.notice, before hello, or in raw mode; sessions without an end are not watched', async t => {
   for (const [notice, mode, opens] of [[0, 'rooms.v1', true], [5_000, 'rooms.v1', false], [5_000, 'rooms.raw', true]] as const) {
     const { expiry, member, inside, pass, log } = clock(notice)
     const ann = member('ann', 1_010_000, mode)
@@ -89,7 +89,7 @@ t.test('nobody is told without a notice, before hello, or in raw mode; nobody is
   t.equal(started(), 0)
 })
 
-t.test('one timer serves all, runs only while there is something to wait for, and holds no process open', async t => {
+t.test('one timer serves all sessions, runs only if one has an end, and does not keep the process alive', async t => {
   const { expiry, member, inside, pass, log, timers, unrefs, started } = clock(0)
   const members = Array.from({ length: 50 }, (_, index) => member(`m${index}`, 1_001_000 + 100 * index))
   for (const one of members) inside(() => { expiry.watch(one) })
@@ -103,17 +103,17 @@ t.test('one timer serves all, runs only while there is something to wait for, an
   inside(() => { expiry.watch(member('late', 1_004_000)) })
   t.equal(started(), 2)
   pass(1_004_000)
-  t.equal(timers.size, 0, 'ended of itself')
+  t.equal(timers.size, 0, 'the session ended by itself')
 })
 
-t.test('neither a stalled loop nor a clock that jumps lets anybody stay', async t => {
+t.test('a stalled event loop or a jump of the clock does not let a session outlive its credentials', async t => {
   const { expiry, member, inside, fire, log } = clock(5_000)
   for (const [id, at] of [['ann', 1_030_000], ['ben', 1_060_000], ['far', 1_000_000 + 2 ** 33]] as const) {
     const one = member(id, at)
     inside(() => { expiry.watch(one); expiry.opened(one) })
   }
   fire(1_040_000)
-  t.same(log.splice(0), ['ann ended at 1040000'], 'past the notice and the end in one')
+  t.same(log.splice(0), ['ann ended at 1040000'], 'one check is past the notice and the end')
   fire(900_000) // set back
   fire(1_058_000)
   t.same(log.splice(0), ['ben told {"type":"expiring","in":2000} at 1058000'])
@@ -121,7 +121,7 @@ t.test('neither a stalled loop nor a clock that jumps lets anybody stay', async 
   t.same(log.sort(), [`ben ended at ${1_000_000 + 2 ** 33}`, `far ended at ${1_000_000 + 2 ** 33}`])
 })
 
-t.test('a clock that goes back gives time back', async t => {
+t.test('a clock that goes back delays the end', async t => {
   const { expiry, member, inside, fire, log } = clock(0)
   const ann = member('ann', 1_010_000)
   inside(() => { expiry.watch(ann) })
@@ -133,7 +133,7 @@ t.test('a clock that goes back gives time back', async t => {
   t.same(log, ['ann ended at 1010000'])
 })
 
-t.test('who was ended by a hook of another that ended in the same tick is left alone', async t => {
+t.test('a session that a hook of another ended in the same tick is skipped', async t => {
   const { expiry, member, inside, fire, log } = clock(0)
   const [ann, ben] = [member('ann', 1_001_000), member('ben', 1_001_000)]
   inside(() => { expiry.watch(ann); expiry.watch(ben) })
@@ -142,7 +142,7 @@ t.test('who was ended by a hook of another that ended in the same tick is left a
   t.same(log, ['ann ended at 1001000'])
 })
 
-t.test('new credentials set the end and the notice anew, or neither', async t => {
+t.test('new credentials replace the end and the notice, or remove both', async t => {
   const { expiry, member, inside, pass, log, timers } = clock(5_000)
   const ann = member('ann', 1_010_000)
   inside(() => { expiry.watch(ann); expiry.opened(ann) })
@@ -151,7 +151,7 @@ t.test('new credentials set the end and the notice anew, or neither', async t =>
   pass(1_026_000)
   t.same(log.splice(0), ['ann told {"type":"expiring","in":5000} at 1005000', 'ann told {"type":"expiring","in":5000} at 1025000'])
   inside(() => { expiry.renew(ann, 1_028_000) })
-  t.same(log, [], 'told halfway, not at once')
+  t.same(log, [], 'halfway, not at once')
   pass(1_027_000)
   t.same(log.splice(0), ['ann told {"type":"expiring","in":1000} at 1027000'])
   inside(() => { expiry.renew(ann, undefined) })
@@ -165,7 +165,7 @@ t.test('new credentials set the end and the notice anew, or neither', async t =>
   t.same(silent.log, ['ben ended at 1001000'])
 })
 
-t.test('a check ends who is over its time before the timer does', async t => {
+t.test('a check ends an expired session before the timer does', async t => {
   const { expiry, member, inside, log, timers } = clock(0)
   const [now, later, never] = [member('now', 1_000_000), member('later', 1_000_001), member('never', undefined)]
   t.same(inside(() => [now, later, never].map(one => expiry.check(one))), [true, false, false])

@@ -39,7 +39,7 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings<never>['heart
     globalThis.setInterval = real
   }
   let now = 0
-  /** Sweeps until then; `each` happens before every sweep. */
+  /** Sweeps until that time; `each` runs before every sweep. */
   const run = (until: number, each: (now: number) => void = () => {}): void => {
     while (now + every <= until) {
       now += every
@@ -47,7 +47,7 @@ function beat (members: FakeMember[], heartbeat: HeartbeatSettings<never>['heart
       at(now, sweep)
     }
   }
-  /** The process stood still until then. */
+  /** Stalls the process until that time. */
   const stall = (until: number): void => {
     now = until
     at(now, sweep)
@@ -68,7 +68,7 @@ t.test('a mute peer is pinged once and ended within interval + timeout', async t
   const mute = member('mute')
   const { silent, run } = beat([mute])
   run(500)
-  t.equal(mute.socket.pings, 0, 'not before the interval is about to end')
+  t.equal(mute.socket.pings, 0, 'no ping before the interval is nearly over')
   run(800)
   t.equal(mute.socket.pings, 1)
   run(1_200)
@@ -78,7 +78,7 @@ t.test('a mute peer is pinged once and ended within interval + timeout', async t
   t.same(silent.slice(0, 1), ['mute'])
 })
 
-t.test('with the defaults a half-open peer is ended within 35 seconds, and with the shortest useful times within two', async t => {
+t.test('with the defaults a half-open peer is ended within 35 seconds, and with the shortest useful settings within two', async t => {
   const { heartbeat, limits } = resolveOptions({})
   for (const [settings, most] of [[heartbeat, 35_000], [{ interval: 1_200, timeout: 800 }, 2_000]] as const) {
     const open = member('open', { bytesRead: 500 })
@@ -88,7 +88,7 @@ t.test('with the defaults a half-open peer is ended within 35 seconds, and with 
   }
 })
 
-t.test('a peer that answers pings stays, and one that speaks is never pinged', async t => {
+t.test('a peer that answers pings stays, and one that sends is never pinged', async t => {
   const answering = member('answering')
   const speaking = member('speaking')
   const { silent, run } = beat([answering, speaking])
@@ -105,7 +105,7 @@ t.test('a peer that answers pings stays, and one that speaks is never pinged', a
   t.ok(answering.socket.pings > 10)
 })
 
-t.test('a byte a moment before the end saves a peer for another round', async t => {
+t.test('a byte just before the end keeps a peer for another round', async t => {
   const peer = member('peer')
   const { silent, run } = beat([peer])
   run(1_200)
@@ -119,7 +119,7 @@ t.test('a byte a moment before the end saves a peer for another round', async t 
   t.ok(silent.includes('peer'))
 })
 
-t.test('a stream inside the process cannot go silent', async t => {
+t.test('an in-process stream cannot go silent', async t => {
   const inside = member('inside', {})
   const { silent, run } = beat([inside])
   run(5_000)
@@ -127,7 +127,7 @@ t.test('a stream inside the process cannot go silent', async t => {
   t.equal(inside.socket.pings, 0)
 })
 
-t.test('while reading is paused silence does not count, and it starts anew after that', async t => {
+t.test('while reading is paused silence does not count, and it starts again afterwards', async t => {
   const peer = member('peer')
   const { silent, run } = beat([peer])
   run(800)
@@ -151,7 +151,7 @@ t.test('after a stall of the process silence does not count for one interval', a
   run(800)
   t.equal(peer.socket.pings, 1)
   stall(60_000)
-  t.same(silent, [], 'its answer may be waiting to be read')
+  t.same(silent, [], 'its answer may be unread')
   run(60_500)
   t.equal(peer.socket.pings, 1)
   run(60_800)
@@ -160,7 +160,7 @@ t.test('after a stall of the process silence does not count for one interval', a
   t.ok(silent.includes('peer'))
 })
 
-t.test('a peer that does not answer the close frame is cut after five seconds', async t => {
+t.test('a peer that does not answer the close frame is terminated after five seconds', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     const peer = member('peer')
     const { silent, late, run, connections } = beat([peer], heartbeat)
@@ -176,7 +176,7 @@ t.test('a peer that does not answer the close frame is cut after five seconds', 
   }
 })
 
-t.test('a join that takes too long is refused, heartbeat or not', async t => {
+t.test('a join that takes too long is refused, with or without a heartbeat', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     const joining = member('joining')
     const open = member('open')
@@ -189,7 +189,7 @@ t.test('a join that takes too long is refused, heartbeat or not', async t => {
   }
 })
 
-t.test('a stall of the process does not count for the time of a join, nor for that of the answer to a close frame', async t => {
+t.test('a stall of the process counts neither for the time of a join nor for that of a close handshake', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     const [joining, closing] = [member('joining'), member('closing')]
     joining.session.state = 'joining'
@@ -209,7 +209,7 @@ t.test('a stall of the process does not count for the time of a join, nor for th
   }
 })
 
-t.test('without a heartbeat nobody is pinged', async t => {
+t.test('without a heartbeat no peer is pinged', async t => {
   const mute = member('mute')
   const { silent, run } = beat([mute], false)
   run(60_000)
@@ -217,7 +217,7 @@ t.test('without a heartbeat nobody is pinged', async t => {
   t.same(silent, [])
 })
 
-t.test('sweeps are a fraction of the shortest time that is watched', async t => {
+t.test('the sweep interval is a fraction of the shortest watched time', async t => {
   t.equal(beat([], { interval: 25_000, timeout: 10_000 }, 10_000).every, 625)
   t.equal(beat([], { interval: 10, timeout: 10 }, 100).every, 1.25)
   t.equal(beat([], false, 100).every, 12.5)
@@ -234,7 +234,7 @@ function holding (bytes: number): { -readonly [member in keyof Holder]: Holder[m
   return { _buffers: [], _bufferedBytes: bytes, _fragments: [], _messageLength: 0, _fragmented: 0, _state: 0 }
 }
 
-t.test('a message that does not end in its time is overdue, with a heartbeat or without', async t => {
+t.test('a message that does not end in time is overdue, with or without a heartbeat', async t => {
   for (const heartbeat of [false, { interval: 800, timeout: 800 }] as const) {
     const [peer, whole, unknown] = [member('peer'), member('whole'), member('unknown')] as [FakeMember, FakeMember, FakeMember]
     const holder = holderOf(peer).holder = holding(0)
@@ -242,16 +242,16 @@ t.test('a message that does not end in its time is overdue, with a heartbeat or 
     const beats = beat([peer, whole, unknown], heartbeat, 800, 800)
     const alive = (): void => { for (const { stream } of [peer, whole, unknown]) stream.bytesRead!++ }
     beats.run(300, alive)
-    holder._state = 4 // the header of a frame has come
+    holder._state = 4 // the header of a frame has arrived
     beats.run(1_100, alive)
-    t.same(beats.overdue, [], 'seen at 400')
+    t.same(beats.overdue, [], 'first seen at 400')
     beats.run(1_200, alive)
     t.same(beats.overdue, ['peer'])
     t.same(beats.silent, [])
   }
 })
 
-t.test('a message that ends is not overdue, and the next one has its own time; frames between fragments end nothing', async t => {
+t.test('a message that ends is not overdue, and the next one has its own time; control frames between fragments do not restart it', async t => {
   const peer = member('peer')
   const { connection } = peer
   const holder = holderOf(peer).holder = holding(0)
@@ -267,7 +267,7 @@ t.test('a message that ends is not overdue, and the next one has its own time; f
   t.same(beats.overdue.length, 1)
 })
 
-t.test('the time of a message stands still while reading is paused, and while the process does', async t => {
+t.test('the time of a message stops while reading is paused, and during a stall of the process', async t => {
   const peer = member('peer')
   const { connection } = peer
   holderOf(peer).holder = holding(1)
@@ -279,12 +279,12 @@ t.test('the time of a message stands still while reading is paused, and while th
   beats.run(10_200)
   beats.stall(20_200)
   beats.run(20_300)
-  t.same(beats.overdue, [], '400 before the pause, 150 up to the stall, 100 for the look in which it was, and 100 after it')
+  t.same(beats.overdue, [], '400 before the pause, 150 up to the stall, 100 for the sweep that noticed it, and 100 after it')
   beats.run(20_400)
   t.same(beats.overdue, ['peer'])
 })
 
-t.test('a pause before a message began does not count for it', async t => {
+t.test('a pause before the begin of a message does not count for it', async t => {
   const peer = member('peer')
   const { connection } = peer
   const holder = holderOf(peer).holder = holding(0)
@@ -300,7 +300,7 @@ t.test('a pause before a message began does not count for it', async t => {
   t.same(beats.overdue.length, 1)
 })
 
-t.test('a stopped heartbeat looks at nobody any more', async t => {
+t.test('a stopped heartbeat pings no peer', async t => {
   const peer = fakeMember('peer')
   const heart = new Heartbeat(new Set([peer.connection]), { heartbeat: { interval: 10, timeout: 10 }, handshake: 100, unfinished: 100, gone () {}, late () {}, overdue () {}, silent () {}, swept () {} })
   heart.start()
@@ -309,27 +309,27 @@ t.test('a stopped heartbeat looks at nobody any more', async t => {
   t.equal(peer.socket.pings, 0)
 })
 
-t.test('who looks at all, looks at what else is to be looked at', async t => {
+t.test('each sweep calls swept, even without connections', async t => {
   const beats = beat([], false)
   beats.run(250)
   t.same(beats.swept, [100, 200])
 })
 
-t.test('a stall of the process is noted with every connection, since what it sent had to wait', async t => {
+t.test('a stall of the process is noted for each connection, because its frames had to wait', async t => {
   const [one, two] = [member('one'), member('two')]
   const beats = beat([one, two], false)
   beats.run(100)
   t.equal(beats.stalledFor(250), 0)
-  t.equal(beats.stalledFor(300), 0, 'one look that was missed')
+  t.equal(beats.stalledFor(300), 0, 'one missed sweep')
   t.equal(beats.stalledFor(301), 101)
   t.equal(beats.stalledFor(1_200), 1_000)
   beats.stall(1_200)
   t.same([one, two].map(({ connection }) => connection.withheld), [1_000, 1_000])
   beats.run(1_400)
-  t.equal(beats.stalledFor(1_450), 0, 'it turns again')
+  t.equal(beats.stalledFor(1_450), 0, 'the event loop runs again')
 })
 
-t.test('a wait is accounted for no more once nothing has come for one look, and never while reading is paused', async t => {
+t.test('a noted wait is cleared once nothing has arrived for one sweep, and never while reading is paused', async t => {
   for (const heartbeat of [{ interval: 800, timeout: 800 }, false] as const) {
     for (const stream of [{ bytesRead: 0 }, {}]) {
       const [quiet, reading, paused, slow] = [member('quiet', stream), member('reading'), member('paused'), member('slow')]
@@ -347,12 +347,12 @@ t.test('a wait is accounted for no more once nothing has come for one look, and 
       beats.run(1_300, comes)
       t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [1_000, 60_000]])
       beats.run(2_200, comes)
-      t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [0, 60_000]], 'a frame that comes byte by byte keeps it no longer than it was')
+      t.same(noted(), [[0, 0], [0, 60_000], [1_000, 60_000], [0, 60_000]], 'a frame that arrives byte by byte does not extend the wait')
       beats.run(2_300)
       t.same(noted(), [[0, 0], [0, 0], [1_000, 60_000], [0, 0]])
       at(2_350, () => { paused.connection.releaseReading(reason) })
       beats.run(2_400)
-      t.match(noted()[2], [3_200, 60_000], 'what has waited is still to be read')
+      t.match(noted()[2], [3_200, 60_000], 'waiting bytes are still to be read')
       beats.run(2_500)
       t.same(noted()[2], [0, 0])
     }
@@ -412,7 +412,7 @@ t.test('nothing more is written to a connection that is being closed because its
   t.same(socket.sent, ['1'])
 })
 
-t.test('a peer that has ended its side without a close frame and holds on to its connection is out at the next look, and cut after 5 s', async t => {
+t.test('a peer that ended its side without a close frame but keeps its connection leaves at the next sweep, and is terminated after 5 s', async t => {
   const peer = fakeMember('peer')
   const beats = beat([peer], false)
   peer.socket.readyState = 2

@@ -1,4 +1,4 @@
-/** A server that is stopped by a signal: `DELAY` is the deadline that it gets, `DRAIN` the time that it has for its members, in milliseconds. */
+/** A server that a signal stops. `DELAY` is its deadline and `DRAIN` its drain.timeout, in milliseconds. */
 import closeWithGrace from 'close-with-grace'
 import Fastify from 'fastify'
 import fastifyRooms from 'fastify-rooms'

@@ -3,15 +3,15 @@ import type { Member, Mode, ServerFrame, Session } from '../../types/index.ts'
 export const topicNames = ['chat', 'work'] as const
 export type Topic = typeof topicNames[number]
 
-/** A client, by what it was told. */
+/** A client and the frames that it received. */
 export interface Peer {
   readonly mode: Mode
   readonly topic: Topic
-  /** Its own end is open, too. */
+  /** Its own end is open as well. */
   ready: boolean
-  /** What it sent that the server must have seen before the run is over. */
+  /** Messages that it sent and that the server must have handled before the end of the run. */
   published: number
-  /** It went away by itself: what was on its way may be lost. */
+  /** The client disconnected by itself, so messages in flight may be lost. */
   gone: boolean
   presence: boolean
   readonly received: string[]
@@ -20,23 +20,23 @@ export interface Peer {
   leave (): void
 }
 
-/** A member as the server has it, and what its client must get. */
+/** A member as the server knows it, and the frames that its client must get. */
 export interface Entry {
   readonly session: Session
   readonly peer: number
   readonly mode: Mode
   readonly topic: Topic
   state: 'joining' | 'open' | 'closed'
-  /** What was sent to it before hello. */
+  /** Messages that were sent to it before hello. */
   readonly early: unknown[]
   readonly expected: string[]
-  /** Its messages that the server has seen. */
+  /** Its messages that the server has handled. */
   seen: number
-  /** How the server closes it. */
+  /** The close that the server sends to it. */
   close: { code: number, reason: string } | undefined
 }
 
-/** A frame as far as it is predicted; `undefined` for presence. */
+/** The predictable part of a frame; `undefined` for presence. */
 export function essence (mode: Mode, text: string): string | undefined {
   if (mode === 'rooms.raw') return text
   const frame = JSON.parse(text) as ServerFrame
@@ -52,7 +52,7 @@ export function essence (mode: Mode, text: string): string | undefined {
   }
 }
 
-/** What every connection must get, from what happens on the server in the order in which it happens. */
+/** Predicts the frames of each connection from the events on the server, in their order. */
 export class Model {
   readonly entries = new Map<string, Entry>()
   readonly published = new Map<Topic, string[]>(topicNames.map(topic => [topic, []]))
@@ -63,7 +63,7 @@ export class Model {
   members (topic: Topic): Entry[] { return [...this.entries.values()].filter(entry => entry.topic === topic && entry.state === 'open') }
   get open (): Entry[] { return topicNames.flatMap(topic => this.members(topic)) }
 
-  /** A message to a topic; its position, and to how many members it goes. */
+  /** A message to a topic. Returns its position and its number of receivers. */
   message (topic: Topic, data: unknown, from?: string, except?: string): { id: string, local: number } {
     this.offsets.set(topic, this.offsets.get(topic)! + 1)
     const id = this.position(topic)
@@ -80,7 +80,7 @@ export class Model {
     else if (entry.state === 'open') entry.expected.push(entry.mode === 'rooms.raw' ? json : `direct ${from} ${json}`)
   }
 
-  /** An ack or an error, which only `rooms.v1` knows. */
+  /** An ack or an error, which only `rooms.v1` has. */
   answer (entry: Entry, text: string): void {
     if (entry.state === 'open' && entry.mode === 'rooms.v1') entry.expected.push(text)
   }
@@ -91,7 +91,7 @@ export class Model {
     for (const data of entry.early) this.direct(entry, data)
   }
 
-  /** The server lets a member go. */
+  /** The server ends a member. */
   end (entry: Entry, code: number, reason: string): void {
     if (entry.state !== 'open') return
     this.answer(entry, `bye ${code} ${reason} ${this.position(entry.topic)}`)
@@ -100,7 +100,7 @@ export class Model {
   }
 }
 
-/** The list of members that presence frames come to, in the order in which they came. */
+/** The list of members after presence frames, in the order of their arrival. */
 export function fold (received: string[], fault: (text: string) => void): Map<string, Member> {
   let list = new Map<string, Member>()
   for (const text of received) {
@@ -109,7 +109,7 @@ export function fold (received: string[], fault: (text: string) => void): Map<st
     if (frame.state !== undefined) list = new Map(frame.state.map((member: Member) => [member.session, member]))
     for (const member of frame.join ?? []) list.set(member.session, member)
     for (const { session } of frame.leave ?? []) list.delete(session)
-    if (list.size !== frame.count) fault(`a list of ${list.size} is counted as ${frame.count}`)
+    if (list.size !== frame.count) fault(`a list of ${list.size} has the count ${frame.count}`)
   }
   return list
 }

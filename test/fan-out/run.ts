@@ -10,12 +10,12 @@ import { Model, essence, fold, topicNames, type Entry, type Peer, type Topic } f
 export const steps = 300
 const anything = { publish: true, presence: Type.Any() } as const
 
-/** How the members' frames are written: straight to TCP, through ws with compression (and some straight), into streams. */
+/** The ways of writing frames: straight to TCP, through ws with compression (and some straight), into streams. */
 export type Way = 'direct' | 'deflate' | 'injected'
 
 const brief = (text: string | undefined): string => text === undefined ? 'nothing' : text.length > 120 ? `${text.slice(0, 120)}…` : text
 
-/** Calls back for every line of the log, as it is written. */
+/** Calls back for each line of the log, as it is written. */
 class Lines extends Array<LogLine> {
   static override get [Symbol.species] () { return Array }
   heard: (line: LogLine) => void = () => {}
@@ -25,7 +25,7 @@ class Lines extends Array<LogLine> {
   }
 }
 
-/** One seeded run: an app, its clients, and what happens to them. */
+/** One seeded run: an app, its clients, and events on both sides. */
 export class Run {
   readonly app: FastifyInstance
   readonly model = new Model()
@@ -39,9 +39,9 @@ export class Run {
   readonly #gates: (() => void)[] = []
   readonly #results: Promise<void>[] = []
   readonly #subscribed = new Map<Topic, string[]>()
-  /** What was sent so far, whoever sent it. */
+  /** The number of messages so far, from all senders. */
   #count = 0
-  /** What hooks do of their own stops with the steps. */
+  /** Stops the actions of hooks when the steps end. */
   quiet = false
 
   static async start (t: Test, way: Way, seed: number): Promise<Run> {
@@ -81,7 +81,7 @@ export class Run {
   async #begin (): Promise<void> {
     await this.app.ready()
     for (const topic of topicNames) {
-      // A reader on the server keeps the room, and must get every message, too.
+      // A subscriber keeps the room, and must get each message as well.
       const got: string[] = []
       this.#subscribed.set(topic, got)
       const subscription = this.app.rooms.subscribe(topic, { buffer: 1_000_000 })
@@ -104,12 +104,12 @@ export class Run {
 
   #data (longest = 80_000): { n: number, pad?: string } {
     const n = ++this.#count
-    // Small ones for the most part; some above the size from which ws compresses, and a few that need the longest header.
+    // Mostly small payloads; some above the compression threshold of ws, and a few that need the longest header.
     if (!this.#chance(0.1)) return { n }
     return { n, pad: 'a'.repeat(this.#chance(0.1) ? longest : 2_000) }
   }
 
-  // What the server tells.
+  // Events on the server.
 
   async onJoin (session: Session, peer: number): Promise<void> {
     const { mode, topic } = this.peers[peer]!
@@ -153,10 +153,10 @@ export class Run {
     } else if (action === 'presence') {
       if (ref !== undefined) model.answer(entry, `ack ${ref} undefined undefined`)
     } else {
-      // The private message is queued in the microtask after this one, since more than one topic might have to be asked about.
+      // The private message is queued in the next microtask, because several topics might have to be asked about.
       queueMicrotask(() => {
         const receiver = model.entries.get(target.session)!
-        // Whom the server has let go meanwhile is not heard any more.
+        // Messages of a member that the server has ended meanwhile are dropped.
         if (receiver.state !== 'open' || entry.close !== undefined) return
         model.direct(receiver, payload, session.id)
         if (ref !== undefined) model.answer(entry, `ack ${ref} undefined {"local":1}`)
@@ -164,7 +164,7 @@ export class Run {
     }
   }
 
-  /** What members of `work` make the host do. */
+  /** Actions of the host on messages of members in `work`. */
   onMessage (session: Session, payload: { act: string, ref?: string, n: number }): unknown {
     const { model } = this
     const entry = model.entries.get(session.id)!
@@ -194,13 +194,13 @@ export class Run {
     return payload.n
   }
 
-  // What the host and the clients do.
+  // Actions of the host and the clients.
 
   broadcast (topic: Topic, except?: string): void {
     const data = this.#data()
     const expected = this.model.message(topic, data, undefined, except)
     const check = ({ id, local, published }: BroadcastResult): void => {
-      if (!published || id !== expected.id || local !== expected.local) this.faults.push(`a broadcast came to ${id} and ${local} members instead of ${expected.id} and ${expected.local}`)
+      if (!published || id !== expected.id || local !== expected.local) this.faults.push(`a broadcast got ${id} and ${local} members instead of ${expected.id} and ${expected.local}`)
     }
     this.#results.push(this.app.rooms.broadcast(topic, data, except === undefined ? {} : { except }).then(check))
   }
@@ -219,14 +219,14 @@ export class Run {
     if (entry === undefined || this.model.open.length < 4) return
     const [code, reason] = this.#pick([[4005, 'kicked'], [1000, 'normal'], [4007, 'enough']] as const)! as [number, string]
     this.model.end(entry, code, reason)
-    this.#results.push(this.app.rooms.kick({ session: entry.session.id }, { code, reason }).then(count => { if (count !== 1) this.faults.push('nobody was kicked') }))
+    this.#results.push(this.app.rooms.kick({ session: entry.session.id }, { code, reason }).then(count => { if (count !== 1) this.faults.push('no member was kicked') }))
   }
 
   #release (): void {
     this.#gates.splice(this.#below(this.#gates.length), 1)[0]?.()
   }
 
-  /** Somebody comes, and somebody who waited is let in. */
+  /** Starts a join, and lets a waiting one proceed. */
   #more (): void {
     if (this.peers.filter(({ gone, closed }) => !gone && closed === undefined).length < 14) this.#results.push(this.#join())
     this.#release()
@@ -268,12 +268,12 @@ export class Run {
     client.closed.then(closed => { peer.closed = closed })
   }
 
-  /** One thing that may happen. */
+  /** Performs one random step. */
   #step (): void {
     const { model } = this
     const entry = this.#pick(model.open)
     if (entry === undefined) {
-      this.#more() // everybody has left, or was made to
+      this.#more() // no member is open
       return
     }
     const { session: { id }, mode, topic } = entry
@@ -289,7 +289,7 @@ export class Run {
       if (!able) return
       peer.published++
       const act = this.#pick(['echo', 'others', 'many', 'reply', 'later', 'throw', 'kick', 'leave', 'echo', 'others', 'many', 'reply'])!
-      // The ack of what is done later has no certain place among the frames.
+      // An ack that comes later has no certain place among the frames.
       const data = topic === 'chat' ? { ...this.#data(50_000), ref } : { ...this.#data(50_000), act, ref: act === 'later' ? undefined : ref }
       peer.send(mode === 'rooms.raw' ? data : { type: 'message', data, ref: data.ref })
     } else if (dice < 76) {
@@ -318,7 +318,7 @@ export class Run {
   async play (): Promise<void> {
     for (let n = 0; n < steps; n++) {
       this.#step()
-      // A join that was let through is carried out in these microtasks, in the midst of a turn.
+      // A released join is committed in these microtasks, in the middle of a turn.
       if (this.#chance(0.3)) for (let tick = 0; tick < 8; tick++) await undefined
       if (this.#chance(0.12)) await new Promise(resolve => setImmediate(resolve))
       if (this.#chance(0.03)) await new Promise(resolve => setTimeout(resolve, 1))
@@ -328,7 +328,7 @@ export class Run {
     await this.#check()
   }
 
-  /** Waits until nothing is on its way. */
+  /** Waits until nothing is in flight. */
   async #settle (): Promise<void> {
     await until(async () => {
       this.#release()
@@ -341,7 +341,7 @@ export class Run {
       return state !== 'closed' && (mode === 'rooms.raw' ? seen < published : !received.some(text => text.includes('"over"')))
     })
     await until(() => waiting().length === 0, 10_000).catch(() => {
-      this.faults.push(...waiting().map(({ peer, mode, topic, seen }) => `peer ${peer} (${mode}, ${topic}) is not heard to the end: ${seen} of ${this.peers[peer]!.published}`))
+      this.faults.push(...waiting().map(({ peer, mode, topic, seen }) => `peer ${peer} (${mode}, ${topic}) is not handled to the end: ${seen} of ${this.peers[peer]!.published}`))
     })
     for (const topic of topicNames) this.broadcast(topic)
     await Promise.all(this.#results)

@@ -24,18 +24,18 @@ t.test('a feed says what each entry means, and promises a position only if nothi
   t.same(feed.position, at(4))
   t.same(feed.advance(at(7)), { count: 2, reason: 'lost', from: 'e-4', to: 'e-6' })
   t.same(feed.advance(at(1, 'f')), { reason: 'reset', to: 'f-0' })
-  t.same(feed.advance(at(0, 'g')), { reason: 'reset', to: 'g-0' }, 'no offset is below 0')
+  t.same(feed.advance(at(0, 'g')), { reason: 'reset', to: 'g-0' }, 'offsets are not negative')
   t.equal(feed.advance(undefined), 'next')
-  t.equal(feed.position, undefined, 'a message without a position came after it')
-  t.same(feed.advance(at(3, 'g')), { count: 2, reason: 'lost', to: 'g-2' }, 'from where is not known')
+  t.equal(feed.position, undefined, 'a message without a position came after the last position')
+  t.same(feed.advance(at(3, 'g')), { count: 2, reason: 'lost', to: 'g-2' }, 'the begin of the gap is unknown')
   t.same(feed.lose(), { reason: 'lost', from: 'g-3' })
-  t.equal(feed.lose(), undefined, 'once')
+  t.equal(feed.lose(), undefined, 'a loss is reported once')
   t.equal(feed.position, undefined)
-  t.equal(feed.advance(at(9, 'g')), 'next', 'the jump is that loss')
+  t.equal(feed.advance(at(9, 'g')), 'next', 'the jump belongs to that loss')
   t.same(feed.position, at(9, 'g'))
   feed.lose()
   t.equal(feed.advance(at(9, 'g')), 'old')
-  t.equal(feed.position, undefined, 'an old entry restores no promise')
+  t.equal(feed.position, undefined, 'an old entry does not restore the position')
 })
 
 t.test('a position of attach counts unless a newer one has arrived, and of two epochs neither is promised', async t => {
@@ -53,10 +53,10 @@ t.test('a position of attach counts unless a newer one has arrived, and of two e
   other.lose()
   other.attachedAt(at(1, 'f'))
   t.equal(other.position, undefined)
-  t.same(other.lose(), { reason: 'lost' }, 'what was lost before attach settled was told to nobody')
+  t.same(other.lose(), { reason: 'lost' }, 'a loss before attach settled reached no receiver')
   t.equal(other.lose(), undefined)
   other.receiverCame()
-  t.same(other.lose(), { reason: 'lost' }, 'a receiver that came after the loss has not been told')
+  t.same(other.lose(), { reason: 'lost' }, 'a receiver that came after the loss was not told of it')
   other.receiverCame()
   t.same(other.advance(at(8)), { count: 2, reason: 'lost', to: 'e-7' })
 })
@@ -93,7 +93,7 @@ t.test('receivers that are told of losses are ended in batches, for all rooms to
   for (const { told } of rooms) t.same(told, ['lost', 'lost'])
 })
 
-t.test('a publisher takes answers at once and later, of a broker in this process and of any other', async t => {
+t.test('a publisher handles synchronous and asynchronous outcomes, of in-process and other brokers', async t => {
   const ok: Outcome[] = [{ state: 'ok' }]
   const faults: string[] = []
   const publisher = (publish: Broker['publish'], inProcess: boolean): Publisher => new Publisher({ ...memoryBroker(), capabilities: memoryBroker().capabilities, inProcess, publish } as never, 200, { fault: message => { faults.push(message) }, unanswered: () => {} })
@@ -103,12 +103,12 @@ t.test('a publisher takes answers at once and later, of a broker in this process
   t.same(publisher(() => ok, true).publish(outgoing(), ready), { state: 'ok' })
   t.same(publisher(() => [], true).publish(outgoing(), ready), { state: 'unknown' })
   t.same(await publisher(async () => ok, true).publish(outgoing(), ready), { state: 'ok' }, 'its entry came within the call')
-  t.same(publisher(() => ok, false).publish(outgoing(), undefined), { state: 'ok' }, 'a topic that is not attached here')
+  t.same(publisher(() => ok, false).publish(outgoing(), undefined), { state: 'ok' }, 'the topic is not attached on this node')
 
   const own = outgoing()
   const early = publisher(() => ok, false)
   const result = early.publish(own, ready)
-  t.type(result, Promise, 'its entry is to come')
+  t.type(result, Promise, 'its entry is still to come')
   early.delivered(outgoing('another'))
   own.isDelivered = true
   early.delivered(own)
@@ -120,9 +120,9 @@ t.test('a publisher takes answers at once and later, of a broker in this process
   t.same(faults, ['a publication of topic "news" was accepted, and its entry has not come'])
 
   const slow = publisher(() => new Promise(resolve => { setTimeout(resolve, 300, ok) }), false)
-  t.same(await slow.publish(outgoing(), ready), { state: 'unknown' }, 'its time is over')
+  t.same(await slow.publish(outgoing(), ready), { state: 'unknown' }, 'its deadline has passed')
   await new Promise(resolve => setTimeout(resolve, 200))
-  t.equal(ready.answered, 0, 'and an answer that comes later changes nothing')
+  t.equal(ready.answered, 0, 'a later outcome changes nothing')
 
   const closing = publisher(() => new Promise(() => {}), false)
   const left = [closing.publish(outgoing('u1'), ready), closing.publish(outgoing('u2'), undefined)]
@@ -131,7 +131,7 @@ t.test('a publisher takes answers at once and later, of a broker in this process
   t.same(await Promise.all(left), [{ state: 'unknown' }, { state: 'unknown' }])
 })
 
-t.test('a message that cannot be made a frame fails for its publisher alone', async t => {
+t.test('a message without a valid frame fails only for its publisher', async t => {
   const app = await createRooms(t)
   const member = await join(t, `${await listen(app)}/rooms/news`)
   const { byteLength } = Buffer

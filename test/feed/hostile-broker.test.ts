@@ -16,7 +16,7 @@ async function create (t: Test, misdeeds: Partial<Misdeeds>, options: AnyOptions
 
 const framesOf = (client: Client): ServerFrame[] => client.received.map(text => JSON.parse(text))
 
-/** Checks that a member got each message once, in order, and was told of each hole before it. Returns the data that it got. */
+/** Checks that a member got each message once, in order, and was told of each gap before it. Returns the data of its messages. */
 function checkMember (t: Test, client: Client, { doubles }: HostileBroker, seed: number): unknown[] {
   let last: { epoch: string, offset: number } | undefined
   let told = true
@@ -32,7 +32,7 @@ function checkMember (t: Test, client: Client, { doubles }: HostileBroker, seed:
       let next = last.offset + 1
       while (doubles.has(`${last.epoch}-${next}`)) next++
       const isNext = last.epoch === position.epoch && position.offset <= next
-      if (!isNext && !told) t.fail(`a hole that nobody told of: ${JSON.stringify(last)}, ${frame.id} (seed ${seed})`)
+      if (!isNext && !told) t.fail(`an unreported gap: ${JSON.stringify(last)}, ${frame.id} (seed ${seed})`)
       if (last.epoch === position.epoch && position.offset <= last.offset) t.fail(`back from ${last.offset} to ${position.offset} (seed ${seed})`)
     }
     last = position
@@ -42,7 +42,7 @@ function checkMember (t: Test, client: Client, { doubles }: HostileBroker, seed:
   return data
 }
 
-t.test('issue 8: whatever the broker does, each publication settles, nothing is thrown, and members get each message once, in order, or are told', async t => {
+t.test('issue 8: for each misbehaviour of the broker, publications settle, nothing is thrown, and members get each message once, in order, or are told of gaps', async t => {
   const all: Partial<Misdeeds> = { delay: 0.3, double: 0.1, append: 0.1, reorder: 0.1, drop: 0.1, corrupt: 0.1, copy: 0.3, early: 0.2, throw: 0.05, reject: 0.05, mute: 0.05, garble: 0.05, flap: 0.05, reset: 0.03 }
   const plans: Partial<Misdeeds>[] = [{}, { delay: 0.5, copy: 1, early: 0.5 }, ...Object.entries(all).map(([name, often]) => ({ delay: 0.3, [name]: often * 2 })), all, all, all]
   for (const [index, misdeeds] of plans.entries()) {
@@ -56,11 +56,11 @@ t.test('issue 8: whatever the broker does, each publication settles, nothing is 
       if (i % 4 === 0) await new Promise(resolve => setImmediate(resolve))
     }
     const acks = members[0]!.ask({ type: 'message', data: 'by a member' })
-    t.ok((await Promise.all(settled)).length, 'each settles, and none rejects')
+    t.ok((await Promise.all(settled)).length, 'each publication settles, and none rejects')
     t.equal(typeof (await acks).ok, 'boolean', 'the ack comes')
     await broker.settled()
     broker.misdeeds = {}
-    // The last message shows each hole before it.
+    // The last message reveals each gap before it.
     await app.rooms.broadcast('news', 'the end')
     await Promise.all(members.map(async member => { while ((await member.next('message')).data !== 'the end') { /* the next one */ } }))
     for (const member of members) checkMember(t, member, broker, index + 1)
@@ -75,7 +75,7 @@ t.test('issue 8: whatever the broker does, each publication settles, nothing is 
   }
 })
 
-t.test('issue 8: what the broker says is lost is told to all who receive, and no position is promised until the next entry', async t => {
+t.test('issue 8: all receivers are told of a loss that the broker reports, and no position is promised until the next entry', async t => {
   const { app, broker, url } = await create(t, {})
   const member = await join(t, `${url}/rooms/news`)
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
@@ -83,19 +83,19 @@ t.test('issue 8: what the broker says is lost is told to all who receive, and no
   const reader = app.rooms.subscribe('news')
   const { id } = await app.rooms.broadcast('news', 1)
   t.equal((await reader.next()).value, 1)
-  t.ok((await join(t, `${url}/rooms/news?since=${id}`)).hello.recovered, 'before it the position is good')
+  t.ok((await join(t, `${url}/rooms/news?since=${id}`)).hello.recovered, 'the position before the loss is recovered')
 
   broker.handlers.lost(['news', 'never'])
   broker.handlers.lost(['news'])
   t.same(await member.next('gap'), { type: 'gap', reason: 'lost', from: id })
-  t.same(await raw.closed, { code: 4202, reason: 'position_lost' }, 'raw mode has no other word for it')
+  t.same(await raw.closed, { code: 4202, reason: 'position_lost' }, 'raw mode reports a loss with a close')
   await t.rejects(reader.next(), { code: 'FST_ROOMS_MESSAGES_LOST' })
   const after = await join(t, `${url}/rooms/news?since=${id}`)
   t.equal(after.hello.recovered, false)
-  t.equal(after.hello.id, undefined, 'what follows is not known')
+  t.equal(after.hello.id, undefined, 'the next position is unknown')
   const { id: next } = await app.rooms.broadcast('news', 2)
-  t.same(await member.next(), { type: 'message', id: next, data: 2 }, 'the same loss is told once')
-  t.match((await join(t, `${url}/rooms/news?since=${next}`)).hello, { recovered: true, id: next }, 'from the next entry on positions are good')
+  t.same(await member.next(), { type: 'message', id: next, data: 2 }, 'one loss is told once')
+  t.match((await join(t, `${url}/rooms/news?since=${next}`)).hello, { recovered: true, id: next }, 'positions from the next entry on are recovered')
   t.equal((await join(t, `${url}/rooms/news?since=${id}`)).hello.recovered, false)
   t.equal(app.rooms.stats().losses, 1)
 
@@ -127,7 +127,7 @@ t.test('issue 8: a slow member is told of a loss when it has read', async t => {
   t.same(gaps.map(({ reason }) => reason).sort(), ['lost', 'slow'])
 })
 
-t.test('issue 8: a broker that loses its data and counts anew is told as a reset, before the first message', async t => {
+t.test('issue 8: a broker that loses its data and starts a new epoch is told as a reset, before the first message', async t => {
   const { app, broker, url } = await create(t, {})
   const member = await join(t, `${url}/rooms/news`)
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
@@ -141,14 +141,14 @@ t.test('issue 8: a broker that loses its data and counts anew is told as a reset
   t.same(raw.received, ['1'])
 })
 
-t.test('issue 8: a publication that is never answered is unknown at its deadline: POST, acks and the close of the app end', async t => {
+t.test('issue 8: a publication without an outcome is unknown at its deadline: POST, acks and the close of the app end', async t => {
   const { app, broker, url } = await create(t, { mute: 1 })
   const member = await join(t, `${url}/rooms/news`)
   const post = fetch(`http://${url}/rooms/news`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '1' }).then(async answer => answer.json())
   const ack = member.ask({ type: 'message', data: 2 })
   const result = app.rooms.broadcast('news', 3)
   await until(() => app.rooms.stats().publishing === 3)
-  t.match(await result, { published: false, local: 1 }, 'its entry came all the same')
+  t.match(await result, { published: false, local: 1 }, 'its entry arrived nevertheless')
   t.match(await post, { published: false, local: 1 })
   t.match(await ack, { ok: false, error: { code: 'FST_ROOMS_BROKER_DOWN' } })
   t.match(app.rooms.stats(), { publishing: 0, unanswered: 3 })
@@ -156,7 +156,7 @@ t.test('issue 8: a publication that is never answered is unknown at its deadline
   const left = app.rooms.broadcast('news', 4)
   await app.close()
   t.match(await left, { published: false })
-  t.equal(app.rooms.stats().brokerFaults, 1, 'nor does a broker that does not close')
+  t.equal(app.rooms.stats().brokerFaults, 1, 'a broker that does not close is one fault, and does not hold the close')
 })
 
 t.test('issue 8: a broker that fails to close fails the close of the app', async t => {
@@ -165,7 +165,7 @@ t.test('issue 8: a broker that fails to close fails the close of the app', async
   await t.rejects(app.close(), { message: 'not closed' })
 })
 
-t.test('issue 8: local counts, and the echo precedes the ack, though the broker answers before its entry', async t => {
+t.test('issue 8: local is right, and the echo precedes the ack, even if the outcome comes before the entry', async t => {
   const { app, broker, url } = await create(t, { early: 1, delay: 1, copy: 1 })
   const member = await join(t, `${url}/rooms/news`)
   const results = await Promise.all([1, 2, 3].map(async n => app.rooms.broadcast('news', n)))
@@ -175,13 +175,13 @@ t.test('issue 8: local counts, and the echo precedes the ack, though the broker 
   t.same(order, [1, 2, 3, 4, 'ack'])
   broker.misdeeds = { early: 1, drop: 1 }
   const { local, published } = await app.rooms.broadcast('news', 5)
-  t.same({ local, published }, { local: 0, published: true }, 'an entry that never comes is waited for until the deadline')
+  t.same({ local, published }, { local: 0, published: true }, 'an entry that never comes is awaited until the deadline')
   t.equal(app.rooms.stats().brokerFaults, 1)
   broker.misdeeds = { early: 1, delay: 1 }
-  t.match(await app.rooms.broadcast('empty', 1), { local: 0, published: true }, 'a topic that has nobody here is not waited for')
+  t.match(await app.rooms.broadcast('empty', 1), { local: 0, published: true }, 'the entry of a topic without receivers here is not awaited')
 })
 
-t.test('issue 8: an entry that cannot be read is counted, reported and told as a loss; the next one arrives at once', async t => {
+t.test('issue 8: an unreadable entry is counted, reported and told as a loss; the next one is delivered at once', async t => {
   const { app, broker, errors, url } = await create(t, {})
   const member = await join(t, `${url}/rooms/news`)
   const reader = app.rooms.subscribe('news')
@@ -222,7 +222,7 @@ t.test('issue 8: an entry that cannot be read is counted, reported and told as a
   }
   await t.rejects(async () => { while ((await reader.next()).done !== true) { /* until it fails */ } }, { code: 'FST_ROOMS_MESSAGES_LOST' })
   t.match(errors[0], { code: 'FST_ROOMS_BROKER_FAULT', message: /"v" is 2/ })
-  t.ok(errors.length < bad.length, 'not each is reported')
+  t.ok(errors.length < bad.length, 'not every fault is reported')
   for (const position of [{ epoch: 'short', offset: 1 }, { epoch: 'a-b-c-d-e-f-g-h', offset: 1 }, { epoch: 'abcdefghijkl', offset: -1 }, { epoch: 'abcdefghijkl', offset: 1e15 }, { epoch: 'abcdefghijkl', offset: '1' }, 7]) {
     broker.handlers.entry('news', { ...good, uid: `at-${JSON.stringify(position)}` }, position as never)
     t.match(await member.next('gap'), { reason: 'lost' })
@@ -230,11 +230,11 @@ t.test('issue 8: an entry that cannot be read is counted, reported and told as a
     await member.next('message')
   }
   broker.handlers.entry('news', { ...good, uid: 'bytes', tail: new Uint8Array(good.tail) as never }, null as never)
-  t.same((await member.next('message')).data, { a: 'ä' }, 'a Uint8Array is bytes')
+  t.same((await member.next('message')).data, { a: 'ä' }, 'a Uint8Array is accepted as bytes')
   t.same(broker.thrown, [])
 })
 
-t.test('issue 8: a subscriber that fails ends alone', async t => {
+t.test('issue 8: a subscriber that fails does not affect other receivers', async t => {
   const { app, url } = await create(t, {})
   const member = await join(t, `${url}/rooms/news`)
   const [one, two] = [app.rooms.subscribe('news'), app.rooms.subscribe('news')]
@@ -246,7 +246,7 @@ t.test('issue 8: a subscriber that fails ends alone', async t => {
   t.equal((await member.next('message')).data, 1)
 })
 
-t.test('issue 8: the same uid, or an older position, is not delivered again, and the position never goes back', async t => {
+t.test('issue 8: a repeated uid, or an older position, is not delivered, and the position never goes back', async t => {
   const { app, broker, url } = await create(t, {})
   const member = await join(t, `${url}/rooms/news`)
   const [epoch] = member.hello.id!.split('-') as [string]
@@ -262,12 +262,12 @@ t.test('issue 8: the same uid, or an older position, is not delivered again, and
   entry('d', 4, 4)
   t.same([(await member.next('message')).id, (await member.next('message')).id, (await member.next('message')).id], [`${epoch}-1`, `${epoch}-3`, `${epoch}-4`])
   t.equal((await join(t, `${url}/rooms/news?since=${epoch}-4`)).hello.recovered, true)
-  t.match(app.rooms.stats(), { repeated: 3, losses: 1, brokerFaults: 1, deliveries: 3 }, 'one that comes behind a later one is a fault, and told')
+  t.match(app.rooms.stats(), { repeated: 3, losses: 1, brokerFaults: 1, deliveries: 3 }, 'an entry behind its successor is a fault, and told as a loss')
   for (let n = 0; n < 10_000; n++) entry(`n${n}`, n)
   entry('n9999', 1)
   t.match(app.rooms.stats(), { repeated: 4 })
   entry('n0', 1)
-  t.match(app.rooms.stats(), { repeated: 4 }, 'so many are remembered, and no more')
+  t.match(app.rooms.stats(), { repeated: 4 }, 'a bounded number of uids is remembered')
 })
 
 t.test('issue 8: an attach that never settles ends joins with 4103', async t => {
@@ -283,13 +283,13 @@ t.test('issue 8: an attach that never settles ends joins with 4103', async t => 
   await join(t, `${url}/rooms/news`)
 })
 
-t.test('a join ends with 4103 if the attach of a broker in this process, which has no deadline of its own, never settles', async t => {
+t.test('a join ends with 4103 if the attach of an in-process broker, which has no deadline of its own, never settles', async t => {
   const { broker, url } = await create(t, {}, { limits: { handshake: 300 } })
   Object.assign(broker, { inProcess: true, attach: () => new Promise(() => {}) })
   t.match(await (await connect(t, `${url}/rooms/news`)).closed, { code: 4103 })
 })
 
-t.test('issue 8: an attach at what is not a position refuses the join, since no client could come back with it', async t => {
+t.test('issue 8: an attach with an invalid position refuses the join, because clients could not resume from it', async t => {
   const { broker, errors, url } = await create(t, {})
   const { attach } = broker
   for (const position of [{ epoch: 'e', offset: 0 }, { epoch: 'abcdefghijk_', offset: 0 }, { epoch: 'abcdefghijkl', offset: 0.5 }, 'x']) {
@@ -303,7 +303,7 @@ t.test('issue 8: an attach at what is not a position refuses the join, since no 
   t.ok((await join(t, `${url}/rooms/news`)).hello.id)
 })
 
-t.test('issue 8: a detach that throws at once is reported, and ends nothing', async t => {
+t.test('issue 8: a detach that throws synchronously is reported, and ends nothing', async t => {
   const { app, broker, errors, url } = await create(t, {})
   broker.detach = () => { throw new Error('at once') }
   const member = await join(t, `${url}/rooms/news`)
@@ -314,7 +314,7 @@ t.test('issue 8: a detach that throws at once is reported, and ends nothing', as
   await join(t, `${url}/rooms/news`)
 })
 
-t.test('issue 8: what the broker answers to a publication is checked, its state and its position', async t => {
+t.test('issue 8: state and position of an outcome are validated', async t => {
   const { app, broker } = await create(t, {})
   const { publish } = broker
   for (const answer of [undefined, null, 'ok', [], ['ok'], [{ state: 'fine' }], [null]]) {
@@ -334,7 +334,7 @@ t.test('issue 8: what the broker answers to a publication is checked, its state 
   broker.publish = publish
 })
 
-t.test('issue 8: a broker that has been closed is not heard any more', async t => {
+t.test('issue 8: calls of a closed broker are ignored', async t => {
   const { app, broker, url } = await create(t, {})
   await join(t, `${url}/rooms/news`)
   await app.close()
@@ -354,7 +354,7 @@ function foreign (uid: string, data: unknown): Publication {
 
 const at = (offset: number, epoch = 'epoch00000001'): Position => ({ epoch, offset })
 
-t.test('issue 8: who comes between a loss and the next entry is told of a further one', async t => {
+t.test('issue 8: a member that joins between a loss and the next entry is told of the next loss', async t => {
   const { app, broker, url } = await create(t, {})
   await join(t, `${url}/rooms/news`)
   broker.handlers.entry('news', foreign('a', 1), at(1))
@@ -370,7 +370,7 @@ t.test('issue 8: who comes between a loss and the next entry is told of a furthe
   await failed
 })
 
-t.test('issue 8: a publication is not waited for, and no fault, if its room goes or its entry was lost meanwhile', async t => {
+t.test('issue 8: a publication whose room goes, or whose entry is lost, is not awaited, and is not a fault', async t => {
   const { app, broker, url } = await create(t, { early: 1, drop: 1 }, { limits: { publish: 5_000 } })
   const member = await join(t, `${url}/rooms/news`)
   const started = performance.now()
@@ -392,7 +392,7 @@ t.test('issue 8: a publication is not waited for, and no fault, if its room goes
   t.equal(app.rooms.stats().publishing, 0)
 })
 
-t.test('issue 8: a member that falls behind in the turn of a loss is told of it', async t => {
+t.test('issue 8: a member that falls behind in the turn of a loss is told of the loss', async t => {
   for (const policy of ['drop', 'latest'] as const) {
     const { app, broker, url } = await create(t, {}, { slow: { policy, bytes: 1_000 } })
     const slow = await join(t, `${url}/rooms/news`)
@@ -414,7 +414,7 @@ t.test('issue 8: a member that falls behind in the turn of a loss is told of it'
   }
 })
 
-t.test('issue 8: a broker that throws or rejects says nothing to clients, and ends nothing', async t => {
+t.test('issue 8: errors of a broker do not reach clients, and end nothing', async t => {
   const { app, broker, errors, url } = await create(t, {})
   for (const publish of [() => { throw new Error('the password is hunter2') }, async () => { throw new Error('the password is hunter2') }, () => [new Proxy({}, { get: () => { throw new Error('no') } })]] as (typeof broker.publish)[]) {
     broker.publish = publish
@@ -427,7 +427,7 @@ t.test('issue 8: a broker that throws or rejects says nothing to clients, and en
   t.match(errors[0], { code: 'FST_ROOMS_BROKER_FAULT', cause: { message: 'the password is hunter2' } })
 })
 
-t.test('issue 8: a position that the broker changes, one far ahead, and a uid of another publication are told, and the topic goes on', async t => {
+t.test('issue 8: a position object that the broker changes does no harm; a distant position and a forged uid are reported, and the topic goes on', async t => {
   const { app, broker, url } = await create(t, {})
   const reused = at(0)
   broker.attach = async () => [reused]
@@ -453,7 +453,7 @@ t.test('issue 8: a position that the broker changes, one far ahead, and a uid of
   t.equal(app.rooms.stats().brokerFaults, 2)
 })
 
-t.test('issue 8: what the host publishes while members are told of a loss comes after the message behind it', async t => {
+t.test('issue 8: messages that the host publishes while members are told of a loss come after the message behind it', async t => {
   const { app, broker, url } = await create(t, {}, { onLeave: session => { session.rooms.broadcast('news', 'left') } })
   let offset = 1
   broker.publish = ([own]) => {
@@ -470,7 +470,7 @@ t.test('issue 8: what the host publishes while members are told of a loss comes 
   t.same([(await member.next('message')).data, (await member.next('gap')).type, (await member.next('message')).data, (await member.next('message')).data], [1, 'gap', 4, 'left'])
 })
 
-t.test('issue 8: handlers do not throw, whatever they are given', async t => {
+t.test('issue 8: handlers do not throw, for any arguments', async t => {
   const { app, broker, url } = await create(t, {})
   await join(t, `${url}/rooms/news`)
   const { proxy, revoke } = Proxy.revocable([], {})
@@ -483,12 +483,12 @@ t.test('issue 8: handlers do not throw, whatever they are given', async t => {
   const shifting = Object.defineProperty({ ...foreign('s', 1) }, 'tail', { get: () => Buffer.from(++reads === 1 ? '"data":1}' : 'x') })
   const reader = app.rooms.subscribe('news')
   broker.handlers.entry('news', shifting)
-  t.equal((await reader.next()).value, 1, 'what was checked is what is delivered')
+  t.equal((await reader.next()).value, 1, 'the validated bytes are the delivered ones')
   t.same(broker.thrown, [])
   t.ok(app.rooms.stats().brokerFaults >= 3)
 })
 
-t.test('issue 8: an entry behind a jump that cannot be made a frame is a fault and a loss', async t => {
+t.test('issue 8: an entry behind a jump that has no valid frame is a fault and a loss', async t => {
   const { app, broker, url } = await create(t, {})
   const member = await join(t, `${url}/rooms/news`)
   broker.handlers.entry('news', foreign('a', 1), at(1))

@@ -6,7 +6,7 @@ import { WebSocket, type ClientOptions } from 'ws'
 import fastifyRooms from '../../lib/index.ts'
 import type { RoomsOptions, ServerFrame } from '../../types/index.ts'
 
-/** Options as loosely typed as a JavaScript user's. */
+/** Options as loosely typed as in JavaScript. */
 export type AnyOptions = Omit<RoomsOptions<any>, 'onMessage' | 'onDirect'> & { onMessage?: Handlers, onDirect?: Handlers }
 
 type Handlers = Record<string, (session: any, payload: any, details: any) => unknown>
@@ -14,7 +14,7 @@ type Handlers = Record<string, (session: any, payload: any, details: any) => unk
 /** A line of the log. */
 export interface LogLine { level: number, msg: string, [member: string]: unknown }
 
-/** An app that is closed with its test. `logs` fills with what it logs. */
+/** An app that is closed with its test. `logs` collects its log lines. */
 export function createApp (t: Test, options: FastifyServerOptions = {}, logs: LogLine[] = []): FastifyInstance {
   const stream = { write: (line: string) => { logs.push(JSON.parse(line)) } }
   const app = Fastify({ logger: { level: 'debug', stream }, ...options } as FastifyServerOptions) as FastifyInstance
@@ -29,17 +29,17 @@ export async function createRooms (t: Test, options: AnyOptions = {}, logs: LogL
   return app
 }
 
-/** Listens on a free port of the loopback; returns `127.0.0.1:<port>`. */
+/** Listens on a free port of the loopback. Returns `127.0.0.1:<port>`. */
 export async function listen (app: FastifyInstance): Promise<string> {
   await app.listen({ host: '127.0.0.1', port: 0 })
   return `127.0.0.1:${(app.server.address() as AddressInfo).port}`
 }
 
-/** A `ws` client whose frames queue until they are asked for. */
+/** A `ws` client that queues frames until they are read. */
 export class Client {
   readonly socket: WebSocket
   readonly closed: Promise<{ code: number, reason: string }>
-  /** All frames received, as text. */
+  /** All received frames, as text. */
   readonly received: string[] = []
   #read = 0
   #wake: (() => void)[] = []
@@ -61,7 +61,7 @@ export class Client {
     })
   }
 
-  /** The next frame as text. Rejects where the connection closed before it came. */
+  /** The next frame as text. Rejects if the connection closes before it comes. */
   async text (): Promise<string> {
     while (this.#read === this.received.length) {
       if (this.#over) throw new Error('closed')
@@ -70,7 +70,7 @@ export class Client {
     return this.received[this.#read++]!
   }
 
-  /** The next `rooms.v1` frame, of one type where given: others before it are skipped. */
+  /** The next `rooms.v1` frame, or the next of the given type; frames before it are skipped. */
   async next<K extends ServerFrame['type'] = ServerFrame['type']> (type?: K): Promise<Extract<ServerFrame, { type: K }>> {
     for (;;) {
       const frame = JSON.parse(await this.text()) as ServerFrame
@@ -97,7 +97,7 @@ export class Client {
   }
 }
 
-/** Connects and, in `rooms.v1`, leaves hello to be read with `next('hello')`. Cut with its test. */
+/** Connects. In `rooms.v1`, hello is left to be read with `next('hello')`. The connection is cut with its test. */
 export async function connect (t: Test, url: string, protocols: string | string[] = [], options: ClientOptions = {}): Promise<Client> {
   const socket = new WebSocket(`ws://${url}`, protocols, options)
   const client = new Client(socket)
@@ -112,7 +112,7 @@ export async function join (t: Test, url: string, options: ClientOptions = {}): 
   return Object.assign(client, { hello: await client.next('hello') })
 }
 
-/** The HTTP answer to an upgrade that is refused: status and JSON body. */
+/** The HTTP response to a refused upgrade: status and JSON body. */
 export async function refused (url: string, protocols: string | string[] = [], options: ClientOptions = {}): Promise<{ status: number, body: any }> {
   const socket = new WebSocket(`ws://${url}`, protocols, options)
   return new Promise((resolve, reject) => {
@@ -134,7 +134,7 @@ export async function refused (url: string, protocols: string | string[] = [], o
   })
 }
 
-/** Waits until something holds; fails the test by a rejection after 20 seconds, unless told otherwise. */
+/** Waits until a condition holds. Rejects after 20 seconds by default, which fails the test. */
 export async function until (holds: () => boolean | Promise<boolean>, milliseconds = 20_000): Promise<void> {
   const deadline = Date.now() + milliseconds
   while (!await holds()) {

@@ -2,15 +2,15 @@ import { EventEmitter } from 'node:events'
 import type { Hooks, Log, Settings } from '../../lib/hub/ports.ts'
 import { FakeSocket } from './fakes.ts'
 
-/** A logger that says nothing. */
+/** A logger that writes nothing. */
 export const silent: Log = { debug () {}, info () {}, warn () {}, error () {} }
 
-/** The hooks of a hub whose host has given none. */
+/** The hooks of a hub without hooks of the host. */
 export function bareHooks (more: Partial<Hooks> = {}): Hooks {
   return { authorize: undefined, onMessage: new Map(), onDirect: new Map(), onAuth: undefined, onLeave: undefined, onError: undefined, onInvalid: 'answer', ...more }
 }
 
-/** Bounds of a hub that stands without Fastify: it times nobody. */
+/** Limits of a hub without Fastify, which has no timers. */
 export function bareSettings ({ limits, ...more }: Partial<Omit<Settings, 'limits'>> & { limits?: Partial<Settings['limits']> } = {}): Settings {
   return {
     heartbeat: false,
@@ -24,7 +24,7 @@ export function bareSettings ({ limits, ...more }: Partial<Omit<Settings, 'limit
   }
 }
 
-/** A socket with events; `gone` is what ws does when the connection has closed. */
+/** A socket with events. `gone` does the same as ws when the connection has closed. */
 export class LiveSocket extends FakeSocket {
   readonly events = new EventEmitter()
   override on (event?: string, listener?: (...args: any[]) => void): void { this.events.on(event!, listener!.bind(this)) }

@@ -5,7 +5,7 @@ import type { Test } from 'tap'
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
 const args = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
-/** Milliseconds to wait for an event: many times what it takes on a busy machine. */
+/** Milliseconds to wait for an event: many times its duration on a busy machine. */
 export const patience = 30_000
 
 function isExecutable (path: string): boolean {

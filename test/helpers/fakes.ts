@@ -13,7 +13,7 @@ import { anyPayload } from '../../lib/topics/payload.ts'
 import type { TopicDefinition } from '../../lib/topics/registry.ts'
 import type { Mode } from '../../types/index.ts'
 
-/** A socket that remembers what was done to it. */
+/** A socket that records the calls. */
 export class FakeSocket implements WebSocketLike {
   readyState = 1
   bufferedAmount = 0
@@ -101,15 +101,15 @@ export function fakeRoom (ids: string[], definition: TopicDefinition = fakeDefin
   return { room, members }
 }
 
-/** A message of an untyped topic on its way to its members. */
+/** A message of an untyped topic. */
 export function fakeDelivery (json: string, key?: string): Delivery {
   return new Delivery(new Outgoing({ uid: 'u1', node: 'n1', topic: 'news', deadline: 0, key }, json), { epoch: 'e', offset: 1 }, true)
 }
 
-/** The payloads of the messages that a member has got. */
+/** The payloads of the messages that a member received. */
 export const got = ({ socket }: { socket: FakeSocket }): unknown[] => socket.sent.map(text => JSON.parse(text).data)
 
-/** The clock stands at `now` until what this returns is called. Timers go on. */
+/** Stops the clock at `now` until the returned function is called. Timers go on. */
 export function stopClock (now = performance.now()): () => void {
   const own = Object.getOwnPropertyDescriptor(performance, 'now')
   Object.defineProperty(performance, 'now', { value: () => now, configurable: true })
@@ -119,7 +119,7 @@ export function stopClock (now = performance.now()): () => void {
   }
 }
 
-/** Calls something with a clock that stands at `now`. */
+/** Runs a function with the clock at `now`. */
 export function at<T> (now: number, call: () => T): T {
   const start = stopClock(now)
   try {

@@ -1,22 +1,22 @@
 import type { Broker, BrokerHandlers, Outcome, Position, Publication } from '../../types/index.ts'
 
-/** How often the broker does each of these, from 0 (never, the default) to 1. */
+/** The probability of each fault, from 0 (the default) to 1. */
 export interface Misdeeds {
-  /** Entries and outcomes come some turns of the event loop later. */
+  /** Entries and outcomes arrive some turns of the event loop later. */
   delay: number
-  /** An entry comes twice, at the same position. */
+  /** An entry arrives twice, at the same position. */
   double: number
   /** A publication is appended twice: the same uid at two positions. */
   append: number
-  /** An entry comes after the one behind it. */
+  /** An entry arrives after its successor. */
   reorder: number
-  /** An entry never comes. */
+  /** An entry is lost. */
   drop: number
-  /** An entry cannot be read. */
+  /** An entry is not readable. */
   corrupt: number
   /** An entry is a copy whose bytes are a plain Uint8Array. */
   copy: number
-  /** The outcome comes before the entry. */
+  /** The outcome arrives before the entry. */
   early: number
   /** `publish` throws. */
   throw: number
@@ -24,11 +24,11 @@ export interface Misdeeds {
   reject: number
   /** `publish` never settles. */
   mute: number
-  /** `publish` answers with what is not an outcome. */
+  /** `publish` resolves with values that are not outcomes. */
   garble: number
-  /** Before an entry the broker goes down and up again, and says that entries may be lost. */
+  /** Before an entry the broker goes down and up again, and reports that entries may be lost. */
   flap: number
-  /** Before an entry the topic begins anew, with another epoch. */
+  /** Before an entry the topic starts again, with another epoch. */
   reset: number
 }
 
@@ -45,26 +45,26 @@ const corruptions: readonly ((publication: Publication) => unknown)[] = [
   () => Object.defineProperty({}, 'v', { get: () => { throw new Error('unreadable') } })
 ]
 
-/** Turns of the event loop. */
+/** Waits for turns of the event loop. */
 const turns = async (count: number): Promise<void> => { for (let i = 0; i < count; i++) await new Promise(resolve => setImmediate(resolve)) }
 
 /**
- * A broker with one total order per topic that breaks its contract as it is told to, by a random number generator that a seed repeats. It remembers what it
- * appended, so that a test can tell what members have missed.
+ * A broker with one total order per topic that breaks its contract at random, with the given probabilities and a seed that repeats a run. It keeps the appended
+ * entries, so that a test can tell which ones members missed.
  */
 export class HostileBroker implements Broker {
   readonly capabilities = { order: 'total', history: false, presence: false, once: 'node' } as const
   handlers!: BrokerHandlers
   node = ''
-  /** Errors that the handlers threw, which they must not. */
+  /** Errors thrown by the handlers, which must not throw. */
   readonly thrown: unknown[] = []
-  /** Positions, as ids, at which a publication was appended once more. */
+  /** Positions, as ids, at which a publication was appended a second time. */
   readonly doubles = new Set<string>()
   misdeeds: Partial<Misdeeds>
   readonly #random: () => number
   readonly #topics = new Map<string, Position>()
   readonly #attached = new Set<string>()
-  /** By topic, the entries that have not been delivered: one line each. */
+  /** Entries that are not yet delivered, one queue per topic. */
   readonly #lines = new Map<string, Promise<void>>()
   #held: (() => void) | undefined
   #epochs = 0
@@ -104,7 +104,7 @@ export class HostileBroker implements Broker {
   async control (): Promise<'gone'> { return 'gone' }
   async close (): Promise<void> {}
 
-  /** Settles when all that was appended has been delivered, or dropped. */
+  /** Settles when all appended entries are delivered or dropped. */
   async settled (): Promise<void> {
     await Promise.all(this.#lines.values())
     this.#held?.()

@@ -9,33 +9,33 @@ import type { Test } from 'tap'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Milliseconds for an example to print its URL: many times what it takes on a busy machine. */
+/** Milliseconds for an example to print its URL: many times its duration on a busy machine. */
 const startTimeout = 60_000
 
 /** A running example. */
 export interface Example {
-  /** What it printed, without a slash at the end. */
+  /** The printed URL, without a slash at the end. */
   url: string
   /** Host and port of `url`. */
   host: string
-  /** All lines of its standard output, as they come. */
+  /** All lines of standard output, as they arrive. */
   lines: string[]
-  /** Sends a signal and waits for the end. */
+  /** Sends a signal and waits for the exit. */
   stop (signal?: NodeJS.Signals): Promise<{ code: number | null, signal: NodeJS.Signals | null }>
 }
 
 /**
- * The environment of a person at a terminal: the test runner's own loaders are not for what a test starts, nor is its coverage. It
- * would put down what another compiler has made of lib, and the two do not go together.
+ * The environment of a user's terminal, without loaders and coverage of the test runner. Coverage of a child would record lib as another compiler
+ * transformed it, which cannot be merged with the rest.
  */
 export function environment (env: Record<string, string> = {}): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(([name]) => !/^(?:NODE_|TAP|_TAPJS|HOST$|PORT$|LOG_LEVEL$)/.test(name))
   return { ...Object.fromEntries(inherited), _TAPJS_PROCESSINFO_COVERAGE_: '0', ...env }
 }
 
-/** Starts an example on a free port, unless `env` says which, and waits for its URL. Stopped with its test. */
+/** Starts an example on a free port, or on the port in `env`, and waits for its URL. Stopped with its test. */
 export async function startExample (t: Test, path: string, env: Record<string, string> = {}): Promise<Example> {
-  // `npm test` has built it; a single test file that is run by hand may be the first to need it.
+  // `npm test` has built dist already; a single test file may be the first to need it.
   if (!existsSync(new URL('../../dist/lib/index.js', import.meta.url))) await promisify(execFile)('npm', ['run', 'build'], { cwd: root })
 
   const child = spawn(process.execPath, ['--import', 'tsx', path], { cwd: root, env: environment({ PORT: '0', ...env }), stdio: ['ignore', 'pipe', 'pipe'] })

@@ -1,9 +1,9 @@
-/** What a scrape says. Samples by name and labels, as they are written. */
+/** The contents of a scrape. Samples by name and labels, as written. */
 export interface Scrape { types: Map<string, string>, help: Map<string, string>, samples: Map<string, number> }
 
 const line = /^(?:# (HELP|TYPE) ([a-zA-Z_:][\w:]*) (.+)|([a-zA-Z_:][\w:]*(?:\{[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\n"])*"(?:,[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\n"])*")*\})?) (-?[\d.e+-]+|[+-]Inf|NaN))$/
 
-/** Reads Prometheus's text format 0.0.4 strictly: whatever is no line of it, comes twice or stands without its TYPE throws. */
+/** Parses Prometheus's text format 0.0.4 strictly: throws on an unknown line, a duplicate, or a sample without TYPE. */
 export function parseMetrics (text: string): Scrape {
   const scrape: Scrape = { types: new Map(), help: new Map(), samples: new Map() }
   const set = <T>(map: Map<string, T>, name: string, value: T): void => {

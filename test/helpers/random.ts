@@ -1,4 +1,4 @@
-/** mulberry32: numbers from 0 up to 1, the same for the same seed. */
+/** mulberry32: numbers from 0 up to 1; equal seeds give equal numbers. */
 export function random (seed: number): () => number {
   let state = seed
   return () => {

@@ -4,7 +4,7 @@ import { connect as connectTcp, type Socket } from 'node:net'
 import { constants, deflateRawSync } from 'node:zlib'
 import type { Test } from 'tap'
 
-/** A frame as a client has to send it: masked (RFC 6455 5.2). */
+/** A frame of a client: masked (RFC 6455 5.2). */
 export function clientFrame (opcode: number, payload: Buffer | string): Buffer {
   const data = Buffer.from(payload)
   const length = data.length < 126 ? Buffer.of(data.length | 0x80) : Buffer.of(126 | 0x80, data.length >> 8, data.length & 0xff)
@@ -12,14 +12,14 @@ export function clientFrame (opcode: number, payload: Buffer | string): Buffer {
   return Buffer.concat([Buffer.of(0x80 | opcode), length, mask, data.map((byte, index) => byte ^ mask[index % 4]!)])
 }
 
-/** A text message that is compressed (RFC 7692 7.2.1), as one that follows no other. */
+/** A compressed text message (RFC 7692 7.2.1), independent of earlier ones. */
 export function compressedClientFrame (text: string): Buffer {
   const frame = clientFrame(1, deflateRawSync(text, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4))
   frame[0]! |= 0x40
   return frame
 }
 
-/** The texts in frames of a server. */
+/** The texts in frames of the server. */
 export function textsIn (bytes: Buffer): string[] {
   const found: string[] = []
   for (let at = 0; at < bytes.length;) {
@@ -32,12 +32,12 @@ export function textsIn (bytes: Buffer): string[] {
   return found
 }
 
-/** A peer that has done the handshake by hand, and does nothing by itself: it answers no ping and no close. */
+/** A peer with a hand-made handshake that does nothing by itself: it answers no ping and no close. */
 export interface MutePeer {
   socket: Socket
-  /** The head of the response, 101. */
+  /** The head of the 101 response. */
   handshake (): string
-  /** All bytes since the 101, as latin1. */
+  /** All bytes after the 101, as latin1. */
   text (): string
   send (opcode: number, payload: Buffer | string): void
 }

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Aftermath } from '../../lib/hub/aftermath.ts'
 
-t.test('tasks that tasks add run after them, before the outermost call returns', t => {
+t.test('tasks that a task adds run after it, before the outermost call returns', t => {
   const aftermath = new Aftermath()
   const seen: string[] = []
   aftermath.run(() => {
@@ -17,7 +17,7 @@ t.test('tasks that tasks add run after them, before the outermost call returns',
   t.end()
 })
 
-t.test('a task that throws keeps no other from running, once', async t => {
+t.test('a task that throws does not keep others from running, each once', async t => {
   const aftermath = new Aftermath()
   const seen: string[] = []
   t.throws(() => {
@@ -28,7 +28,7 @@ t.test('a task that throws keeps no other from running, once', async t => {
     })
   }, /^first$/)
   aftermath.run(() => { seen.push('fourth') })
-  t.same(seen, ['second', 'third', 'fourth'], 'the next call runs what was left')
+  t.same(seen, ['second', 'third', 'fourth'], 'the next call runs the remaining tasks')
   await new Promise(resolve => setImmediate(resolve))
   t.equal(seen.length, 3)
 
@@ -40,5 +40,5 @@ t.test('a task that throws keeps no other from running, once', async t => {
   }, /^fifth$/)
   t.equal(seen.length, 3)
   await new Promise(resolve => setImmediate(resolve))
-  t.equal(seen.at(-1), 'sixth', 'and without one, the next turn')
+  t.equal(seen.at(-1), 'sixth', 'without another call the next turn runs them')
 })

@@ -9,7 +9,7 @@ import { payloadCompiler, schemaCompiler } from '../../lib/topics/payload.ts'
 import { createRooms, join, listen, until } from '../helpers/app.ts'
 import { bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
 
-/** A hub without Fastify, and sockets that do nothing of themselves. */
+/** A hub without Fastify, and sockets that do nothing by themselves. */
 async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   const lines: [string, object][] = []
   const log = { ...silent, debug: (object: object, message: string) => { lines.push([message, object]) } }
@@ -42,24 +42,24 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   return { hub, arrive, lines }
 }
 
-t.test('the hub knows no Fastify: any socket can join', async t => {
+t.test('the hub does not depend on Fastify: any socket can join', async t => {
   const { hub, arrive } = await createHub(t)
   const { socket, frames } = arrive('news')
   await until(() => frames.length > 0)
   t.match(frames[0], { type: 'hello', topic: 'news', heartbeat: 0, maxPayload: 1_000 })
   socket.emit('message', Buffer.from('{"type":"message","data":1,"ref":1}'), false)
-  t.match(hub.counters, { broadcasts: 1, deliveries: 1 }, 'with a broker that answers at once everything is queued in the call')
-  t.equal(frames.length, 2, 'and waits for the end of the turn')
+  t.match(hub.counters, { broadcasts: 1, deliveries: 1 }, 'with an in-process broker all messages are queued within the call')
+  t.equal(frames.length, 2, 'messages wait for the end of the turn')
   await new Promise(resolve => setImmediate(resolve))
   t.match(frames.slice(2), [{ type: 'message', data: 1 }, { type: 'ack', ref: 1 }])
   t.equal((await hub.rooms.broadcast('news', 2)).local, 1)
 })
 
-t.test('a batch that is full leaves before the turn ends, and what comes after it leaves with the turn', async t => {
+t.test('a full batch is written before the turn ends, and later messages at its end', async t => {
   const { hub, arrive } = await createHub(t)
   const { frames } = arrive('news')
   await until(() => frames.length > 0)
-  await new Promise(resolve => setImmediate(resolve)) // its own presence has left
+  await new Promise(resolve => setImmediate(resolve)) // after its own presence frame
   const messages = () => frames.filter(({ type }) => type === 'message').map(({ data }) => data)
   const numbers = (count: number) => Array.from({ length: count }, (_, index) => index)
   for (const n of numbers(255)) hub.rooms.broadcast('news', n)
@@ -74,7 +74,7 @@ t.test('a batch that is full leaves before the turn ends, and what comes after i
   t.equal(messages().length, 258)
 })
 
-t.test('errors of a connection are logged quietly, and counted where the peer broke the protocol', async t => {
+t.test('connection errors are logged at debug, and counted if the peer violated the protocol', async t => {
   const { hub, arrive, lines } = await createHub(t)
   const { socket } = arrive('news')
   socket.emit('error', Object.assign(new Error('invalid frame'), { code: 'WS_ERR_INVALID_OPCODE' }))
@@ -85,7 +85,7 @@ t.test('errors of a connection are logged quietly, and counted where the peer br
   t.equal(hub.counters.errors, 0)
 })
 
-t.test('a drain cuts who does not answer its close', async t => {
+t.test('a drain terminates members that do not answer the close', async t => {
   const { hub, arrive } = await createHub(t, 'mute')
   const { socket, frames } = arrive('news')
   await until(() => frames.length > 0)
@@ -94,7 +94,7 @@ t.test('a drain cuts who does not answer its close', async t => {
   t.equal(hub.connections.size, 0)
 })
 
-t.test('a hub that has closed takes nothing more', async t => {
+t.test('a closed hub accepts nothing', async t => {
   const { hub } = await createHub(t)
   await hub.close()
   t.throws(() => hub.rooms.subscribe('news'), { code: 'FST_ROOMS_CLOSED' })
@@ -114,7 +114,7 @@ t.test('a member that does not read is closed as slow, and counted', async t => 
   t.equal(await app.rooms.count('news'), 0)
 })
 
-t.test('a member that is silent is cut, and counted', async t => {
+t.test('a silent member is terminated, and counted', async t => {
   const left: unknown[] = []
   const app = await createRooms(t, { heartbeat: { interval: 50, timeout: 50 }, onLeave: (_session, reason) => { left.push(reason) } })
   const url = await listen(app)
@@ -124,7 +124,7 @@ t.test('a member that is silent is cut, and counted', async t => {
   t.match(app.rooms.stats(), { silent: 1, members: 0 })
 })
 
-t.test('who cannot be told hello, for what waits already, is closed once and was never a member', async t => {
+t.test('a joining member whose buffered bytes leave no room for hello is closed once, and never became a member', async t => {
   const { hub, arrive } = await createHub(t)
   const other = arrive('news')
   await until(() => other.frames.length > 1)
@@ -142,5 +142,5 @@ t.test('who cannot be told hello, for what waits already, is closed once and was
   await new Promise(resolve => setTimeout(resolve, 250)) // two intervals of presence
   t.same(late.frames, [])
   t.match(hub.counters, { joined: 1, slow: 1 })
-  t.notOk(other.frames.slice(2).some(({ type, join }) => type === 'presence' && join !== undefined), 'and nobody is told of it')
+  t.notOk(other.frames.slice(2).some(({ type, join }) => type === 'presence' && join !== undefined), 'other members do not see the join')
 })

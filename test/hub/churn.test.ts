@@ -22,7 +22,7 @@ const turn = () => new Promise(resolve => setImmediate(resolve))
 const sizes = (hub: Hub) => ({ sessions: hub.directory.size, users: [...hub.directory.ofUser('ann')].length > 0 ? 1 : 0, connections: hub.connections.size, rooms: hub.stats().topics, addresses: hub.admission.addresses })
 const nothing = { sessions: 0, users: 0, connections: 0, rooms: 0, addresses: 0 }
 
-t.test('after members have come and gone the maps are empty', async t => {
+t.test('the maps are empty after members have joined and left', async t => {
   const { hub, arrive } = await createHub(t)
   const never = new Promise(() => {})
   const sockets = [
@@ -37,7 +37,7 @@ t.test('after members have come and gone the maps are empty', async t => {
   t.same(sizes(hub), nothing)
 })
 
-t.test('a connection that goes while its room is being attached leaves nothing', async t => {
+t.test('a connection that closes while its room attaches leaves no state behind', async t => {
   const { hub, arrive } = await createHub(t)
   let asked = false
   const socket = arrive({ onJoin: () => { asked = true } })
@@ -48,7 +48,7 @@ t.test('a connection that goes while its room is being attached leaves nothing',
   t.same(sizes(hub), nothing)
 })
 
-t.test('a connection that goes while onJoin runs leaves nothing, and its hello is never said', async t => {
+t.test('a connection that closes while onJoin runs leaves no state behind, and gets no hello', async t => {
   const { hub, arrive } = await createHub(t)
   let open = (_value: unknown): void => {}
   const socket = arrive({ onJoin: () => new Promise(resolve => { open = resolve }) })
@@ -60,7 +60,7 @@ t.test('a connection that goes while onJoin runs leaves nothing, and its hello i
   t.same(sizes(hub), nothing)
 })
 
-t.test('a room that empties and fills at once is another room, with another epoch', async t => {
+t.test('a room that empties and fills in one turn is a new room with a new epoch', async t => {
   const { hub, arrive } = await createHub(t)
   const first = arrive()
   await turn()
@@ -72,7 +72,7 @@ t.test('a room that empties and fills at once is another room, with another epoc
   t.equal(hub.stats().topics, 1)
 })
 
-t.test('frames before hello wait, at the bound reading pauses, and goes on after hello', async t => {
+t.test('frames before hello are queued; at the bound reading pauses, and resumes after hello', async t => {
   const { hub, arrive } = await createHub(t)
   let open = (_value: unknown): void => {}
   const socket = arrive({ onJoin: () => new Promise(resolve => { open = resolve }) })
@@ -92,7 +92,7 @@ t.test('frames before hello wait, at the bound reading pauses, and goes on after
   t.same(frames.filter(({ type }) => type === 'message').map(({ data }) => data), [0, 1, 2, 3, 4, 5])
 })
 
-t.test('frames after the end are nobody\'s', async t => {
+t.test('frames after the end are ignored', async t => {
   const { hub, arrive } = await createHub(t)
   const socket = arrive()
   await turn()
@@ -101,7 +101,7 @@ t.test('frames after the end are nobody\'s', async t => {
   t.match(hub.counters, { received: 0, broadcasts: 0 })
 })
 
-t.test('a member that ends in the midst of what waited for hello is heard no further', async t => {
+t.test('frames after one that ends the member are ignored, also among those queued before hello', async t => {
   const { hub, arrive } = await createHub(t, { onMessage: new Map([['*', session => { session.close() }]]) })
   let open = (_value: unknown): void => {}
   const socket = arrive({ onJoin: () => new Promise(resolve => { open = resolve }) })

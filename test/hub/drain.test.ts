@@ -7,7 +7,7 @@ import { InFlight } from '../../lib/session/in-flight.ts'
 
 const defaults = { timeout: 60_000, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } }
 
-/** Sessions as far as a drain looks at them. A batch that is released is closed; `gone` takes their connections away. */
+/** Sessions with the fields that a drain reads. An ended batch is closed; `gone` removes its connections. */
 function create (count: number, given: Partial<DrainSettings> = {}) {
   const settings = { ...defaults, ...given }
   let cut = 0
@@ -34,7 +34,7 @@ function create (count: number, given: Partial<DrainSettings> = {}) {
 
 const turn = () => new Promise(resolve => setImmediate(resolve))
 
-t.test('where nobody is connected there is nothing to wait for', async t => {
+t.test('a drain without connections ends at once', async t => {
   const { drain, cut, batches } = create(0)
   await drain.run()
   t.equal(cut(), 0)
@@ -58,17 +58,17 @@ t.test('it is over when the last connection has closed, and whoever asks meanwhi
   await Promise.all(waits)
   t.equal(over, 3)
   t.equal(cut(), 0)
-  t.same(batches, [[0, 1]], 'told once, in the order in which they came')
+  t.same(batches, [[0, 1]], 'each member is ended once, in the order of the joins')
   await drain.run()
-  t.same(batches.flat(), [0, 1], 'and another drain finds nobody')
+  t.same(batches.flat(), [0, 1], 'another drain finds no member')
 })
 
-t.test('what is left at the deadline is cut, and the wait is over though nothing closes', async t => {
+t.test('connections that are open at the deadline are terminated, and the drain ends even if none of them closes', async t => {
   for (const timeout of [0, 10]) {
     const { drain, cut, batches } = create(3, { timeout, batch: 1 })
     await drain.run()
     t.equal(cut(), 3)
-    t.same(batches.flat(), [0, 1, 2], 'after everybody was told')
+    t.same(batches.flat(), [0, 1, 2], 'the connections were told first')
     drain.check()
   }
 })
@@ -81,7 +81,7 @@ t.test('unfinished work is waited for, but not for more than half of the time', 
   onBatch(gone)
   const over = drain.run()
   await turn()
-  t.same(batches, [], 'nobody is told while a message is being worked on')
+  t.same(batches, [], 'no member is ended while a message is handled')
   finish()
   await over
   t.same(batches, [[0, 1]])
@@ -107,7 +107,7 @@ t.test('unfinished work is waited for once, and work of those who have left as w
   let over = false
   const first = drain.run().then(() => { over = true })
   await new Promise(resolve => setTimeout(resolve, 50))
-  t.notOk(over, 'nobody is connected, and yet something is worked on')
+  t.notOk(over, 'no connection is open, but a message is handled')
   t.same(batches, [])
   finish()
   await first
@@ -142,10 +142,10 @@ t.test('members are let go batch by batch, with an interval between, and those w
   })
   await drain.run()
   t.same(batches, [[0, 1, 2], [5, 6, 7], [8, 9]])
-  t.ok(times.every((time, index) => index === 0 || time - times[index - 1]! >= 15), 'timers may be a little early, and as late as they like')
+  t.ok(times.every((time, index) => index === 0 || time - times[index - 1]! >= 15), 'timers may be a little early, and may be late')
 })
 
-t.test('batches grow where the time is short, so that everybody is told before half of it is over', async t => {
+t.test('batches are larger if time is short, so that all members are told within half of it', async t => {
   const { drain, batches, cut } = create(1_000, { timeout: 400, batch: 1, interval: 20 })
   await drain.run()
   t.same(batches.flat(), Array.from({ length: 1_000 }, (_member, id) => id))
@@ -153,7 +153,7 @@ t.test('batches grow where the time is short, so that everybody is told before h
   t.equal(cut(), 1_000)
 })
 
-t.test('whatever the numbers are, all are let go in the batches that fit into the time', async t => {
+t.test('all members are ended, in batches that fit into the time, for each combination of numbers', async t => {
   const settings = fc.record({ timeout: fc.constant(0), batch: fc.integer({ min: 1, max: 2_000 }), interval: fc.integer({ min: 0, max: 5_000 }) })
   fc.assert(fc.property(settings, fc.integer({ min: 0, max: 200_000 }), fc.integer({ min: -100, max: 10_000 }), fc.integer({ min: 1, max: 3 }), (settings, members, milliseconds, late) => {
     let [left, now] = [members, 0]
@@ -162,13 +162,13 @@ t.test('whatever the numbers are, all are let go in the batches that fit into th
       if (share < Math.min(settings.batch, left) || rounds > 20_000) return false
       left -= share
       if (left > 0 && now >= milliseconds) return false
-      // Timers are late by any factor where the loop is busy; on time, the last batch is within the time.
+      // Timers are late on a busy event loop; on time, the last batch is within the time.
       now += Math.max(1, settings.interval) * late
       if (left > 0 && now > milliseconds && late === 1) return false
     }
     return true
   }), { numRuns: 2_000 })
-  t.equal(shareOf(10_000, 2_500, defaults), 500, 'ten thousand members with the defaults: a second of batches')
+  t.equal(shareOf(10_000, 2_500, defaults), 500, 'ten thousand members with the defaults take a second')
   t.equal(shareOf(100_000, 2_500, defaults), 1_961)
   t.equal(shareOf(7, 0, { ...defaults, batch: 1 }), 7)
   t.equal(shareOf(7, -1, { ...defaults, batch: 1 }), 7)

@@ -4,14 +4,14 @@ import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
 import { connect, createApp, createRooms, join, listen, until, type AnyOptions, type LogLine } from '../helpers/app.ts'
 import { publication } from '../brokers/suite.ts'
 
-/** A broker that takes its time, does as it is told, and remembers what was asked of it. */
+/** A slow broker under the control of the test, which records its calls. */
 class FakeBroker implements Broker {
   readonly capabilities = { order: 'node', history: false, presence: false, once: 'node' } as const
   handlers!: BrokerHandlers
   node = ''
   readonly calls: string[] = []
   readonly published: Publication[] = []
-  /** Answers of attach; by default it confirms without positions. */
+  /** Results of attach; by default it confirms without positions. */
   onAttach: (topic: string) => Promise<Position | null> = async () => null
   onDetach: () => Promise<void> = async () => {}
   onPublish: (publications: Publication[]) => Promise<Outcome[]> = async publications => publications.map(publication => {
@@ -63,7 +63,7 @@ async function create (t: Test, options: AnyOptions = {}, logs: LogLine[] = []) 
 
 const position = (offset: number): Position => ({ epoch: 'abcdefghijkl', offset })
 
-t.test('a broadcast settles when the broker has answered, and says whether it accepted', async t => {
+t.test('a broadcast resolves when the broker has answered, with the broker\'s verdict', async t => {
   const { app, broker } = await create(t)
   const outcomes: [Outcome[], object][] = [
     [[{ state: 'ok', position: position(7) }], { topic: 'news', id: 'abcdefghijkl-7', local: 0, published: true }],
@@ -86,7 +86,7 @@ t.test('a broadcast settles when the broker has answered, and says whether it ac
   }
 })
 
-t.test('what the broker carries is finished bytes, with all it has to know', async t => {
+t.test('the broker carries finished bytes with all metadata', async t => {
   const { app, broker, url } = await create(t, { identify: () => ({ user: 'änne' }) })
   const client = await join(t, `${url}/rooms/news`)
   const before = Date.now()
@@ -102,7 +102,7 @@ t.test('what the broker carries is finished bytes, with all it has to know', asy
   t.equal(two.tail.subarray(7, 7 + two.payloadLength).toString(), '"hi"')
 })
 
-t.test('local counts the members that were given the publication of this node', async t => {
+t.test('local counts the members on this node that got the publication', async t => {
   const { app, broker, url } = await create(t)
   await join(t, `${url}/rooms/news`)
   broker.onPublish = async ([one]) => {
@@ -126,18 +126,18 @@ t.test('the ack of a member waits for the broker, and its next message for the a
   t.match(await client.next('ack'), { ref: 2, ok: true })
 })
 
-t.test('a broker that rejects a publication, though it must not, harms only that one', async t => {
+t.test('a broker that breaks its contract by rejecting a publication fails only that publication', async t => {
   const { app, broker, errors, url } = await create(t)
   const broken = new Error('broken')
   broker.onPublish = () => Promise.reject(broken)
   const client = await join(t, `${url}/rooms/news`)
   t.match(await app.rooms.broadcast('news', 1), { published: false })
   t.match(await client.ask({ type: 'message', data: 1 }), { ok: false, error: { code: 'FST_ROOMS_BROKER_DOWN' } })
-  t.match(errors, [{ code: 'FST_ROOMS_BROKER_FAULT', cause: broken }], 'at most once a second')
+  t.match(errors, [{ code: 'FST_ROOMS_BROKER_FAULT', cause: broken }], 'onError is called at most once a second')
   t.equal(app.rooms.stats().brokerFaults, 2)
 })
 
-t.test('an attach that fails refuses the joins that wait for it; the next join asks again', async t => {
+t.test('an attach that fails refuses the joins that wait for it, and the next join tries again', async t => {
   const { app, broker, errors, url } = await create(t)
   const answer = deferred<null>()
   broker.onAttach = () => answer.promise
@@ -149,14 +149,14 @@ t.test('an attach that fails refuses the joins that wait for it; the next join a
     t.match(await client.next(), { type: 'bye', code: 4103, reason: 'broker_down', retry: {} })
     t.same(await client.closed, { code: 4103, reason: 'broker_down' })
   }
-  t.same(errors, [failure], 'told once')
+  t.same(errors, [failure], 'onError is called once')
   t.match(app.rooms.stats(), { topics: 0, refused: 2 })
   broker.onAttach = async () => null
   await join(t, `${url}/rooms/news`)
   t.same(broker.calls, ['start', 'attach news', 'detach news', 'attach news'])
 })
 
-t.test('an attach that throws is a failed attach', async t => {
+t.test('an attach that throws counts as failed', async t => {
   const { broker, url } = await create(t)
   broker.attach = () => { throw new Error('at once') }
   const client = await connect(t, `${url}/rooms/news`)
@@ -170,7 +170,7 @@ t.test('a subscription whose attach fails ends with that error', async t => {
   t.equal(app.rooms.stats().topics, 0)
 })
 
-t.test('members come and go while an attach is slow', async t => {
+t.test('members join and leave while an attach is slow', async t => {
   const { app, broker, url } = await create(t)
   const answer = deferred<Position>()
   broker.onAttach = () => answer.promise
@@ -184,10 +184,10 @@ t.test('members come and go while an attach is slow', async t => {
   t.equal((await stays.next('hello')).id, 'abcdefghijkl-4')
   t.match(await stays.next('ack'), { ref: 1 })
   t.equal(await app.rooms.count('news'), 1)
-  t.same(broker.calls, ['start', 'attach news'], 'one attach for all')
+  t.same(broker.calls, ['start', 'attach news'], 'one attach serves all')
 })
 
-t.test('when the last who waited has gone, the topic is let go, and an attach that settles later changes nothing', async t => {
+t.test('the topic is detached when the last waiting join has gone, and an attach that settles later changes nothing', async t => {
   const { app, broker, url } = await create(t)
   const answer = deferred<Position>()
   broker.onAttach = () => answer.promise
@@ -202,7 +202,7 @@ t.test('when the last who waited has gone, the topic is let go, and an attach th
   t.equal((await join(t, `${url}/rooms/news`)).hello.id, 'abcdefghijkl-9')
 })
 
-t.test('what arrives before attach has settled goes to no member, but hello knows of it', async t => {
+t.test('entries before attach has settled reach no member, but hello has their position', async t => {
   const { app, broker, url } = await create(t)
   const answer = deferred<Position>()
   broker.onAttach = () => answer.promise
@@ -215,7 +215,7 @@ t.test('what arrives before attach has settled goes to no member, but hello know
   t.same(await client.next('message'), { type: 'message', id: 'abcdefghijkl-6', data: 'live' })
 })
 
-t.test('what arrives for a topic that nobody has any more is ignored', async t => {
+t.test('entries of a topic without members are ignored', async t => {
   const { app, broker, url } = await create(t)
   const client = await join(t, `${url}/rooms/news`)
   await client.close()
@@ -225,7 +225,7 @@ t.test('what arrives for a topic that nobody has any more is ignored', async t =
   t.equal(app.rooms.stats().deliveries, 0)
 })
 
-t.test('publications of another node reach the members here, whom they except included', async t => {
+t.test('publications of another node reach the members here, and their except applies as well', async t => {
   const { app, broker, url } = await create(t)
   const [one, two] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
@@ -258,7 +258,7 @@ t.test('without positions hello, messages and acks have no id, and nothing is ev
   t.same(await raw.closed, { code: 4202, reason: 'position_lost' })
 })
 
-t.test('the state of the broker is that of health, and is logged', async t => {
+t.test('health and the log tell the state of the broker', async t => {
   const logs: LogLine[] = []
   const { app, broker } = await create(t, {}, logs)
   t.match(app.rooms.health(), { ok: true, broker: 'up' })
@@ -269,7 +269,7 @@ t.test('the state of the broker is that of health, and is logged', async t => {
   t.match(logs.filter(({ msg }) => msg === 'broker state'), [{ state: 'up' }, { state: 'degraded' }, { state: 'down', err: { message: 'connection lost' } }, { state: 'up' }])
 })
 
-t.test('a detach that fails is told to onError', async t => {
+t.test('a detach that fails goes to onError', async t => {
   const { broker, errors, url } = await create(t)
   broker.onDetach = () => Promise.reject(new Error('no detach'))
   const client = await join(t, `${url}/rooms/news`)
@@ -290,7 +290,7 @@ t.test('one memory broker serves one hub', async t => {
   await t.rejects(createRooms(t, { broker }), { code: 'FST_ROOMS_INVALID_OPTION' })
 })
 
-t.test('the broker is started before anything else and closed once, after the members have gone', async t => {
+t.test('the broker is started first and closed once, after the members have left', async t => {
   const broker = new FakeBroker()
   const app = createApp(t)
   await app.register(fastifyRooms as any, { prefix: '/rooms', broker })
@@ -303,7 +303,7 @@ t.test('the broker is started before anything else and closed once, after the me
   t.same(broker.calls, ['start', 'attach news', 'detach news', 'close'])
 })
 
-t.test('over the bounds a join is refused by its close code', async t => {
+t.test('a join over a limit is refused with its close code', async t => {
   const { app, url } = await create(t, { limits: { connections: 2, topics: 1 } })
   await join(t, `${url}/rooms/news`)
   const other = await connect(t, `${url}/rooms/sports`)
@@ -324,7 +324,7 @@ t.test('an onJoin that takes too long is refused', async t => {
   t.equal(app.rooms.stats().topics, 0)
 })
 
-t.test('who was let in while the drain began is let go', async t => {
+t.test('a join that was admitted at the begin of a drain is ended', async t => {
   const gate = deferred<boolean>()
   let asked = false
   const { app, url } = await create(t, { authorize: () => { asked = true; return gate.promise } })
@@ -335,7 +335,7 @@ t.test('who was let in while the drain began is let go', async t => {
   t.same(await (await client).closed, { code: 1001, reason: 'going_away' })
 })
 
-t.test('a join says its heartbeat, resumes where nothing was missed, and brings who is there where asked', async t => {
+t.test('hello has the heartbeat, a join resumes if it missed nothing, and a snapshot comes on request', async t => {
   const { app, url } = await create(t, { broker: memoryBroker(), heartbeat: { interval: 4_000 } })
   const stays = await join(t, `${url}/rooms/news`)
   t.equal(stays.hello.heartbeat, 4_000)
@@ -349,16 +349,16 @@ t.test('a join says its heartbeat, resumes where nothing was missed, and brings 
   const raw = await connect(t, `${url}/rooms/news?since=${id}&presence=1`, 'rooms.raw')
   await until(async () => await app.rooms.count('news') === 5)
   await app.rooms.broadcast('news', 2)
-  t.equal(await raw.text(), '2', 'raw mode has neither hello nor presence')
+  t.equal(await raw.text(), '2', 'raw mode has no hello and no presence')
 
   const quiet = await create(t, { topics: { news: {} }, heartbeat: false })
   const member = await join(t, `${quiet.url}/rooms/news?presence=1`)
   t.equal(member.hello.heartbeat, 0)
   await member.ask({ type: 'ping' })
-  t.same(member.received.map(text => JSON.parse(text).type), ['hello', 'ack'], 'a topic without presence has none to show')
+  t.same(member.received.map(text => JSON.parse(text).type), ['hello', 'ack'], 'a topic without presence has no snapshot')
 })
 
-t.test('a message that is not permitted is refused, whether the answer comes at once or later', async t => {
+t.test('an unauthorized message is refused, whether authorize answers synchronously or later', async t => {
   const { app, url } = await create(t, {
     authorize: context => context.action !== 'publish' || (context.payload === 'later' ? Promise.resolve(false) : false)
   })
@@ -367,7 +367,7 @@ t.test('a message that is not permitted is refused, whether the answer comes at 
   t.equal(app.rooms.stats().broadcasts, 0)
 })
 
-t.test('what waited for hello is handed over once', async t => {
+t.test('frames queued before hello are sent once', async t => {
   const sessions: any[] = []
   const { url } = await create(t, { onJoin: session => { sessions.push(session); session.send('early') } })
   const client = await join(t, `${url}/rooms/news`)
@@ -377,7 +377,7 @@ t.test('what waited for hello is handed over once', async t => {
   t.equal(client.received.filter(text => text.includes('early')).length, 1)
 })
 
-t.test('a member hears of a message that the broker did not take, and the host has no error of it', async t => {
+t.test('a member gets an error for a message that the broker did not accept, and onError gets none', async t => {
   const { broker, app, url } = await create(t)
   broker.onPublish = async () => [{ state: 'failed' }]
   const client = await join(t, `${url}/rooms/news`)
@@ -388,7 +388,7 @@ t.test('a member hears of a message that the broker did not take, and the host h
   t.equal(app.rooms.stats().errors, 0)
 })
 
-t.test('a broker may copy what it is given', async t => {
+t.test('a broker may copy publications', async t => {
   const memory = memoryBroker()
   const { start } = memory
   memory.start = (node, handlers) => start.call(memory, node, { ...handlers, entry: (topic, publication, position) => { handlers.entry(topic, { ...publication, tail: Buffer.from(publication.tail) }, position) } })

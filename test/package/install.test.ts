@@ -6,7 +6,7 @@ import { install, tool, run, write } from './tarball.ts'
 const folder = await install(t)
 const node = (file: string): ReturnType<typeof run> => run(process.execPath, [file], folder)
 
-/** What a program prints that registers the plugin and lets a member receive a broadcast. */
+/** Code and output of a program that registers the plugin and lets a member receive a broadcast. */
 const said = { data: { hello: 'world' } }
 const conversation = `
   const client = await app.rooms.inject('/rooms/news')
@@ -17,7 +17,7 @@ const conversation = `
   await app.close()
   console.log(JSON.stringify({ data }))`
 
-t.test('CommonJS: require gives the plugin, with everything else on it, and no warning', async t => {
+t.test('CommonJS: require returns the plugin with all other exports on it, without a warning', async t => {
   await write(folder, {
     'required.cjs': `
 const fastify = require('fastify')
@@ -52,7 +52,7 @@ main()
   }])
 })
 
-t.test('ESM: the default export and the named one are the plugin, and no warning', async t => {
+t.test('ESM: the default export and the named one are the plugin, without a warning', async t => {
   await write(folder, {
     'imported.mjs': `
 import Fastify from 'fastify'
@@ -74,7 +74,7 @@ console.log(JSON.stringify({ same: fastifyRooms === named, names: Object.keys(ev
   }])
 })
 
-t.test('fastify-rooms/metrics can be required and imported, and is the same', async t => {
+t.test('fastify-rooms/metrics can be required and imported, and is one module', async t => {
   await write(folder, {
     'metrics.cjs': `
 const fastify = require('fastify')
@@ -105,14 +105,14 @@ main()
   t.same(JSON.parse(stdout), { value: 1, left: 0, same: true })
 })
 
-t.test('a path inside the package is no part of it', async t => {
+t.test('paths inside the package are not exported', async t => {
   await write(folder, { 'inside.mjs': 'import \'fastify-rooms/dist/lib/plugin.js\'' })
   const { code, stderr } = await node('inside.mjs')
   t.not(code, 0)
   t.match(stderr, 'ERR_PACKAGE_PATH_NOT_EXPORTED')
 })
 
-// The types of dependencies are checked, too: what ours make a user load has to be whole.
+// Types of dependencies are checked as well, because a user's program loads them.
 for (const [type, module] of [['module', 'nodenext'], ['commonjs', 'node20']] as const) {
   t.test(`TypeScript: a project of type ${type} with module ${module} compiles and runs, and Register makes wrong uses errors`, async t => {
     const name = `${type}-${module}`

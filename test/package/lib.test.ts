@@ -4,18 +4,18 @@ import t from 'tap'
 import ts from 'typescript'
 import { root } from './tarball.ts'
 
-/** What the package exports. */
+/** The exports of the package. */
 const entries = ['lib/index.ts', 'lib/metrics/index.ts']
 
 const compilerOptions = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023, verbatimModuleSyntax: true, removeComments: true }
 
-/** What is left of a file at run time. */
+/** The remaining code of a file at run time. */
 async function compiled (file: string): Promise<string> {
   return ts.transpileModule(await readFile(join(root, file), 'utf8'), { compilerOptions }).outputText
 }
 
-// Coverage counts the files that a test has loaded: a file that nothing loads would be missing from it unseen.
-t.test('the exports load every file of lib, so that each of them counts in the coverage', async t => {
+// Coverage counts only loaded files, so that a file that nothing loads would go unnoticed.
+t.test('the exports load every file of lib, so that each one counts in the coverage', async t => {
   const loaded = new Set<string>()
   const load = async (file: string): Promise<void> => {
     if (loaded.has(file)) return
@@ -30,7 +30,7 @@ t.test('the exports load every file of lib, so that each of them counts in the c
   const files = (await readdir(join(root, 'lib'), { recursive: true })).filter(name => name.endsWith('.ts')).map(name => posix.join('lib', name))
   const unused: string[] = []
   for (const file of files) {
-    // A file of types only leaves nothing that could be covered.
+    // A file with only types has nothing to cover.
     if (!loaded.has(file) && !/^(export \{\};)?\s*$/.test(await compiled(file))) unused.push(file)
   }
   t.same(unused, [])

@@ -1,4 +1,4 @@
-/** Programs of a user, in TypeScript, and what the compiler says of them. */
+/** Programs of a user, in TypeScript, and the expected errors of the compiler. */
 export const topics = `
 import { Type } from '@sinclair/typebox'
 import { defineTopics } from 'fastify-rooms'
@@ -42,7 +42,7 @@ async function main (): Promise<void> {
 main()
 `
 
-// One fault a line; the test holds the compiler to each of them.
+// One mistake a line; the test expects an error of the compiler for each.
 export const wrong = `
 import type { FastifyInstance } from 'fastify'
 import fastifyRooms from 'fastify-rooms'

@@ -9,7 +9,7 @@ interface Settings { type: string, name: string, options: object, files: Record<
 
 const right = { files: { 'topics.ts': topics, 'app.ts': app, 'wrong.ts': wrong }, said: wrongs, main: 'app.js' }
 
-/** Settings of docs/commonjs.md beyond those of install.test.ts. */
+/** Settings in docs/commonjs.md beyond those of install.test.ts. */
 const settings: Settings[] = [
   { type: 'commonjs', name: 'commonjs and bundler', options: { module: 'commonjs', moduleResolution: 'bundler' }, ...right },
   { type: 'commonjs', name: 'commonjs and node10', options: { module: 'commonjs', moduleResolution: 'node10', ignoreDeprecations: '6.0' }, ...right },

@@ -7,33 +7,33 @@ import { manifest, pack, root, tool } from './tarball.ts'
 
 const { file, paths } = await pack(t)
 
-t.test('publint finds nothing, strictly', async t => {
+t.test('publint finds nothing in strict mode', async t => {
   const { code, stdout } = await tool('publint/src/cli.js', ['--strict', file], root)
   t.equal(code, 0, stdout)
   t.match(stdout, 'All good!')
 })
 
-t.test('the types resolve for everybody who can load the package', async t => {
+t.test('the types resolve in every module system that can load the package', async t => {
   const { code, stdout } = await tool('@arethetypeswrong/cli/dist/index.js', ['--profile', 'esm-only', '--no-emoji', '--no-color', file], root)
   t.equal(code, 0, stdout)
   t.match(stdout, 'fastify-rooms')
 })
 
-t.test('the tarball holds the documents, what was compiled, and nothing else', async t => {
+t.test('the tarball holds the documents and the build, and nothing else', async t => {
   const documents = ['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json']
   t.same(paths.filter(path => !path.startsWith('dist/') && !/^docs\/([\w-]+\/)?[\w-]+\.md$/.test(path)).sort(), [...documents, 'docs/grafana-dashboard.json'].sort())
-  t.ok(paths.includes('docs/protocol.md'), 'what README links to')
+  t.ok(paths.includes('docs/protocol.md'), 'links of README.md have a target in the tarball')
   t.same(paths.filter(path => path.startsWith('dist/') && !/^dist\/(lib|types)\/([\w-]+\/)*[\w-]+(\.d\.ts|\.js)$/.test(path)), [])
   for (const path of ['dist/lib/index.js', 'dist/lib/index.d.ts', 'dist/types/index.d.ts', 'dist/lib/metrics/index.js', 'dist/lib/metrics/index.d.ts']) t.ok(paths.includes(path), path)
 })
 
-t.test('every file that the exports name is in the tarball', async t => {
+t.test('each file in the exports is in the tarball', async t => {
   const { exports, main, types } = manifest
   const named = [main, types, ...Object.values(exports).flatMap(target => typeof target === 'string' ? target : Object.values(target))]
   t.same(named.filter(path => !paths.includes(path.replace(/^\.\//, ''))), [])
 })
 
-t.test('what the compiled files import is declared, and what is declared is imported', async t => {
+t.test('imports of the build are declared dependencies, and declared dependencies are imported', async t => {
   const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
   const imported = new Set<string>()
   for (const path of paths.filter(path => path.startsWith('dist/'))) {
@@ -43,7 +43,7 @@ t.test('what the compiled files import is declared, and what is declared is impo
     }
   }
   t.same([...imported].filter(name => !declared.includes(name)), [])
-  // The types of @fastify/websocket, which are in ours, import those of ws and leave it to others to install them; and its own
-  // range of ws admits versions with holes, which ours does not (see test/lock.test.ts).
+  // The package's types include those of @fastify/websocket, which import the types of ws without depending on them. Its own
+  // range of ws admits vulnerable versions, which the range of this package does not (see test/lock.test.ts).
   t.same(declared.filter(name => !imported.has(name)), ['@types/ws', 'ws'])
 })

@@ -1,6 +1,6 @@
 /**
- * The package as npm would publish and install it, without a registry: packed, unpacked in an empty folder, and beside it
- * copies of what it declares and nothing else, so that an import of anything undeclared fails as it would for a user.
+ * The package as npm would publish and install it, without a registry: packed and unpacked in an empty folder, beside
+ * copies of its declared dependencies only, so that an undeclared import fails as it would for a user.
  */
 import { execFile, type ExecFileException } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -39,10 +39,10 @@ export const readJson = async <T>(file: string): Promise<T> => JSON.parse(await 
 export const manifest = await readJson<Manifest>(join(root, 'package.json'))
 export const lock = await readJson<{ packages: Record<string, Locked> }>(join(root, 'package-lock.json'))
 
-/** What a process said. `code` is null where a signal ended it. */
+/** The output of a process. `code` is null if a signal ended it. */
 export interface Outcome { code: number | null, stdout: string, stderr: string }
 
-/** The environment without what the test runner puts into it for its own children (loaders, coverage). */
+/** The environment without the additions of the test runner for its children (loaders, coverage). */
 function environment (): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(NODE_OPTIONS|NODE_V8_COVERAGE|_?TAP.*|npm_.*)$/.test(name) || /^npm_config_(cache|userconfig)$/.test(name)))
 }
@@ -59,7 +59,7 @@ export function run (command: string, args: string[], cwd: string): Promise<Outc
 /** Runs a tool of this repository with Node.js, by the path of its script under node_modules. */
 export const tool = (script: string, args: string[], cwd: string): Promise<Outcome> => run(process.execPath, [join(root, 'node_modules', script), ...args], cwd)
 
-/** Packs what the last build made; builds only where there is none, because other tests read `dist` meanwhile. */
+/** Packs the last build. Builds only if there is none, because other tests read `dist` meanwhile. */
 export async function pack (t: Test): Promise<{ file: string, paths: string[] }> {
   if (!existsSync(join(root, 'dist/lib/index.js'))) {
     const { code, stdout, stderr } = await run('npm', ['run', 'build'], root)
@@ -72,7 +72,7 @@ export async function pack (t: Test): Promise<{ file: string, paths: string[] }>
   return { file: join(folder, filename), paths: files.map(({ path }) => path) }
 }
 
-/** Where a package is found from another one, as Node.js looks for it. */
+/** The path of a package as another one resolves it, by the rules of Node.js. */
 function locate (from: string, name: string): string | undefined {
   for (let folder = from; ; folder = folder.slice(0, Math.max(folder.lastIndexOf('/node_modules/'), 0))) {
     const path = `${folder === '' ? '' : `${folder}/`}node_modules/${name}`
@@ -81,7 +81,7 @@ function locate (from: string, name: string): string | undefined {
   }
 }
 
-/** The paths of packages and of all that they need, as the lock file has them. */
+/** The paths of packages and of all their dependencies, as in the lock file. */
 function closure (names: string[]): Set<string> {
   const paths = new Set<string>()
   const add = (from: string, name: string, optional = false): void => {
@@ -91,14 +91,14 @@ function closure (names: string[]): Set<string> {
     paths.add(path)
     const { dependencies = {}, peerDependencies = {}, peerDependenciesMeta = {} } = lock.packages[path]!
     for (const needed of Object.keys(dependencies)) add(path, needed)
-    // Optional peers are not installed unless somebody asks for them.
+    // Optional peers are not installed by default.
     for (const peer of Object.keys(peerDependencies)) if (peerDependenciesMeta[peer]?.optional !== true) add(path, peer, true)
   }
   for (const name of names) add('', name)
   return paths
 }
 
-/** An empty folder with the package installed in it, and `extra` as the user's own dependencies. */
+/** An empty folder with the package installed, and `extra` as the user's own dependencies. */
 export async function install (t: Test, extra: string[] = []): Promise<string> {
   const [{ file }, folder] = await Promise.all([pack(t), emptyFolder(t)])
   const target = join(folder, 'node_modules/fastify-rooms')
@@ -109,13 +109,13 @@ export async function install (t: Test, extra: string[] = []): Promise<string> {
   const { dependencies, peerDependencies } = await readJson<Manifest>(join(target, 'package.json'))
   const wanted = closure([...Object.keys(dependencies), ...Object.keys(peerDependencies), ...extra])
   for (const path of wanted) {
-    // A nested package is copied for itself where it is needed, and not with its parent.
+    // A nested package is copied for itself if needed, not with its parent.
     await cp(join(root, path), join(folder, path), { recursive: true, filter: source => source === join(root, path) || !source.endsWith('/node_modules') })
   }
   return folder
 }
 
-/** Writes files into a folder, with the folders that they need. */
+/** Writes files into a folder, and creates their folders. */
 export async function write (folder: string, files: Record<string, string | object>): Promise<void> {
   for (const [name, content] of Object.entries(files)) {
     await mkdir(dirname(join(folder, name)), { recursive: true })

@@ -22,7 +22,7 @@ function leave (room: Room<MemberSession>, { session }: FakeMember): void {
 
 const parse = (frame: string | undefined) => frame === undefined ? undefined : JSON.parse(frame)
 
-t.test('a member is shown with what is known of it, and nothing else', async t => {
+t.test('a member is listed with its known fields only', async t => {
   const { session } = fakeMember('a')
   t.same(describe(session), { session: 'a' })
   t.notOk(session.isAnnounced, 'no frame has named it')
@@ -32,7 +32,7 @@ t.test('a member is shown with what is known of it, and nothing else', async t =
   t.same(describe(session), { session: 'a', user: 'u', info: { name: 'N' } })
 })
 
-t.test('what happened since the last frame is one difference', async t => {
+t.test('changes since the last frame form one difference', async t => {
   const { room } = fakeRoom([])
   const roster = room.roster!
   const a = enter(room, 'a')
@@ -54,7 +54,7 @@ t.test('a join and a leave between two frames cancel out', async t => {
   t.equal(room.roster!.wait(0), 0, 'and the next frame need not wait')
 })
 
-t.test('they do not where a snapshot has named the member meanwhile', async t => {
+t.test('a join and a leave do not cancel out if a snapshot has listed the member meanwhile', async t => {
   const { room } = fakeRoom([])
   const a = enter(room, 'a')
   t.same(parse(room.roster!.snapshot()), { type: 'presence', count: 1, state: [{ session: 'a' }] })
@@ -62,7 +62,7 @@ t.test('they do not where a snapshot has named the member meanwhile', async t =>
   t.same(parse(room.roster!.flush(0)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
 })
 
-t.test('a change of info of a member that then leaves is a leave', async t => {
+t.test('a change of info followed by a leave is a leave', async t => {
   const { room } = fakeRoom([])
   const a = enter(room, 'a')
   room.roster!.flush(0)
@@ -72,7 +72,7 @@ t.test('a change of info of a member that then leaves is a leave', async t => {
   t.same(parse(room.roster!.flush(100)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
 })
 
-t.test('a snapshot is one frame per version of the room', async t => {
+t.test('a snapshot is built once per version of the room', async t => {
   const { room } = fakeRoom(['a', 'b'])
   const roster = room.roster!
   const first = roster.snapshot()
@@ -88,13 +88,13 @@ t.test('a snapshot is one frame per version of the room', async t => {
   t.same(parse(roster.snapshot()), parse(first))
 })
 
-t.test('a snapshot does not name who has left during a fan-out', async t => {
+t.test('a snapshot does not list members that left during a fan-out', async t => {
   const { room, members } = fakeRoom(['a', 'b'])
   members[0]!.session.state = 'closed'
   t.same(parse(room.roster!.snapshot()).state, [{ session: 'b' }])
 })
 
-t.test('above 200 members a room is counted, once a second', async t => {
+t.test('above 200 members only counts are sent, once a second', async t => {
   const { room } = fakeRoom(ids(199))
   const roster = room.roster!
   enter(room, 'x')
@@ -107,7 +107,7 @@ t.test('above 200 members a room is counted, once a second', async t => {
   t.equal(roster.flush(1_100), '{"type":"presence","count":202}')
 })
 
-t.test('below 150 again one state goes to all, and then differences', async t => {
+t.test('below 150 one state goes to all, followed by differences', async t => {
   const { room, members } = fakeRoom(ids(201))
   const roster = room.roster!
   enter(room, 'y')
@@ -125,7 +125,7 @@ t.test('below 150 again one state goes to all, and then differences', async t =>
   t.match(parse(roster.flush(2_100)), { count: 148, leave: [{}] })
 })
 
-t.test('whoever was given a count is given no difference after it', async t => {
+t.test('a member that got a count gets no difference before a state', async t => {
   const { room } = fakeRoom(ids(200))
   const roster = room.roster!
   const x = enter(room, 'x')
@@ -137,7 +137,7 @@ t.test('whoever was given a count is given no difference after it', async t => {
   t.equal(roster.flush(0), '{"type":"presence","count":202}')
 })
 
-t.test('a room that was only counted for a moment needs a state, though nobody changed since', async t => {
+t.test('a room that sent counts for a moment needs a state, even without changes since', async t => {
   const { room, members } = fakeRoom(ids(201))
   const roster = room.roster!
   roster.snapshot()
@@ -164,7 +164,7 @@ t.test('the first change of a quiet room is told at once, the next ones together
   t.match(sent[1]!.frame, { count: 3, join: [{ session: 'b' }, { session: 'c' }] })
 })
 
-t.test('a change that came to nothing is not told', async t => {
+t.test('changes that cancel out are not sent', async t => {
   const sent: string[] = []
   const announcer = new Announcer(() => {})
   const { room } = fakeRoom([])
@@ -193,7 +193,7 @@ function manual (t: Test): { fire (now: number): void, armed (): boolean } {
   }
 }
 
-t.test('one timer serves all rooms, and runs while one has something to say', async t => {
+t.test('one timer serves all rooms, and runs while one has changes', async t => {
   const sent: [string, number][] = []
   const one = fakeRoom(ids(201, 'one'))
   const two = fakeRoom(['two'])
@@ -217,11 +217,11 @@ t.test('one timer serves all rooms, and runs while one has something to say', as
   })
   t.ok(timer.armed())
   timer.fire(110)
-  t.same(sent.slice(2), [['two', 3]], 'the counted room waits for its second')
+  t.same(sent.slice(2), [['two', 3]], 'the room with counts waits for its second')
   t.ok(timer.armed())
   timer.fire(1_010)
   t.same(sent.slice(3), [['one', 203]])
-  t.notOk(timer.armed(), 'nothing is left to say')
+  t.notOk(timer.armed(), 'no changes are left to send')
 })
 
 t.test('a room that has gone is forgotten, and a stopped announcer says nothing', async t => {

@@ -4,7 +4,7 @@ import { checkFrame } from '../../lib/protocol/client-frames.ts'
 
 const fault = (value: unknown) => checkFrame(value) as { fault: string, ref?: unknown }
 
-t.test('a message frame is a short head before bytes that were made once', async t => {
+t.test('a message frame is a short head before bytes that all members share', async t => {
   const tail = `${frames.tailStart}[1]${frames.tailEnd('s1', 'u"1')}`
   t.equal(frames.messageHead('e-1') + tail, '{"type":"message","id":"e-1","data":[1],"from":"s1","user":"u\\"1"}')
   t.equal(frames.messageHead(undefined) + tail, '{"type":"message","data":[1],"from":"s1","user":"u\\"1"}')
@@ -15,7 +15,7 @@ t.test('a key stands at the end of a message', async t => {
   t.equal(frames.messageHead('e-1') + frames.tailStart + '1' + frames.withKey(frames.tailEnd('s1'), 'k"'), '{"type":"message","id":"e-1","data":1,"from":"s1","key":"k\\""}')
 })
 
-t.test('members come in the order type, topic, id, data, the rest', async t => {
+t.test('members of a message come in the order type, topic, id, data, the rest', async t => {
   t.equal(frames.direct('{"a":1}', 's1', 'u1', 's7'), '{"type":"direct","data":{"a":1},"from":"s1","user":"u1","ref":"s7"}')
   t.equal(frames.direct('1'), '{"type":"direct","data":1}')
   t.equal(frames.hello({ v: 1, session: 's', topic: 't', heartbeat: 0, maxPayload: 9, id: 'e-1', recovered: true, replayed: 0 }),
@@ -23,7 +23,7 @@ t.test('members come in the order type, topic, id, data, the rest', async t => {
   t.equal(frames.hello({ v: 1, session: 's', topic: 't', heartbeat: 0, maxPayload: 9 }), '{"type":"hello","v":1,"session":"s","topic":"t","heartbeat":0,"maxPayload":9}')
 })
 
-t.test('answers carry the ref and leave out what there is not', async t => {
+t.test('answers carry the ref and leave out undefined members', async t => {
   t.equal(frames.ackOk(7), '{"type":"ack","ref":7,"ok":true}')
   t.equal(frames.ackOk('r', 'e-1', null), '{"type":"ack","ref":"r","ok":true,"id":"e-1","data":null}')
   const error = { code: 'FST_ROOMS_FORBIDDEN', message: 'no' }
@@ -40,7 +40,7 @@ t.test('a presence frame is a state, a difference or a count', async t => {
   t.equal(frames.presenceCount(250), '{"type":"presence","count":250}')
 })
 
-t.test('a sound frame is taken as it is, with members that are not known', async t => {
+t.test('a valid frame is taken unchanged, unknown members included', async t => {
   const sound = [
     { type: 'message', data: null, more: 1 },
     { type: 'message', data: 1, ref: 'r'.repeat(64) },
@@ -57,17 +57,17 @@ t.test('a sound frame is taken as it is, with members that are not known', async
   for (const frame of sound) t.equal(checkFrame(frame), frame, JSON.stringify(frame))
 })
 
-t.test('what is no object is no frame', async t => {
+t.test('values other than objects are not frames', async t => {
   for (const value of [null, 1, 'x', true, [], [{ type: 'ping' }]]) t.same(fault(value), { fault: 'a frame is a JSON object; a frame looks like {"type":"message","data":…}' })
 })
 
-t.test('a ref that cannot be repeated is a fault without a ref', async t => {
+t.test('an invalid ref is a fault without a ref', async t => {
   for (const ref of ['', 'r'.repeat(65), {}, [], null, true, 1.5, Infinity, Number.NaN, 2 ** 53]) {
     t.same(fault({ type: 'ping', ref }), { fault: '"ref" is a string of 1 to 64 characters or a safe integer' }, String(ref))
   }
 })
 
-t.test('a fault names what is wrong, and the ref where there is one', async t => {
+t.test('a fault names the mistake, and the ref if there is one', async t => {
   t.same(fault({ type: 'message', ref: 7 }), { fault: '"data" is missing', ref: 7 })
   t.same(fault({ type: 'message' }), { fault: '"data" is missing' })
   t.same(fault({ type: 'direct', to: 'x', ref: 'r' }), { fault: '"data" is missing', ref: 'r' })
@@ -76,6 +76,6 @@ t.test('a fault names what is wrong, and the ref where there is one', async t =>
   t.same(fault({ type: 'ack' }), { fault: '"ref" is missing' })
   t.same(fault({ data: 1, ref: 7 }), { fault: '"type" is missing; a frame looks like {"type":"message","data":…}', ref: 7 })
   t.same(fault({ type: 7 }), { fault: '"type" is missing; a frame looks like {"type":"message","data":…}' })
-  t.same(fault({ type: 'x"'.repeat(40) }), { fault: `the type ${JSON.stringify('x"'.repeat(16))} is not known here` }, 'a long type is cut')
+  t.same(fault({ type: 'x"'.repeat(40) }), { fault: `the type ${JSON.stringify('x"'.repeat(16))} is not known here` }, 'a long type is truncated')
   for (const type of ['constructor', '__proto__', 'toString', 'history', 'expiring', 'hello']) t.match(fault({ type }).fault, 'is not known here')
 })

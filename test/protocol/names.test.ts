@@ -3,15 +3,15 @@ import { negotiate } from '../../lib/protocol/subprotocols.ts'
 import { formatPosition, parsePosition, sincePattern } from '../../lib/protocol/position.ts'
 import { isTopicName, maxTopicLength } from '../../lib/protocol/topic-name.ts'
 
-t.test('the first mode of ours in an offer is taken', async t => {
-  t.equal(negotiate(undefined), 'rooms.v1', 'nothing offered')
+t.test('the first known mode in an offer is selected', async t => {
+  t.equal(negotiate(undefined), 'rooms.v1', 'no offer')
   t.equal(negotiate('rooms.raw'), 'rooms.raw')
   t.equal(negotiate('rooms.raw, rooms.v1'), 'rooms.raw')
   t.equal(negotiate('mqtt ,rooms.v1,rooms.raw'), 'rooms.v1')
   t.equal(negotiate('bearer.eyJ, rooms.raw'), 'rooms.raw')
 })
 
-t.test('an offer without a mode of ours comes to nothing', async t => {
+t.test('an offer without a known mode selects nothing', async t => {
   for (const header of ['', 'mqtt', 'bearer.eyJ', 'rooms.v2', 'ROOMS.V1', 'rooms.v1x']) t.equal(negotiate(header), null, header)
 })
 
@@ -27,7 +27,7 @@ t.test('0 and latest name no position', async t => {
   t.equal(parsePosition('latest'), null)
 })
 
-t.test('since takes ids, 0 and latest, and nothing else', async t => {
+t.test('since accepts ids, 0 and latest, and nothing else', async t => {
   const pattern = new RegExp(sincePattern)
   for (const id of ['0', 'latest', '0123456789abcdef-0', `${'a'.repeat(64)}-${'9'.repeat(15)}`]) t.ok(pattern.test(id), id)
   for (const id of ['', '1', '00', 'newest', 'latest ', '0123456789-1', '0123456789abcdef', '0123456789abcdef-', '0123456789abcdef--1', `${'a'.repeat(65)}-1`, `0123456789abcdef-${'9'.repeat(16)}`, '0123456789abcdef-1\n']) t.notOk(pattern.test(id), id)

@@ -1,4 +1,4 @@
-/** Proxies of their own for a test, on free ports of the loopback, with the configuration that docs/operations.md has. */
+/** Proxies of a test, on free ports of the loopback, with the configuration in docs/operations.md. */
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync, constants } from 'node:fs'
@@ -11,15 +11,15 @@ import type { Test } from 'tap'
 import { until } from '../helpers/app.ts'
 import { freePort } from '../helpers/process.ts'
 
-/** Milliseconds for a proxy to begin or to end: many times what it takes on a busy machine. */
+/** Milliseconds for a proxy to start or stop: many times its duration on a busy machine. */
 const patience = 30_000
 
-/** The host that the pages give. */
+/** The host in the pages. */
 export const name = 'rooms.example.com'
 
 const binaries = { nginx: '/usr/sbin/nginx', caddy: '/usr/bin/caddy', openssl: '/usr/bin/openssl' }
 
-/** What is not installed of what a proxy needs; `false` where nothing is missing. */
+/** The missing requirements of a proxy, or `false`. */
 export function missing (proxy: 'nginx' | 'caddy'): string | false {
   const absent = [proxy, 'openssl' as const].filter(binary => {
     try {
@@ -32,7 +32,7 @@ export function missing (proxy: 'nginx' | 'caddy'): string | false {
   return absent.length > 0 && `no ${absent.map(binary => binaries[binary]).join(', no ')}`
 }
 
-/** Replaces texts of a configuration, each of which must be there. */
+/** Replaces texts of a configuration, each of which must be present. */
 export type Edits = Record<string, string>
 function edit (text: string, edits: Edits): string {
   for (const [from, to] of Object.entries(edits)) {
@@ -42,7 +42,7 @@ function edit (text: string, edits: Edits): string {
   return text
 }
 
-/** The block of the page that says at its beginning that it is this file. */
+/** The block of the page whose first line names this file. */
 async function fromDocs (file: string): Promise<string> {
   const blocks = [...(await readFile('docs/operations.md', 'utf8')).matchAll(/```(?:nginx|caddy)\n([\s\S]*?)```/g)].map(([, code]) => code!)
   const found = blocks.find(code => code.startsWith(`# ${file}`))
@@ -60,14 +60,14 @@ function answers (port: number): Promise<boolean> {
 
 export interface Proxy {
   port: number
-  /** Where its files are. */
+  /** The directory of its files. */
   directory: string
-  /** The certificate that it has, which signs itself. */
+  /** Its self-signed certificate. */
   ca: string
   signal (signal: NodeJS.Signals): void
-  /** Ends it at once, as a package upgrade would. */
+  /** Ends the proxy at once, as a package upgrade would. */
   stop (): Promise<void>
-  /** Begins it again, at the same port. */
+  /** Starts the proxy again, on the same port. */
   start (): Promise<void>
 }
 
@@ -108,7 +108,7 @@ async function createDirectory (): Promise<string> {
   return directory
 }
 
-/** nginx in front of an application. `edits` are for the lines of `conf.d/rooms.conf`. */
+/** nginx in front of an app. `edits` change lines of `conf.d/rooms.conf`. */
 export async function startNginx (t: Test, upstream: string, edits: Edits = {}): Promise<Proxy> {
   const directory = await createDirectory()
   const port = await freePort()
@@ -127,13 +127,13 @@ export async function startNginx (t: Test, upstream: string, edits: Edits = {}):
     ...edits
   })
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(kind => `${kind}_temp_path temp-${kind};`).join('\n')
-  // Started by root, workers would be somebody else, to whom this directory is closed.
+  // Workers of a root process would run as another user without access to this directory.
   const user = process.getuid!() === 0 ? 'user root;\n' : ''
   await writeFile(join(directory, 'nginx.conf'), `${user}${main}\nhttp {\naccess_log off;\n${temporary}\n${rooms}\n}\n`)
   return start(t, [binaries.nginx, '-p', directory, '-e', 'stderr', '-c', join(directory, 'nginx.conf'), '-g', 'daemon off; pid nginx.pid;'], directory, port)
 }
 
-/** Caddy in front of an application. */
+/** Caddy in front of an app. */
 export async function startCaddy (t: Test, upstream: string, edits: Edits = {}): Promise<Proxy> {
   const directory = await createDirectory()
   const port = await freePort()

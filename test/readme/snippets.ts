@@ -4,20 +4,20 @@ import { dirname, join, resolve } from 'node:path'
 import type { Test } from 'tap'
 import ts from 'typescript'
 
-/** A fenced block of a page. The comments before it may say how it is to be tested (CONTRIBUTING.md). */
+/** A fenced block of a page. Comments before it may tell how it is tested (CONTRIBUTING.md). */
 export interface Snippet {
   /** Page and line, for messages. */
   where: string
   language: 'ts' | 'js' | 'cjs'
   path: string
-  /** With its prelude, and for a run with what is appended to it. */
+  /** The code with its prelude, and for a run with the appended part. */
   code: string
   runs: boolean
 }
 
 const block = /((?:<!--(?:(?!-->)[\s\S])*-->\n)*)```(ts|js|cjs)\n([\s\S]*?)\n```/g
 
-/** The snippets of one page; each page has its directory. */
+/** The snippets of one page; each page has a directory of its own. */
 export function snippetsOf (page: string, text: string): Snippet[] {
   return [...text.matchAll(block)].map(match => {
     const [, comments, language, body] = match as unknown as [string, string, Snippet['language'], string]
@@ -43,7 +43,7 @@ function createHost (options: ts.CompilerOptions): ts.CompilerHost {
   return host
 }
 
-/** A project of its own in `root`, with this package, freshly built, in its node_modules. */
+/** A project in `root`, with this package, freshly built, in its node_modules. */
 async function createProject (root: string): Promise<void> {
   const target = join(root, 'node_modules/fastify-rooms')
   await mkdir(target, { recursive: true })
@@ -61,7 +61,7 @@ async function writeSnippets (root: string, snippets: Pick<Snippet, 'path' | 'co
   }
 }
 
-/** What the compiler says against the snippets. */
+/** The errors of the compiler in the snippets. */
 function typecheck (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): string[] {
   const options: ts.CompilerOptions = {
     target: ts.ScriptTarget.ES2023,
@@ -79,7 +79,7 @@ function typecheck (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): s
     const program = ts.createProgram(some.map(({ path }) => join(root, path)), options, host)
     return [...program.getOptionsDiagnostics(), ...some.flatMap(({ path }) => ts.getPreEmitDiagnostics(program, program.getSourceFile(join(root, path))))]
   }
-  // Registered topics are those of a whole program: these are one for each page.
+  // Topics are registered for a whole program, so each page is a program.
   const programs = new Map<string, Pick<Snippet, 'path' | 'code'>[]>()
   for (const snippet of snippets) {
     const program = snippet.code.includes('declare module') || /from '\.\//.test(snippet.code) ? dirname(snippet.path) : ''
@@ -91,7 +91,7 @@ function typecheck (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): s
   })
 }
 
-/** What node runs of a snippet. */
+/** The script of a snippet for node. */
 async function runnable (root: string, { path, language, code }: Snippet): Promise<string> {
   const file = join(root, path)
   if (language !== 'ts') return file
@@ -101,9 +101,9 @@ async function runnable (root: string, { path, language, code }: Snippet): Promi
   return compiled
 }
 
-/** Runs node; resolves with what it said where it failed, with '' where it did not. */
+/** Runs node. Resolves with its output if it failed, else with ''. */
 async function node (...args: string[]): Promise<string> {
-  // Without what tap has node load: nothing here counts as coverage.
+  // Without the loaders of tap, because snippets do not count as coverage.
   const { NODE_OPTIONS, ...env } = process.env
   const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 })
   let output = ''
@@ -113,18 +113,18 @@ async function node (...args: string[]): Promise<string> {
   return code === 0 ? '' : `exit ${code ?? signal}\n${output}`
 }
 
-/** Compiles snippets, and `more` that is only compiled, and runs those that say so. */
+/** Compiles snippets and `more`, which is not run, and runs the marked snippets. */
 export async function checkSnippets (t: Test, snippets: Snippet[], more: Pick<Snippet, 'path' | 'code'>[] = []): Promise<void> {
-  // Inside the repository, where packages resolve; a folder for each run, since two runs share t.testdir().
+  // Inside the repository, so that packages resolve; a folder for each run, because two runs share t.testdir().
   await mkdir('.tap', { recursive: true })
   const root = await mkdtemp(resolve('.tap/snippets-'))
   t.teardown(() => rm(root, { recursive: true }))
   await createProject(root)
   await writeSnippets(root, [...snippets, ...more])
 
-  t.same(typecheck(root, [...snippets.filter(({ language }) => language === 'ts'), ...more]), [], 'the compiler has nothing to say')
+  t.same(typecheck(root, [...snippets.filter(({ language }) => language === 'ts'), ...more]), [], 'the compiler reports nothing')
 
-  // All files are there before one runs: a snippet may import another of its page.
+  // All files are written before one runs, because a snippet may import another of its page.
   const files = new Map(await Promise.all(snippets.map(async snippet => [snippet, await runnable(root, snippet)] as const)))
   const work = snippets.filter(({ language, runs }) => runs || language !== 'ts')
   const worker = async (): Promise<void> => {

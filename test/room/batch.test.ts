@@ -16,7 +16,7 @@ function read (view: BatchView): string {
   return bytes
 }
 
-t.test('a batch is its frames one after the other, and is made once', async t => {
+t.test('a batch is the concatenation of its frames, and is built once', async t => {
   const batch = batchOf('a', 'bc', 'def')
   t.equal(batch.length, 3)
   t.equal(batch.bytes, 6)
@@ -30,7 +30,7 @@ t.test('a batch of one frame is that frame, not a copy', async t => {
   t.equal(batch.whole, only)
 })
 
-t.test('a batch that was asked for grows all the same', async t => {
+t.test('a batch that was read may still grow', async t => {
   const batch = batchOf('a')
   t.equal(batch.whole.toString(), 'a')
   batch.push(frame('b'))
@@ -38,7 +38,7 @@ t.test('a batch that was asked for grows all the same', async t => {
   t.equal(batch.slice(1, 2).toString(), 'b')
 })
 
-t.test('for those with whom it waits there is one copy, outside of the pool', async t => {
+t.test('members with buffered bytes share one copy of the batch, outside of the pool', async t => {
   const batch = batchOf('a', 'b')
   const kept = batch.unpooled
   t.equal(kept.toString(), 'ab')
@@ -48,34 +48,34 @@ t.test('for those with whom it waits there is one copy, outside of the pool', as
   t.equal(batch.unpooled.toString(), 'abc')
 })
 
-t.test('slices are by frame, and share the bytes of the batch', async t => {
+t.test('a slice consists of whole frames, and shares the bytes of the batch', async t => {
   const batch = batchOf('a', 'bc', 'def')
   const places = [[0, 0, ''], [0, 1, 'a'], [0, 3, 'abcdef'], [1, 2, 'bc'], [1, 3, 'bcdef'], [2, 3, 'def'], [3, 3, '']] as const
   for (const [from, to, text] of places) t.equal(batch.slice(from, to).toString(), text, `${from} to ${to}`)
   t.equal(batch.slice(1, 3).buffer, batch.whole.buffer)
 })
 
-t.test('a view that differs in nothing is the batch', async t => {
+t.test('a view without a difference is the batch', async t => {
   const batch = batchOf('a', 'b')
   const view = new BatchView(batch, 0)
   view.catchUp()
   t.equal(read(view), 'ab')
   view.catchUp()
-  t.equal(read(view), 'ab', 'what it has got it does not get again')
+  t.equal(read(view), 'ab', 'a view returns no frame twice')
 })
 
-t.test('a view that begins late has nothing of what was before it', async t => {
+t.test('a view that begins late has no earlier frames', async t => {
   const batch = batchOf('a', 'b')
   const view = new BatchView(batch, batch.length)
   view.catchUp()
-  t.equal(view.bytes(), undefined, 'nothing at all')
+  t.equal(view.bytes(), undefined, 'no frame at all')
   t.same(view.frames(), [])
   batch.push(frame('c'))
   view.catchUp()
   t.equal(read(view), 'c')
 })
 
-t.test('frames of its own come after what the batch had when they came', async t => {
+t.test('private frames come after the frames that the batch had at their time', async t => {
   const batch = batchOf('a')
   const view = new BatchView(batch, 0)
   view.add(frame('1'))
@@ -88,14 +88,14 @@ t.test('frames of its own come after what the batch had when they came', async t
   t.equal(read(view), 'a12bc3d')
 })
 
-t.test('a frame of its own alone is not copied', async t => {
+t.test('a single private frame is not copied', async t => {
   const own = frame('1')
   const view = new BatchView(batchOf('a'), 1)
   view.add(own)
   t.equal(view.bytes(), own)
 })
 
-t.test('a frame that is skipped is left out, wherever it stands', async t => {
+t.test('a skipped frame is left out at any place', async t => {
   const batch = batchOf('a')
   const view = new BatchView(batch, 0)
   const push = (text: string): void => { batch.push(frame(text)) }
@@ -113,7 +113,7 @@ t.test('a frame that is skipped is left out, wherever it stands', async t => {
   t.equal(read(view), 'b1e')
 })
 
-t.test('a view whose only frame is skipped is nothing', async t => {
+t.test('a view whose only frame is skipped is empty', async t => {
   const batch = batchOf('a')
   const view = new BatchView(batch, 0)
   view.skipLast()
@@ -121,7 +121,7 @@ t.test('a view whose only frame is skipped is nothing', async t => {
   t.equal(view.bytes(), undefined)
 })
 
-t.test('the views of one batch know nothing of each other', async t => {
+t.test('views of one batch are independent', async t => {
   const batch = batchOf('a')
   const [one, two] = [new BatchView(batch, 0), new BatchView(batch, 0)]
   one.skipLast()

@@ -11,7 +11,7 @@ import { FakeStream, fakeDefinition, fakeDelivery, fakeMember, fakePorts } from 
 
 const origin = { uid: 'u1', node: 'n1', topic: 'news', deadline: 0 }
 
-t.test('a publication knows where its payload stands, in bytes', async t => {
+t.test('a publication has the offset of its payload in bytes', async t => {
   const publication = new Outgoing({ ...origin, except: 's9' }, '"ü"', tailEnd('s1', 'Jö'))
   t.match(publication, { v: 1, uid: 'u1', node: 'n1', topic: 'news', deadline: 0, except: 's9', payloadLength: 4, local: 0 })
   t.equal(publication.tail.toString(), '"data":"ü","from":"s1","user":"Jö"}')
@@ -20,12 +20,12 @@ t.test('a publication knows where its payload stands, in bytes', async t => {
   t.equal(without.id, undefined)
   t.equal(without.json, '"ü"')
   t.equal(payloadOf(without.frame(0)).toString(), '{"type":"message","data":"ü","from":"s1","user":"Jö"}')
-  t.equal(payloadOf(without.frame(1)).toString(), '"ü"', 'typed: with quotes')
+  t.equal(payloadOf(without.frame(1)).toString(), '"ü"', 'a typed topic keeps the quotes')
 })
 
-t.test('a delivery that is kept takes no more memory than its frames', async t => {
+t.test('a retained delivery takes no more memory than its frames', async t => {
   const delivery = fakeDelivery('1')
-  t.ok(delivery.frame(0).buffer.byteLength > 100, 'a piece of the pool')
+  t.ok(delivery.frame(0).buffer.byteLength > 100, 'a slice of the pool')
   const text = delivery.frame(0).toString()
   delivery.retain()
   t.equal(delivery.frame(0).toString(), text)
@@ -66,10 +66,10 @@ t.test('all members of a mode get the same bytes, which are made once', async t 
   t.equal(double[0], double[2], 'the same buffer')
   t.equal(double[1], double[3], 'the same buffer')
   t.equal(double[1]!.toString('latin1'), '\x81\x02hi\x81\x02ho')
-  for (const { socket } of members) t.same(socket.sent, [], 'nothing through ws')
+  for (const { socket } of members) t.same(socket.sent, [], 'no frame goes through ws')
 })
 
-t.test('a copy of a publication has all that the original says', async t => {
+t.test('a copy of a publication has all fields of the original', async t => {
   const publication = new Outgoing({ ...origin, except: 's9', key: 'k' }, '"ü"', tailEnd('s1', 'Jö'))
   const copy: Publication = { ...publication.toPublication() }
   t.same(new Delivery(copy, undefined, false).frame(0), new Delivery(publication, undefined, false).frame(0))

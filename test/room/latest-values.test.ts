@@ -3,7 +3,7 @@ import { until } from '../helpers/app.ts'
 import { fakeDelivery } from '../helpers/fakes.ts'
 import { got, slowRoom, text } from './slow-room.ts'
 
-t.test('latest: the newest value of each key is sent when it has read, in their order, and a message without a key is one value', async t => {
+t.test('latest: a slow member that has read gets the latest value of each key, in order; messages without a key are one value', async t => {
   const { room, members: [a, b], say, turnEnds, counters } = slowRoom({ policy: 'latest' }) as any
   say('"a0"', 'a')
   say('"none0"')
@@ -24,7 +24,7 @@ t.test('latest: the newest value of each key is sent when it has read, in their 
   t.match(counters, { dropped: 0, conflated: 2, slow: 0 })
 })
 
-t.test('latest: who falls behind later is told what is newer than its own place, and the values are kept no longer than for that', async t => {
+t.test('latest: a member that falls behind later gets only values newer than its own position, and values are dropped once no member waits for them', async t => {
   const { room, members: [a, b], say, turnEnds } = slowRoom({ policy: 'latest' }) as any
   a.socket.bufferedAmount = 1_000
   say('"k1"', 'k')
@@ -34,7 +34,7 @@ t.test('latest: who falls behind later is told what is newer than its own place,
   await turnEnds()
   t.equal(room.lagging.size, 2)
   say('"l2"', 'l')
-  t.ok(room.isDirty, 'though nobody is there to whom it could be sent now')
+  t.ok(room.isDirty, 'the room stays dirty although no member could be written to now')
   await turnEnds()
   b.socket.bufferedAmount = 0
   await until(() => room.lagging.size === 1)
@@ -49,7 +49,7 @@ t.test('latest: who falls behind later is told what is newer than its own place,
   t.same(got(a), ['k1', 'l2', 'm1'], 'nothing from before')
 })
 
-t.test('latest: newest values that are over the bound themselves close the member, since something would be lost', async t => {
+t.test('latest: values over the bound close the member, because a value would be lost', async t => {
   const { room, members: [a, b], say, turnEnds, ended, failures } = slowRoom({ policy: 'latest', bytes: 1_000 }) as any
   a.socket.bufferedAmount = 1_000
   for (let n = 0; n < 3; n++) {
@@ -63,7 +63,7 @@ t.test('latest: newest values that are over the bound themselves close the membe
   t.equal(room.lagging.size, 0)
 })
 
-t.test('newest values over the bound concern those alone who are owed them', async t => {
+t.test('values over the bound close only the members that wait for them', async t => {
   const { members, say, turnEnds, ended, room } = slowRoom({ policy: (session: any) => session.id === 'a' ? 'latest' : 'drop' })
   for (const { socket } of members) socket.bufferedAmount = 1_000
   for (let n = 0; n < 3; n++) {
@@ -74,7 +74,7 @@ t.test('newest values over the bound concern those alone who are owed them', asy
   t.equal(room.lagging.size, 1)
 })
 
-t.test('latest: newest values that are over the bound end their turn early, so that they do not pile up; fewer cost nobody the one write per turn', async t => {
+t.test('latest: values over the bound end their turn early, so that they do not pile up; fewer values keep one write per turn', async t => {
   const { room, members: [a], say, turnEnds, flush, ended } = slowRoom({ policy: 'latest', bytes: 1_000_000 }, ['a']) as any
   a.socket.bufferedAmount = 1_000_000
   say()
@@ -87,7 +87,7 @@ t.test('latest: newest values that are over the bound end their turn early, so t
   t.same(ended, [['a', 4201]])
 })
 
-t.test('latest: many small values are bounded, too, since each costs more than its bytes', async t => {
+t.test('latest: many small values are bounded as well, because each costs more memory than its bytes', async t => {
   const { members: [a], say, turnEnds, ended } = slowRoom({ policy: 'latest', bytes: 10_000 }, ['a']) as any
   a.socket.bufferedAmount = 10_000
   for (let n = 0; n < 100; n++) say('1', `k${n}`)
@@ -97,7 +97,7 @@ t.test('latest: many small values are bounded, too, since each costs more than i
   t.same(ended, [['a', 4201]])
 })
 
-t.test('the excepted of a message is not told of it later either', async t => {
+t.test('a member that is excepted from a message does not get it later either', async t => {
   for (const policy of ['drop', 'latest'] as const) {
     const { room, members: [a], say, turnEnds } = slowRoom({ policy }) as any
     a.socket.bufferedAmount = 1_000
@@ -115,7 +115,7 @@ t.test('the excepted of a message is not told of it later either', async t => {
   }
 })
 
-t.test('a value that cannot be encoded when a laggard comes back is told, and ends it: nobody would wait for it any more', async t => {
+t.test('a value that cannot be encoded when a slow member comes back is reported, and ends that member', async t => {
   const { room, members: [a], turnEnds, failures, ended } = slowRoom({ policy: 'latest' }, ['a']) as any
   a.socket.bufferedAmount = 1_000
   const delivery = fakeDelivery('1')

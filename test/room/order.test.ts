@@ -12,8 +12,8 @@ import { FakeStream, fakeDefinition } from '../helpers/fakes.ts'
 import { textsIn } from '../helpers/wire.ts'
 
 /**
- * Rule 6 of docs/protocol.md for the hub alone, as a property: whatever happens in whatever order, and however much of it in one turn of the event loop, every member
- * gets exactly what a model says, and a failure comes down to the few steps that matter. test/fan-out-order.test.ts does the same over real connections. FC_SEED repeats a run.
+ * Rule 6 of docs/protocol.md for the hub alone, as a property: for each sequence of events, with many of them in one turn of the event loop, each member
+ * gets exactly the predicted frames, and a failure shrinks to the few steps that matter. test/fan-out-order.test.ts does the same over real connections. FC_SEED repeats a run.
  */
 const topics = ['chat', 'work'] as const
 type Topic = typeof topics[number]
@@ -21,7 +21,7 @@ type Topic = typeof topics[number]
 const definition = fakeDefinition({ presence: null, maxPayload: 100_000 })
 const settings = bareSettings({ limits: { topics: 10 }, address: { connections: undefined, rate: { capacity: 1_000_000, per: 1_000 }, rateIsGiven: false } })
 
-/** One member, and what it must get: `life` stands for the epoch of its room. */
+/** One member and its predicted frames. `life` stands for the epoch of its room. */
 interface Member {
   mode: Mode
   topic: Topic
@@ -29,7 +29,7 @@ interface Member {
   socket: LiveSocket
   transport: FakeStream | undefined
   expected: string[]
-  /** How it ended; one that has gone of itself may lack the last of what was sent to it. */
+  /** How it ended. A member that left by itself may lack its last frames. */
   over: 'kicked' | 'gone' | undefined
 }
 
@@ -73,7 +73,7 @@ class World {
     return open[index % open.length]
   }
 
-  /** A message to a topic, as the model has it. Returns its position. */
+  /** Predicts a message to a topic. Returns its position. */
   #message (topic: Topic, data: unknown, from?: string, except?: Member): string {
     const life = this.#lives.get(topic)
     if (life === undefined) return ''
@@ -157,14 +157,14 @@ class World {
     }
   }
 
-  /** What everybody has got, beside what everybody must have. */
+  /** Compares received frames with predicted ones, for all members. */
   async judge (): Promise<string[]> {
     await turn()
     await Promise.all(this.#results)
     const epochs = new Map<string, string>()
     for (const [index, { mode, topic, socket, transport, expected, over }] of this.members.entries()) {
       const got = (transport === undefined ? socket.sent : textsIn(Buffer.concat(transport.written))).map(text => mode === 'rooms.raw' ? text : essence(text))
-      // Epochs are random: each stands for one life of one room.
+      // Epochs are random; each stands for one life of a room.
       const read = got.map((line, place) => line.replace(/[0-9a-f]{16}(?=-\d)/, epoch => {
         const life = /(\d+)-\d+/.exec(expected[place] ?? '')?.[1] ?? '?'
         if (!epochs.has(epoch) && ![...epochs.values()].includes(life)) epochs.set(epoch, life)
@@ -195,7 +195,7 @@ function essence (text: string): string {
   }
 }
 
-t.test('every member gets exactly what a model says, whatever happens', { timeout: 120_000 }, async t => {
+t.test('each member gets exactly the predicted frames, in each sequence of events', { timeout: 120_000 }, async t => {
   const seed = process.env['FC_SEED']
   let frames = 0
   const details = await fc.check(fc.asyncProperty(fc.array(step, { maxLength: 80, size: 'max' }), async steps => {

@@ -16,7 +16,7 @@ function create (bound = 3) {
 
 const end = { done: true, value: undefined }
 
-t.test('messages wait in order for a reader, as payloads without their envelope', async t => {
+t.test('messages queue in order for a reader, as payloads without their envelope', async t => {
   const { subscription, push } = create()
   push({ text: 'ä' })
   push('two')
@@ -24,7 +24,7 @@ t.test('messages wait in order for a reader, as payloads without their envelope'
   t.same(await subscription.next(), { done: false, value: 'two' })
 })
 
-t.test('readers that wait are served in the order in which they asked', async t => {
+t.test('waiting reads are served in the order of their calls', async t => {
   const { subscription, push } = create()
   const readers = [subscription.next(), subscription.next()]
   push(1)
@@ -32,7 +32,7 @@ t.test('readers that wait are served in the order in which they asked', async t 
   t.same((await Promise.all(readers)).map(({ value }) => value), [1, 2])
 })
 
-t.test('no reader changes what another reader of the same message gets', async t => {
+t.test('a reader that changes a message does not affect other readers', async t => {
   const [one, two] = [create(), create()]
   const delivery = new Delivery(new Outgoing({ uid: 'u', node: 'n', topic: 'news', deadline: 0 }, '{"list":[]}'), undefined, true)
   one.subscription.push(delivery)
@@ -42,7 +42,7 @@ t.test('no reader changes what another reader of the same message gets', async t
   t.same((await two.subscription.next()).value, { list: [] })
 })
 
-t.test('a reader that is too slow gets what was held, then an error, then the end', async t => {
+t.test('a slow reader gets its queued messages, then an error, then the end', async t => {
   const { subscription, push, detached } = create(2)
   push(1)
   push(2)
@@ -57,14 +57,14 @@ t.test('a reader that is too slow gets what was held, then an error, then the en
   t.equal(detached(), 1)
 })
 
-t.test('the end wakes readers; what was received before it can still be read', async t => {
+t.test('the end wakes waiting reads; messages received before it can still be read', async t => {
   const { subscription, detached } = create()
   const reader = subscription.next()
   subscription.end()
   t.same(await reader, end)
   t.equal(detached(), 1)
   subscription.end()
-  t.equal(detached(), 1, 'it is let go once')
+  t.equal(detached(), 1, 'the end callback is called once')
 
   const other = create()
   other.push(1)
@@ -73,7 +73,7 @@ t.test('the end wakes readers; what was received before it can still be read', a
   t.same(await other.subscription.next(), end)
 })
 
-t.test('an end by an error rejects all who wait', async t => {
+t.test('an end with an error rejects all waiting reads', async t => {
   const { subscription } = create()
   const readers = [subscription.next(), subscription.next()]
   const error = new Error('the broker has gone')
@@ -81,7 +81,7 @@ t.test('an end by an error rejects all who wait', async t => {
   for (const reader of readers) await t.rejects(reader, error)
 })
 
-t.test('a reader that leaves lets go of what was held', async t => {
+t.test('a reader that returns drops its queue', async t => {
   const { subscription, push, detached } = create()
   push(1)
   t.same(await subscription.return(), end)
@@ -90,7 +90,7 @@ t.test('a reader that leaves lets go of what was held', async t => {
   t.equal(subscription[Symbol.asyncIterator](), subscription)
 })
 
-t.test('issue 8: after a thousand messages within a turn the reader waits for the next, and nothing is lost or out of order', async t => {
+t.test('issue 8: after a thousand messages within a turn the reader waits for the next turn, and no message is lost or out of order', async t => {
   const { subscription, push } = create(1_500)
   for (let n = 0; n < 1_500; n++) push(n)
   const seen: unknown[] = []
@@ -105,7 +105,7 @@ t.test('issue 8: after a thousand messages within a turn the reader waits for th
   t.same(seen, Array.from({ length: 1_500 }, (_, n) => n))
 })
 
-t.test('issue 8: readers that wait for the turn in thousands take theirs in order', async t => {
+t.test('issue 8: thousands of reads that wait for the turn are served in order', async t => {
   const { subscription, push } = create(5_000)
   const seen: unknown[] = []
   for (let n = 0; n < 3_500; n++) push(n)
@@ -114,7 +114,7 @@ t.test('issue 8: readers that wait for the turn in thousands take theirs in orde
   t.same(seen, Array.from({ length: 3_500 }, (_, n) => n))
 })
 
-t.test('issue 8: a reader that waits for the turn is not behind, and is told of the end after what it was owed', async t => {
+t.test('issue 8: a reader that waits for the turn is not slow, and gets the end after its messages', async t => {
   for (const error of [undefined, new Error('the end')]) {
     const { subscription, push, detached } = create(1)
     for (let n = 0; n < 1_000; n++) {

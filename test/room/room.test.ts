@@ -6,7 +6,7 @@ import type { Subscription } from '../../lib/room/reader.ts'
 import { textFrame } from '../../lib/transport/ws/frame.ts'
 import { fakeDefinition, fakeDelivery, fakeMember, fakePorts, fakeRoom, got, type FakeMember } from '../helpers/fakes.ts'
 
-/** Does something while a member is being written to, as a stream inside the process can. */
+/** Runs a function while a member is written to, as an in-process stream can. */
 function during ({ socket }: FakeMember, act: () => void): void {
   const { send } = socket
   socket.send = data => {
@@ -16,7 +16,7 @@ function during ({ socket }: FakeMember, act: () => void): void {
   }
 }
 
-t.test('members are kept dense, whoever leaves', async t => {
+t.test('members are dense after each leave', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
   const [a, b, c, d] = members.map(({ session }) => session) as [MemberSession, MemberSession, MemberSession, MemberSession]
   t.same(room.members.map(({ index }) => index), [0, 1, 2, 3])
@@ -44,21 +44,21 @@ t.test('a join under way and a subscriber keep a room', async t => {
   t.notOk(room.isEmpty)
 })
 
-t.test('what is delivered waits, and leaves with a flush', async t => {
+t.test('delivered messages are queued until a flush', async t => {
   const { room, members } = fakeRoom(['a', 'b'])
   t.notOk(room.isDirty)
   t.equal(room.deliver(fakeDelivery('1')), 2)
   t.equal(room.deliver(fakeDelivery('2')), 2)
   t.ok(room.isDirty)
   t.same(members.map(got), [[], []])
-  t.same(room.flush(1), [], 'nobody is behind')
+  t.same(room.flush(1), [], 'no member is behind')
   t.same(members.map(got), [[1, 2], [1, 2]])
   t.notOk(room.isDirty)
   room.flush(1)
-  t.same(members.map(got), [[1, 2], [1, 2]], 'nothing is left')
+  t.same(members.map(got), [[1, 2], [1, 2]], 'nothing is queued')
 })
 
-t.test('who leaves during a fan-out is taken out after it, and nobody is skipped or told twice', async t => {
+t.test('members that leave during a fan-out are removed after it, and no other member is skipped or written twice', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
   const sizes: number[] = []
   room.deliver(fakeDelivery('1'))
@@ -70,12 +70,12 @@ t.test('who leaves during a fan-out is taken out after it, and nobody is skipped
     sizes.push(room.size, room.members.length)
   })
   room.flush(1)
-  t.same(sizes, [1, 4], 'they are not counted any more, but still in place')
+  t.same(sizes, [1, 4], 'leaving members are not counted, but still in place')
   t.same(room.members.map(({ id, index }) => [id, index]), [['c', 0]])
   t.same(members.map(got), [[1], [], [1], []])
 })
 
-t.test('what is delivered during a fan-out is for the next one', async t => {
+t.test('messages delivered during a fan-out belong to the next one', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c'])
   room.deliver(fakeDelivery('1'))
   during(members[0]!, () => { room.deliver(fakeDelivery('2')) })
@@ -86,7 +86,7 @@ t.test('what is delivered during a fan-out is for the next one', async t => {
   t.same(members.map(got), [[1, 2], [1, 2], [1, 2]])
 })
 
-t.test('there is no fan-out within a fan-out: it would overtake the outer one', async t => {
+t.test('fan-outs do not nest, because an inner one would overtake the outer one', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c'])
   room.deliver(fakeDelivery('1'))
   during(members[0]!, () => {
@@ -101,7 +101,7 @@ t.test('there is no fan-out within a fan-out: it would overtake the outer one', 
   t.same(members.map(got), [[1, 2], [1, 2], [1, 2]])
 })
 
-t.test('who joins during a fan-out is not among those told', async t => {
+t.test('a member that joins during a fan-out is not part of it', async t => {
   const { room, members } = fakeRoom(['a'])
   const late = fakeMember('late')
   t.equal(room.deliver(fakeDelivery('1')), 1)
@@ -113,7 +113,7 @@ t.test('who joins during a fan-out is not among those told', async t => {
   t.same(got(late), [2])
 })
 
-t.test('who joins in a turn gets what comes after it, and nothing from before', async t => {
+t.test('a member that joins in a turn gets later messages of it, and no earlier ones', async t => {
   const { room, members } = fakeRoom(['a'])
   room.deliver(fakeDelivery('1'))
   const late = fakeMember('late')
@@ -131,10 +131,10 @@ t.test('who joins in a turn gets what comes after it, and nothing from before', 
   t.same(got(last), [])
   room.deliver(fakeDelivery('4'))
   room.flush(1)
-  t.same([members[0]!, late, last].map(got), [[1, 2, 3, 4], [2, 3, 4], [4]], 'in the next turn it is one of all')
+  t.same([members[0]!, late, last].map(got), [[1, 2, 3, 4], [2, 3, 4], [4]], 'in the next turn it shares the batch')
 })
 
-t.test('a fan-out leaves out the excepted, the ended and those to be closed for not reading', async t => {
+t.test('a fan-out leaves out excepted, ended and slow members', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
   members[1]!.socket.close(1000, '')
   members[2]!.session.transport.isClosing = true
@@ -143,7 +143,7 @@ t.test('a fan-out leaves out the excepted, the ended and those to be closed for 
   t.same(members.map(got), [[], [], [], [1]])
 })
 
-t.test('the excepted of one message gets those before and after it', async t => {
+t.test('a member excepted from one message gets those before and after it', async t => {
   const { room, members } = fakeRoom(['a', 'b'])
   const [a, b] = members.map(({ session }) => session) as [MemberSession, MemberSession]
   room.deliver(fakeDelivery('1'))
@@ -155,7 +155,7 @@ t.test('the excepted of one message gets those before and after it', async t => 
   t.same(members.map(got), [[1, 3, 4], [1, 2, 3, 5]])
 })
 
-t.test('a frame of a member\'s own leaves at once where nothing waits, and else in its place', async t => {
+t.test('a private frame is written at once if nothing is queued, and otherwise in its place', async t => {
   const { room, members } = fakeRoom(['a', 'b'])
   const [a, b] = members.map(({ session }) => session) as [MemberSession, MemberSession]
   const own = (data: unknown) => textFrame('', Buffer.from(JSON.stringify({ data })))
@@ -172,7 +172,7 @@ t.test('a frame of a member\'s own leaves at once where nothing waits, and else 
   t.same(members.map(got), [['first', 1, 'ack 1', 'direct', 3], [1, 2, 'ack 2', 3]])
 })
 
-t.test('frames of a member\'s own leave early where they are many, and in their place', async t => {
+t.test('many private frames are written early, and in their place', async t => {
   const { room, members } = fakeRoom(['a', 'b'])
   const [a] = members.map(({ session }) => session) as [MemberSession]
   const own = (data: string) => textFrame('', Buffer.from(JSON.stringify({ data })))
@@ -182,18 +182,18 @@ t.test('frames of a member\'s own leave early where they are many, and in their 
   t.same(got(members[0]!), [])
   room.deliver(fakeDelivery('2'))
   room.sendTo(a, own(long))
-  t.same(members.map(got), [[1, long, 2, long], []], 'and nobody else is touched by it')
+  t.same(members.map(got), [[1, long, 2, long], []], 'the other member is not written to')
   room.deliver(fakeDelivery('3'))
   room.sendTo(a, own('last'))
   room.flush(1)
   t.same(members.map(got), [[1, long, 2, long, 3, 'last'], [1, 2, 3]])
 })
 
-t.test('a member that is about to leave gets what waits for it, and the others theirs in time', async t => {
+t.test('a member that is about to leave gets its queued frames, and other members get theirs at the flush', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c'])
   const [a, b, c] = members.map(({ session }) => session) as [MemberSession, MemberSession, MemberSession]
   room.flushMember(a)
-  t.same(got(members[0]!), [], 'nothing waits')
+  t.same(got(members[0]!), [], 'nothing is queued')
   room.deliver(fakeDelivery('1'))
   room.deliver(fakeDelivery('2'), b)
   for (const session of [a, b]) {
@@ -232,7 +232,7 @@ t.test('where nobody speaks a mode, nothing waits in it', async t => {
   t.notOk(room.isDirty)
   const given = fakeDelivery('1')
   given.frame = encoding => {
-    if (encoding !== 1) throw new Error('nobody asked for it')
+    if (encoding !== 1) throw new Error('no member needs this encoding')
     return textFrame('', Buffer.from('1'))
   }
   t.equal(room.deliver(given), 1)
@@ -249,7 +249,7 @@ t.test('an announcement reaches those who speak rooms.v1', async t => {
   t.same(members.map(({ socket }) => socket.sent), [['{}'], []])
 })
 
-t.test('subscribers are handed what members are, at once, and are not counted', async t => {
+t.test('subscribers get deliveries at once, and are not counted', async t => {
   const { room } = fakeRoom(['a'])
   const pushed: Delivery[] = []
   room.readers.add({ push (given: Delivery) { pushed.push(given) } } as unknown as Subscription)
@@ -258,10 +258,10 @@ t.test('subscribers are handed what members are, at once, and are not counted', 
   t.same(pushed, [given])
   room.announce('{}')
   room.flush(1)
-  t.equal(pushed.length, 1, 'presence is not for them')
+  t.equal(pushed.length, 1, 'subscribers get no presence')
 })
 
-t.test('a message of which one encoding cannot be made is queued to nobody, and the room goes on', async t => {
+t.test('a message with an encoding that fails is queued for no member, and the room goes on', async t => {
   const { room, members } = fakeRoom(['a'])
   const raw = fakeMember('b', 'rooms.raw')
   room.add(raw.session)

@@ -12,7 +12,7 @@ import { FakeStream, fakeDefinition, fakeDelivery, fakeMember, fakePorts } from 
 
 const bound = 1_000
 
-/** What happens to the room: a number is whom it concerns. */
+/** An event of the room; `to`, `who` and `except` are members. */
 type Step =
   | { act: 'say', key: number | undefined, bytes: number, except: number | undefined }
   | { act: 'private', to: number, bytes: number }
@@ -54,12 +54,12 @@ class Pipe extends FakeStream {
   }
 }
 
-/** What a member must have got, whatever the policy: all that was for it, in order, and which of it may be missing. */
+/** A member, and all messages for it in order. The policy determines which of them may be missing. */
 interface Member {
   session: MemberSession
   pipe: Pipe
   due: { n: number, key: number | undefined }[]
-  /** The newest message of each key; `undefined` where it was not for this member, which then is owed no older one. */
+  /** The latest message of each key; `undefined` if it was not for this member, which must then get no older one. */
   newest: Map<number | undefined, number | undefined>
   privates: number[]
   closed: boolean
@@ -115,7 +115,7 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
           if (one !== excepted) one.due.push({ n, key: step.key })
           one.newest.set(step.key, one === excepted ? undefined : n)
         }
-        if (count > open.length) throw new Error('more were told than there are')
+        if (count > open.length) throw new Error('more members were told than exist')
         deliveries += open.length - (excepted === undefined ? 0 : 1)
         if (room.isFull) flush()
         break
@@ -148,7 +148,7 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
       case 'turn': await end()
     }
   }
-  // Everybody reads: nobody is behind for ever.
+  // All members read, so that none stays behind.
   for (const { pipe, closed } of members) if (!closed) pipe.readAll()
   for (let turns = 0; turns < 3; turns++) await end()
   if (room.lagging.size > 0) throw new Error('a laggard that has read does not come back')
@@ -158,39 +158,39 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
   for (const { session, pipe, due, newest, privates, closed } of members) {
     const frames: any[] = textsIn(Buffer.concat(pipe.written)).map(text => JSON.parse(text))
     const told = frames.filter(({ type }) => type === 'direct').map(({ p }) => p)
-    if (JSON.stringify(told) !== JSON.stringify(closed ? privates.slice(0, told.length) : privates)) throw new Error(`${session.id} was to be told ${privates} and got ${told}`)
+    if (JSON.stringify(told) !== JSON.stringify(closed ? privates.slice(0, told.length) : privates)) throw new Error(`${session.id} must get the private frames ${privates} and got ${told}`)
     const got: number[] = frames.filter(({ type }) => type === 'message').map(({ data }) => data.n)
     const places = got.map(number => due.findIndex(({ n }) => n === number))
-    if (places.includes(-1)) throw new Error(`${session.id} got what was not for it: ${got} of ${due.map(({ n }) => n)}`)
+    if (places.includes(-1)) throw new Error(`${session.id} got messages of others: ${got} of ${due.map(({ n }) => n)}`)
     if (places.some((place, index) => index > 0 && place <= places[index - 1]!)) throw new Error(`${session.id} got ${got}: not in order`)
     missed += due.length - got.length
     if (policy === 'close') {
-      if (places.some((place, index) => place !== index)) throw new Error(`${session.id} got ${got}, with a hole`)
-      if (!closed && got.length < due.length) throw new Error(`${session.id} is open, and has not got all`)
+      if (places.some((place, index) => place !== index)) throw new Error(`${session.id} got ${got}, with a gap`)
+      if (!closed && got.length < due.length) throw new Error(`${session.id} is open, and has not got all messages`)
     }
     if (policy === 'drop') {
       let next = 0
       for (const frame of frames) {
         if (frame.type === 'gap') next += frame.count
         if (frame.type !== 'message') continue
-        if (due[next]!.n !== frame.data.n) throw new Error(`${session.id} got ${frame.data.n} where it was owed ${due[next]!.n}`)
+        if (due[next]!.n !== frame.data.n) throw new Error(`${session.id} got ${frame.data.n} instead of ${due[next]!.n}`)
         next++
       }
       if (!closed && next !== due.length) throw new Error(`${session.id} knows of ${next} messages of ${due.length}`)
     }
     if (policy === 'latest' && !closed) {
-      for (const [key, number] of newest) if (number !== undefined && !got.includes(number)) throw new Error(`${session.id} does not have the newest of k${key}`)
+      for (const [key, number] of newest) if (number !== undefined && !got.includes(number)) throw new Error(`${session.id} does not have the latest value of k${key}`)
     }
   }
   const counted = counters.dropped + counters.conflated
-  // Who was closed, or left, is owed no count of what came after; what was dropped or replaced before is counted.
-  if (counted > missed) throw new Error(`${counted} messages are counted as missed, of ${missed}`)
+  // Messages after the end of a member are not counted; messages dropped or replaced before are.
+  if (counted > missed) throw new Error(`${counted} messages are counted as missed instead of ${missed}`)
   if (members.every(({ closed }) => !closed) && policy !== 'close' && counted !== missed) throw new Error(`${missed} of ${deliveries} were missed, and ${counted} are counted`)
 }
 
 for (const policy of ['close', 'drop', 'latest'] as const) {
-  t.test(`${policy}: whatever happens in a room, each member gets what it is owed, in order, and knows what it misses`, async t => {
+  t.test(`${policy}: in each sequence of events each member gets its messages in order, and is told of missing ones`, async t => {
     await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 120, size: 'max' }), steps => play(policy, steps)), { numRuns: Number(process.env.SLOW_RUNS ?? 300), interruptAfterTimeLimit: 60_000 })
-    t.pass('see the seed that fast-check prints where it does not')
+    t.pass('a failure prints the seed of fast-check')
   })
 }

@@ -17,7 +17,7 @@ t.test('what waits from an earlier turn, and this batch, over the bound: the mem
   a.socket.bufferedAmount = 960
   say()
   await turnEnds()
-  t.same(ended, [], '960 bytes and one small frame are not over it')
+  t.same(ended, [], '960 bytes and one small frame are within the bound')
   a.socket.bufferedAmount = 960
   say(text(50))
   await turnEnds()
@@ -27,7 +27,7 @@ t.test('what waits from an earlier turn, and this batch, over the bound: the mem
   t.equal(a.session.transport.isClosing, true)
 })
 
-t.test('an empty outbox takes whatever one turn brings, in however many batches', async t => {
+t.test('a connection without buffered bytes accepts all batches of one turn', async t => {
   const { members: [a], say, flush, turnEnds, ended } = slowRoom({ bytes: 100 }, ['a']) as any
   for (let n = 0; n < 20; n++) {
     say(text(64_000))
@@ -39,10 +39,10 @@ t.test('an empty outbox takes whatever one turn brings, in however many batches'
   t.same(ended, [])
   say()
   await turnEnds()
-  t.same(ended, [['a', 4201]], 'but what is left of it in the next turn counts')
+  t.same(ended, [['a', 4201]], 'bytes that are still buffered in the next turn count')
 })
 
-t.test('drop: nothing is queued while it waits, one gap says what was dropped, and on it goes', async t => {
+t.test('drop: a slow member gets no messages; when it has read, one gap frame counts the dropped ones, and it goes on', async t => {
   const { room, members: [a, b], say, turnEnds, ended, counters } = slowRoom({ policy: 'drop' }) as any
   say()
   await turnEnds()
@@ -60,12 +60,12 @@ t.test('drop: nothing is queued while it waits, one gap says what was dropped, a
   say()
   await turnEnds()
   t.same(got(a), [1, { type: 'gap', count: 5, reason: 'slow', from: 'e-1', to: 'e-6' }, 7])
-  t.same(got(b), [1, 2, 3, 4, 5, 6, 7], 'nobody else is touched')
+  t.same(got(b), [1, 2, 3, 4, 5, 6, 7], 'other members are not affected')
   t.same(ended, [])
   t.match(counters, { dropped: 5, conflated: 0, slow: 0 })
 })
 
-t.test('a gap begins at the position from which the room delivers, where nothing came before it', async t => {
+t.test('without an earlier message, a gap begins at the position from which the room delivers', async t => {
   const { room, members: [a], say, turnEnds } = slowRoom({ policy: 'drop' }, ['a']) as any
   attach(room)
   a.socket.bufferedAmount = 1_000
@@ -78,7 +78,7 @@ t.test('a gap begins at the position from which the room delivers, where nothing
   t.same(got(a), [{ type: 'gap', count: 1, reason: 'slow', from: 'e-0', to: 'e-1' }])
 })
 
-t.test('a gap has no positions where the broker has none', async t => {
+t.test('a gap has no positions if the broker has none', async t => {
   const { room, members: [a], say, turnEnds } = slowRoom({ policy: 'drop' }, ['a']) as any
   a.socket.bufferedAmount = 1_000
   say()
@@ -98,7 +98,7 @@ t.test('private frames are never dropped: they leave in their order, and over th
     room.sendTo(a.session, own('p1'))
     say()
     await turnEnds()
-    t.same(got(a), [], 'it would be over the bound with its own frame alone')
+    t.same(got(a), [], 'the private frame alone exceeds the bound')
     t.same(ended, [['a', 4201]])
 
     const other = slowRoom({ policy }, ['a']) as any
@@ -147,7 +147,7 @@ t.test('private frames that a policy sends, or the end that it makes, come after
   }
 })
 
-t.test('whoever is told of a laggard on the channel may end it, and others are owed what they were', async t => {
+t.test('a subscriber of the slow channel may end the member, and other members still get their messages', async t => {
   const { room, members: [a, b], say, turnEnds, failures, ended } = slowRoom({ policy: (session: any) => session.id === 'a' ? 'drop' : 'latest' }) as any
   const listener = (event: any): void => {
     if (event.session !== 'a') return
@@ -166,7 +166,7 @@ t.test('whoever is told of a laggard on the channel may end it, and others are o
   t.same([failures, ended], [[], []])
 })
 
-t.test('what a member is told when it comes back counts in the next turn, like all that is left over', async t => {
+t.test('frames that a member gets when it comes back count in the next turn like other buffered bytes', async t => {
   const { room, members: [a], say, turnEnds, flush } = slowRoom({ policy: 'latest' }, ['a']) as any
   a.socket.bufferedAmount = 1_000
   say(text(500), 'k')
@@ -196,7 +196,7 @@ t.test('private frames alone: one turn may queue what it likes, and what is left
   t.same(ended, [['a', 4201]])
 })
 
-t.test('a function decides for each member; what is no answer, or a failure, closes and is told', async t => {
+t.test('a policy function decides for each member; an invalid result, or an error, closes the member and is reported', async t => {
   const asked: unknown[] = []
   const answers: Record<string, unknown> = { a: 'drop', b: 'latest', c: 'close', d: 'other', e: undefined, f: Promise.reject(new Error('not at once')), g: new Error('as it was told to') }
   const { room, members, say, turnEnds, ended, failures, counters } = slowRoom({
@@ -221,7 +221,7 @@ t.test('a function decides for each member; what is no answer, or a failure, clo
   t.match(counters, { dropped: 2, conflated: 1 })
 })
 
-t.test('a policy that ends members itself, those after it included', async t => {
+t.test('a policy may end members, later ones included', async t => {
   const context: any = slowRoom({
     policy: (session: any) => {
       for (const { session: member } of context.members) {
@@ -240,7 +240,7 @@ t.test('a policy that ends members itself, those after it included', async t => 
   t.match(context.counters, { slow: 0, dropped: 0, conflated: 0 })
 })
 
-t.test('a laggard that leaves takes nothing with it, and what it missed is counted', async t => {
+t.test('a slow member that leaves gets nothing more, and its missed messages are counted', async t => {
   for (const policy of ['drop', 'latest'] as const) {
     const { room, members: [a], say, turnEnds, counters } = slowRoom({ policy }) as any
     a.socket.bufferedAmount = 1_000
@@ -254,7 +254,7 @@ t.test('a laggard that leaves takes nothing with it, and what it missed is count
     t.match(counters, { dropped: policy === 'drop' ? 2 : 0, conflated: policy === 'latest' ? 2 : 0 })
     a.socket.bufferedAmount = 0
     await new Promise(resolve => setTimeout(resolve, 30))
-    t.same(got(a), [], 'and it does not come back')
+    t.same(got(a), [], 'the member does not come back')
     t.equal(room.size, 1)
   }
 })
@@ -274,7 +274,7 @@ t.test('one whose connection breaks meanwhile is waited for no longer', async t 
   t.same(failures, [])
 })
 
-t.test('one that has read in the midst of a turn comes back at once, and is told of what waits, not sent it', async t => {
+t.test('a member that has read in the middle of a turn comes back at once, and queued messages are part of its gap', async t => {
   for (const policy of ['drop', 'latest'] as const) {
     const transport = new FakeStream()
     const { room, join, say, turnEnds } = slowRoom({ policy }, ['b'])
@@ -296,7 +296,7 @@ t.test('one that has read in the midst of a turn comes back at once, and is told
   }
 })
 
-t.test('presence that was missed is made up for by a snapshot', async t => {
+t.test('a member that missed presence frames gets a snapshot', async t => {
   const { room, members: [a], say, turnEnds, join } = slowRoom({ policy: 'drop' }) as any
   a.socket.bufferedAmount = 1_000
   say()
@@ -311,7 +311,7 @@ t.test('presence that was missed is made up for by a snapshot', async t => {
   t.match(got(a), [{ type: 'gap', count: 1 }, { type: 'presence', count: 3, state: [{ session: 'b' }, { session: 'c' }, { session: 'a' }] }])
 })
 
-t.test('a member that joined in the turn in which it falls behind misses only what came after it', async t => {
+t.test('a member that joined in the turn in which it falls behind misses only messages after its join', async t => {
   const { room, say, turnEnds, join } = slowRoom({ policy: 'latest' }, []) as any
   const old = join('old')
   say('"before"', 'k')
@@ -325,7 +325,7 @@ t.test('a member that joined in the turn in which it falls behind misses only wh
   t.same([old, late].map(got), [['before', 'after'], ['after']])
 })
 
-t.test('a raw member is told of no gap', async t => {
+t.test('a raw member gets no gap frame', async t => {
   const { room, say, turnEnds } = slowRoom({ policy: 'drop' }, ['b'])
   const raw = fakeMember('raw', 'rooms.raw')
   Object.assign(raw.session, { definition: room.definition, room })

@@ -7,7 +7,7 @@ import type { SlowRule } from '../../lib/topics/registry.ts'
 import { fakeDefinition, fakeDelivery, fakeMember, fakePorts, type FakeMember, type FakeSession, type FakeStream } from '../helpers/fakes.ts'
 
 export const nextTurn = () => new Promise(resolve => setImmediate(resolve))
-/** A string of so many characters, as JSON. */
+/** A string of this many characters, as JSON. */
 export const text = (length: number): string => JSON.stringify('x'.repeat(length))
 
 /** A room of one topic, and who watches over it; messages leave when the test says. */
@@ -45,7 +45,7 @@ export function slowRoom (rule: Partial<SlowRule> = {}, ids = ['a', 'b']) {
     members,
     join,
     flush,
-    /** One message, which waits; its data is its number unless given. */
+    /** Delivers one message, which waits for a flush. Its data is its number by default. */
     say (json = String(++said), key?: string, excepted?: MemberSession) {
       room.feed.advance({ epoch: 'e', offset: (room.feed.position?.offset ?? 0) + 1 })
       const delivery = fakeDelivery(json, key)
@@ -59,7 +59,7 @@ export function slowRoom (rule: Partial<SlowRule> = {}, ids = ['a', 'b']) {
   }
 }
 
-/** The frames that a member has got, briefly. */
+/** The frames that a member received, in short form. */
 export function got ({ socket }: FakeMember<any>): unknown[] {
   return socket.sent.map((sent: string) => {
     const frame = JSON.parse(sent)

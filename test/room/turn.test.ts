@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { Turn, type Flushable } from '../../lib/room/turn.ts'
 
-/** Counts what a turn asks of the event loop. */
+/** Counts the callbacks that a turn schedules. */
 function counting (t: Test): { count: number } {
   const own = globalThis.setImmediate
   const calls = { count: 0 }
@@ -18,7 +18,7 @@ const next = (): Promise<void> => new Promise(resolve => { own(resolve) })
 interface Named extends Flushable { topic: string }
 const room = (topic: string): Named => ({ topic, isDirty: true, isFull: false })
 
-t.test('the rooms of a turn are flushed at its end, in the order they came, by one setImmediate', async t => {
+t.test('rooms of a turn are flushed at its end, in order, by one setImmediate', async t => {
   const calls = counting(t)
   const flushed: string[] = []
   const turn = new Turn<Named>(({ topic }) => { flushed.push(topic) })
@@ -31,11 +31,11 @@ t.test('the rooms of a turn are flushed at its end, in the order they came, by o
   await next()
   t.same(flushed, ['a', 'b', 'c'])
   await next()
-  t.equal(calls.count, 1, 'where nothing is to be said, nothing is scheduled')
+  t.equal(calls.count, 1, 'without a dirty room nothing is scheduled')
   t.equal(flushed.length, 3)
 })
 
-t.test('a room that has something to say during the flush says it in the next turn', async t => {
+t.test('a room that becomes dirty during the flush is flushed in the next turn', async t => {
   const calls = counting(t)
   const flushed: string[] = []
   const turn = new Turn<Named>(({ topic }) => {
@@ -51,7 +51,7 @@ t.test('a room that has something to say during the flush says it in the next tu
   t.same(flushed, ['a', 'c', 'b'])
 })
 
-t.test('a flush that fails takes no other room with it', async t => {
+t.test('a flush that fails does not affect other rooms', async t => {
   const flushed: string[] = []
   const failures: unknown[] = []
   const turn = new Turn<Named>(({ topic }) => {

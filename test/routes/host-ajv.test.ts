@@ -7,7 +7,7 @@ import { createApp } from '../helpers/app.ts'
 
 const string = { type: 'string' }
 
-/** Registers one topic in an app with these settings; says what it answers to payloads, in code and over HTTP. */
+/** Registers one topic in an app with these settings; returns its answers to payloads, in code and over HTTP. */
 async function topic (t: Test, ajv: FastifyServerOptions['ajv'], message: object, prepare = (_app: ReturnType<typeof createApp>): void => {}) {
   const app = createApp(t, ajv === undefined ? {} : { ajv })
   prepare(app)
@@ -15,18 +15,18 @@ async function topic (t: Test, ajv: FastifyServerOptions['ajv'], message: object
   return async (payload: unknown): Promise<string> => {
     const code = await app.rooms.broadcast('news', payload).then(() => 'taken', error => error.details.map(({ path, message }: any) => `${path} ${message}`).join('; '))
     const response = await app.inject({ method: 'POST', url: '/rooms/news', headers: { 'content-type': 'application/json' }, payload: JSON.stringify(payload) })
-    t.equal(response.statusCode, code === 'taken' ? 200 : 400, 'the route refuses what code refuses')
+    t.equal(response.statusCode, code === 'taken' ? 200 : 400, 'the route refuses the same as code')
     return code
   }
 }
 
 const even = { type: 'number' as const, validate: (value: number) => value % 2 === 0 }
-/** A plugin of the host's, as ajv-keywords is one. */
+/** A plugin for Ajv as a host has it, such as ajv-keywords. */
 function odd (ajv: any, name = 'odd'): any {
   return ajv.addKeyword({ keyword: name, type: 'number', schemaType: 'boolean', validate: (_: boolean, value: number) => value % 2 === 1 })
 }
 
-t.test('Fastify\'s own formats hold for topics (issue 8)', async t => {
+t.test('Fastify\'s own formats apply to topics (issue 8)', async t => {
   const ask = await topic(t, undefined, { type: 'object', properties: { at: { format: 'date-time' }, mail: { format: 'email' }, id: { format: 'uuid' } } })
   t.equal(await ask({ at: '2026-11-27T08:00:00Z', mail: 'a@example.com', id: '6ba7b810-9dad-11d1-80b4-00c04fd430c8' }), 'taken')
   t.equal(await ask({ at: 'today' }), '/at must match format "date-time"')
@@ -34,7 +34,7 @@ t.test('Fastify\'s own formats hold for topics (issue 8)', async t => {
   t.equal(await ask({ id: '1' }), '/id must match format "uuid"')
 })
 
-t.test('formats, keywords and plugins of the host hold for topics (issue 8)', async t => {
+t.test('formats, keywords and plugins of the host apply to topics (issue 8)', async t => {
   const n = await topic(t, { customOptions: { formats: { even }, keywords: ['x-note'] }, plugins: [odd as any, [odd, 'uneven']], onCreate (ajv: any) { ajv.addFormat('big', { type: 'number', validate: (value: number) => value > 100 }) } } as any,
     { type: 'object', properties: { a: { type: 'number', format: 'even', 'x-note': 'x' }, b: { odd: true }, c: { uneven: true }, d: { format: 'big' }, e: { format: 'date' } } })
   t.equal(await n({ a: 2, b: 1, c: 1, d: 101, e: '2026-11-27' }), 'taken')
@@ -45,7 +45,7 @@ t.test('formats, keywords and plugins of the host hold for topics (issue 8)', as
   t.equal(await n({ e: 'x' }), '/e must match format "date"')
 })
 
-t.test('what the host says of changing values, and of strictness, holds for its routes alone (issue 8)', async t => {
+t.test('options of the host that change values or strictness apply to its own routes only (issue 8)', async t => {
   const loose = { coerceTypes: true, useDefaults: true, removeAdditional: 'all', strict: false, strictSchema: false, validateFormats: false, ignoreKeywordsWithRef: true }
   const settings: [string, any][] = [
     ['in customOptions', { customOptions: { ...loose, logger: false } }],
@@ -65,12 +65,12 @@ t.test('what the host says of changing values, and of strictness, holds for its 
   }
 })
 
-t.test('a keyword that says that it changes what it checks is refused in a topic (issue 8)', async t => {
+t.test('a keyword that may change the validated value is refused in a topic (issue 8)', async t => {
   const plugins = [(ajv: any) => ajv.addKeyword({ keyword: 'trim', modifying: true, validate: () => true })]
   await t.rejects(topic(t, { plugins } as any, { type: 'string', trim: true }), { code: 'FST_ROOMS_INVALID_SCHEMA', message: /unknown keyword: "trim"/ })
 })
 
-t.test('a host that collects all errors is told 20 of a payload at most (issue 8)', async t => {
+t.test('a host with allErrors gets at most 20 errors of a payload (issue 8)', async t => {
   const app = createApp(t, { ajv: { customOptions: { allErrors: true } } })
   await app.register(fastifyRooms as any, { topics: { news: { message: { type: 'array', items: string } } } })
   const error: any = await app.rooms.broadcast('news', Array(1_000).fill(1)).catch(error => error)
@@ -78,7 +78,7 @@ t.test('a host that collects all errors is told 20 of a payload at most (issue 8
   t.same(error.details[19], { path: '/19', message: 'must be string' })
 })
 
-t.test('a validator compiler of the host, and JTD for its routes, change nothing for topics (issue 8)', async t => {
+t.test('a validator compiler of the host, and JTD for its routes, do not affect topics (issue 8)', async t => {
   for (const [ajv, prepare] of [
     [{ customOptions: { formats: { even } } }, (app: any) => { app.setValidatorCompiler(() => () => true) }],
     [{ mode: 'JTD', customOptions: {} }, () => {}]
@@ -89,7 +89,7 @@ t.test('a validator compiler of the host, and JTD for its routes, change nothing
   }
 })
 
-t.test('the host\'s settings are found in a scope below, and their absence is no error (issue 8)', async t => {
+t.test('the host\'s settings are found from an inner scope, and may be absent (issue 8)', async t => {
   const app = Fastify({ ajv: { customOptions: { formats: { even } } } })
   t.teardown(() => app.close())
   t.match(hostAjv(app), { customOptions: { formats: { even } }, plugins: [] })
@@ -97,22 +97,22 @@ t.test('the host\'s settings are found in a scope below, and their absence is no
   for (const other of [{}, Object.create(null), { [Symbol('fastify.options')]: undefined }, { [Symbol('fastify.options')]: {} }, { [Symbol('fastify.options')]: { ajv: {} } }]) t.same(hostAjv(other), {})
 })
 
-/** The fault that registration finds in a schema. */
+/** The error of registration for a schema. */
 async function fault (t: Test, message: unknown): Promise<string> {
   return topic(t, undefined, message as object).then(() => 'none', error => `${error.code} ${error.message}`)
 }
 
-t.test('a validator object is refused with the way to its JSON Schema, by its library (issue 8)', async t => {
+t.test('a validator object is refused with a hint to its JSON Schema, by its library (issue 8)', async t => {
   const standard = (vendor: string): object => ({ '~standard': { version: 1, vendor, validate: () => ({ value: 1 }) } })
   t.match(await fault(t, zod.string()), /^FST_ROOMS_INVALID_SCHEMA .* z\.toJSONSchema\(schema, { target: "draft-7" }\)$/)
   t.match(await fault(t, standard('valibot')), /toJsonSchema\(schema\) of @valibot\/to-json-schema$/)
-  // An ArkType is a function.
+  // ArkType schemas are functions.
   t.match(await fault(t, Object.assign(() => {}, standard('arktype'))), /^FST_ROOMS_INVALID_SCHEMA .* schema\.toJsonSchema\({ target: "draft-07" }\)$/)
   t.match(await fault(t, standard('constructor')), /z\.toJSONSchema/)
   t.match(await fault(t, () => {}), /^FST_ROOMS_INVALID_OPTION option "topics\.news\.message" takes a JSON Schema object; got a function$/)
 })
 
-t.test('a schema of a newer draft is taken if it means the same as draft-7, else the fault names the draft (issue 8)', async t => {
+t.test('a schema of a newer draft is accepted if it means the same in draft-7, else the error names the draft (issue 8)', async t => {
   const flat = zod.object({ a: zod.string(), at: zod.iso.datetime() })
   const ask = await topic(t, undefined, zod.toJSONSchema(flat))
   t.equal(await ask({ a: 'x', at: '2026-11-27T08:00:00Z' }), 'taken')

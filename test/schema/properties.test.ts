@@ -15,7 +15,7 @@ const compile = schemaCompiler({})
 const names = ['a', 'b', 'c', 'p1'] as const
 const leaf: fc.Arbitrary<Schema> = fc.constantFrom<Schema>({ type: 'string' }, { type: 'string' }, {}, { const: 'x' }, { enum: ['x', 'y'] }, { type: ['string', 'null'] })
 
-/** Schemas of every keyword that closing looks at; two definitions, which `$ref` names. */
+/** Schemas with each keyword that closeSchema handles, and two definitions for `$ref`. */
 const schemas = fc.letrec<{ any: Schema, object: Schema, composed: Schema, document: Schema }>(tie => ({
   any: fc.oneof({ maxDepth: 3, depthIdentifier: 'schema' }, leaf, tie('object'), tie('composed')),
   object: fc.record({
@@ -25,7 +25,7 @@ const schemas = fc.letrec<{ any: Schema, object: Schema, composed: Schema, docum
     demands: fc.boolean()
   }).map(({ more, demands, ...schema }) => {
     const required = demands ? { required: Object.keys(schema.properties).slice(0, 1) } : {}
-    // Ajv's strict mode refuses a member beside a pattern that it matches.
+    // Ajv in strict mode refuses a property beside a pattern that matches it.
     const { p1, ...others } = schema.properties
     return { ...schema, ...('patternProperties' in more ? { properties: others } : {}), ...more, ...required }
   }),
@@ -40,7 +40,7 @@ const schemas = fc.letrec<{ any: Schema, object: Schema, composed: Schema, docum
   document: fc.record({ root: tie('any'), one: tie('object'), two: tie('object') }).map(({ root, one, two }) => ({ ...root, definitions: { one: withoutRefs(one), two } }))
 }))
 
-/** `one` refers to nothing, and `two` to `one` alone, so that nothing refers to itself. */
+/** `one` refers to nothing and `two` only to `one`, so that no schema refers to itself. */
 function withoutRefs (schema: unknown, allowed = ''): any {
   return JSON.parse(JSON.stringify(schema), (_, value) => value?.$ref !== undefined && value.$ref !== allowed ? { description: 'a reference' } : value)
 }
@@ -53,7 +53,7 @@ const values = fc.letrec<{ value: unknown }>(tie => ({
     fc.array(tie('value'), { maxLength: 2 }))
 })).value
 
-/** Whether a value has, in any reading of the schema, a member that is not declared: in the words of docs/decisions/0002, without closing anything. */
+/** Whether a value has, in any reading of the schema, an undeclared property: docs/decisions/0002 as code, without closing a schema. */
 function hasUndeclared (schema: any, value: any, definitions: Schema): boolean {
   if (typeof schema !== 'object' || typeof value !== 'object' || value === null) return false
   interface Reading { parts: Schema[], choices: Schema[][] }
@@ -77,13 +77,13 @@ function hasUndeclared (schema: any, value: any, definitions: Schema): boolean {
     ])
     return Object.keys(value).some(name => (declares && !isOpen && of(name).length === 0) || under(of(name), value[name]))
   }
-  // Each choice of alternatives is a reading of its own.
+  // Each choice of alternatives is one reading.
   const [first, ...others] = choices
   const without = parts.map(({ anyOf, oneOf, then, else: _else, allOf, $ref, dependencies, ...rest }) => rest)
   return first!.some(branch => hasUndeclared({ allOf: [...without, branch, ...others.map(anyOf => ({ anyOf }))] }, value, definitions))
 }
 
-t.test('closing only ever refuses more, and only values with a member that is not declared (issue 8)', async t => {
+t.test('a closed schema refuses more values than the given one, and only ones with an undeclared property (issue 8)', async t => {
   const seen = { refused: 0, taken: 0, unclosable: 0 }
   const details = fc.check(fc.property(documents, fc.array(values, { minLength: 20, maxLength: 20 }), (schema, payloads) => {
     let closed
@@ -105,7 +105,7 @@ t.test('closing only ever refuses more, and only values with a member that is no
   t.ok(seen.refused > 50 && seen.taken > 200 && seen.unclosable < 200, JSON.stringify(seen))
 })
 
-/** Unions whose branches are told apart by a member, or nearly. */
+/** Unions whose branches are discriminated by a property, or nearly. */
 const unions = fc.record({
   keyword: fc.constantFrom('anyOf', 'oneOf'),
   branches: fc.array(fc.record({
@@ -137,7 +137,7 @@ const kinds = fc.oneof(
   fc.constantFrom<unknown>('x', 1, null, [], {})
 )
 
-t.test('a schema whose kinds are told apart takes and refuses the same (issue 8)', async t => {
+t.test('a schema with discriminated kinds accepts and refuses the same values (issue 8)', async t => {
   const seen = { taken: 0, refused: 0, rewritten: 0 }
   const details = fc.check(fc.property(unions, fc.boolean(), fc.array(kinds, { minLength: 30, maxLength: 30 }), (schema, close, payloads) => {
     let given = schema
@@ -160,7 +160,7 @@ t.test('a schema whose kinds are told apart takes and refuses the same (issue 8)
   t.ok(seen.rewritten > 50 && seen.taken > 500 && seen.refused > 500, JSON.stringify(seen))
 })
 
-t.test('a schema of the first grammar takes the same with kinds told apart, closed or not (issue 8)', async t => {
+t.test('a schema of the first grammar accepts the same values with discriminated kinds, closed or not (issue 8)', async t => {
   const details = fc.check(fc.property(documents, fc.array(values, { minLength: 20, maxLength: 20 }), (schema, payloads) => {
     const [before, after] = [schema, tellKindsApart(schema, {})].map(one => compile(one))
     return payloads.every(payload => before!(payload) === after!(payload))

@@ -13,11 +13,11 @@ import { createApp, createRooms, join, listen, until, type AnyOptions } from '..
 import { joinMute } from '../helpers/wire.ts'
 
 const plugin = fastifyRooms as any
-/** Longer than any of these may take, and shorter than what would hold an app without bounds. */
+/** Milliseconds: longer than each of these closes may take, and shorter than an unbounded delay would be. */
 const soon = 20_000
 const body = 'POST /rooms/news HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"a'
 
-/** TLS by a key that both know, which takes no certificate. */
+/** TLS with a pre-shared key, which needs no certificate. */
 const shared = Buffer.from('of the tests alone')
 const tls = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2', pskCallback: () => shared } as const
 const tlsClient = { ...tls, pskCallback: () => ({ psk: shared, identity: 'test' }), checkServerIdentity: () => undefined } as const
@@ -36,9 +36,9 @@ async function dial (t: Test, url: string, ...parts: string[]): Promise<Peer> {
 }
 
 for (const hosted of [false, true]) {
-  const where = hosted ? ', where the host registered @fastify/websocket' : ''
+  const where = hosted ? ', if the host registered @fastify/websocket' : ''
 
-  t.test(`app.close is not held by peers that have sent no request, or half of one${where}`, async t => {
+  t.test(`peers without a request, or with half of one, do not delay app.close${where}`, async t => {
     const app = createApp(t)
     if (hosted) await app.register(fastifyWebsocket)
     await app.register(plugin, { prefix: '/rooms' })
@@ -61,7 +61,7 @@ for (const hosted of [false, true]) {
   })
 }
 
-t.test('a member that is stopped, with bytes queued for it, is cut at drain.timeout', async t => {
+t.test('a member that has stopped reading, with buffered bytes, is cut at drain.timeout', async t => {
   const app = await createRooms(t, { drain: { timeout: 200 } })
   const url = await listen(app)
   const stopped = await joinMute(t, `${url}/rooms/news`)
@@ -79,7 +79,7 @@ t.test('a member that is stopped, with bytes queued for it, is cut at drain.time
   t.match(app.rooms.stats(), { connections: 0, queuedBytes: 0 })
 })
 
-t.test('a request in flight when the app closes is answered, however long its handler takes, and may broadcast', async t => {
+t.test('a request in flight at the close is answered, however long its handler takes, and may broadcast', async t => {
   const app = await createRooms(t)
   let finish = (): void => {}
   let results: unknown
@@ -95,7 +95,7 @@ t.test('a request in flight when the app closes is answered, however long its ha
   const idle = await dial(t, url)
   const closing = app.close()
   await until(() => idle.closed(), soon)
-  t.notOk(peer.closed(), 'those without a request have gone meanwhile')
+  t.notOk(peer.closed(), 'connections without a request have closed meanwhile')
   finish()
   await closing
   await until(() => peer.closed(), soon)
@@ -104,7 +104,7 @@ t.test('a request in flight when the app closes is answered, however long its ha
   t.match(results, { local: 0, published: true })
 })
 
-t.test('the body of a broadcast ends within limits.handshake, or it is answered with 408 and its connection closed', async t => {
+t.test('the body of a broadcast must end within limits.handshake, or the response is 408 and the connection is closed', async t => {
   const app = await createRooms(t, { limits: { handshake: 500 } } satisfies AnyOptions)
   app.post('/own', async () => 1)
   const url = await listen(app)
@@ -119,17 +119,17 @@ t.test('the body of a broadcast ends within limits.handshake, or it is answered 
     t.match(JSON.parse(peer.text().split('\r\n\r\n')[1]!), { statusCode: 408, code: 'FST_ROOMS_BODY_TIMEOUT', message: 'the body did not come within 500 ms' })
   }
   t.match(app.rooms.stats().refusals, { handshake: 2, badRequest: 0 })
-  t.notOk(host.closed(), 'routes of the host are the host\'s to time')
+  t.notOk(host.closed(), 'bodies of the host\'s own routes have no deadline of the plugin')
   host.socket.destroy()
 
   const whole = await dial(t, url, body.replace('100', '1').replace('{"a', '1'))
   await until(() => whole.text().includes('"local":1'))
   t.match(await member.next('message'), { data: 1 })
   await new Promise(resolve => setTimeout(resolve, 1_000))
-  t.notOk(whole.closed(), 'a connection lives on when its requests have ended')
+  t.notOk(whole.closed(), 'a connection stays open after its requests')
 })
 
-t.test('a body that a hook of the host reads in our place, or that nobody reads, is cut', async t => {
+t.test('an unfinished body that a hook of the host reads, or that no code reads, is cut', async t => {
   const app = await createRooms(t, {
     limits: { handshake: 500 },
     routes: { broadcast: { preParsing: async (_request, _reply, payload) => payload.pipe(new PassThrough()) } }
@@ -142,7 +142,7 @@ t.test('a body that a hook of the host reads in our place, or that nobody reads,
 })
 
 for (const [who, refuse] of [['the app', (app: FastifyInstance, no: () => never) => { app.addHook('onRequest', async () => { no() }) }], ['the route', () => {}]] as const) {
-  t.test(`a body that a hook of ${who} refused before it was read has limits.handshake, too`, async t => {
+  t.test(`a body that a hook of ${who} refused before it was read also has to end within limits.handshake`, async t => {
     const no = (): never => { throw Object.assign(new Error('no'), { statusCode: 401 }) }
     const app = createApp(t)
     refuse(app, no)
@@ -156,11 +156,11 @@ for (const [who, refuse] of [['the app', (app: FastifyInstance, no: () => never)
     const whole = await dial(t, url, body.replace('100', '3'))
     await until(() => whole.text().includes('401'))
     await new Promise(resolve => setTimeout(resolve, 1_000))
-    t.notOk(whole.closed(), 'one that has come keeps its connection')
+    t.notOk(whole.closed(), 'a complete body keeps its connection')
   })
 }
 
-t.test('the head of a request, an upgrade too, is the http server\'s to time: headersTimeout of Node.js, which Fastify passes on', async t => {
+t.test('the http server limits the head of a request, and of an upgrade: headersTimeout of Node.js, which Fastify passes on', async t => {
   const app = createApp(t, { http: { headersTimeout: 200, connectionsCheckingInterval: 50 } } as FastifyServerOptions)
   await app.register(plugin, { prefix: '/rooms' })
   const url = await listen(app)
@@ -169,10 +169,10 @@ t.test('the head of a request, an upgrade too, is the http server\'s to time: he
   t.teardown(() => { clearInterval(trickle) })
   await until(() => peers.every(peer => peer.closed()), soon)
   for (const peer of peers) t.match(peer.text(), /^HTTP\/1\.1 408 /)
-  t.equal(createApp(t).server.headersTimeout, 60_000, 'unless the host says otherwise')
+  t.equal(createApp(t).server.headersTimeout, 60_000, 'the default of headersTimeout stays')
 })
 
-t.test('a body that was refused before it was read is let alone once it is there', async t => {
+t.test('a connection whose refused body arrives completely is not cut', async t => {
   const requests = [true, false, false].map((complete, index) => ({ complete, destroyed: index === 1, destroy () { this.destroyed = true }, listenerCount: () => 0 }))
   const stragglers = new Stragglers(new EventEmitter(), 1, 1)
   for (const request of requests) stragglers.begin(request as never, { headersSent: false })
@@ -181,7 +181,7 @@ t.test('a body that was refused before it was read is let alone once it is there
   stragglers.close()
 })
 
-t.test('a body that does not end holds app.close no longer than limits.handshake', async t => {
+t.test('an unfinished body does not delay app.close beyond limits.handshake', async t => {
   const app = await createRooms(t, { limits: { handshake: 500 } })
   const url = await listen(app)
   const peer = await dial(t, url, body)
@@ -193,7 +193,7 @@ t.test('a body that does not end holds app.close no longer than limits.handshake
   await until(() => peer.closed(), soon)
 })
 
-t.test('nothing of it stays on a server that has closed, or that never listened', async t => {
+t.test('a server that has closed, or never listened, keeps no listener of the guard', async t => {
   for (const listening of [true, false]) {
     const app = createApp(t)
     const own = app.server.listenerCount('connection')
@@ -207,7 +207,7 @@ t.test('nothing of it stays on a server that has closed, or that never listened'
   }
 })
 
-t.test('of a TLS server it watches what has been decrypted, and who has not come so far', async t => {
+t.test('on a TLS server the guard watches decrypted connections, and connections before the handshake', async t => {
   const server = createTlsServer()
   const counts = (): number[] => ['connection', 'secureConnection'].map(event => server.listenerCount(event))
   const before = counts()
@@ -217,12 +217,12 @@ t.test('of a TLS server it watches what has been decrypted, and who has not come
   t.same(counts(), before)
 })
 
-/** More than the buffers of two sockets take. */
+/** More bytes than the buffers of two sockets hold. */
 const large = 'x'.repeat(30_000_000)
 
 interface Slow { app: FastifyInstance, url: string, asked: () => number, isWaiting: () => boolean, finish: () => void }
 
-/** An app with the plugin, a route that takes until it is told, and routes with answers that nobody takes at once. */
+/** An app with the plugin, a route that responds by hand, and routes with large responses. */
 async function createSlow (t: Test, options: object, rooms: object = {}): Promise<Slow> {
   const app = createApp(t, options)
   await app.register(plugin, { prefix: '/rooms', ...rooms })
@@ -238,7 +238,7 @@ async function createSlow (t: Test, options: object, rooms: object = {}): Promis
   return { app, url: await listen(app), asked: () => asked, isWaiting: () => finish !== undefined, finish: () => { finish!() } }
 }
 
-/** Reads a little at a time, with so many milliseconds in between. */
+/** Reads a little at a time, with a pause in between. */
 function sip (stream: Readable, pause: number): { bytes: number } {
   const got = { bytes: 0 }
   stream.on('data', (chunk: Buffer) => {
@@ -250,7 +250,7 @@ function sip (stream: Readable, pause: number): { bytes: number } {
 }
 
 for (const secure of [false, true]) {
-  t.test(`app.close is not held by a peer that does not read its answers${secure ? ' over TLS' : ''}; one that reads slowly gets all, and one whose answer is being made is waited for`, async t => {
+  t.test(`a peer that does not read its responses${secure ? ' over TLS' : ''} does not delay app.close; a slow reader gets all, and a response in progress is awaited`, async t => {
     const { app, url, asked, finish } = await createSlow(t, secure ? { https: tls } : {}, { drain: { timeout: 2_000 } })
     const port = Number(url.split(':')[1])
     const ask = (text: string): { socket: Socket, closed: () => boolean } => {
@@ -265,12 +265,12 @@ for (const secure of [false, true]) {
     ask(`${request('/large')}GET /roo`)
     ask(request('/large') + request('/large'))
     ask(request('/endless'))
-    const slow = ask(`${request('/large')}GET /roo`) // without more to come Node.js itself cuts it, its answer being finished
+    const slow = ask(`${request('/large')}GET /roo`) // without further bytes Node.js itself would cut it, because its response is finished
     const waiting = ask(request('/slow'))
     await until(() => asked() === 6)
     const open = (): Promise<number> => new Promise((resolve, reject) => { app.server.getConnections((error, count) => { if (error === null) resolve(count); else reject(error) }) })
     t.equal(await open(), 5)
-    const got = sip(slow.socket, 8) // all of it takes longer than a peer may take nothing
+    const got = sip(slow.socket, 8) // reading all takes longer than a peer may read nothing
     const closing = app.close()
     await until(async () => await open() === 1, 2 * soon)
     await until(() => slow.closed(), soon)
@@ -282,7 +282,7 @@ for (const secure of [false, true]) {
   })
 }
 
-t.test('nor by a peer of HTTP/2 that does not read its answers; one that does gets all, and one whose answer is being made is waited for', async t => {
+t.test('a peer of HTTP/2 that does not read its responses does not delay app.close; a slow reader gets all, and a response in progress is awaited', async t => {
   const { app, url, asked, finish } = await createSlow(t, { http2: true }, { drain: { timeout: 1_000 } })
   const ask = (settings: object, ...paths: string[]): ClientHttp2Stream[] => {
     const session = connectHttp2(`http://${url}`, { settings })
@@ -292,7 +292,7 @@ t.test('nor by a peer of HTTP/2 that does not read its answers; one that does ge
   }
   const [mute] = ask({ initialWindowSize: 0 }, '/large')
   const [unread] = ask({}, '/large')
-  const [busy, waiting] = ask({}, '/large', '/slow') // it reads none of the one, and is waited for because of the other
+  const [busy, waiting] = ask({}, '/large', '/slow') // reads none of the first response; app.close waits because of the second
   const [slow] = ask({}, '/large')
   await until(() => asked() === 5)
   const got = sip(slow!, 2)
@@ -308,7 +308,7 @@ t.test('nor by a peer of HTTP/2 that does not read its answers; one that does ge
   t.equal(answer, 'done')
 })
 
-t.test('over TLS, too, app.close is not held by peers that say nothing, or not all, and a request in flight is answered', async t => {
+t.test('over TLS peers that send nothing, or half a request, do not delay app.close, and a request in flight is answered', async t => {
   const { app, url, isWaiting, finish } = await createSlow(t, { https: tls })
   const gone = await dial(t, url)
   gone.socket.destroy()
@@ -328,7 +328,7 @@ t.test('over TLS, too, app.close is not held by peers that say nothing, or not a
 })
 
 for (const secure of [false, true]) {
-  t.test(`a request of HTTP/2 ${secure ? 'over TLS ' : ''}in flight is answered when the app closes, and its session held no longer`, async t => {
+  t.test(`a request of HTTP/2 ${secure ? 'over TLS ' : ''}in flight is answered at the close, and its session ends then`, async t => {
     const { app, url, isWaiting, finish } = await createSlow(t, { http2: true, ...(secure ? { https: { ...tls, allowHTTP1: true } } : {}) })
     const open = () => {
       const session = connectHttp2(`${secure ? 'https' : 'http'}://${url}`, (secure ? tlsClient : {}) as SecureClientSessionOptions)

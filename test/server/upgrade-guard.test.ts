@@ -9,13 +9,13 @@ import { connect, createApp, createRooms, join, listen, refused, until, type Any
 
 const plugin = fastifyRooms as any
 
-/** Milliseconds for an upgrade in these tests, and how long a busy machine may take to notice. */
+/** Milliseconds for an upgrade in these tests, and for a busy machine to react. */
 const handshake = 200
 const soon = 8_000
 
 interface RawClient { socket: Socket, text: () => string, closed: () => boolean }
 
-/** Sends an upgrade as bytes, so that it can be what no client would send. */
+/** Sends an upgrade as bytes, because clients would not send an invalid one. */
 async function upgrade (t: Test, url: string, path: string, { protocol = 'websocket', version = '13', allowHalfOpen = false } = {}): Promise<RawClient> {
   const [host, port] = url.split(':')
   const socket = connectTcp({ host: host!, port: Number(port), allowHalfOpen })
@@ -32,27 +32,27 @@ async function upgrade (t: Test, url: string, path: string, { protocol = 'websoc
 
 const pause = (milliseconds: number) => new Promise(resolve => setTimeout(resolve, milliseconds))
 
-/** Each kind of upgrade that @fastify/websocket leaves open after it was refused. */
+/** Kinds of refused upgrades that @fastify/websocket leaves open. */
 const leaks: Record<string, { path: string, status: number, before?: (app: FastifyInstance) => void, after?: (app: FastifyInstance) => void }> = {
-  'a URL that does not parse': { path: '/%zz', status: 400 },
-  'a URL below the prefix that does not parse': { path: '/rooms/%zz', status: 400 },
-  'a refusal by a host hook that was added before the plugin': {
+  'a malformed URL': { path: '/%zz', status: 400 },
+  'a malformed URL below the prefix': { path: '/rooms/%zz', status: 400 },
+  'a refusal by a hook of the host that was added before the plugin': {
     path: '/rooms/news',
     status: 401,
     before: app => { app.addHook('onRequest', async (_request, reply) => reply.code(401).send({ no: true })) }
   },
-  'a throw of a host hook that was added before the plugin': {
+  'an error of a hook of the host that was added before the plugin': {
     path: '/rooms/news',
     status: 500,
     before: app => { app.addHook('onRequest', async () => { throw new Error('broken') }) }
   },
-  'a host route outside the scope': { path: '/page', status: 200, after: app => { app.get('/page', async () => 'page') } },
+  'a route of the host outside the scope': { path: '/page', status: 200, after: app => { app.get('/page', async () => 'page') } },
   'a path that does not exist': { path: '/nowhere/at/all', status: 404 }
 }
 
 for (const [name, { path, status, before, after }] of Object.entries(leaks)) {
   for (const hosted of [false, true]) {
-    t.test(`${name}${hosted ? ', where the host registered @fastify/websocket in a child scope' : ''}: the socket of the refused upgrade is cut within limits.handshake`, async t => {
+    t.test(`${name}${hosted ? ', if the host registered @fastify/websocket in a child scope' : ''}: the socket of the refused upgrade is cut within limits.handshake`, async t => {
       const app = createApp(t)
       before?.(app)
       if (hosted) await app.register(async scope => { await scope.register(fastifyWebsocket) })
@@ -61,12 +61,12 @@ for (const [name, { path, status, before, after }] of Object.entries(leaks)) {
       const url = await listen(app)
       const client = await upgrade(t, url, path)
       await until(() => client.closed(), soon)
-      t.match(client.text(), new RegExp(`^HTTP/1\\.1 ${status} `), 'it was answered before')
+      t.match(client.text(), new RegExp(`^HTTP/1\\.1 ${status} `), 'the upgrade was answered first')
     })
   }
 }
 
-t.test('an upgrade that was refused at once is ended with its answer, and is none that took too long', async t => {
+t.test('an upgrade that was refused at once ends with its response, and does not count as timed out', async t => {
   const app = await createRooms(t, { limits: { handshake: 60_000 } })
   const url = await listen(app)
   for (const path of ['/%zz', '/rooms/%zz', '/nowhere/at/all', `/rooms/${'a'.repeat(200)}`]) {
@@ -79,7 +79,7 @@ t.test('an upgrade that was refused at once is ended with its answer, and is non
   t.equal(app.rooms.stats().refusals.handshake, 0)
 })
 
-t.test('a peer that does not go when it was refused is cut within limits.handshake, and closing the app does not leave it behind', async t => {
+t.test('a refused peer that stays connected is cut within limits.handshake, and does not outlast app.close', async t => {
   for (const time of [handshake, 60_000]) {
     const app = await createRooms(t, { limits: { handshake: time } })
     const url = await listen(app)
@@ -98,7 +98,7 @@ t.test('a peer that does not go when it was refused is cut within limits.handsha
   }
 })
 
-t.test('a peer that goes on sending does not hold its refused socket open', async t => {
+t.test('a refused peer that keeps sending is cut as well', async t => {
   const app = await createRooms(t, { limits: { handshake } })
   const url = await listen(app)
   const client = await upgrade(t, url, '/%zz')
@@ -117,7 +117,7 @@ t.test('an upgrade that ws itself refuses is answered and cut', async t => {
   t.match(app.rooms.stats(), { connections: 0, members: 0 })
 })
 
-t.test('an upgrade that our own hooks refuse is cut at once', async t => {
+t.test('an upgrade that hooks of the plugin refuse is cut at once', async t => {
   const app = await createRooms(t, { limits: { handshake: 60_000 }, authorize: () => false })
   const url = await listen(app)
   const client = await upgrade(t, url, '/rooms/news')
@@ -125,7 +125,7 @@ t.test('an upgrade that our own hooks refuse is cut at once', async t => {
   t.match(client.text(), /^HTTP\/1\.1 403 /)
 })
 
-t.test('an upgrade whose hooks take longer than limits.handshake is cut, and nobody has joined', async t => {
+t.test('an upgrade whose hooks take longer than limits.handshake is cut, and does not join', async t => {
   let answer: (identity: null) => void = () => {}
   const asked = new Promise<null>(resolve => { answer = resolve })
   const app = await createRooms(t, { limits: { handshake }, identify: () => asked })
@@ -138,7 +138,7 @@ t.test('an upgrade whose hooks take longer than limits.handshake is cut, and nob
   t.match(app.rooms.stats(), { connections: 0, members: 0, topics: 0 })
 })
 
-t.test('a WebSocket that is idle for longer than the handshake may take stays', async t => {
+t.test('a WebSocket may be idle for longer than limits.handshake', async t => {
   const app = createApp(t)
   await app.register(plugin, { prefix: '/rooms', limits: { handshake } })
   await app.register(async scope => {
@@ -151,17 +151,17 @@ t.test('a WebSocket that is idle for longer than the handshake may take stays', 
   await pause(handshake * 4)
   t.match(await member.ask({ type: 'ping' }), { ok: true })
   guest.send('hi')
-  t.equal(await guest.text(), 'echo', 'the host\'s own, too')
+  t.equal(await guest.text(), 'echo', 'a WebSocket of the host may be idle as well')
 })
 
 for (const order of ['before', 'after']) {
-  t.test(`the host's own WebSockets, registered ${order}, are not cut when our rooms have closed`, async t => {
+  t.test(`the host's own WebSockets, registered ${order}, are not cut when the rooms have closed`, async t => {
     const app = createApp(t)
     let ended = false
     const host = async () => app.register(async scope => {
       await scope.register(fastifyWebsocket, {
         preClose (done) {
-          // A host that takes its time to say goodbye.
+          // A host with a slow farewell.
           setTimeout(() => {
             for (const client of scope.websocketServer.clients) client.close(4321, 'from the host')
             scope.websocketServer.close()
@@ -178,12 +178,12 @@ for (const order of ['before', 'after']) {
     const url = await listen(app)
     const guest = await connect(t, `${url}/host`)
     await app.close()
-    t.ok(ended, 'Fastify waited for its connections')
+    t.ok(ended, 'Fastify waited for the host\'s connections')
     t.same(await guest.closed, { code: 4321, reason: 'from the host' })
   })
 }
 
-t.test('upgrades to other protocols are not ours to time', async t => {
+t.test('upgrades to other protocols have no deadline of the plugin', async t => {
   const app = await createRooms(t, { limits: { handshake } })
   const sockets: Socket[] = []
   app.server.on('upgrade', (request, socket: Socket) => {
@@ -196,16 +196,16 @@ t.test('upgrades to other protocols are not ours to time', async t => {
   await until(() => client.text().includes('101'), soon)
   await pause(handshake * 3)
   t.notOk(client.closed())
-  t.notMatch(client.text(), /404/, 'and nobody else answers')
+  t.notMatch(client.text(), /404/, 'no other listener answers')
   t.equal(sockets[0]!.timeout ?? 0, 0)
   client.socket.destroy()
   sockets[0]!.destroy()
 })
 
 for (const hosted of [false, true]) {
-  const where = hosted ? ', where the host registered @fastify/websocket' : ''
+  const where = hosted ? ', if the host registered @fastify/websocket' : ''
 
-  t.test(`an upgrade to a protocol that nobody speaks is answered, and cut within limits.handshake${where}`, async t => {
+  t.test(`an upgrade to an unknown protocol is answered, and cut within limits.handshake${where}`, async t => {
     const app = createApp(t)
     if (hosted) await app.register(fastifyWebsocket)
     await app.register(plugin, { prefix: '/rooms', limits: { handshake } })
@@ -218,7 +218,7 @@ for (const hosted of [false, true]) {
     }
   })
 
-  t.test(`nor does one hold app.close${where}`, async t => {
+  t.test(`an upgrade to an unknown protocol does not delay app.close${where}`, async t => {
     const app = createApp(t)
     if (hosted) await app.register(fastifyWebsocket)
     await app.register(plugin, { prefix: '/rooms', limits: { handshake: 60_000 } })
@@ -233,7 +233,7 @@ for (const hosted of [false, true]) {
   })
 }
 
-t.test('no listeners of ours remain on the server after app.close(), whoever else listens', async t => {
+t.test('after app.close() the server has no listener of the plugin, and keeps other ones', async t => {
   const count = (app: FastifyInstance) => app.server.listenerCount('upgrade')
   const app = createApp(t)
   const host = () => {}
@@ -241,7 +241,7 @@ t.test('no listeners of ours remain on the server after app.close(), whoever els
   await app.register(async scope => { await scope.register(plugin, { prefix: '/one' }) })
   await app.register(async scope => { await scope.register(plugin, { prefix: '/two' }) })
   await app.ready()
-  t.equal(count(app), 3, 'the guard and the road to our rooms stand once for both hubs')
+  t.equal(count(app), 3, 'both hubs share one guard and one upgrade listener')
   await app.close()
   t.same(app.server.listeners('upgrade'), [host])
   t.same(Object.getOwnPropertySymbols(app.server).filter(symbol => symbol.description?.startsWith('fastify-rooms')), [])
@@ -250,10 +250,10 @@ t.test('no listeners of ours remain on the server after app.close(), whoever els
   failed.get('/:page', async () => 'page')
   await t.rejects(async () => { await failed.register(plugin) }, { code: 'FST_ROOMS_ROUTE_TAKEN' })
   await failed.close()
-  t.equal(count(failed), 0, 'nor after a registration that failed')
+  t.equal(count(failed), 0, 'a failed registration leaves no listener')
 })
 
-t.test('the first hub of a server sets the time', async t => {
+t.test('the first hub of a server sets the deadline', async t => {
   const app = createApp(t)
   await app.register(async scope => { await scope.register(plugin, { prefix: '/one', limits: { handshake } }) })
   await app.register(async scope => { await scope.register(plugin, { prefix: '/two', limits: { handshake: 60_000 } }) })
@@ -265,7 +265,7 @@ t.test('the first hub of a server sets the time', async t => {
 
 for (const hosted of [false, true]) {
   for (const protocol of ['websocket', 'foo']) {
-    t.test(`upgrades to ${protocol} while members are let go are refused with 503, and their sockets ended${hosted ? ', where the host registered @fastify/websocket' : ''}`, async t => {
+    t.test(`upgrades to ${protocol} during a drain are refused with 503, and their sockets are ended${hosted ? ', if the host registered @fastify/websocket' : ''}`, async t => {
       const app = createApp(t)
       if (hosted) await app.register(fastifyWebsocket)
       await app.register(plugin, { prefix: '/rooms', drain: { timeout: 8_000 } } satisfies AnyOptions)
@@ -282,7 +282,7 @@ for (const hosted of [false, true]) {
       t.doesNotThrow(() => { sockets[0]!.emit('error', new Error('reset')) }, 'one that is reset meanwhile ends nothing else')
       t.match(late.text(), /^HTTP\/1\.1 503 Service Unavailable\r\n/)
       t.match(late.text(), /\r\nconnection: close\r\n/i)
-      t.notOk(over, 'not because the app has closed')
+      t.notOk(over, 'upgrades are refused before the app has closed')
       mute.socket.destroy()
       await closing
       t.match(app.rooms.stats(), { connections: 0, refusals: { handshake: 0 } })
@@ -290,7 +290,7 @@ for (const hosted of [false, true]) {
   }
 }
 
-t.test('after app.rooms.drain() joins are refused with 503, and the app goes on', async t => {
+t.test('after app.rooms.drain() joins are refused with 503, and other routes keep working', async t => {
   const app = await createRooms(t)
   app.get('/page', async () => 'page')
   const url = await listen(app)
@@ -303,7 +303,7 @@ t.test('after app.rooms.drain() joins are refused with 503, and the app goes on'
   t.match((await app.inject({ method: 'POST', url: '/rooms/news', payload: {} })).json(), { local: 0 })
 })
 
-t.test('issue 8: a hook of the host that sets a time-out on the socket does not blind the guard, nor hide a kick', async t => {
+t.test('issue 8: a hook of the host that sets a time-out on the socket does not disable the guard, or hide a kick', async t => {
   let settle: (() => void) | undefined
   const app = createApp(t)
   app.addHook('onRequest', async request => { request.raw.socket.setTimeout(60_000) })

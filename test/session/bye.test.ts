@@ -3,7 +3,7 @@ import { drainRetry } from '../../lib/session/bye.ts'
 
 const bounds = { min: 100, max: 15_000 }
 
-/** The ranges of so many members: the lowest and the highest `min`, and the one `max`. */
+/** The retry ranges of this many members: the lowest and the highest `min`, and the common `max`. */
 function ranges (members: number, retry = bounds) {
   const all = Array.from({ length: members }, () => drainRetry(members, retry))
   const mins = all.map(({ min }) => min)
@@ -12,7 +12,7 @@ function ranges (members: number, retry = bounds) {
   return { lowest: Math.min(...mins), highest: Math.max(...mins), max: all[0]!.max, different: new Set(mins).size }
 }
 
-t.test('issue 8: a handful of members is back within a second', async t => {
+t.test('issue 8: a few members reconnect within a second', async t => {
   for (const members of [1, 5, 100, 600]) {
     const { highest, max } = ranges(members)
     t.equal(max, 1_000)
@@ -20,7 +20,7 @@ t.test('issue 8: a handful of members is back within a second', async t => {
   }
 })
 
-t.test('thousands of members spread over a time that grows with their number, each from another moment on', async t => {
+t.test('thousands of members reconnect in a period that grows with their number, each at another moment', async t => {
   t.match(ranges(2_000), { max: 3_100 })
   const { lowest, highest, max, different } = ranges(10_000)
   t.equal(max, 15_000)
@@ -29,7 +29,7 @@ t.test('thousands of members spread over a time that grows with their number, ea
   t.equal(ranges(50_000).max, 15_000, 'bounded')
 })
 
-t.test('the bounds of the host hold, however few or many members go', async t => {
+t.test('the host\'s bounds apply for any number of members', async t => {
   t.match(ranges(3, { min: 5_000, max: 60_000 }), { max: 5_900 })
   t.match(ranges(20_000, { min: 5_000, max: 60_000 }), { max: 35_000 })
   t.match(ranges(20_000, { min: 5_000, max: 5_000 }), { lowest: 5_000, highest: 5_000, max: 5_000 })

@@ -7,7 +7,7 @@ function create () {
   return { claim, abandoned: () => abandoned }
 }
 
-/** Whether a promise has settled after a turn of the loop. */
+/** Whether a promise has settled after a turn of the event loop. */
 async function settled (promise: unknown): Promise<boolean> {
   let done = false
   Promise.resolve(promise).then(() => { done = true })
@@ -22,7 +22,7 @@ t.test('an offer to a waiting reader is taken at once, without a promise', async
   t.same(await next, { done: false, value: 'a' })
 })
 
-t.test('an offer that nobody waits for settles when it is taken', async t => {
+t.test('an offer without a waiting reader settles when it is taken', async t => {
   const { claim } = create()
   const offer = claim.offer('a')
   t.notOk(await settled(offer))
@@ -30,7 +30,7 @@ t.test('an offer that nobody waits for settles when it is taken', async t => {
   t.ok(await settled(offer))
 })
 
-t.test('several readers are served in the order in which they asked', async t => {
+t.test('several reads are served in the order of their calls', async t => {
   const { claim } = create()
   const readers = [claim.next(), claim.next()]
   claim.offer('a')
@@ -38,7 +38,7 @@ t.test('several readers are served in the order in which they asked', async t =>
   t.same(await Promise.all(readers), [{ done: false, value: 'a' }, { done: false, value: 'b' }])
 })
 
-t.test('the end wakes waiting readers, and what was offered before it can still be taken', async t => {
+t.test('the end wakes waiting reads, and earlier offers can still be taken', async t => {
   const { claim, abandoned } = create()
   const waiting = claim.next()
   claim.end()
@@ -50,7 +50,7 @@ t.test('the end wakes waiting readers, and what was offered before it can still 
   t.same(await other.next(), { done: false, value: 'last' })
   t.ok(await settled(offer))
   t.same(await other.next(), { done: true, value: undefined })
-  t.equal(abandoned(), 0, 'the end of the member is not the reader leaving')
+  t.equal(abandoned(), 0, 'the end of the member does not count as a reader that left')
 })
 
 t.test('nothing is taken after the end', async t => {
@@ -60,16 +60,16 @@ t.test('nothing is taken after the end', async t => {
   t.same(await claim.next(), { done: true, value: undefined })
 })
 
-t.test('a reader that leaves frees the member, and what it did not take was not taken', async t => {
+t.test('a reader that leaves stops the iterator, and messages that it did not take count as not taken', async t => {
   const { claim, abandoned } = create()
   const offer = claim.offer('unread') as Promise<void>
   t.same(await claim.return(), { done: true, value: undefined })
   t.equal(abandoned(), 1)
   await t.rejects(offer, { code: 'FST_ROOMS_SESSION_CLOSED', message: 'session "s1" has closed' })
-  t.same(await claim.next(), { done: true, value: undefined }, 'the message is gone with its reader')
+  t.same(await claim.next(), { done: true, value: undefined }, 'an offered message is dropped with its reader')
 })
 
-t.test('a claim is its own iterator', async t => {
+t.test('the iterator of a session is its own iterator', async t => {
   const { claim } = create()
   t.equal(claim[Symbol.asyncIterator](), claim)
   t.equal((await claim.return()).done, true)

@@ -2,7 +2,7 @@ import t from 'tap'
 import { MessageQueue } from '../../lib/session/message-queue.ts'
 import { InFlight } from '../../lib/session/in-flight.ts'
 
-/** Work that finishes when it is told to, and what the reading side was told. */
+/** Work that the test finishes, and the calls that pause and resume reading. */
 function create (limit: number) {
   const started: string[] = []
   const flow: string[] = []
@@ -37,7 +37,7 @@ t.test('one piece of work runs at a time, in the order of arrival', async t => {
   queue.push({ type: 'ping', ref: 'd' })
   t.same(started, ['a'])
   await end('a')
-  t.same(started, ['a', 'sync b', 'c'], 'what finishes at once does not hold up what follows it')
+  t.same(started, ['a', 'sync b', 'c'], 'synchronous work does not delay the work behind it')
   await end('c')
   t.same(started, ['a', 'sync b', 'c', 'd'])
 })
@@ -51,7 +51,7 @@ t.test('reading pauses at the bound and resumes once below it, each told once', 
   queue.push({ type: 'ping', ref: 'c' })
   t.same(flow, ['pause'], 'what one read had already brought still comes in')
   await end('a')
-  t.same(flow, ['pause'], 'two are still unfinished')
+  t.same(flow, ['pause'], 'two are unfinished')
   await end('b')
   t.same(flow, ['pause', 'resume'])
   queue.push({ type: 'ping', ref: 'd' })
@@ -116,5 +116,5 @@ t.test('a inFlight is done when nothing is worked on, whatever was queued, dropp
   queue.push({ type: 'ping', ref: 'e' })
   ask()
   await end('e')
-  t.equal(done, 4, 'and so on')
+  t.equal(done, 4, 'the next calls work as before')
 })

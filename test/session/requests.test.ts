@@ -3,7 +3,7 @@ import { PendingRequests } from '../../lib/session/requests.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
 import { anyPayload } from '../../lib/topics/payload.ts'
 
-/** A session as far as a question needs one. */
+/** A session with the fields that a request needs. */
 function create (send: (frame: string) => void | Promise<void> = () => {}) {
   const frames: { ref: string, data: unknown }[] = []
   const session = {
@@ -39,7 +39,7 @@ t.test('a question is answered once, and an answer to none is ignored', async t 
   requests.answer(frames[0]!.ref, 'third')
 })
 
-t.test('a question that ends the session by itself, of a peer that does not read, fails once, and nobody is left with a rejection', async t => {
+t.test('a request that ends its session, because the peer does not read, fails once, without an unhandled rejection', async t => {
   const gone = new Error('closed')
   const unhandled: unknown[] = []
   const listener = (reason: unknown): void => { unhandled.push(reason) }
@@ -54,7 +54,7 @@ t.test('a question that ends the session by itself, of a peer that does not read
   t.same(unhandled, [])
 })
 
-t.test('a question that cannot leave fails, and leaves nothing behind', async t => {
+t.test('a request that cannot be sent fails, and leaves no state behind', async t => {
   const gone = new Error('closed')
   for (const send of [() => { throw gone }, () => Promise.reject(gone)]) {
     const { requests } = create(send)
@@ -63,7 +63,7 @@ t.test('a question that cannot leave fails, and leaves nothing behind', async t 
   }
 })
 
-t.test('a question that waits to leave is given up with its session, its time or its signal', async t => {
+t.test('a request that waits to be sent ends with its session, its timeout or its signal', async t => {
   const never = (): Promise<void> => new Promise(() => {})
   const one = create(never)
   const dropped = one.requests.ask(1, 60_000)

@@ -10,13 +10,13 @@ function compilerWith (shared: Record<string, object> = {}) {
   return payloadCompiler(schemaCompiler(shared), shared)
 }
 
-t.test('a payload that its schema takes is serialised as it is', async t => {
+t.test('a valid payload is serialized unchanged', async t => {
   const type = compilerWith()(Type.Object({ a: Type.Optional(Type.String({ default: 'x' })), n: Type.Number() }))
   t.equal(type.serialise({ n: 3 }), '{"n":3}', 'no defaults are filled in')
   t.equal(type.serialise({ n: 3, a: 'é' }), '{"n":3,"a":"é"}')
 })
 
-t.test('a refused payload says where and why', async t => {
+t.test('a refused payload gets the place and the reason', async t => {
   const type = compilerWith()(Type.Object({ list: Type.Array(Type.Object({ n: Type.Number() })) }))
   t.throws(() => type.check({ list: [{ n: '3' }] }), {
     code: 'FST_ROOMS_INVALID_PAYLOAD',
@@ -27,20 +27,20 @@ t.test('a refused payload says where and why', async t => {
   t.throws(() => type.check([]), { message: 'invalid payload: must be object', details: [{ path: '', message: 'must be object' }] })
 })
 
-t.test('an undeclared member is named, cut where it is long', async t => {
+t.test('an undeclared property is named, truncated if it is long', async t => {
   const type = compilerWith()(Type.Object({}))
   t.throws(() => type.check({ nme: 1 }), { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '', message: 'must NOT have additional properties ("nme")' }] })
   t.throws(() => type.check({ ['x'.repeat(500)]: 1 }), { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ message: `must NOT have additional properties ("${'x'.repeat(64)}")` }] })
 })
 
-t.test('a validator that does not say why still refuses', async t => {
+t.test('a validator without details still refuses', async t => {
   const mute = new PayloadType({}, () => false)
   t.throws(() => mute.check(1), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: 'invalid payload: refused by its schema', details: [] })
   const terse = new PayloadType({}, Object.assign(() => false, { errors: [{ instancePath: '/a', params: {} }] }))
   t.throws(() => terse.check(1), { message: 'invalid payload: /a is invalid' })
 })
 
-t.test('without a schema any JSON is taken, and nothing else', async t => {
+t.test('without a schema any JSON is accepted, and nothing else', async t => {
   t.equal(anyPayload.schema, null)
   t.equal(anyPayload.validate, null)
   for (const payload of [null, 0, '', false, [], {}, { a: [1] }]) t.equal(anyPayload.serialise(payload), JSON.stringify(payload))
@@ -52,7 +52,7 @@ t.test('without a schema any JSON is taken, and nothing else', async t => {
   for (const payload of [1n, circle]) t.throws(() => toJson(payload), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
 })
 
-t.test('the compiled schema is the closed one, and the given one is left alone', async t => {
+t.test('the compiled schema is closed, and the given one is not changed', async t => {
   const schema = { type: 'object', properties: { a: { type: 'string' } } }
   const type = compilerWith()(schema)
   t.same(type.schema, { ...schema, additionalProperties: false })
@@ -66,14 +66,14 @@ t.test('mistakes in a schema are found: unknown keywords and formats', async t =
   t.equal(compilerWith()({ type: 'string', format: 'date-time' }).validate!('2026-11-22T00:00:00Z'), true)
 })
 
-t.test('sound schemas are not refused for their form', async t => {
+t.test('valid schemas are not refused for their form', async t => {
   const compile = compilerWith()
   compile({ properties: { a: {} }, required: ['a', 'b'], additionalProperties: true })
   compile({ type: ['string', 'null'] })
   t.equal(compile({ type: 'array', items: [{ type: 'string' }] }).validate!(['x']), true)
 })
 
-t.test('$ref reaches the shared schemas of the host, which stay as open as they are', async t => {
+t.test('$ref reaches the shared schemas of the host, which stay as open as declared', async t => {
   const shared = { Stat: { $id: 'Stat', type: 'object', properties: { n: { type: 'number' } }, required: ['n'] } }
   const compile = compilerWith(shared)
   const type = compile({ type: 'object', properties: { stat: { $ref: 'Stat#' } } })
@@ -83,11 +83,11 @@ t.test('$ref reaches the shared schemas of the host, which stay as open as they 
   t.notOk('additionalProperties' in shared.Stat)
 
   const own = compile(shared.Stat)
-  t.throws(() => own.check({ n: 1, x: 1 }), { code: 'FST_ROOMS_INVALID_PAYLOAD' }, 'the same schema as a topic is closed')
+  t.throws(() => own.check({ n: 1, x: 1 }), { code: 'FST_ROOMS_INVALID_PAYLOAD' }, 'a topic with that schema is closed')
   t.doesNotThrow(() => type.check({ stat: { n: 1, x: 1 } }), 'and the shared one is not changed by it')
 })
 
-t.test('schemas that share an $id stay themselves', async t => {
+t.test('schemas with the same $id are compiled separately', async t => {
   const compile = compilerWith()
   const string = { $id: 'Thing', type: 'string' }
   const [one, same, other] = [compile(string), compile(string), compile({ $id: 'Thing', type: 'number' })]
@@ -99,7 +99,7 @@ t.test('schemas that share an $id stay themselves', async t => {
   t.throws(() => other.check('x'))
 })
 
-t.test('recursive schemas refer to themselves by their $id; where that names another, it is said', async t => {
+t.test('recursive schemas refer to themselves by their $id; an $id of another schema is refused', async t => {
   const node = (payload: string) => ({ $id: 'Node', type: 'object', properties: { v: { type: payload }, next: { $ref: 'Node' } } })
   const compile = compilerWith()
   const numbers = compile(node('number'))
@@ -115,7 +115,7 @@ t.test('recursive schemas refer to themselves by their $id; where that names ano
   t.throws(() => two!.check({ v: 'x', kids: [{ v: 1, kids: [] }] }), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
 })
 
-t.test('validator objects are no JSON Schemas, and neither are asynchronous schemas', async t => {
+t.test('validator objects and asynchronous schemas are not JSON Schemas', async t => {
   t.match(schemaFault(zod.object({ a: zod.string() })), /Zod/)
   t.match(schemaFault({ parse: () => {} }), /Standard\s+Schema/)
   t.match(schemaFault({ '~standard': {} }), /toJSONSchema/)
@@ -124,7 +124,7 @@ t.test('validator objects are no JSON Schemas, and neither are asynchronous sche
   t.equal(schemaFault({ $schema: 'http://json-schema.org/draft-07/schema#' }), null)
 })
 
-t.test('what the hint for Zod says works', async t => {
+t.test('the advice of the hint for Zod works', async t => {
   const schema = zod.object({ a: zod.string() })
   t.match(schemaFault(schema), 'z.toJSONSchema(schema, { target: "draft-7" })')
   const given = zod.toJSONSchema(schema, { target: 'draft-7' })
@@ -134,21 +134,21 @@ t.test('what the hint for Zod says works', async t => {
   t.throws(() => type.check({ a: 1 }), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
 })
 
-t.test('an error is what a hook threw, whatever that was', async t => {
+t.test('an error of a hook may be any value', async t => {
   const error = new TypeError('x')
   t.equal(asError(error), error)
   t.equal(asError('text').message, 'text')
   t.equal(asError(undefined).message, 'undefined')
-  t.type(asError(Object.create(null)), Error, 'though it cannot be made a text')
+  t.type(asError(Object.create(null)), Error, 'the value cannot be converted to text')
   t.type(asError({ toString () { throw new Error('no') } }), Error)
 })
 
-t.test('only a status of 400 to 499 speaks to the peer', async t => {
+t.test('the peer gets the message only of errors with a status of 400 to 499', async t => {
   for (const statusCode of [400, 401, 499]) t.equal(isClientError(Object.assign(new Error('x'), { statusCode })), true)
   for (const statusCode of [399, 500, '400', undefined, NaN]) t.equal(isClientError(Object.assign(new Error('x'), { statusCode })), false)
 })
 
-t.test('what travels of an error leaks nothing, and can always be serialised', async t => {
+t.test('the public part of an error contains no inner text, and can always be serialized', async t => {
   t.same(wireError(new Error('password=1')), { code: 'FST_ROOMS_HANDLER_FAILED', message: 'the server failed on this message' })
   t.same(wireError(Object.assign(new Error('inner'), { statusCode: 503, code: 'X' })), { code: 'FST_ROOMS_HANDLER_FAILED', message: 'the server failed on this message' })
   t.same(wireError(Object.assign(new Error('go away'), { statusCode: 403, code: 'BANNED' })), { code: 'BANNED', message: 'go away' })
@@ -156,19 +156,19 @@ t.test('what travels of an error leaks nothing, and can always be serialised', a
   const details = [{ path: '/a', message: 'must be string' }]
   t.same(wireError(Object.assign(new errorCodes.FST_ROOMS_INVALID_PAYLOAD('x'), { details })), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: 'invalid payload: x', details })
   for (const bad of [1n, 'text', null, [1n], [{ path: 1n, message: 'x' }], [{ path: '/a' }]]) {
-    t.same(wireError(Object.assign(new Error('no'), { statusCode: 400, code: 'NO', details: bad })), { code: 'NO', message: 'no' }, 'details of another form stay here')
+    t.same(wireError(Object.assign(new Error('no'), { statusCode: 400, code: 'NO', details: bad })), { code: 'NO', message: 'no' }, 'details of another form are not sent')
   }
   t.equal(wireError(Object.assign(new Error('no'), { statusCode: 400, message: 1n })).message, '1')
 })
 
-t.test('a payload too deep for its recursive schema is refused, and not a fault of the process', async t => {
+t.test('a payload that is too deep for its recursive schema is refused, and is not a failure of the process', async t => {
   const type = compilerWith()(Type.Recursive(self => Type.Object({ next: Type.Optional(self) })))
   let payload = {}
   for (let depth = 0; depth < 100_000; depth++) payload = { next: payload }
   t.throws(() => type.check(payload), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: 'invalid payload: it is nested too deep' })
 })
 
-t.test('of a compiled schema, too, what is no plain JSON is checked as it is sent, and refused payloads say why', async t => {
+t.test('values that are not plain JSON are validated as they are sent, and refused payloads get the reason, with a compiled schema as well', async t => {
   const message = compilerWith()(Type.Object({ at: Type.String(), n: Type.Optional(Type.Number()) }))
   t.equal(message.serialise({ n: 1, at: 'x' }), '{"at":"x","n":1}')
   t.equal(message.serialise({ at: 'x', n: undefined }), '{"at":"x"}')

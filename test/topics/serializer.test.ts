@@ -4,7 +4,7 @@ import { compileSerialiser } from '../../lib/topics/serializer.ts'
 
 const closed = { additionalProperties: false }
 
-t.test('what is compiled is written as JSON.stringify writes it, but for the order of members', async t => {
+t.test('a compiled serializer writes the same as JSON.stringify, except for the order of properties', async t => {
   const schema = Type.Object({
     n: Type.Number(),
     i: Type.Integer(),
@@ -23,13 +23,13 @@ t.test('what is compiled is written as JSON.stringify writes it, but for the ord
   ]) {
     const [text, usual] = [write(value), JSON.stringify(value)]
     t.same(JSON.parse(text), JSON.parse(usual))
-    t.same([...text].sort(), [...usual].sort(), 'the same characters, whatever the order of members')
+    t.same([...text].sort(), [...usual].sort(), 'the texts have the same characters, in any order of properties')
   }
   t.equal(compileSerialiser(Type.Array(Type.Number()))!([1, 2.5]), '[1,2.5]')
   t.equal(compileSerialiser({ type: 'object', additionalProperties: false })!({}), '{}')
 })
 
-t.test('what says too little, or is faster without, is left to JSON.stringify', async t => {
+t.test('schemas that are too vague, or faster with it, use JSON.stringify', async t => {
   const within = (schema: object): object => Type.Object({ a: schema as never }, closed)
   for (const schema of [
     Type.Object({ a: Type.Number() }),

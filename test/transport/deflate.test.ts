@@ -14,17 +14,17 @@ function inflate (frame: Buffer): string {
   return inflateRawSync(Buffer.concat([payloadOf(frame), Buffer.of(0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff)])).toString()
 }
 
-t.test('a frame is compressed whole, and marked as such', async t => {
+t.test('a frame is compressed as a whole, and marked as compressed', async t => {
   const text = 'ü and again '.repeat(200)
   const plain = textFrame(text)
   const frame = new Deflate({}).compress(plain)
   t.equal(frame[0], 0xc1)
   t.ok(frame.length < plain.length / 10)
-  t.not(frame.subarray(-4).toString('hex'), '0000ffff', 'the end that everybody knows is left out')
+  t.not(frame.subarray(-4).toString('hex'), '0000ffff', 'the constant end of the block is left out')
   t.equal(inflate(frame), text)
 })
 
-t.test('what is short, long or random goes as it is', async t => {
+t.test('short, long and random texts are not compressed', async t => {
   const deflate = new Deflate({})
   const noise = randomBytes(3_000).toString('latin1').replace(/[^ -~]/g, '')
   for (const [text, compressed] of [['a'.repeat(1_023), false], ['a'.repeat(1_024), true], ['a'.repeat(65_536), true], ['a'.repeat(65_537), false]] as const) {
@@ -34,11 +34,11 @@ t.test('what is short, long or random goes as it is', async t => {
   const random = textFrame(noise)
   const tiny = textFrame('{"a":1}')
   t.equal(inflate(new Deflate({ threshold: 0 }).compress(random)), noise)
-  t.equal(new Deflate({ threshold: 0 }).compress(tiny), tiny, 'no byte would be saved')
+  t.equal(new Deflate({ threshold: 0 }).compress(tiny), tiny, 'compression would save no byte')
 })
 
-t.test('the host says from which size, and how hard; the window is the full one', async t => {
-  // Nine kilobytes that nothing repeats within, then again: only a window that reaches so far back saves the second half.
+t.test('the host sets threshold and level; the window has its full size', async t => {
+  // Nine kilobytes without repetition, twice: only a window of at least that size compresses the second half.
   const half = randomBytes(6_750).toString('base64')
   const plain = textFrame(half + half)
   const given = new Deflate({ threshold: 10_000, zlibDeflateOptions: { level: 9, windowBits: 9, dictionary: Buffer.from(half), finishFlush: 0 } as object })
@@ -51,7 +51,7 @@ t.test('the host says from which size, and how hard; the window is the full one'
   t.ok(sizes[1]! < sizes[0]!)
 })
 
-t.test('one compression per message and mode, whoever asks', async t => {
+t.test('each message is compressed once per mode, for all members', async t => {
   const deflate = new Deflate({})
   let compressions = 0
   const compress = deflate.compress.bind(deflate)
@@ -67,5 +67,5 @@ t.test('one compression per message and mode, whoever asks', async t => {
   t.equal(JSON.parse(inflate(message.frame(encodingOf('rooms.v1', true)))).data, text)
   t.equal(compressions, 2)
   t.same(encodings.map((_, encoding) => message.frame(encoding as 0)[0]), [0x81, 0x81, 0xc1, 0xc1])
-  t.equal(delivery(text).frame(rawText)[0], 0x81, 'where nothing compresses, plain')
+  t.equal(delivery(text).frame(rawText)[0], 0x81, 'a message that does not compress is sent plain')
 })

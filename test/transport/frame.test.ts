@@ -3,10 +3,10 @@ import t from 'tap'
 import * as ws from 'ws'
 import { unpooled, payloadOf, textFrame } from '../../lib/transport/ws/frame.ts'
 
-/** Exported, but not typed. */
+/** Exported by ws, but not typed. */
 const { Receiver } = ws as unknown as { Receiver: new (options: { isServer: boolean }) => Writable }
 
-/** What ws makes of bytes that a server sent: every message, in order. */
+/** Messages that ws reads from bytes of a server, in order. */
 async function receive (bytes: Buffer): Promise<{ text: string, isBinary: boolean }[]> {
   const receiver = new Receiver({ isServer: false })
   const messages: { text: string, isBinary: boolean }[] = []
@@ -35,7 +35,7 @@ t.test('a frame has the shortest header for its length, and ws reads it as one t
     const frame = textFrame('', rest)
     t.same([...frame.subarray(0, head.length)], head, `${length} bytes`)
     t.equal(frame.length, head.length + length)
-    t.ok(payloadOf(frame).equals(rest), 'its payload')
+    t.ok(payloadOf(frame).equals(rest), 'the end of the frame is its payload')
     t.equal(payloadOf(frame).buffer, frame.buffer, 'no copy')
     const messages = await receive(frame)
     t.same(messages.map(({ text, isBinary }) => [text.length, isBinary]), [[length, false]])
@@ -43,7 +43,7 @@ t.test('a frame has the shortest header for its length, and ws reads it as one t
   }
 })
 
-t.test('the head counts, and stands before the rest', async t => {
+t.test('the head is part of the length, and stands before the rest', async t => {
   for (const length of [120, 121, 65_530, 65_531]) {
     const frame = textFrame('head:', Buffer.alloc(length, 'y'))
     t.equal(frame.length, 5 + length + (length + 5 <= 125 ? 2 : length + 5 <= 65_535 ? 4 : 10))
@@ -51,7 +51,7 @@ t.test('the head counts, and stands before the rest', async t => {
   }
 })
 
-t.test('lengths are of bytes, not of characters', async t => {
+t.test('lengths count bytes, not characters', async t => {
   const text = 'ü'.repeat(63)
   const frame = textFrame('', Buffer.from(text))
   t.same([...frame.subarray(0, 4)], [0x81, 126, 0, 126])
@@ -59,13 +59,13 @@ t.test('lengths are of bytes, not of characters', async t => {
   t.same(await receive(frame), [{ text, isBinary: false }])
 })
 
-t.test('frames one after the other are as many messages', async t => {
+t.test('concatenated frames are separate messages', async t => {
   const lengths = [0, 3, 125, 126, 65_535, 65_536, 1]
   const messages = await receive(Buffer.concat(lengths.map(length => textFrame('', Buffer.alloc(length, 'z')))))
   t.same(messages.map(({ text }) => text.length), lengths)
 })
 
-t.test('what is kept long keeps no more than twice its bytes alive', async t => {
+t.test('unpooled bytes keep at most twice their size alive', async t => {
   for (const length of [1, 100, 3_000, 70_000]) {
     const bytes = textFrame('x'.repeat(length))
     const copy = unpooled(bytes)

@@ -13,7 +13,7 @@ const { Receiver: WsReceiver, PerMessageDeflate } = ws as unknown as {
   PerMessageDeflate: new (options: object) => { accept (offers: object[]): object, _maxPayload: number, cleanup (): void }
 }
 
-/** The memory that a chunk costs besides its bytes, as measured with Node.js 20. */
+/** The memory of a chunk besides its bytes, as measured with Node.js 20. */
 const overhead = 300
 
 /** The receiver of a connection. */
@@ -38,14 +38,14 @@ function frame (opcode: number, payload: Buffer, { fin = true, rsv1 = false, mas
   return Buffer.concat([head, mask, payload.map((byte, index) => byte ^ mask[index % 4]!)])
 }
 
-/** A chunk as a socket reads it: with memory of its own. */
+/** A chunk as a socket reads it, with memory of its own. */
 function chunk (bytes: Uint8Array): Buffer {
   const own = Buffer.allocUnsafeSlow(bytes.length)
   own.set(bytes)
   return own
 }
 
-/** Bytes of memory that a receiver holds, each underlying buffer once. */
+/** Bytes of memory that a receiver holds; each underlying buffer counts once. */
 function cost ({ _buffers, _fragments }: Holder): number {
   const pieces = [..._buffers, ..._fragments]
   const memory = new Set(pieces.map(({ buffer }) => buffer))
@@ -97,7 +97,7 @@ t.test('issue 8: 2,000 fragments of one byte, each in a read of 64 KiB, cost lit
   t.notOk(isUnfinished(receiver))
 })
 
-t.test('the beginning of a frame at the end of a read does not keep the read', async t => {
+t.test('the beginning of a frame at the end of a read does not keep the read\'s memory', async t => {
   const receiver = receiverOf()
   takeOver(receiver)
   receiver.on('message', () => {})
@@ -110,7 +110,7 @@ t.test('the beginning of a frame at the end of a read does not keep the read', a
   t.ok(cost(receiver) < 1_000)
 })
 
-t.test('pieces of a size that networks have are left as they are', async t => {
+t.test('chunks of usual network sizes are not merged', async t => {
   const receiver = receiverOf()
   takeOver(receiver)
   receiver.on('message', () => {})
@@ -135,7 +135,7 @@ t.test('a large chunk among small ones is not copied, and does not keep them fro
   t.ok(Buffer.concat(buffers).equals(bytes))
 })
 
-t.test('merging costs time that grows with the bytes alone', async t => {
+t.test('the time to merge grows linearly with the bytes', async t => {
   const millisecondsFor = (length: number): number => {
     const chunks = Array.from(frame(2, Buffer.alloc(length)), byte => chunk(Buffer.of(byte)))
     const receiver = receiverOf(false, 4_194_304)
@@ -151,7 +151,7 @@ t.test('merging costs time that grows with the bytes alone', async t => {
   t.ok(many < 30 * few + 500, 'quadratic would be 64 times')
 })
 
-/** A message: its payload, where it is cut into fragments, whether it is compressed, and pings between its fragments. */
+/** A message: its payload, its fragments, whether it is compressed, and pings between its fragments. */
 const message = fc.record({
   payload: fc.oneof(fc.uint8Array({ maxLength: 300 }), fc.nat(6_000).map(text)).map(bytes => Buffer.from(bytes)),
   cuts: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 150 }),
@@ -168,7 +168,7 @@ function framesOf ({ payload, cuts, compressed, mask, pings }: typeof message ex
   return Buffer.concat(fragments.flatMap((fragment, index) => pings && index > 0 ? [frame(9, Buffer.of(index & 0x7f)), fragment] : [fragment]))
 }
 
-t.test('messages are the same bytes, however they are fragmented, compressed and cut into chunks', async t => {
+t.test('messages have the same bytes for all ways to fragment, compress and chunk them', async t => {
   await fc.assert(fc.asyncProperty(fc.array(message, { minLength: 1, maxLength: 3 }), fc.boolean(), fc.array(fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 5_000 })), { minLength: 1, maxLength: 50 }), async (messages, deflate, sizes) => {
     const bytes = Buffer.concat(messages.map(message => framesOf(message, deflate)))
     const receiver = receiverOf(deflate)
@@ -177,7 +177,7 @@ t.test('messages are the same bytes, however they are fragmented, compressed and
     receiver.on('message', data => { received.push(data) })
     const failed = once(receiver, 'error').then(([error]) => { throw error })
     failed.catch(() => {})
-    // Several chunks stand in one read, as many are larger than one.
+    // Several chunks share one read, and many are larger than one read.
     for (let at = 0, n = 0; at < bytes.length; n++) {
       const size = sizes[n % sizes.length]!
       receiver.write(n % 3 === 0 ? chunk(bytes.subarray(at, at + size)) : Buffer.from(bytes).subarray(at, at + size))
@@ -189,7 +189,7 @@ t.test('messages are the same bytes, however they are fragmented, compressed and
   t.pass('100 cases')
 })
 
-t.test('a receiver is known by its members, each of which is looked at', async t => {
+t.test('a receiver is accepted only if each used member has the expected type', async t => {
   const receiver = receiverOf()
   t.ok(isHolder(receiver))
   for (const member of ['_buffers', '_bufferedBytes', '_fragments', '_messageLength', '_fragmented', '_state'] as const) {
@@ -200,7 +200,7 @@ t.test('a receiver is known by its members, each of which is looked at', async t
   }
 })
 
-t.test('the bound of a message is lowered, and never raised, for what is inflated as well', async t => {
+t.test('the bound of a message is lowered, and never raised, also for inflated messages', async t => {
   const receiver = receiverOf(true, 1_000)
   const bounds = (): unknown[] => [receiver._maxPayload, receiver._extensions?.['permessage-deflate']?._maxPayload]
   lowerMaxPayload(receiver, 2_000)

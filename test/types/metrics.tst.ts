@@ -8,14 +8,14 @@ declare const lobby: Rooms
 declare const typed: Rooms<{ news: {}, 'chat:*': { publish: true } }>
 
 describe('fastify-rooms/metrics', () => {
-  test('takes the registries of both clients', () => {
+  test('accepts the registries of both clients', () => {
     expect(roomsMetrics).type.toBeCallableWith(lobby, { registry: register })
     expect(roomsMetrics).type.toBeCallableWith(lobby, { registry: new Registry<OpenMetricsContentType>() })
     expect(roomsMetrics).type.toBeCallableWith(lobby, { registry: new FastRegistry() })
     expect(roomsMetrics(lobby, { registry: register })).type.toBe<() => void>()
   })
 
-  test('demands a registry, and rooms', () => {
+  test('requires a registry and rooms', () => {
     expect(roomsMetrics).type.not.toBeCallableWith(lobby)
     expect(roomsMetrics).type.not.toBeCallableWith(lobby, {})
     expect(roomsMetrics).type.not.toBeCallableWith(lobby, { registry: {} })
@@ -29,7 +29,7 @@ describe('fastify-rooms/metrics', () => {
     expect(roomsMetrics).type.toBeCallableWith(lobby, { registry: register, topics: ['*'] })
   })
 
-  test('takes labels that are strings', () => {
+  test('accepts labels that are strings', () => {
     expect<MetricsOptions>().type.toBeAssignableFrom({ registry: register, prefix: 'rooms_', labels: { app: 'shop' } })
     expect<MetricsOptions>().type.not.toBeAssignableFrom({ registry: register, labels: { app: 1 } })
   })

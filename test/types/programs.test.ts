@@ -5,7 +5,7 @@ import ts from 'typescript'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..')
 
-/** Compiles files with this repository's settings. Without `outDir` the package's own name leads to what was built, as for a host. */
+/** Compiles files with this repository's settings. Without `outDir` the package's own name resolves to the build, as for a host. */
 function compile (files: string[], overrides: ts.CompilerOptions = {}): { program: ts.Program, faults: string[] } {
   const { config } = ts.readConfigFile(join(root, 'tsconfig.json'), ts.sys.readFile)
   const { options } = ts.parseJsonConfigFileContent({ ...config, files: [], include: [] }, ts.sys, root)
@@ -24,28 +24,28 @@ function resolvesTo (program: ts.Program, path: string): boolean {
 
 const usage = join(root, 'test/types/registered/usage.ts')
 
-t.test('a declared Register reaches what was built', async t => {
+t.test('a declared Register applies to the build', async t => {
   for (const overrides of [{}, { module: ts.ModuleKind.ESNext, moduleResolution: ts.ModuleResolutionKind.Bundler }, { exactOptionalPropertyTypes: false, noUncheckedIndexedAccess: false }]) {
     const { program, faults } = compile([usage], overrides)
-    t.ok(resolvesTo(program, 'dist/lib/index.d.ts'), 'the program is about dist (npm run build)')
+    t.ok(resolvesTo(program, 'dist/lib/index.d.ts'), 'the program uses dist (npm run build)')
     t.notOk(resolvesTo(program, 'lib/index.ts'))
     t.same(faults, [])
   }
 })
 
-t.test('a declared Register reaches the sources', async t => {
+t.test('a declared Register applies to the sources', async t => {
   const { program, faults } = compile([usage], { outDir: join(root, 'dist'), configFilePath: join(root, 'tsconfig.json') })
   t.ok(resolvesTo(program, 'lib/index.ts'))
   t.notOk(resolvesTo(program, 'dist/lib/index.d.ts'))
   t.same(faults, [])
 })
 
-t.test('what was built is sound by itself', async t => {
+t.test('the build compiles by itself', async t => {
   const { faults } = compile([join(root, 'dist/lib/index.d.ts')], { skipLibCheck: false, types: ['node'] })
   t.same(faults.filter(fault => !fault.startsWith('node_modules/')), [])
 })
 
-/** A program of so many topics, half of them families, each used. */
+/** A program with `count` topics, half of them families, each used. */
 function many (count: number): string {
   const topics: string[] = []
   const uses: string[] = []
@@ -78,7 +78,7 @@ ${uses.join('\n')}
 `
 }
 
-t.test('three hundred topics are compiled in reasonable time', async t => {
+t.test('three hundred topics compile in reasonable time', async t => {
   const dir = t.testdir({ 'few.ts': many(30), 'many.ts': many(300) })
   const cost = (file: string): number => {
     const started = performance.now()
@@ -86,12 +86,12 @@ t.test('three hundred topics are compiled in reasonable time', async t => {
     t.same(faults, [])
     const seconds = (performance.now() - started) / 1_000
     t.comment(`${file}: ${program.getInstantiationCount()} instantiations, ${seconds.toFixed(1)} s`)
-    // The count says the same on every machine; ten seconds would already be slow on a busy one.
+    // The count is equal on all machines; ten seconds would be slow even on a busy one.
     t.ok(seconds < 60, `${seconds} s`)
     return program.getInstantiationCount()
   }
   const few = cost('few.ts')
   const lots = cost('many.ts')
   t.ok(lots < 1_500_000, `${lots} instantiations`)
-  t.ok(lots / few < 12, `ten times the topics cost ${(lots / few).toFixed(1)} times as much`)
+  t.ok(lots / few < 12, `ten times as many topics cost ${(lots / few).toFixed(1)} times as much`)
 })

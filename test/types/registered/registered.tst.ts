@@ -40,7 +40,7 @@ describe('with Register', () => {
     })
   })
 
-  test('so are the options', () => {
+  test('options are checked', () => {
     expect(app.register).type.toBeCallableWith(fastifyRooms, { topics, prefix: '/rooms', onMessage: { 'chat:*': chat } })
     expect(app.register).type.not.toBeCallableWith(fastifyRooms, { topics })
     expect(app.register).type.not.toBeCallableWith(fastifyRooms, { topics, onMessage: { 'chat:*': chat, dailyNews: () => {} } })
@@ -64,7 +64,7 @@ describe('with Register', () => {
 describe('a second app beside the registered topics', () => {
   type Other = { weather: { publish: true } }
 
-  test('has its own', () => {
+  test('uses its own topics', () => {
     expect(app.register).type.toBeCallableWith(fastifyRooms<Other>, { topics: { weather: { publish: true } } })
     expect(app.register).type.not.toBeCallableWith(fastifyRooms<Other>, { topics, onMessage: { 'chat:*': chat } })
     expect(app.getDecorator<Rooms<Other>>('rooms').broadcast).type.toBeCallableWith('weather', 1)

@@ -1,4 +1,4 @@
-/** What a host writes, right and wrong. Compiled against the sources and against the built package. */
+/** Right and wrong code of a host. Compiled against the sources and against the build. */
 import type { FastifyInstance } from 'fastify'
 import fastifyRooms, { type Message, type Publish, type Rooms, type TopicName } from 'fastify-rooms'
 import { topics } from './topics.ts'
@@ -24,7 +24,7 @@ export async function right (app: FastifyInstance, name: string): Promise<void> 
 export async function wrong (app: FastifyInstance, rooms: Rooms, name: string): Promise<void> {
   // @ts-expect-error onMessage is missing
   await app.register(fastifyRooms, { topics })
-  // @ts-expect-error weather is no topic
+  // @ts-expect-error weather is not a topic
   await app.rooms.broadcast('weather', {})
   // @ts-expect-error nme
   await app.rooms.broadcast('dailyNews', [{ nme: 'visits', value: 3 }])
