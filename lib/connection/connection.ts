@@ -1,7 +1,7 @@
 import { Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import type { Connection as PublicConnection, Mode } from '../../types/index.ts'
-import { asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import type { Batch, View } from '../room/batch.ts'
 import { encodingOf, type Encoding } from '../transport/encoding.ts'
 import { kept, payloadOf } from '../transport/ws/frame.ts'

@@ -1,6 +1,7 @@
 import { parse } from 'secure-json-parse'
 import type { ClientFrame, Ref } from '../../types/index.ts'
-import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_RATE_LIMITED, asError, isForPeer } from '../errors.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_RATE_LIMITED } from '../errors.ts'
+import { asError, isForPeer } from '../error-utils.ts'
 import { checkFrame, goodFrame } from '../protocol/client-frames.ts'
 import type { HubContext } from '../hub/context.ts'
 import { isEndOf } from '../hub/end-cause.ts'

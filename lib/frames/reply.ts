@@ -1,5 +1,6 @@
 import type { Ref } from '../../types/index.ts'
-import { FST_ROOMS_BAD_FRAME, asError, isClientError, wireError } from '../errors.ts'
+import { FST_ROOMS_BAD_FRAME } from '../errors.ts'
+import { asError, isClientError, wireError } from '../error-utils.ts'
 import type { PayloadType } from '../topics/payload.ts'
 import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/server-frames.ts'

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { BroadcastResult, Broker, BrokerState, Mode, Outcome, Position, Publication, Rooms } from '../../types/index.ts'
-import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_CLOSED, asError } from '../errors.ts'
+import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_CLOSED } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { Aftermath } from './aftermath.ts'

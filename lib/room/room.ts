@@ -1,5 +1,5 @@
 import type { Position, SlowPolicy } from '../../types/index.ts'
-import { asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import { gap } from '../protocol/server-frames.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics/registry.ts'

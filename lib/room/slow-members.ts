@@ -1,5 +1,6 @@
 import type { SlowPolicy } from '../../types/index.ts'
-import { FST_ROOMS_INVALID_POLICY, asError } from '../errors.ts'
+import { FST_ROOMS_INVALID_POLICY } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import type { HubContext } from '../hub/context.ts'
 import { fellBehind } from '../hub/events.ts'
 import { serverEnding } from '../session/join.ts'

@@ -1,5 +1,6 @@
 import type { Refusal } from '../../types/index.ts'
-import { FST_ROOMS_FORBIDDEN, asError, isClientError } from '../errors.ts'
+import { FST_ROOMS_FORBIDDEN } from '../errors.ts'
+import { asError, isClientError } from '../error-utils.ts'
 import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/server-frames.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'

@@ -1,5 +1,6 @@
 import type { SlowPolicy, TopicMap, TopicOptions, TopicsAsData } from '../../types/index.ts'
-import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_NO_SUCH_TOPIC, asError } from '../errors.ts'
+import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_NO_SUCH_TOPIC } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import { anyPayload, type CompilePayload, type PayloadType } from './payload.ts'
 import { isTopicName, maxTopicLength } from '../protocol/topic-name.ts'
 import { explainFault, schemaFault } from '../schema/fault.ts'

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import t from 'tap'
 import * as zod from 'zod'
 import { errorCodes } from '../../lib/index.ts'
-import { asError, isClientError, wireError } from '../../lib/errors.ts'
+import { asError, isClientError, wireError } from '../../lib/error-utils.ts'
 import { PayloadType, anyPayload, payloadCompiler, schemaCompiler, toJson } from '../../lib/topics/payload.ts'
 import { schemaFault } from '../../lib/schema/fault.ts'
 
