@@ -97,7 +97,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
       begunAt,
       since,
       presence: presence === '1',
-      onJoin: onJoin === undefined ? undefined : (session: MemberSession) => onJoin(session as never, request)
+      onJoin: onJoin === undefined ? undefined : (session: MemberSession) => onJoin(session, request)
     })
   }
 
