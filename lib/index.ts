@@ -4,7 +4,7 @@ import { memoryBroker } from './brokers/memory.ts'
 import * as codes from './errors.ts'
 import { rooms } from './plugin.ts'
 import { closeBehaviour, closeCodes } from './protocol/close-codes.ts'
-import { defineTopics } from './topics/registry.ts'
+import { defineTopics } from './topics/define.ts'
 
 export type * from '../types/index.ts'
 export type { CloseBehaviour, CloseCode } from './protocol/close-codes.ts'

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
 import * as Type1 from 'typebox'
-import { closeSchema } from '../../lib/schema/strict-schema.ts'
+import { strictSchema } from '../../lib/schema/strict-schema.ts'
 import { schemaCompiler } from '../../lib/topics/payload.ts'
 
 const string = { type: 'string' }
@@ -10,17 +10,17 @@ const object = (properties: object, more: object = {}): object => ({ type: 'obje
 /** Which values a schema takes once it is closed. The given schema is left as it was. */
 function closed (t: Test, schema: object, { takes, refuses }: { takes: unknown[], refuses: unknown[] }): void {
   const before = structuredClone(JSON.parse(JSON.stringify(schema)))
-  const validate = schemaCompiler({})(closeSchema(schema) as object)
+  const validate = schemaCompiler({})(strictSchema(schema) as object)
   for (const value of takes) t.equal(validate(value), true, `takes ${JSON.stringify(value)}`)
   for (const value of refuses) t.equal(validate(value), false, `refuses ${JSON.stringify(value)}`)
   t.same(JSON.parse(JSON.stringify(schema)), before, 'the given schema is not changed')
 }
 
 t.test('what is no schema object stays what it is', async t => {
-  for (const value of [true, false, null, undefined, 'x', 7]) t.equal(closeSchema(value), value)
+  for (const value of [true, false, null, undefined, 'x', 7]) t.equal(strictSchema(value), value)
   const list = [object({ a: string })]
-  t.equal(closeSchema(list), list)
-  t.same(closeSchema(string), string)
+  t.equal(strictSchema(list), list)
+  t.same(strictSchema(string), string)
 })
 
 t.test('an object that lists its members refuses others, at every depth', async t => {
@@ -32,14 +32,14 @@ t.test('an object that lists its members refuses others, at every depth', async 
     takes: [[], [{ a: '1' }, { b: '1' }]],
     refuses: [[{ x: 1 }], [{ a: '1' }, { x: 1 }]]
   })
-  t.match(closeSchema({ prefixItems: [object({ a: string })] }), { prefixItems: [{ additionalProperties: false }] })
+  t.match(strictSchema({ prefixItems: [object({ a: string })] }), { prefixItems: [{ additionalProperties: false }] })
 })
 
 t.test('an object that lists nothing, and one that says itself what else may come, keep their word', async t => {
   closed(t, { type: 'object' }, { takes: [{}, { x: 1 }], refuses: [[]] })
   closed(t, object({ a: string }, { additionalProperties: true }), { takes: [{ x: 1 }], refuses: [{ a: 1 }] })
   closed(t, object({ a: string }, { additionalProperties: object({ b: string }) }), { takes: [{ x: { b: '1' } }], refuses: [{ x: 1 }, { x: { y: 1 } }] })
-  t.notOk('additionalProperties' in (closeSchema(object({ a: string }, { unevaluatedProperties: true })) as object))
+  t.notOk('additionalProperties' in (strictSchema(object({ a: string }, { unevaluatedProperties: true })) as object))
   closed(t, object({}), { takes: [{}], refuses: [{ x: 1 }] })
 })
 
@@ -101,9 +101,9 @@ t.test('conditions and dependencies may declare members, too', async t => {
     takes: [{ a: '1', b: '1' }, { c: '1' }],
     refuses: [{ a: '1', x: 1 }, { c: 1 }]
   })
-  t.match(closeSchema(object({ a: string }, { dependentSchemas: { a: { properties: { b: string } } } })), { properties: { a: string, b: {} }, additionalProperties: false })
-  t.match(closeSchema(object({ a: string }, { dependentSchemas: { a: false, b: { properties: { c: string } } } })), { dependentSchemas: { a: false, b: { properties: { c: string } } }, additionalProperties: false })
-  t.match(closeSchema(object({ a: string }, { dependentSchemas: false, else: { properties: { b: string } } })), { properties: { a: string, b: {} }, additionalProperties: false })
+  t.match(strictSchema(object({ a: string }, { dependentSchemas: { a: { properties: { b: string } } } })), { properties: { a: string, b: {} }, additionalProperties: false })
+  t.match(strictSchema(object({ a: string }, { dependentSchemas: { a: false, b: { properties: { c: string } } } })), { dependentSchemas: { a: false, b: { properties: { c: string } } }, additionalProperties: false })
+  t.match(strictSchema(object({ a: string }, { dependentSchemas: false, else: { properties: { b: string } } })), { properties: { a: string, b: {} }, additionalProperties: false })
 })
 
 t.test('a composition of which a part says itself what else may come, and one that declares nothing, is left as it is', async t => {
@@ -117,9 +117,9 @@ t.test('a composition of which a part says itself what else may come, and one th
     { allOf: [] },
     { allOf: 'nonsense' }
   ]
-  for (const schema of unknown) t.same(closeSchema(schema), schema, JSON.stringify(schema))
+  for (const schema of unknown) t.same(strictSchema(schema), schema, JSON.stringify(schema))
   const half = { allOf: [true, object({ a: string })], anyOf: [true] }
-  t.match(closeSchema(half), { allOf: [true, { properties: { a: string } }], anyOf: [true], additionalProperties: false })
+  t.match(strictSchema(half), { allOf: [true, { properties: { a: string } }], anyOf: [true], additionalProperties: false })
 })
 
 t.test('dependencies: of schemas, and of names (issue 8)', async t => {
@@ -131,12 +131,12 @@ t.test('dependencies: of schemas, and of names (issue 8)', async t => {
 })
 
 t.test('what a closed object demands has to be declared (issue 8)', async t => {
-  const demands = (keyword: string) => ({ message: `"${keyword}" demands "b", which is not declared, so that nothing would be taken: declare it in "properties", or say "additionalProperties"` })
-  t.throws(() => closeSchema(object({ a: string }, { dependencies: { a: ['b'] } })), demands('dependencies'))
-  t.throws(() => closeSchema(object({ a: string }, { dependentRequired: { a: ['b'] } })), demands('dependentRequired'))
-  t.throws(() => closeSchema(object({ a: string }, { required: ['a', 'b'] })), demands('required'))
-  t.throws(() => closeSchema({ allOf: [{ required: ['b'] }, object({ a: string })] }), demands('required'))
-  t.throws(() => closeSchema({ type: 'array', items: object({ a: string }, { required: ['b'] }) }), demands('required'))
+  const demands = (keyword: string) => ({ message: `"${keyword}" requires "b", which is not declared, so that every value would be refused: declare it in "properties", or give "additionalProperties"` })
+  t.throws(() => strictSchema(object({ a: string }, { dependencies: { a: ['b'] } })), demands('dependencies'))
+  t.throws(() => strictSchema(object({ a: string }, { dependentRequired: { a: ['b'] } })), demands('dependentRequired'))
+  t.throws(() => strictSchema(object({ a: string }, { required: ['a', 'b'] })), demands('required'))
+  t.throws(() => strictSchema({ allOf: [{ required: ['b'] }, object({ a: string })] }), demands('required'))
+  t.throws(() => strictSchema({ type: 'array', items: object({ a: string }, { required: ['b'] }) }), demands('required'))
   closed(t, { allOf: [{ required: ['b'] }, object({ b: string })] }, { takes: [{ b: '1' }], refuses: [{}, { b: '1', x: 1 }] })
   closed(t, object({ a: string }, { required: ['b'], patternProperties: { '^b': string } }), { takes: [{ b: '1' }], refuses: [{ a: '1' }, { b: '1', x: 1 }] })
   closed(t, object({ a: string }, { not: { required: ['b'] } }), { takes: [{ a: '1' }], refuses: [{ b: '1' }] })
@@ -162,11 +162,11 @@ t.test('a reference beside other keywords is a part of the composition (issue 8)
 
 t.test('a shared schema beside other keywords declares members, too, and stays open below (issue 8)', async t => {
   const shared = { Base: { $id: 'Base', ...object({ a: object({ x: string }), more: { $ref: '#/definitions/more' } }), definitions: { more: object({ y: string }) } } }
-  const validate = schemaCompiler(shared)(closeSchema({ $ref: 'Base#', properties: { b: string } }, shared) as object)
+  const validate = schemaCompiler(shared)(strictSchema({ $ref: 'Base#', properties: { b: string } }, shared) as object)
   t.equal(validate({ a: { z: 1 }, b: '1', more: {} }), true)
   t.equal(validate({ c: '1' }), false)
   t.equal(validate({ a: 1 }), false)
-  const part = schemaCompiler(shared)(closeSchema({ $ref: 'Base#/definitions/more', properties: { b: string } }, shared) as object)
+  const part = schemaCompiler(shared)(strictSchema({ $ref: 'Base#/definitions/more', properties: { b: string } }, shared) as object)
   t.equal(part({ y: '1', b: '1' }), true)
   t.equal(part({ a: {} }), false)
 })
@@ -187,8 +187,8 @@ t.test('a reference that cannot be followed beside other keywords is refused by 
     [{ allOf: [{ $ref: '#/definitions/x' }, object({ a: string })] }],
     [{ ...object({ a: string }), anyOf: [{ $ref: '#/definitions/x' }] }]
   ]
-  for (const [schema, shared] of cases) t.throws(() => closeSchema(schema, shared), { message: /^"\$ref": .* is composed with other keywords/ }, JSON.stringify(schema))
-  t.throws(() => closeSchema({ allOf: [{ $ref: '#' }], properties: { a: string } }), { message: '"$ref": "#" composes a schema with itself' })
+  for (const [schema, shared] of cases) t.throws(() => strictSchema(schema, shared), { message: /^"\$ref": .* is composed with other keywords/ }, JSON.stringify(schema))
+  t.throws(() => strictSchema({ allOf: [{ $ref: '#' }], properties: { a: string } }), { message: '"$ref": "#" composes a schema with itself' })
 })
 
 t.test('conditions, negations and "contains" mean what they meant, whatever they refer to (issue 8)', async t => {
@@ -197,8 +197,8 @@ t.test('conditions, negations and "contains" mean what they meant, whatever they
   closed(t, object({ a: string, b: string }, { not: a, definitions }), { takes: [{ b: '1' }], refuses: [{ a: '1', b: '1' }, { a: '1' }] })
   closed(t, object({ a: string, b: string }, { if: a, then: { required: ['b'] }, definitions }), { takes: [{ b: '1' }, { a: '1', b: '1' }], refuses: [{ a: '1' }, { x: 1 }] })
   closed(t, { type: 'array', items: object({ a: string, b: string }), contains: a, definitions }, { takes: [[{ a: '1', b: '1' }]], refuses: [[{ b: '1' }], [{ a: '1', x: 1 }]] })
-  t.throws(() => closeSchema(object({ a: string }, { not: { properties: { a: { $ref: '#' } } } })), { message: /refers to itself where closing cannot reach/ })
-  t.throws(() => closeSchema({ oneOf: [object({ a: { $ref: '#' } }), object({ b: string })] }), { message: /overlapping "oneOf"/ })
+  t.throws(() => strictSchema(object({ a: string }, { not: { properties: { a: { $ref: '#' } } } })), { message: /refers to itself in a place that cannot be made strict/ })
+  t.throws(() => strictSchema({ oneOf: [object({ a: { $ref: '#' } }), object({ b: string })] }), { message: /overlapping "oneOf"/ })
 })
 
 t.test('two branches of "oneOf" that take a value refuse it, closed, too (issue 8)', async t => {
@@ -213,9 +213,9 @@ t.test('two branches of "oneOf" that take a value refuse it, closed, too (issue 
     [object({ a: string }), { type: ['array', 'integer'], items: object({ b: string }) }, false, { enum: ['x', 'y'] }, { const: 'z' }],
     [object({ a: string }, { required: ['a'] }), object({ b: string }, { required: ['b'] })],
     [object({ a: string }, { additionalProperties: false }), object({ a: string, b: string }, { additionalProperties: false })]
-  ]) t.notOk('allOf' in (closeSchema({ oneOf: apart }) as object), JSON.stringify(apart))
-  t.ok('allOf' in (closeSchema({ oneOf: [{ properties: { a: string } }, { properties: { b: string } }] }) as object), 'what is no object is taken by both')
-  t.ok('allOf' in (closeSchema({ oneOf: [object({ a: string }, { required: ['a'] }), { type: 'object', required: ['b'] }] }) as object))
+  ]) t.notOk('allOf' in (strictSchema({ oneOf: apart }) as object), JSON.stringify(apart))
+  t.ok('allOf' in (strictSchema({ oneOf: [{ properties: { a: string } }, { properties: { b: string } }] }) as object), 'what is no object is taken by both')
+  t.ok('allOf' in (strictSchema({ oneOf: [object({ a: string }, { required: ['a'] }), { type: 'object', required: ['b'] }] }) as object))
 })
 
 t.test('patterns are a part of a composition; what a name and a pattern, or two patterns, declare together is left open (issue 8)', async t => {
@@ -227,7 +227,7 @@ t.test('patterns are a part of a composition; what a name and a pattern, or two 
   closed(t, { allOf: [object({ x1: object({ b: string }), b: object({}) }), { patternProperties: { '^x': object({ a: string }) } }] }, { takes: [{ x1: { a: '1', b: '1' } }], refuses: [{ y: 1 }, { x1: { a: 1 } }, { b: { z: 1 } }] })
   closed(t, { type: 'object', patternProperties: { '^x': object({ a: string }), '1$': object({ b: string }) } }, { takes: [{ x1: { a: '1', b: '1' } }], refuses: [{ y: 1 }, { x1: { a: 1 } }] })
   closed(t, { type: 'object', patternProperties: { '^x-': object({ a: string }), '^y-': object({ b: string }) } }, { takes: [{ 'x-1': { a: '1' }, 'y-1': { b: '1' } }], refuses: [{ 'x-1': { b: '1' } }, { z: 1 }] })
-  t.match(closeSchema({ patternProperties: { '(': object({ a: string }) }, properties: { a: object({ b: string }) } }), { properties: { a: { additionalProperties: undefined } } }, 'a pattern that does not compile is left to the compiler')
+  t.match(strictSchema({ patternProperties: { '(': object({ a: string }) }, properties: { a: object({ b: string }) } }), { properties: { a: { additionalProperties: undefined } } }, 'a pattern that does not compile is left to the compiler')
 })
 
 t.test('alternatives of two keywords, and items that two parts describe, are closed together (issue 8)', async t => {
