@@ -1,9 +1,8 @@
 import createError from '@fastify/error'
-import type { WireError } from '../types/index.ts'
 
 /**
- * Every error of this package, its export name being its code. docs/errors.md says when each is thrown and what to do;
- * a test holds the two together.
+ * The error codes of this package: every export is an error class, named by its code. docs/errors.md lists when each is thrown and what to do;
+ * a test compares the two.
  */
 
 // Registration: thrown while the app boots.
@@ -67,49 +66,3 @@ export const FST_ROOMS_NO_RESPONSE = createError('FST_ROOMS_NO_RESPONSE', 'reque
 export const FST_ROOMS_INJECT_REFUSED = createError<[number, string]>('FST_ROOMS_INJECT_REFUSED', 'the upgrade was refused with status %d%s', 500)
 export const FST_ROOMS_INJECT_TIMEOUT = createError<[string, number, string]>('FST_ROOMS_INJECT_TIMEOUT', 'no%s frame came within %d ms; %s', 500)
 export const FST_ROOMS_INJECT_CLOSED = createError<[number, string]>('FST_ROOMS_INJECT_CLOSED', 'the server closed with %d %s', 500)
-
-/** What is read of an error on its way to a peer, through Fastify, or into a log, besides what can be listed. */
-const readMembers = ['name', 'message', 'stack', 'code', 'statusCode', 'status', 'headers', 'details', 'validation', 'cause'] as const
-
-/** Whether reading an error is no error of its own. It throws where it is. */
-function isReadable (error: Error): boolean {
-  for (const name of readMembers) Reflect.get(error, name)
-  for (const name in error) Reflect.get(error, name)
-  return typeof error.message === 'string'
-}
-
-/** A value as an error: hooks may throw anything. */
-export function asError (thrown: unknown): Error {
-  try {
-    if (!(thrown instanceof Error)) return new Error(String(thrown))
-    if (isReadable(thrown)) return thrown
-  } catch {}
-  return new Error('a value was thrown that is no error, or cannot be read')
-}
-
-/** Whether an error speaks to the one who caused it: it says so by a status below 500. */
-export function isClientError (error: Error): error is Error & { statusCode: number } {
-  const { statusCode } = error as { statusCode?: unknown }
-  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500
-}
-
-function isDetails (details: unknown): details is NonNullable<WireError['details']> {
-  return Array.isArray(details) && details.every(entry => typeof entry?.path === 'string' && typeof entry.message === 'string')
-}
-
-/** Whether the peer may read an error: it caused it, or can try again. */
-export function isForPeer (error: Error & { code?: unknown }): boolean {
-  return isClientError(error) || error.code === 'FST_ROOMS_BROKER_DOWN' || error.code === 'FST_ROOMS_OVERLOADED'
-}
-
-/** An error as it travels. What is not for the peer is replaced, so that no inner text leaks. */
-export function wireError (error: Error): WireError {
-  const shown = isForPeer(error) ? error : new FST_ROOMS_HANDLER_FAILED()
-  const { code, details } = shown as { code?: unknown, details?: unknown }
-  return {
-    code: typeof code === 'string' ? code : 'FST_ROOMS_HANDLER_FAILED',
-    message: String(shown.message),
-    // A host's error may carry anything by that name, and not all of it can be serialised.
-    ...(isDetails(details) ? { details: details.map(({ path, message }) => ({ path, message })) } : {})
-  }
-}

@@ -1,21 +1,19 @@
 import fp from 'fastify-plugin'
 import type { RoomsPlugin } from '../types/index.ts'
 import { memoryBroker } from './brokers/memory.ts'
-import * as errors from './errors.ts'
+import * as codes from './errors.ts'
 import { rooms } from './plugin.ts'
 import { closeBehaviour, closeCodes } from './protocol/close-codes.ts'
-import { defineTopics } from './topics/registry.ts'
+import { defineTopics } from './topics/define.ts'
 
 export type * from '../types/index.ts'
 export type { CloseBehaviour, CloseCode } from './protocol/close-codes.ts'
 export { closeBehaviour, closeCodes, defineTopics, memoryBroker }
 
-const { asError, isClientError, isForPeer, wireError, ...codes } = errors
+/** The error classes of this package by code, for `instanceof` and for lists of all codes. */
+export const errorCodes: typeof codes = { ...codes }
 
-/** The errors of this package by code, for `instanceof` and for catalogues. */
-export const errorCodes: typeof codes = codes
-
-/** The plugin. `require()` gives this function, and so all else of the package is on it. */
+/** The plugin. The other exports are members of it, because `require()` returns this function. */
 export interface FastifyRooms extends RoomsPlugin {
   default: FastifyRooms
   fastifyRooms: FastifyRooms

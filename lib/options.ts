@@ -1,25 +1,31 @@
-import { Kind, Type, TypeRegistry, type TProperties, type TSchema } from '@sinclair/typebox'
+import { Kind, Type, TypeRegistry, type Static, type TArray, type TObject, type TProperties, type TSchema, type TUnion, type TUnsafe } from '@sinclair/typebox'
 import { Value, ValueErrorType } from '@sinclair/typebox/value'
-import type { FastifyRequest, LogLevel, RouteShorthandOptions } from 'fastify'
-import type { Broker, TopicMap } from '../types/index.ts'
+import type { LogLevel } from 'fastify'
+import type { Broker, RoomsOptions, RouteHooks } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
-import type { DrainSettings } from './hub/drain.ts'
 import { maxTopicLength } from './protocol/topic-name.ts'
-import type { SlowRule } from './topics/registry.ts'
 
-const functionOf = (description: string): TSchema => Type.Unsafe<(...args: never[]) => unknown>({ [Kind]: 'RoomsFunction', description })
-// A validator object that is a function (an ArkType) passes here, so that topics can say what to give instead.
-const schemaOf = (description: string): TSchema => Type.Unsafe<object>({ [Kind]: 'RoomsSchema', description })
-const instanceOf = (description: string, functions: string[] = []): TSchema => Type.Unsafe<object>({ [Kind]: 'RoomsObject', description, functions })
+type AnyFunction = (...args: never[]) => unknown
+/** The public type of one option, of any topic map. */
+type Public<K extends keyof RoomsOptions<any>> = NonNullable<RoomsOptions<any>[K]>
+/** A name of its own, because @fastify/websocket does not export the type, and declarations need one. */
+interface WebSocketOptions extends NonNullable<Public<'websocket'>['options']> {}
 
-// Runtime values that JSON Schema has no word for. The registry is TypeBox's own and keyed by name: setting it twice is harmless.
+/** The functions that an option takes; `Option` is the public type of the option. */
+const functionOf = <Option>(description: string): TUnsafe<Extract<Option, AnyFunction>> => Type.Unsafe({ [Kind]: 'RoomsFunction', description })
+// Takes functions that are validator objects (ArkType), so that the error for topics can say what to give instead.
+const schemaOf = (description: string): TUnsafe<object> => Type.Unsafe({ [Kind]: 'RoomsSchema', description })
+const instanceOf = <T>(description: string, functions: string[] = []): TUnsafe<T> => Type.Unsafe({ [Kind]: 'RoomsObject', description, functions })
+
+// Kinds of runtime values that JSON Schema cannot describe. The registry is global in TypeBox and keyed by name, so setting a kind twice is harmless.
 TypeRegistry.Set('RoomsFunction', (_schema, value) => typeof value === 'function')
 TypeRegistry.Set('RoomsObject', (schema: { functions: string[] }, value) => typeof value === 'object' && value !== null && !Array.isArray(value) &&
   schema.functions.every(name => typeof (value as Record<string, unknown>)[name] === 'function'))
 TypeRegistry.Set('RoomsSchema', (_schema, value) => (typeof value === 'object' && value !== null && !Array.isArray(value)) || (typeof value === 'function' && '~standard' in value))
 TypeRegistry.Set('RoomsRegExp', (_schema, value) => value instanceof RegExp)
 
-const group = <P extends TProperties>(properties: P, description: string) => Type.Object(properties, { additionalProperties: false, default: {}, description })
+const group = <P extends TProperties>(properties: P, description: string): TUnsafe<Readonly<Static<TObject<P>>>> =>
+  Type.Unsafe(Type.Object(properties, { additionalProperties: false, default: {}, description }))
 const milliseconds = (minimum: number, value: number, description: string) => Type.Integer({ minimum, maximum: 2 ** 31 - 1, default: value, description })
 const count = (value: number, description: string, minimum = 1) => Type.Integer({ minimum, default: value, description })
 
@@ -30,7 +36,7 @@ const topicSchema = Type.Object({
   message: Type.Optional(schemaOf('a JSON Schema object')),
   publish: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema')], { description: 'true or a JSON Schema object' })),
   presence: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema')], { description: 'true or a JSON Schema object' })),
-  post: Type.Optional(Type.Union([Type.Literal(true), Type.String({ pattern: '^(?:/|(?:/[A-Za-z0-9_.~-]+)+)$' })], { description: 'true or a path of literal segments, beginning with "/"' })),
+  post: Type.Optional(Type.Union([Type.Literal(true), Type.Unsafe<`/${string}`>(Type.String({ pattern: '^(?:/|(?:/[A-Za-z0-9_.~-]+)+)$' }))], { description: 'true or a path of literal segments, beginning with "/"' })),
   limits: Type.Optional(Type.Object({
     members: Type.Optional(Type.Integer({ minimum: 1, description: 'a whole number from 1' })),
     payload: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes, a whole number from 1' })),
@@ -43,42 +49,50 @@ const topicSchema = Type.Object({
   }, { additionalProperties: false, description: 'an object with "policy" and "bytes"' }))
 }, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post", "limits" and "slow"' })
 
-/** What a route of ours takes from the host: hooks and labels, nothing that could switch validation off. */
-const hooks = Type.Union([functionOf('a hook'), Type.Array(functionOf('a hook'))], { description: 'a hook or an array of hooks' })
-const routeSchema = (description: string) => Type.Object({
-  onRequest: Type.Optional(hooks),
-  preParsing: Type.Optional(hooks),
-  preValidation: Type.Optional(hooks),
-  preHandler: Type.Optional(hooks),
-  onTimeout: Type.Optional(hooks),
-  onError: Type.Optional(hooks),
-  onSend: Type.Optional(hooks),
-  onResponse: Type.Optional(hooks),
-  config: Type.Optional(instanceOf('an object')),
-  constraints: Type.Optional(instanceOf('an object')),
-  logLevel: Type.Optional(Type.String({ description: 'a log level' }))
-}, { additionalProperties: false, default: {}, description })
+const logLevel = (description: string): TUnsafe<LogLevel> => Type.Unsafe(Type.String({ description }))
 
-/** Registration options, with their defaults and bounds. docs/options.md is held to it by a test. */
+type HookName = 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler' | 'onTimeout' | 'onError' | 'onSend' | 'onResponse'
+type Hook<Name extends HookName> = Extract<RouteHooks[Name], AnyFunction>
+
+const hooks = <Name extends HookName>(): TUnion<[TUnsafe<Hook<Name>>, TArray<TUnsafe<Hook<Name>>>]> => {
+  const hook = functionOf<Hook<Name>>('a hook')
+  return Type.Union([hook, Type.Array(hook)], { description: 'a hook or an array of hooks' })
+}
+/** The options of a route that the host may set. None of them can turn validation off. */
+const routeSchema = (description: string) => group({
+  onRequest: Type.Optional(hooks<'onRequest'>()),
+  preParsing: Type.Optional(hooks<'preParsing'>()),
+  preValidation: Type.Optional(hooks<'preValidation'>()),
+  preHandler: Type.Optional(hooks<'preHandler'>()),
+  onTimeout: Type.Optional(hooks<'onTimeout'>()),
+  onError: Type.Optional(hooks<'onError'>()),
+  onSend: Type.Optional(hooks<'onSend'>()),
+  onResponse: Type.Optional(hooks<'onResponse'>()),
+  config: Type.Optional(instanceOf<NonNullable<RouteHooks['config']>>('an object')),
+  constraints: Type.Optional(instanceOf<NonNullable<RouteHooks['constraints']>>('an object')),
+  logLevel: Type.Optional(logLevel('a log level'))
+}, description)
+
+/** Registration options, with their defaults and bounds. A test compares docs/options.md with it, a type test types/options.ts. */
 export const optionsSchema = Type.Object({
   prefix: Type.Optional(Type.String({ pattern: '^(?:/[A-Za-z0-9_.~-]+)*/?$', description: 'a path of literal segments, beginning with "/"' })),
-  logLevel: Type.Optional(Type.String({ description: 'a log level (Fastify passes it in)' })),
-  logSerializers: Type.Optional(instanceOf('an object of serializers (Fastify passes it in)')),
+  logLevel: Type.Optional(logLevel('a log level (Fastify passes it in)')),
+  logSerializers: Type.Optional(instanceOf<Record<string, (value: any) => string>>('an object of serializers (Fastify passes it in)')),
   topics: Type.Optional(Type.Record(Type.String(), topicSchema, { description: 'what defineTopics returned' })),
-  identify: Type.Optional(functionOf('a function of the request that returns { user, info?, expires? } or null')),
-  onAuth: Type.Optional(functionOf('a function of (session, token) that returns { user, info?, expires? } or null')),
-  authorize: Type.Optional(functionOf('a function of { action, topic, … } that returns a boolean')),
-  onJoin: Type.Optional(functionOf('a function of (session, request)')),
-  onLeave: Type.Optional(functionOf('a function of (session, { code, reason })')),
-  onError: Type.Optional(functionOf('a function of (error, session)')),
-  onMessage: Type.Optional(Type.Record(Type.String(), functionOf('a function of (session, payload)'), { description: 'functions of (session, payload) by topic key ("*" in the open lobby)' })),
-  onDirect: Type.Optional(Type.Record(Type.String(), functionOf('a function of (session, payload, direct)'), { description: 'functions of (session, payload, direct) by topic key ("*" in the open lobby)' })),
-  onInvalid: Type.Union([Type.Literal('answer'), Type.Literal('ignore'), Type.Literal('close'), functionOf('a function')], { default: 'answer', description: '"answer", "ignore", "close", or a function of (session, fault) that returns one of them' }),
+  identify: Type.Optional(functionOf<Public<'identify'>>('a function of the request that returns { user, info?, expires? } or null')),
+  onAuth: Type.Optional(functionOf<Public<'onAuth'>>('a function of (session, token) that returns { user, info?, expires? } or null')),
+  authorize: Type.Optional(functionOf<Public<'authorize'>>('a function of { action, topic, … } that returns a boolean')),
+  onJoin: Type.Optional(functionOf<Public<'onJoin'>>('a function of (session, request)')),
+  onLeave: Type.Optional(functionOf<Public<'onLeave'>>('a function of (session, { code, reason })')),
+  onError: Type.Optional(functionOf<Public<'onError'>>('a function of (error, session)')),
+  onMessage: Type.Optional(Type.Record(Type.String(), functionOf<Public<'onMessage'>[string]>('a function of (session, payload)'), { description: 'functions of (session, payload) by topic key ("*" in the open lobby)' })),
+  onDirect: Type.Optional(Type.Record(Type.String(), functionOf<Public<'onDirect'>[string]>('a function of (session, payload, direct)'), { description: 'functions of (session, payload, direct) by topic key ("*" in the open lobby)' })),
+  onInvalid: Type.Union([Type.Literal('answer'), Type.Literal('ignore'), Type.Literal('close'), functionOf<Public<'onInvalid'>>('a function')], { default: 'answer', description: '"answer", "ignore", "close", or a function of (session, fault) that returns one of them' }),
   origin: Type.Union([
     Type.Literal('same'),
     Type.Literal('any'),
     Type.Array(Type.Union([Type.String(), Type.Unsafe<RegExp>({ [Kind]: 'RoomsRegExp' })])),
-    functionOf('a function')
+    functionOf<Public<'origin'>>('a function')
   ], { default: 'same', description: '"same", "any", an array of origins (strings and RegExps), or a function of (origin, request) that returns a boolean' }),
   heartbeat: Type.Union([
     Type.Literal(false),
@@ -108,7 +122,7 @@ export const optionsSchema = Type.Object({
     unfinished: milliseconds(100, 30_000, 'milliseconds for a message of a member to end, a whole number from 100')
   }, 'an object of bounds'),
   slow: group({
-    policy: Type.Union([...policies, functionOf('a function')], { default: 'close', description: '"close", "latest", "drop", or a function of (session, { bytes }) that returns one of them' }),
+    policy: Type.Union([...policies, functionOf<Public<'slow'>['policy']>('a function')], { default: 'close', description: '"close", "latest", "drop", or a function of (session, { bytes }) that returns one of them' }),
     bytes: count(1_048_576, slowBytes)
   }, 'an object with "policy" and "bytes"'),
   drain: group({
@@ -120,9 +134,9 @@ export const optionsSchema = Type.Object({
       max: milliseconds(0, 15_000, 'milliseconds within which a member that was let go comes back, a whole number from 0')
     }, 'an object with "min" and "max"')
   }, 'an object with "timeout", "batch", "interval" and "retry"'),
-  broker: Type.Optional(instanceOf('a broker, such as memoryBroker()', ['start', 'attach', 'detach', 'publish', 'control', 'close'])),
+  broker: Type.Optional(instanceOf<Broker>('a broker, such as memoryBroker()', ['start', 'attach', 'detach', 'publish', 'control', 'close'])),
   websocket: group({
-    options: Type.Optional(instanceOf('an object of ws server options'))
+    options: Type.Optional(instanceOf<WebSocketOptions | undefined>('an object of ws server options'))
   }, 'an object with "options" for @fastify/websocket'),
   routes: group({
     socket: routeSchema('an object of hooks, config, constraints and logLevel'),
@@ -130,33 +144,8 @@ export const optionsSchema = Type.Object({
   }, 'an object with "socket" and "broadcast"')
 }, { additionalProperties: false, description: 'an object' })
 
-type Hooks = Record<string, unknown> & Pick<RouteShorthandOptions, 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler' | 'onError' | 'onResponse'>
-
-/** Options after validation, all defaults in, frozen. */
-export interface ResolvedOptions {
-  readonly prefix: string
-  readonly logLevel?: LogLevel
-  readonly logSerializers?: Record<string, (value: any) => string>
-  readonly topics?: TopicMap
-  readonly identify?: (request: FastifyRequest) => unknown
-  readonly onAuth?: (session: never, token: string) => unknown
-  readonly authorize?: (context: never) => unknown
-  readonly onJoin?: (session: never, request: FastifyRequest) => unknown
-  readonly onLeave?: (session: never, reason: { code: number, reason: string }) => unknown
-  readonly onError?: (error: Error, session?: never) => unknown
-  readonly onMessage?: Record<string, (session: never, payload: never) => unknown>
-  readonly onDirect?: Record<string, (session: never, payload: never, direct: never) => unknown>
-  readonly onInvalid: 'answer' | 'ignore' | 'close' | ((session: never, fault: never) => unknown)
-  readonly origin: 'same' | 'any' | (string | RegExp)[] | ((origin: string, request: FastifyRequest) => unknown)
-  readonly heartbeat: false | { readonly interval: number, readonly timeout: number }
-  readonly expiry: { readonly notice: number }
-  readonly limits: { readonly connections: number, readonly perAddress?: number, readonly messages: number, readonly per: number, readonly addressMessages?: number, readonly topics: number, readonly payload: number, readonly info: number, readonly pending: number, readonly work: number, readonly topicLength: number, readonly badFrames: number, readonly handshake: number, readonly publish: number, readonly unfinished: number }
-  readonly slow: SlowRule
-  readonly drain: DrainSettings
-  readonly broker?: Broker
-  readonly websocket: { readonly options?: Record<string, unknown> }
-  readonly routes: { readonly socket: Hooks, readonly broadcast: Hooks }
-}
+/** Options after validation: with all defaults, frozen. */
+export type ResolvedOptions = Readonly<Static<typeof optionsSchema>>
 
 function show (value: unknown): string {
   if (typeof value === 'function') return 'a function'

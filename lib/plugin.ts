@@ -72,13 +72,13 @@ function addressLimits ({ limits: { perAddress, messages, per, addressMessages }
 
 function hooksOf (options: ResolvedOptions): Hooks {
   return {
-    authorize: options.authorize as Hooks['authorize'],
-    onMessage: new Map(Object.entries(options.onMessage ?? {})) as unknown as Hooks['onMessage'],
-    onDirect: new Map(Object.entries(options.onDirect ?? {})) as unknown as Hooks['onDirect'],
-    onAuth: options.onAuth as Hooks['onAuth'],
-    onLeave: options.onLeave as Hooks['onLeave'],
-    onError: options.onError as Hooks['onError'],
-    onInvalid: options.onInvalid as Hooks['onInvalid']
+    authorize: options.authorize,
+    onMessage: new Map(Object.entries(options.onMessage ?? {})),
+    onDirect: new Map(Object.entries(options.onDirect ?? {})),
+    onAuth: options.onAuth,
+    onLeave: options.onLeave,
+    onError: options.onError,
+    onInvalid: options.onInvalid
   }
 }
 

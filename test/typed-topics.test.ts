@@ -177,7 +177,7 @@ t.test('invalid topics are refused at registration', async t => {
     ['a bad name', { 'a b': {} }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /1 to 255 characters/],
     ['a star in the middle', { 'a*b': {} }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /trailing \*/],
     ['a long name', { ['x'.repeat(256)]: {} }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /255/],
-    ['a family with a path', { 'chat:*': { post: '/chat' } }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /family takes true/],
+    ['a family with a path', { 'chat:*': { post: '/chat' } }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /family give true/],
     ['families that overlap', { 'chat:*': {}, 'chat:a:*': {} }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /overlaps with the family "chat:\*"/],
     ['families that overlap the other way', { 'chat:a:*': {}, 'chat:*': {} }, 'FST_ROOMS_INVALID_TOPIC_OPTION', /overlaps/],
     ['a message that cannot be compiled', { news: { message: { type: 'nonsense' } } }, 'FST_ROOMS_INVALID_SCHEMA', /"message"/],

@@ -1,5 +1,6 @@
 import type { Broker, BrokerHandlers, BrokerState, Outcome, Position, Publication } from '../../types/index.ts'
-import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, asError } from '../errors.ts'
+import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
 import { checkEntry } from './check-entry.ts'
 import type { Feed, FeedBroker } from './feed.ts'

@@ -1,5 +1,6 @@
 import type { GapFrame, Position, Publication } from '../../types/index.ts'
-import { FST_ROOMS_BROKER_FAULT, asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
+import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import type { Aftermath } from '../hub/aftermath.ts'
 import type { Counters } from '../hub/counters.ts'
 import { formatPosition } from '../protocol/position.ts'

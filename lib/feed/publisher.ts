@@ -1,5 +1,5 @@
 import type { Broker, Outcome, Publication } from '../../types/index.ts'
-import { asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
 import type { Feed } from './feed.ts'
 import type { Outgoing } from './outgoing.ts'

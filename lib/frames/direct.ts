@@ -1,5 +1,6 @@
 import type { ClientFrame, DirectTarget } from '../../types/index.ts'
-import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_SUCH_SESSION, asError, isClientError } from '../errors.ts'
+import { asError, isClientError } from '../error-utils.ts'
+import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
 import type { Directory, DirectReceiver } from '../hub/ports.ts'
 import type { Membership } from '../session/membership.ts'
 import { acknowledge, isValid, jsonOf } from './reply.ts'

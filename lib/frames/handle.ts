@@ -1,5 +1,6 @@
 import type { ClientFrame } from '../../types/index.ts'
-import { FST_ROOMS_HANDLER_FAILED, asError, isForPeer } from '../errors.ts'
+import { asError, isForPeer } from '../error-utils.ts'
+import { FST_ROOMS_HANDLER_FAILED } from '../errors.ts'
 import { isEndOf } from '../hub/end-cause.ts'
 import { countRefusal, refusalOf } from '../limits/refusals.ts'
 import type { Membership } from '../session/membership.ts'

@@ -1,5 +1,5 @@
 import type { Ref } from '../../types/index.ts'
-import { asError, wireError } from '../errors.ts'
+import { asError, wireError } from '../error-utils.ts'
 import { refusalOf, countRefusal } from '../limits/refusals.ts'
 import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/server-frames.ts'

@@ -1,4 +1,4 @@
-import { asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import type { Counters } from './counters.ts'
 import { isEndOf } from './end-cause.ts'
 import * as events from './events.ts'

@@ -1,4 +1,4 @@
-import { asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import type { Log } from './ports.ts'
 
 /** A member as text that no serializer reads: an error is its message. */

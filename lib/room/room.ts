@@ -1,5 +1,5 @@
 import type { Position, Publication, SlowPolicy } from '../../types/index.ts'
-import { asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import { Feed, type FeedPorts, type FeedReceiver, type Gap } from '../feed/feed.ts'
 import type { Losses } from '../feed/loss.ts'
 import type { Counters } from '../hub/counters.ts'

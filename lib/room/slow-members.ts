@@ -1,5 +1,6 @@
 import type { SlowPolicy } from '../../types/index.ts'
-import { FST_ROOMS_INVALID_POLICY, asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
+import { FST_ROOMS_INVALID_POLICY } from '../errors.ts'
 import type { Counters } from '../hub/counters.ts'
 import { fellBehind, type Subject } from '../hub/events.ts'
 import type { SlowConsumers } from '../hub/ports.ts'

@@ -1,6 +1,7 @@
 import type { FastifyReply, FastifyRequest, preHandlerHookHandler } from 'fastify'
 import type { Mode } from '../../types/index.ts'
-import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_OVERLOADED, asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
+import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_OVERLOADED } from '../errors.ts'
 import type { RoutesHub } from '../hub/hub-api.ts'
 import { checkIdentity, withInfo, type KnownIdentity } from '../identity/identity.ts'
 import { ifPermitted, proceed } from '../frames/authorize.ts'

@@ -1,18 +1,18 @@
 import type { Resolve } from './references.ts'
 import { isSchema, schemasOf, type Schema } from './walk.ts'
 
-/** A value that an `enum` can compare without looking into it. */
+/** A primitive JSON value. */
 export type Scalar = string | number | boolean | null
 
-/** Facts that hold of every value that a schema takes. */
+/** Facts that hold for every value that a schema takes. */
 export interface Facts {
-  /** JSON types that the value may have, `integer` as `number`; `null`: any. */
+  /** JSON types that a value may have, `integer` as `number`; `null`: any. */
   readonly types: ReadonlySet<unknown> | null
-  /** The only values that it may be; `null`: not known. */
+  /** The only values that are taken; `null`: not known. */
   readonly values: ReadonlySet<Scalar> | null
-  /** Members that it has if it is an object. */
+  /** Members that an object has. */
   readonly required: ReadonlySet<string>
-  /** If it is an object: the only values that these members have, if they are there. */
+  /** The only values that these members of an object have, if they are present. */
   readonly members: ReadonlyMap<string, ReadonlySet<Scalar>>
 }
 
@@ -22,7 +22,7 @@ function isScalar (value: unknown): value is Scalar {
   return value === null || ['string', 'number', 'boolean'].includes(typeof value)
 }
 
-/** The JSON type of a value, as facts name it. */
+/** Returns the JSON type of a value by its name in `Facts.types`. */
 export function typeOf (value: Scalar): string {
   return value === null ? 'null' : typeof value
 }
@@ -31,7 +31,7 @@ export function areDisjoint (one: ReadonlySet<unknown>, other: ReadonlySet<unkno
   return ![...one].some(value => other.has(value))
 }
 
-/** Values of which both hold. */
+/** Returns facts of values for which both hold. */
 function both (one: Facts, other: Facts): Facts {
   return {
     types: one.types === null || other.types === null ? one.types ?? other.types : new Set([...one.types].filter(type => other.types!.has(type))),
@@ -45,7 +45,7 @@ function union<T> (one: ReadonlySet<T> | null, other: ReadonlySet<T> | null): Re
   return one === null || other === null ? null : new Set([...one, ...other])
 }
 
-/** Values of which one or the other holds. */
+/** Returns facts of values for which one or the other holds. */
 function either (one: Facts, other: Facts): Facts {
   return {
     types: union(one.types, other.types),
@@ -68,7 +68,7 @@ function own (schema: Schema, resolve: Resolve, seen: readonly unknown[]): Facts
   return { types, values, required: new Set(Array.isArray(required) ? required : []), members }
 }
 
-/** Facts that a schema states of all values that it takes: a part of it, but nothing that does not hold. */
+/** Returns facts that a schema states of all values that it takes. There may be further facts that are not found. */
 export function factsOf (schema: unknown, resolve: Resolve, seen: readonly unknown[] = []): Facts {
   if (!isSchema(schema) || seen.includes(schema)) return nothing
   const within = [...seen, schema]

@@ -2,22 +2,22 @@ import { areDisjoint, factsOf, typeOf, type Facts, type Scalar } from './facts.t
 import { referencesOf, type Resolve } from './references.ts'
 import { mapSchemas, schemasOf, visitSchemas, type Schema } from './walk.ts'
 
-/** Keywords of a branch that is nothing but a choice of values. */
+/** Keywords of a branch that only lists values. */
 const literal = new Set(['const', 'enum', 'type', 'title', 'description', '$comment', 'examples', 'default', 'deprecated'])
 
 function allDisjoint (sets: ReadonlySet<Scalar>[]): boolean {
   return new Set(sets.flatMap(set => [...set])).size === sets.reduce((sum, { size }) => sum + size, 0)
 }
 
-/** The values of a branch that takes these and no others; `null` if it is not such a branch. */
+/** Returns the only values that a branch takes; `null` if it does not just list values. */
 function valuesOf (branch: Schema, { types, values }: Facts): ReadonlySet<Scalar> | null {
   if (values === null || ('const' in branch && 'enum' in branch) || Object.keys(branch).some(keyword => !literal.has(keyword))) return null
-  // A type that refuses one of the values, and `integer`, are left to be checked as they are.
+  // Branches with `integer`, or a type that refuses one of the values, are checked as they are.
   const isWhole = (branch['type'] === undefined || ![branch['type']].flat().includes('integer')) && [...values].every(value => types === null || types.has(typeOf(value)))
   return isWhole ? values : null
 }
 
-/** The member that tells all branches apart, by values that no two of them share. */
+/** Returns the member that tells all branches apart, by values that no two of them share. */
 function tagOf (facts: Facts[]): string | undefined {
   const [first, ...others] = facts
   return [...first!.members.keys()].find(name =>
@@ -29,8 +29,8 @@ function isOneOf (name: string, kinds: ReadonlySet<Scalar>[]): Schema {
 }
 
 /**
- * The branch whose kind a value is, found by halves. A condition for each branch, side by side, would cost each message all of them, and
- * one within the other would cost the compiler its stack.
+ * Returns a schema that finds the branch of a value by binary search. Conditions side by side would all be evaluated for each message, and
+ * nested ones would overflow the compiler's stack.
  */
 function choose (tag: string, kinds: ReadonlySet<Scalar>[], branches: Schema[]): Schema {
   if (branches.length === 1) return branches[0]!
@@ -58,7 +58,7 @@ function rewrite (schema: Schema, resolve: Resolve): Schema {
     if (tag === undefined || !areObjects) continue
     const kinds = facts.map(({ members }) => members.get(tag)!)
     const isKnown = { type: 'object', ...isOneOf(tag, kinds) }
-    // The third part is evaluated for its error alone.
+    // `else` repeats the condition to produce its error.
     copy['allOf'] = [...(copy['allOf'] as unknown[] ?? []), { if: isKnown, then: choose(tag, kinds, copy[keyword] as Schema[]), else: isKnown }]
     delete copy[keyword]
   }
@@ -66,10 +66,10 @@ function rewrite (schema: Schema, resolve: Resolve): Schema {
 }
 
 /**
- * A copy of a schema that takes and refuses the same, and says why in fewer words. A union (`anyOf`, `oneOf`) of objects that a
- * required member with values of its own tells apart becomes a check of that member, and then the one branch that it names. Ajv's own
- * `discriminator` does not serve: it takes strings alone, and each branch has to declare the member itself. A union of literals becomes
- * an `enum`. A schema with a `$ref` into a branch of a union is left as it is.
+ * Returns a copy of a schema that takes the same values and reports fewer errors. A union (`anyOf`, `oneOf`) of objects that differ in the
+ * value of a required member becomes a check of that member, followed by the branch that it selects. A union of literals becomes an `enum`.
+ * A schema with a `$ref` into a branch of a union is not changed. Ajv's `discriminator` is not used, because it takes strings only, and each
+ * branch would have to declare the member itself.
  */
 export function tellKindsApart (schema: Schema, shared: Record<string, unknown>): Schema {
   let pointsIntoUnion = false

@@ -3,19 +3,19 @@ import { isSchema, visitSchemas, type Schema } from './walk.ts'
 /** The schema that a `$ref` names. */
 export interface Target {
   readonly schema: Schema
-  /** It is one of the host's shared schemas (`app.addSchema`), or a part of one. */
+  /** Whether it is one of the host's shared schemas (`app.addSchema`), or a part of one. */
   readonly shared: boolean
-  /** Follows the references in it. */
+  /** Follows the references in this schema. */
   readonly resolve: Resolve
 }
 
-/** Follows a `$ref`; `undefined` if it cannot be told without a resolver of URIs. */
+/** Follows a `$ref`. Returns `undefined` if that needs a resolver of URIs. */
 export type Resolve = (ref: unknown) => Target | undefined
 
-/** Such an `$id` is the same whatever the base URI is. */
+/** An `$id` that does not depend on the base URI. */
 const plainName = /^[\w.-]+$/
 
-/** The value that a JSON pointer names (RFC 6901, as a fragment of a URI). */
+/** Returns the value that a JSON pointer names (RFC 6901, as a fragment of a URI). */
 function follow (root: Schema, pointer: string): unknown {
   let at: unknown = root
   for (const token of pointer.split('/').slice(1)) {
@@ -32,8 +32,8 @@ function follow (root: Schema, pointer: string): unknown {
 }
 
 /**
- * Follows the references of one schema: within it (`#/definitions/…`, `#`), by a plain `$id` in it, and to shared schemas. A schema
- * within it that has an `$id` changes what `#` means below it, so pointers are not followed then.
+ * Returns a function that follows the references of one schema: within it (`#/definitions/…`, `#`), by a plain `$id` in it, and to shared
+ * schemas. Pointers are not followed if an inner schema has an `$id`, because that changes the meaning of `#` below it.
  */
 export function referencesOf (root: Schema, sharedSchemas: Record<string, unknown>, shared = false): Resolve {
   const named = new Map<string, Schema>()

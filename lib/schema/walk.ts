@@ -1,4 +1,4 @@
-/** A JSON Schema that is an object, as opposed to `true` and `false`. */
+/** A JSON Schema that is an object, not `true` or `false`. */
 export type Schema = Record<string, unknown>
 
 const maps = ['properties', 'patternProperties', '$defs', 'definitions', 'dependentSchemas', 'dependencies'] as const
@@ -9,17 +9,17 @@ export function isSchema (value: unknown): value is Schema {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** The schemas of a list such as `allOf`; a keyword that is not a list has none. */
+/** Returns the schemas of a list such as `allOf`, or none if the value is not a list. */
 export function schemasOf (value: unknown): Schema[] {
   return Array.isArray(value) ? value.filter(isSchema) : []
 }
 
-/** A copy of a map of schemas, such as `properties`. */
+/** Returns a copy of a map of schemas, such as `properties`. */
 export function mapValues (map: Schema, each: (value: unknown, name: string) => unknown): Schema {
   return Object.fromEntries(Object.entries(map).map(([name, value]) => [name, each(value, name)]))
 }
 
-/** A shallow copy of a schema in which `each` has replaced the schemas directly below it. Values such as `const` and `default` are data, and stay. */
+/** Returns a shallow copy of a schema in which `each` has replaced the schemas directly below it. `const`, `default` and other data stay. */
 export function mapSchemas (schema: Schema, each: (inner: Schema) => unknown): Schema {
   const one = (value: unknown): unknown => isSchema(value) ? each(value) : value
   const copy: Schema = { ...schema }

@@ -1,5 +1,5 @@
 import type { LeaveReason, Refusal } from '../../types/index.ts'
-import { asError, isClientError } from '../errors.ts'
+import { asError, isClientError } from '../error-utils.ts'
 import { refusalOf } from '../limits/refusals.ts'
 import { closeName } from '../protocol/close-codes.ts'
 

@@ -1,5 +1,6 @@
 import { receiveHeld } from '../connection/receive.ts'
-import { FST_ROOMS_FORBIDDEN, asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
+import { FST_ROOMS_FORBIDDEN } from '../errors.ts'
 import type { AnySession, HubState, Settings, Host } from '../hub/ports.ts'
 import type { Counters } from '../hub/counters.ts'
 import * as events from '../hub/events.ts'

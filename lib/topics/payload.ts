@@ -1,5 +1,5 @@
 import AjvCompiler from '@fastify/ajv-compiler'
-import { closeSchema } from '../schema/strict-schema.ts'
+import { strictSchema } from '../schema/strict-schema.ts'
 import { FST_ROOMS_INVALID_PAYLOAD } from '../errors.ts'
 import { isOfNewerDraft } from '../schema/fault.ts'
 import { tellKindsApart } from '../schema/kinds.ts'
@@ -8,7 +8,7 @@ import { compileSerialiser, type Serialise } from './serializer.ts'
 
 interface SchemaError { instancePath: string, keyword?: string, message?: string, params: Record<string, unknown> }
 
-/** A compiled schema as Ajv and Fastify know it. */
+/** A compiled schema, typed as Ajv and Fastify use it. */
 export interface Validate {
   (payload: unknown): boolean | Promise<unknown> | { error: unknown }
   errors?: SchemaError[] | null | undefined
@@ -17,9 +17,9 @@ export interface Validate {
 /** Compiles one schema of a topic. */
 export type CompilePayload = (schema: object) => PayloadType
 
-/** What a topic carries: the one compiled validator that code, the broadcast route and members' frames go through. */
+/** The payloads that a topic takes. Code, the broadcast route and members' frames are checked by the same compiled validator. */
 export class PayloadType {
-  /** As compiled: the given schema, closed (see closeSchema). `null`: any JSON. */
+  /** The compiled schema: a strict copy of the given one (see `strictSchema`). `null`: any JSON. */
   readonly schema: object | null
   readonly #validate: Validate | null
   readonly #compiled: Serialise | null
@@ -30,54 +30,60 @@ export class PayloadType {
     this.#compiled = schema === null ? null : compileSerialiser(schema)
   }
 
-  /** For Fastify's `validatorCompiler`: the same validator, so that the route refuses what code refuses. */
+  /** The validator for Fastify's `validatorCompiler`, so that the route refuses the payloads that code refuses. */
   get validate (): Validate | null {
     const validate = this.#validate
     if (validate === null) return null
     const forRoute: Validate = payload => {
       try {
         const taken = isTaken(validate, payload)
-        forRoute.errors = taken ? null : reported(validate)
+        forRoute.errors = taken ? null : reportedErrors(validate)
         return taken
       } catch (error) {
-        return { error } // what a validator throws would be a 500
+        return { error } // an error that a validator throws would be answered with 500
       }
     }
     return forRoute
   }
 
-  /** @throws FST_ROOMS_INVALID_PAYLOAD with `details`, paths as JSON pointers. */
+  /** @throws FST_ROOMS_INVALID_PAYLOAD with `details`, whose paths are JSON pointers */
   check (payload: unknown): void {
     const validate = this.#validate
     if (validate === null || isTaken(validate, payload)) return
-    const details = reported(validate).map(({ instancePath, message }) => ({ path: instancePath, message }))
+    const details = reportedErrors(validate).map(({ instancePath, message }) => ({ path: instancePath, message }))
     const [first] = details
     throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD(first === undefined ? 'refused by its schema' : `${first.path} ${first.message}`.trim()), { details })
   }
 
-  /** The JSON of a payload that came as JSON and has been checked. @throws FST_ROOMS_INVALID_PAYLOAD where a hook has made something else of it, or it is nested too deep */
+  /**
+   * Returns the JSON of a payload that came as JSON and has been checked.
+   * @throws FST_ROOMS_INVALID_PAYLOAD if a hook has changed it against its schema, or it is nested too deep
+   */
   stringify (payload: unknown): string {
     if (this.#compiled === null) return toJson(payload)
     try {
       return this.#compiled(payload)
     } catch (error) {
-      throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD('a hook has made of it what its schema does not take'), { cause: error })
+      throw Object.assign(new FST_ROOMS_INVALID_PAYLOAD('a hook has changed it to a value that its schema refuses'), { cause: error })
     }
   }
 
-  /** Serialises, and checks what is sent: of an object that JSON writes in a way of its own, that. @throws FST_ROOMS_INVALID_PAYLOAD */
+  /**
+   * Serialises a payload, and checks it as it is sent: an object with `toJSON` is checked by the JSON that it becomes.
+   * @throws FST_ROOMS_INVALID_PAYLOAD
+   */
   serialise (payload: unknown): string {
     try {
       return this.#write(payload)
     } catch (error) {
-      // A getter of the host's may fail at any of the reads.
+      // A getter of the payload may throw at any read.
       throw error instanceof FST_ROOMS_INVALID_PAYLOAD ? error : unreadable(error)
     }
   }
 
   #write (payload: unknown): string {
     const compiled = this.#compiled
-    // What such a schema takes is flat enough to be looked through; what it does not take is refused below, and told why.
+    // `isPlain` is cheap here, because payloads of a schema that compiles to a serializer are flat. A refused payload gets its reasons below.
     if (compiled !== null && isTaken(this.#validate!, payload) && isPlain(payload)) return compiled(payload)
     const json = toJson(payload)
     if (this.#validate !== null) this.check(isPlain(payload) ? payload : JSON.parse(json))
@@ -89,7 +95,7 @@ function unreadable (cause: unknown): Error {
   return Object.assign(new FST_ROOMS_INVALID_PAYLOAD('it cannot be serialised as JSON'), { cause })
 }
 
-/** @throws FST_ROOMS_INVALID_PAYLOAD where a recursive schema meets a payload so deep that the stack does not hold it */
+/** @throws FST_ROOMS_INVALID_PAYLOAD if a recursive schema meets a payload so deep that the stack overflows */
 function isTaken (validate: Validate, payload: unknown): boolean {
   try {
     return validate(payload) === true
@@ -101,10 +107,10 @@ function isTaken (validate: Validate, payload: unknown): boolean {
 /** The payload of a topic without a schema. */
 export const anyPayload: PayloadType = new PayloadType(null, null)
 
-/** Faults of one payload that are told; a host whose Ajv collects all of them (`allErrors`) could be made to send one per byte. */
+/** Most faults of one payload that are reported, because with Ajv's `allErrors` a peer could provoke one for each byte. */
 const maxDetails = 20
 
-/** Characters of a list of allowed values. */
+/** Most characters of a list of allowed values. */
 const maxListed = 256
 
 function listed (values: unknown[]): string {
@@ -119,15 +125,15 @@ function explain ({ message = 'is invalid', params }: SchemaError): string {
   return allowedValue === undefined ? message : `${message} (${listed([allowedValue])})`
 }
 
-/** Why a validator has refused: its errors, with messages that name the member or the values in question. */
-function reported ({ errors }: Validate): (SchemaError & { message: string })[] {
+/** Returns the errors of a validator, with messages that name the member or the values that they are about. */
+function reportedErrors ({ errors }: Validate): (SchemaError & { message: string })[] {
   const all = errors ?? []
-  // That a condition failed says nothing beside what failed in it.
+  // An error of `if` is left out if there are others, because they say what failed in the condition.
   const telling = all.filter(({ keyword }) => keyword !== 'if')
   return (telling.length === 0 ? all : telling).slice(0, maxDetails).map(error => ({ ...error, message: explain(error) }))
 }
 
-/** Whether JSON writes a value just as it stands: plain objects and arrays all the way down. */
+/** Whether `JSON.stringify` writes a value as it is, because it consists of plain objects and arrays without `toJSON`. */
 function isPlain (value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return true
   const prototype: unknown = Object.getPrototypeOf(value)
@@ -135,7 +141,7 @@ function isPlain (value: unknown): boolean {
   return !('toJSON' in value) && Object.values(value).every(isPlain)
 }
 
-/** @throws FST_ROOMS_INVALID_PAYLOAD for what JSON cannot say: undefined, functions, BigInt, circles, a throwing toJSON. */
+/** @throws FST_ROOMS_INVALID_PAYLOAD for a value without JSON: undefined, a function, a BigInt, a circular object, a `toJSON` that throws */
 export function toJson (payload: unknown): string {
   let json: string | undefined
   try {
@@ -143,11 +149,11 @@ export function toJson (payload: unknown): string {
   } catch (error) {
     throw unreadable(error)
   }
-  if (json === undefined) throw new FST_ROOMS_INVALID_PAYLOAD(`${typeof payload} is no JSON value`)
+  if (json === undefined) throw new FST_ROOMS_INVALID_PAYLOAD(`${typeof payload} is not a JSON value`)
   return json
 }
 
-/** The host's `Fastify({ ajv })`, as @fastify/ajv-compiler takes it. */
+/** The host's `Fastify({ ajv })` in the form that @fastify/ajv-compiler takes. */
 export interface HostAjv {
   readonly customOptions?: Record<string, unknown>
   readonly plugins?: readonly unknown[]
@@ -155,15 +161,14 @@ export interface HostAjv {
 }
 
 /**
- * Nothing is changed on the way in: no coercion, no defaults, no members removed. Of Ajv's strict mode the checks that find
- * mistakes stay on (unknown keywords and formats, NaN); those that refuse sound schemas for their form are off. These win over
- * what the host says for its routes.
+ * Options that override the host's. Payloads are not changed: no coercion, no defaults, no members removed. Of Ajv's strict mode the
+ * checks that find mistakes are on (unknown keywords and formats, NaN); those that refuse correct schemas for their form are off.
  */
 const ajvOptions = {
   coerceTypes: false,
   useDefaults: false,
   removeAdditional: false,
-  // A recursive schema refers to itself by its $id.
+  // On, because a recursive schema refers to itself by its $id.
   addUsedSchema: true,
   strict: true,
   strictSchema: true,
@@ -181,17 +186,22 @@ interface AjvInstance {
   removeKeyword (keyword: string): unknown
 }
 
-/** After the host's plugins and `onCreate` have run: our settings again, and no keyword that says that it changes what it checks. */
+/** Sets the options again after the host's plugins and `onCreate` have run, and removes keywords that change the value that they check. */
 function secure (ajv: AjvInstance): void {
-  // The keywords beside a `$ref` are what closes it. Ajv warns of the option, whatever its value, if it is given one at the start.
+  // The keywords beside a `$ref` make it strict, so they must not be ignored. Set here, because Ajv warns of this option if its constructor gets it.
   Object.assign(ajv.opts, ajvOptions, { ignoreKeywordsWithRef: false })
   for (const [keyword, rule] of Object.entries(ajv.RULES.all)) {
     if (typeof rule === 'object' && rule.definition.modifying === true) ajv.removeKeyword(keyword)
   }
 }
 
-/** Compiles schemas as they are. @param shared - the host's shared schemas (`app.getSchemas()`), for `$ref`. @param host - its formats, keywords and plugins */
-export function schemaCompiler (shared: Record<string, unknown>, { customOptions, plugins = [], onCreate }: HostAjv = {}): (schema: object) => Validate {
+/**
+ * Returns a compiler of schemas.
+ * @param shared - the host's shared schemas (`app.getSchemas()`), for `$ref`
+ * @param hostAjv - the host's formats, keywords and plugins
+ */
+export function schemaCompiler (shared: Record<string, unknown>, hostAjv: HostAjv = {}): (schema: object) => Validate {
+  const { customOptions, plugins = [], onCreate } = hostAjv
   const options = {
     customOptions: { ...customOptions, ...ajvOptions },
     plugins,
@@ -204,24 +214,24 @@ export function schemaCompiler (shared: Record<string, unknown>, { customOptions
   return schema => compile({ schema })
 }
 
-/** As compiled: kinds told apart, and a newer draft by the name of the one that is compiled. */
+/** Returns a schema as it is given to Ajv: with unions told apart by kind, and without the `$schema` of a newer draft. */
 function prepare (schema: Schema, shared: Record<string, unknown>): Schema {
   const { $schema, ...rest } = tellKindsApart(schema, shared)
   return $schema === undefined || isOfNewerDraft({ $schema }) ? rest : { $schema, ...rest }
 }
 
-/** Compiles what topics carry: closed, see closeSchema. */
+/** Returns a compiler of topics' schemas. It compiles a strict copy, see `strictSchema`. */
 export function payloadCompiler (compile: (schema: object) => Validate, shared: Record<string, unknown>): CompilePayload {
   const named = new Map<string, object>()
   return (schema) => {
-    const closed = { ...closeSchema(schema, shared) as Schema & { $id?: string } }
-    // The compiler answers with what it first saw under an id: a shared schema is not closed, and another's is not this one.
-    const { $id } = closed
+    const strict = { ...strictSchema(schema, shared) as Schema & { $id?: string } }
+    // The compiler returns the schema that it first saw under an id, which must not be a shared schema (not strict) or another topic's.
+    const { $id } = strict
     if ($id !== undefined && ($id in shared || (named.get($id) ?? schema) !== schema)) {
-      // Without its name it would find the other one.
-      if (JSON.stringify(closed).includes(`"$ref":${JSON.stringify($id)}`)) throw new Error(`it refers to itself as "${$id}", and so is another schema called`)
-      delete closed.$id
+      // Without its $id, a reference to itself would find the other schema.
+      if (JSON.stringify(strict).includes(`"$ref":${JSON.stringify($id)}`)) throw new Error(`it refers to itself as "${$id}", which is also the $id of another schema`)
+      delete strict.$id
     } else if ($id !== undefined) named.set($id, schema)
-    return new PayloadType(closed, compile(prepare(closed, shared)))
+    return new PayloadType(strict, compile(prepare(strict, shared)))
   }
 }

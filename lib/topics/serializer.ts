@@ -1,11 +1,11 @@
 import fastJson from 'fast-json-stringify'
 
-/** Writes the JSON of a value that its schema takes. */
+/** Returns the JSON of a value that its schema takes. */
 export type Serialise = (value: unknown) => string
 
 interface Node { type?: unknown, properties?: Record<string, unknown>, additionalProperties?: unknown, items?: unknown }
 
-/** Keywords that say nothing about how a value is written; `type`, `properties`, `additionalProperties` and `items` are looked at. */
+/** Keywords that do not affect how a value is written, and `type`, `properties`, `additionalProperties` and `items`, which are examined. */
 const silent = new Set([
   'type', 'properties', 'additionalProperties', 'items', 'required',
   '$id', '$schema', '$comment', 'title', 'description', 'examples', 'deprecated', 'readOnly', 'writeOnly',
@@ -15,7 +15,7 @@ const silent = new Set([
 
 const scalars = new Set<unknown>(['string', 'number', 'integer', 'boolean', 'null'])
 
-/** Arrays of strings and of integers are what JSON.stringify itself is faster with: 0.7 and 0.5 times its speed were measured. */
+/** Items of arrays that JSON.stringify writes faster: for strings and integers, a compiled function had 0.7 and 0.5 times its speed. */
 const slowInArrays = new Set<unknown>(['string', 'integer', 'boolean', 'null'])
 
 function isSimple (schema: unknown): boolean {
@@ -28,9 +28,9 @@ function isSimple (schema: unknown): boolean {
 }
 
 /**
- * Objects of a schema that says all there is to say of them (closed, of one type each, without choices, references, formats and
- * defaults) are written by a function compiled from it, in a half to two thirds of the time; the rest by JSON.stringify. The
- * result is the same but for the order of members, which is the schema's.
+ * Compiles a function that writes values of a schema in a half to two thirds of the time of JSON.stringify. Returns `null` unless the schema
+ * describes its values completely: strict, one type for each value, no choices, references, formats or defaults. The result differs from
+ * that of JSON.stringify in the order of members only, which is the schema's.
  */
 export function compileSerialiser (schema: object): Serialise | null {
   if ((schema as Node).type === 'string' || !isSimple(schema)) return null

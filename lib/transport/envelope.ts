@@ -1,6 +1,6 @@
 import { parse } from 'secure-json-parse'
 import type { ClientFrame, Mode, Ref } from '../../types/index.ts'
-import { asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import { checkFrame, goodFrame, type FrameFault } from '../protocol/client-frames.ts'
 import { direct, messageHead } from '../protocol/server-frames.ts'
 

@@ -1,6 +1,6 @@
 import { Socket } from 'node:net'
 import type { Mode } from '../../types/index.ts'
-import { asError } from '../errors.ts'
+import { asError } from '../error-utils.ts'
 import type { Batch, BatchView } from '../room/batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
 import type { Transport } from './transport.ts'

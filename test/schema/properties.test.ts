@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { closeSchema } from '../../lib/schema/strict-schema.ts'
+import { strictSchema } from '../../lib/schema/strict-schema.ts'
 import { schemaCompiler } from '../../lib/topics/payload.ts'
 import { tellKindsApart } from '../../lib/schema/kinds.ts'
 
@@ -88,10 +88,10 @@ t.test('a closed schema refuses more values than the given one, and only ones wi
   const details = fc.check(fc.property(documents, fc.array(values, { minLength: 20, maxLength: 20 }), (schema, payloads) => {
     let closed
     try {
-      closed = closeSchema(schema) as object
+      closed = strictSchema(schema) as object
     } catch (error) {
       seen.unclosable++
-      return /"(required|dependencies)" demands/.test((error as Error).message)
+      return /"(required|dependencies)" requires/.test((error as Error).message)
     }
     const [open, strict] = [schema, closed].map(given => compile(given))
     return payloads.every(payload => {
@@ -142,7 +142,7 @@ t.test('a schema with discriminated kinds accepts and refuses the same values (i
   const details = fc.check(fc.property(unions, fc.boolean(), fc.array(kinds, { minLength: 30, maxLength: 30 }), (schema, close, payloads) => {
     let given = schema
     try {
-      if (close) given = closeSchema(schema) as Schema
+      if (close) given = strictSchema(schema) as Schema
     } catch {
       fc.pre(false)
     }

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import t from 'tap'
 import * as zod from 'zod'
 import { errorCodes } from '../../lib/index.ts'
-import { asError, isClientError, wireError } from '../../lib/errors.ts'
+import { asError, isClientError, wireError } from '../../lib/error-utils.ts'
 import { PayloadType, anyPayload, payloadCompiler, schemaCompiler, toJson } from '../../lib/topics/payload.ts'
 import { schemaFault } from '../../lib/schema/fault.ts'
 
@@ -46,7 +46,7 @@ t.test('without a schema any JSON is accepted, and nothing else', async t => {
   for (const payload of [null, 0, '', false, [], {}, { a: [1] }]) t.equal(anyPayload.serialise(payload), JSON.stringify(payload))
   const circle: Record<string, unknown> = {}
   circle.circle = circle
-  for (const payload of [undefined, () => {}, Symbol('x')]) t.throws(() => toJson(payload), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: `invalid payload: ${typeof payload} is no JSON value` })
+  for (const payload of [undefined, () => {}, Symbol('x')]) t.throws(() => toJson(payload), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: `invalid payload: ${typeof payload} is not a JSON value` })
   const cause = new Error('toJSON failed')
   t.throws(() => toJson({ toJSON () { throw cause } }), { code: 'FST_ROOMS_INVALID_PAYLOAD', message: 'invalid payload: it cannot be serialised as JSON', cause })
   for (const payload of [1n, circle]) t.throws(() => toJson(payload), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
@@ -106,7 +106,7 @@ t.test('recursive schemas refer to themselves by their $id; an $id of another sc
   t.doesNotThrow(() => numbers.check({ v: 1, next: { v: 2, next: {} } }))
   t.throws(() => numbers.check({ next: { next: { v: 'x' } } }), { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '/next/next/v' }] })
   t.throws(() => numbers.check({ next: { next: { x: 1 } } }), { code: 'FST_ROOMS_INVALID_PAYLOAD', details: [{ path: '/next/next' }] })
-  t.throws(() => compile(node('string')), { message: 'it refers to itself as "Node", and so is another schema called' })
+  t.throws(() => compile(node('string')), { message: 'it refers to itself as "Node", which is also the $id of another schema' })
   t.throws(() => compilerWith({ Node: node('number') })(node('string')), { message: /refers to itself/ })
 
   const [one, two] = ['number', 'string'].map(type => compile(Type.Recursive(self => Type.Object({ v: Type.Unsafe({ type }), kids: Type.Array(self) }))))

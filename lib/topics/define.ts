@@ -1,0 +1,93 @@
+import type { SlowPolicy, TopicMap, TopicOptions, TopicsAsData } from '../../types/index.ts'
+import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION } from '../errors.ts'
+import { asError } from '../error-utils.ts'
+import { anyPayload, type CompilePayload, type PayloadType } from './payload.ts'
+import { isTopicName, maxTopicLength } from '../protocol/topic-name.ts'
+import { explainFault, schemaFault } from '../schema/fault.ts'
+
+/** Declares topics. Returns its argument; its type parameter keeps names and schemas as literal types. */
+export function defineTopics<const T extends TopicMap> (topics: T & TopicsAsData<T>): T {
+  return topics
+}
+
+/** The policy for a member with more than `bytes` buffered bytes. */
+export interface SlowRule {
+  readonly policy: SlowPolicy | ((session: never, backlog: { bytes: number }) => unknown)
+  readonly bytes: number
+}
+
+/** The options that hold for a topic unless it overrides them. */
+export interface TopicDefaults {
+  readonly limits: { readonly payload: number, readonly messages: number, readonly per: number, readonly topicLength: number }
+  readonly slow: SlowRule
+}
+
+/** A compiled topic, or a compiled family of topics. */
+export interface TopicDefinition {
+  /** The key of the topic map; `*` for the open lobby. */
+  readonly key: string
+  /** The exact name; for a family the part before its `*`. */
+  readonly stem: string
+  readonly family: boolean
+  readonly message: PayloadType
+  /** `null` if members may not publish. */
+  readonly publish: PayloadType | null
+  /** Whether members send another type than they receive, so that `onMessage` has to convert. */
+  readonly converted: boolean
+  /** `null` if joins and leaves are not announced. */
+  readonly presence: PayloadType | null
+  /** Whether there is a broadcast route; its path, unless that is the topic's own URL. */
+  readonly post: boolean | string
+  readonly maxMembers: number
+  /** Bytes. */
+  readonly maxPayload: number
+  /** Frames of one member: `capacity` within `per` milliseconds. */
+  readonly rate: { readonly capacity: number, readonly per: number }
+  readonly slow: SlowRule
+}
+
+/**
+ * Compiles one entry of a topic map.
+ * @throws FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_INVALID_SCHEMA
+ */
+export function compileTopic (key: string, options: TopicOptions, compile: CompilePayload, defaults: TopicDefaults): TopicDefinition {
+  const family = key.endsWith('*')
+  const stem = family ? key.slice(0, -1) : key
+  if (!isTopicName(family ? `${stem}x` : stem)) {
+    throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, `a name is 1 to ${maxTopicLength} characters of letters, digits and _ . : ~ -, a family is a name with a trailing *`)
+  }
+  const { topicLength } = defaults.limits
+  if (stem.length + (family ? 1 : 0) > topicLength) throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, `a name has at most ${topicLength} characters here (limits.topicLength)`)
+  if (family && typeof options.post === 'string') {
+    throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, 'a path in "post" is for one topic: for a family give true')
+  }
+
+  const compiled = (option: 'message' | 'publish' | 'presence'): PayloadType => {
+    const schema = options[option]
+    if (schema === undefined || schema === true) return anyPayload
+    const fault = schemaFault(schema)
+    if (fault !== null) throw new FST_ROOMS_INVALID_SCHEMA(key, option, fault)
+    try {
+      return compile(schema)
+    } catch (error) {
+      throw new FST_ROOMS_INVALID_SCHEMA(key, option, explainFault(schema, asError(error).message))
+    }
+  }
+  const message = compiled('message')
+  const { members = Infinity, payload, messages, per } = { ...defaults.limits, ...options.limits }
+  const same = options.publish === true || options.publish === options.message
+  return {
+    key,
+    stem,
+    family,
+    message,
+    publish: options.publish === undefined ? null : same ? message : compiled('publish'),
+    converted: options.publish !== undefined && !same,
+    presence: options.presence === undefined ? null : compiled('presence'),
+    post: options.post ?? false,
+    maxMembers: members,
+    maxPayload: payload,
+    rate: { capacity: messages, per },
+    slow: { policy: options.slow?.policy ?? defaults.slow.policy, bytes: options.slow?.bytes ?? defaults.slow.bytes }
+  }
+}
