@@ -5,8 +5,8 @@ import { asError } from '../errors.ts'
 import type { Batch, View } from '../room/batch.ts'
 import { encodingOf, type Encoding } from '../transport/encoding.ts'
 import { kept, payloadOf } from '../transport/ws/frame.ts'
-import { isUnfinished, type Holder } from '../transport/ws/unfinished.ts'
-import { unsentOf } from '../transport/ws/send-queue.ts'
+import { isUnfinished } from '../transport/ws/unfinished.ts'
+import { deflateParameters, unsentOf, type Holder } from '../internals.ts'
 
 /** What is used of a `ws` WebSocket. */
 export interface WebSocketLike {
@@ -15,8 +15,6 @@ export interface WebSocketLike {
   readonly isPaused: boolean
   /** The names of the negotiated extensions. */
   readonly extensions: string
-  /** What was negotiated. Not public: where it is not there, nothing is compressed. */
-  readonly _extensions?: { 'permessage-deflate'?: { params?: DeflateParameters | null } }
   send (data: Buffer, options: { binary: false, compress: false }): void
   ping (data?: Buffer): void
   close (code: number, reason: string): void
@@ -28,9 +26,6 @@ export interface WebSocketLike {
   on (event: 'close', listener: (this: this, code: number, reason: Buffer) => void): unknown
   on (event: 'error', listener: (this: this, error: Error) => void): unknown
 }
-
-/** RFC 7692 7.1; no bits are the full window of 15. */
-interface DeflateParameters { server_no_context_takeover?: boolean, server_max_window_bits?: number }
 
 /** The stream below a WebSocket: a TCP or TLS socket, or for an injected client a stream inside the process, which counts no bytes. */
 export interface Transport { readonly bytesRead?: number }
@@ -50,7 +45,7 @@ const pollEvery = 10
 
 /** Whether it takes messages that were compressed without regard to what it was sent before. */
 function takesDeflated (socket: WebSocketLike): boolean {
-  const { server_no_context_takeover: alone, server_max_window_bits: bits = 15 } = socket._extensions?.['permessage-deflate']?.params ?? {}
+  const { server_no_context_takeover: alone, server_max_window_bits: bits = 15 } = deflateParameters(socket)
   return alone === true && bits === 15
 }
 

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Connection } from '../../lib/connection/connection.ts'
-import type { Holder } from '../../lib/transport/ws/unfinished.ts'
+import type { Holder } from '../../lib/internals.ts'
 import { Heartbeat, type HeartbeatSettings } from '../../lib/connection/heartbeat.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
 import { textFrame } from '../../lib/transport/ws/frame.ts'

@@ -3,13 +3,14 @@ import { receive, receiveControl } from '../../connection/receive.ts'
 import { countRefusal } from '../../limits/refusals.ts'
 import type { MemberSession } from '../../session/session.ts'
 import type { WebSocketLike } from '../../connection/connection.ts'
-import { inflateWhileReading, lowerMaxPayload, takeOver, type Receiver } from './receiver.ts'
+import { isWithinMessage, lowerMaxPayload, onConclude, receiverOf, type Receiver } from '../../internals.ts'
+import { inflateWhileReading, takeOver } from './receiver.ts'
 import { violationCode } from './errors.ts'
 
 // The same functions for all sockets: a closure for each event would be half a kilobyte more for each connection.
 
-/** A WebSocket and its session, which is `null` before there is one. A WebSocket without a receiver is not one of ws. */
-export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession | null, readonly _receiver?: MemberReceiver }
+/** A WebSocket and its session, which is `null` before there is one. */
+export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession | null }
 type MemberReceiver = Receiver & { [kSession]?: MemberSession }
 
 /** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
@@ -27,7 +28,7 @@ function message (this: MemberSocket, data: Buffer, isBinary: boolean): void {
 
 /** A control frame has ended. In the midst of a message it does not end that. */
 function controlEnded ({ connection }: MemberSession): void {
-  if (connection.holder?._fragmented === 0) connection.unfinishedAt = 0
+  if (connection.holder !== undefined && !isWithinMessage(connection.holder)) connection.unfinishedAt = 0
 }
 
 function ping (this: MemberSocket): void {
@@ -45,7 +46,7 @@ function pong (this: MemberSocket): void {
 }
 
 /** The peer's close frame. By now ws has answered; its connection may stand for some time yet, and it is no member meanwhile. */
-function conclude (this: MemberReceiver, code: number, reason: Buffer): void {
+function peerCloses (this: MemberReceiver, code: number, reason: Buffer): void {
   const session = this[kSession]!
   if (session.state === 'closed') return
   session.connection.closes()
@@ -93,14 +94,14 @@ export function listenTo (socket: MemberSocket, session: MemberSession): void {
   hearErrors(socket)
   socket[kSession] = session
   socket.close = closeAfterBatch
-  const receiver = socket._receiver
+  const receiver = receiverOf(socket) as MemberReceiver | undefined
   if (receiver !== undefined) {
     receiver[kSession] = session
     session.connection.holder = takeOver(receiver)
     if (session.connection.holder === undefined) session.hub.warnOfReceiver()
     lowerMaxPayload(receiver, session.hub.settings.maxPayload)
     if (socket.extensions !== '') inflateWhileReading(receiver, session.connection)
-    receiver.on('conclude', conclude)
+    onConclude(receiver, peerCloses)
   }
   socket.on('message', message)
   socket.on('ping', ping)
