@@ -35,6 +35,9 @@ export interface Receiver {
   /** The most bytes of a message; 0: no bound. */
   _maxPayload?: number
   readonly _extensions?: { 'permessage-deflate'?: { _maxPayload?: number } }
+  readonly _allowSynchronousEvents?: boolean
+  readonly _skipUTF8Validation?: boolean
+  readonly _isServer?: boolean
   /** Inflates the payload of one frame, and then parses what follows. */
   decompress? (data: Buffer, done: Done): void
 }
@@ -63,6 +66,11 @@ export function receiverOf (socket: object): Receiver | undefined {
 /** Calls the listener when the peer's close frame has come. Its code is 1005 if the frame has none. */
 export function onConclude<T extends Receiver> (receiver: T, listener: (this: T, code: number, reason: Buffer) => void): void {
   receiver.on('conclude', listener)
+}
+
+/** Hands a message of text on, as the parser of ws does. */
+export function emitText (receiver: Receiver, text: Buffer): void {
+  receiver.emit('message', text, false)
 }
 
 /** Returns the stream below a WebSocket. */
@@ -108,6 +116,14 @@ export function isHolder (receiver: object): receiver is Holder {
   return Array.isArray(_buffers) && Array.isArray(_fragments) && [_bufferedBytes, _messageLength, _fragmented, _state].every(Number.isInteger)
 }
 
+/** Whether a receiver of a server checks UTF-8, bounds messages, and emits each in the turn in which it was read, to a listener. */
+export function isSynchronous (receiver: Receiver): boolean {
+  const { _allowSynchronousEvents, _skipUTF8Validation, _isServer, _maxPayload } = receiver
+  const isPlain = _allowSynchronousEvents === true && _skipUTF8Validation === false && _isServer === true
+  return isPlain && Number.isInteger(_maxPayload) && receiver.listenerCount('message') > 0
+}
+
+export function maxPayloadOf (receiver: Receiver): number { return receiver._maxPayload! }
 export function chunksOf (holder: Holder): Buffer[] { return holder._buffers }
 export function chunkBytesOf (holder: Holder): number { return holder._bufferedBytes }
 export function fragmentsOf (holder: Holder): Buffer[] { return holder._fragments }

@@ -1,12 +1,13 @@
 import type { Connection } from '../../connection/connection.ts'
-import { chunkBytesOf, inflaterOf, interceptChunks, isHolder, isWithinMessage, parseChunk, setInflater, type Done, type Holder, type Receiver } from '../../internals.ts'
+import { chunkBytesOf, inflaterOf, interceptChunks, isHolder, isSynchronous, isWithinMessage, parseChunk, setInflater, type Done, type Holder, type Receiver } from '../../internals.ts'
+import { writeWhole } from './whole-frame.ts'
 import { compact } from './unfinished.ts'
 
 /**
  * Drops chunks that follow a violation. Chunks queue while a message is inflated, and if one of them fails at once, Node.js still hands over
  * the next; ws 8.23.0 then parses on from the fault, and throws an error that no caller can catch.
  *
- * Bounds the memory of a message that has not ended.
+ * Bounds the memory of a message that has not ended, and hands on whole frames directly.
  *
  * @returns the part of the receiver that tells of an unfinished message; `undefined` if the receiver has other members than that of ws 8.
  * Then only the bounds of ws hold, 16,384 fragments and 262,144 chunks.
@@ -17,6 +18,7 @@ export function takeOver (receiver: Receiver): Holder | undefined {
     return undefined
   }
   interceptChunks(receiver, writeCompactly)
+  if (isSynchronous(receiver)) receiver.write = writeWhole as Receiver['write']
   return receiver
 }
 
