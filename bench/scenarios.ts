@@ -36,10 +36,12 @@ export interface Scenario extends Load {
   /** What a unit is. */
   unit: string
   /** Of the server. */
-  setup?: { large?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
+  setup?: { large?: boolean, lobby?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
 }
 
 const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js', 'bun']
+/** For scenarios of what a connection costs beside the libraries below. */
+const small = [ours, 'ws', '@fastify/websocket']
 const thousand = { kind: 'rounds', members: 1_000, rooms: 1, metric: 'cpu', unit: 'delivery' } as const
 
 export const scenarios: (Scenario & { only: string[] })[] = [
@@ -58,6 +60,8 @@ export const scenarios: (Scenario & { only: string[] })[] = [
   { kind: 'echo', id: 'echo100', title: 'Echo: 100 rooms of one, window 1 each', members: 100, rooms: 100, window: 1, metric: 'cpu', unit: 'delivery' },
   { kind: 'connect', id: 'connect', title: 'Connecting, until the member is in its room', members: 2_000, rooms: 1, window: 0, metric: 'perSecond', unit: 'connection' },
   { kind: 'idle', id: 'idle-memory', title: '10,000 idle connections', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection' },
+  { kind: 'connect', id: 'connect-lobby', title: 'Connecting to the open lobby, whose presence is announced', members: 2_000, rooms: 1, window: 0, metric: 'perSecond', unit: 'connection', setup: { lobby: true }, only: small },
+  { kind: 'idle', id: 'idle-memory-lobby', title: '10,000 idle connections in the open lobby, whose presence is announced', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection', setup: { lobby: true }, only: small },
   { kind: 'post', id: 'post', title: 'POST with no members, 64 connections', members: 0, rooms: 1, window: 0, metric: 'perSecond', unit: 'request', setup: { post: true }, only: [ours, 'fastify'] },
   { kind: 'drain', id: 'drain10k', title: 'Letting go of 10,000 members in one room, as it is by default: 500 every 50 ms', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', only: [ours] },
   { kind: 'drain', id: 'drain10k-at-once', title: 'The same with all of them in one batch', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', setup: { drain: { batch: 100_000 } }, only: [ours] }
@@ -99,6 +103,8 @@ export const targets: Target[] = [
   ...most('latency', 1, 'ws'),
   ...most('echo100', 1.1, 'ws'),
   ...most('idle-memory', 1, 'ws'),
+  ...most('idle-memory-lobby', 1, 'ws'),
   least('connect', 1, '@fastify/websocket'),
+  least('connect-lobby', 0.8, '@fastify/websocket'),
   least('post', 0.9, 'fastify')
 ]

@@ -2,7 +2,7 @@
 import { createServer } from 'node:net'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-/** What the scenario needs of its server: `{ rooms, deflate, large, except, post, drain }`. */
+/** What the scenario needs of its server: `{ rooms, deflate, large, lobby, except, post, drain }`. */
 export const setup = JSON.parse(process.env.BENCH ?? '{}')
 
 export const host = '127.0.0.1'

@@ -7,11 +7,15 @@ const app = Fastify()
 
 await app.register(fastifyRooms, {
   prefix: '/r',
-  topics: defineTopics({
-    // A bound so low that who has stopped reading is behind before it is measured.
-    'room:*': { message: schema, publish: true, ...(setup.slow === undefined ? {} : { slow: { policy: setup.slow, bytes: 65_536 } }) },
-    ...(setup.post === true ? { news: { message: schema, post: true } } : {})
-  }),
+  ...(setup.lobby === true
+    ? {}
+    : {
+        topics: defineTopics({
+          // The bound is low, so that members that have stopped reading are behind before the measurement.
+          'room:*': { message: schema, publish: true, ...(setup.slow === undefined ? {} : { slow: { policy: setup.slow, bytes: 65_536 } }) },
+          ...(setup.post === true ? { news: { message: schema, post: true } } : {})
+        })
+      }),
   // Its publishers are to find out what the server can do: the limit is asked, and never met.
   limits: { messages: 1_000_000 },
   ...(setup.post === true ? { authorize: () => true } : {}),
