@@ -7,13 +7,13 @@ import { isWithinMessage, lowerMaxPayload, onConclude, receiverOf, type Receiver
 import { inflateWhileReading, takeOver } from './receiver.ts'
 import { violationCode } from './errors.ts'
 
-// The same functions for all sockets: a closure for each event would be half a kilobyte more for each connection.
+// All sockets share these functions, because a closure for each event would cost half a kilobyte more for each connection.
 
 /** A WebSocket and its session, which is `null` before there is one. */
 export type MemberSocket = WebSocketLike & { [kSession]?: MemberSession | null }
 type MemberReceiver = Receiver & { [kSession]?: MemberSession }
 
-/** ws answers a close frame, and a violation, by itself and at once; what the member was to get in this turn goes before that. */
+/** Sends the frames that are queued for the member in this turn, and then the close frame. ws calls it as soon as it answers a close frame or a violation. */
 function closeAfterBatch (this: MemberSocket, code: number, reason: string): void {
   const session = this[kSession]!
   if (session.state === 'open') session.room!.flushMember(session)
@@ -26,7 +26,7 @@ function message (this: MemberSocket, data: Buffer, isBinary: boolean): void {
   receive(session.hub, session, data, isBinary)
 }
 
-/** A control frame has ended. In the midst of a message it does not end that. */
+/** Call when a control frame has ended. A message that the control frame interrupts goes on, and keeps its clock. */
 function controlEnded ({ connection }: MemberSession): void {
   if (connection.holder !== undefined && !isWithinMessage(connection.holder)) connection.unfinishedAt = 0
 }
@@ -37,7 +37,7 @@ function ping (this: MemberSocket): void {
   receiveControl(session.hub, session)
 }
 
-/** One for each ping of ours; the others nobody has asked for. */
+/** The first pong after a ping of the server is free. Unsolicited pongs count against the frame rate. */
 function pong (this: MemberSocket): void {
   const session = this[kSession]!
   controlEnded(session)
@@ -45,7 +45,7 @@ function pong (this: MemberSocket): void {
   else receiveControl(session.hub, session)
 }
 
-/** The peer's close frame. By now ws has answered; its connection may stand for some time yet, and it is no member meanwhile. */
+/** Ends the session when the peer's close frame comes. ws has answered it; the connection may stay open for some time, without the member. */
 function peerCloses (this: MemberReceiver, code: number, reason: Buffer): void {
   const session = this[kSession]!
   if (session.state === 'closed') return
@@ -58,7 +58,7 @@ function close (this: MemberSocket, code: number, reason: Buffer): void {
   session.hub.closed(session, code, reason.toString())
 }
 
-/** Neither is an error of the host: ws answers a violation of RFC 6455 by itself, and a connection that broke closes. */
+/** Ends the session on a violation of RFC 6455, which ws answers by itself. No error of a connection is an error of the host. */
 function error (this: MemberSocket, err: Error): void {
   const session = this[kSession]!
   // A connection that is cut before it has a session is counted by the code that cuts it.
@@ -74,8 +74,8 @@ function error (this: MemberSocket, err: Error): void {
 }
 
 /**
- * Puts the listener for errors on, once. It stands from the moment that there is a WebSocket, and is never removed: ws parses what the
- * peer sent behind its upgrade even after the connection was destroyed, and an `error` event that has no listener ends the process.
+ * Adds the listener for errors, once. It is added as soon as there is a WebSocket, and never removed, because ws parses the bytes that the
+ * peer sent behind its upgrade even after the connection was destroyed, and an `error` event without a listener ends the process.
  */
 export function hearErrors (socket: MemberSocket): void {
   if (socket[kSession] !== undefined) return

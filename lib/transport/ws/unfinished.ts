@@ -17,9 +17,9 @@ export function isUnfinished (holder: Holder): boolean {
 const detachedFragments = new WeakMap<Buffer[], number>()
 
 /**
- * Bounds the memory of a message that has not ended to a small multiple of its bytes. Each chunk that a socket reads costs some 300 bytes
- * besides its own, and a peer may send a chunk for each byte. Small pieces are merged, at a cost that grows with the bytes alone: below
- * 64 pieces, or with more than 512 bytes in each, nothing is copied.
+ * Bounds the memory of a message that has not ended to a small multiple of its bytes, because each chunk that a socket reads costs some
+ * 300 bytes besides its own, and a peer may send one chunk for each byte. Merges small pieces at a cost that grows with the bytes alone.
+ * Copies nothing below 64 pieces, or if they have more than 512 bytes each.
  */
 export function compact (holder: Holder): void {
   const chunks = chunksOf(holder)
@@ -46,7 +46,7 @@ function detached (piece: Buffer): Buffer {
   return copy
 }
 
-/** Merges each run of small pieces, in place. At most one piece for each 1,024 bytes is left, and one more. */
+/** Merges each run of small pieces, in place. At most one piece for each 1,024 bytes remains, and one more. */
 function merge (pieces: Buffer[]): void {
   let kept = 0
   for (let from = 0; from < pieces.length;) {
