@@ -1,24 +1,24 @@
-/** How a peer is spoken to: JSON as it is, the envelopes of `rooms.v1`, or Engine.IO packets. */
+/** The protocol of a peer: plain JSON, the envelopes of `rooms.v1`, or Engine.IO packets. */
 export type Protocol = 'plain' | 'rooms' | 'socket.io'
 
-/** How many members, what a round is, and what to measure. */
+/** The members of a run, the work of a round, and the kind of measurement. */
 export interface Load {
   kind: 'rounds' | 'echo' | 'latency' | 'connect' | 'idle' | 'post' | 'drain'
   members: number
   rooms: number
-  /** Broadcasts to each room in one turn; with `publishers`, one message of each of the first so many members instead. */
+  /** Broadcasts to each room in one turn. With `publishers`, each of that many members sends one message instead. */
   window: number
   publishers?: number
   /** The publishers ask for an ack. */
   ref?: boolean
   /** A broadcast leaves out its publisher. */
   except?: boolean
-  /** So many others join in each round, and are gone after it. */
+  /** Connections that join in each round, and are gone after it. */
   joins?: number
   deflate?: boolean
-  /** So many members more, which stop reading once they have joined. */
+  /** Further members that stop reading once they have joined. */
   stopped?: number
-  /** Of latency: messages a second. */
+  /** Messages a second, for latency. */
   rate?: number
 }
 
@@ -26,12 +26,12 @@ export interface Job extends Load {
   protocol: Protocol
   port: number
   control: number
-  /** Of the server, for its CPU time and memory. */
+  /** The server's process, whose CPU time and memory are read. */
   pid: number
   seconds: { warmUp: number, cpu: number, wall: number }
 }
 
-/** `unit` is a delivery, a request or a connection, as the scenario has it. */
+/** `unit` is a delivery, a request or a connection, depending on the scenario. */
 export interface Figures {
   units: number
   seconds: number
@@ -40,18 +40,18 @@ export interface Figures {
   perSecond: number
   /** Share of the frames that came compressed. */
   compressed?: number
-  /** Of joins: the same with the cost of the joins themselves left in. */
+  /** CPU microseconds for each unit with the cost of the joins included. */
   gross?: number
   /** Milliseconds. */
   p50?: number
   p99?: number
-  /** Resident bytes for each connection; of a drain, those of its goodbye. */
+  /** Resident bytes for each connection; for a drain, bytes of the goodbye. */
   bytes?: number
   /** Milliseconds from the command to drain to the last end of a connection. */
   took?: number
-  /** The longest time that the server's loop stood still meanwhile, in milliseconds. */
+  /** The longest stall of the server's event loop during the drain, in milliseconds. */
   stall?: number
-  /** The share of the core of the server, or of the load generator where that is more, that other processes had. */
+  /** The share of a core that other processes had: the larger of the server's core and the load generator's. */
   others?: number
 }
 

@@ -1,4 +1,4 @@
-// The load generator: a process of its own, one for each run. It is told its job by the parent and answers with figures.
+// The load generator: one process for each run. The parent sends it a job, and it answers with figures.
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Answer, Figures, Job } from './job.ts'
@@ -7,7 +7,7 @@ import { Control, joinAll, Member, now, publication, requests, Tally } from './w
 /** Microseconds of a clock tick of /proc; 100 a second on every Linux that Node.js runs on. */
 const tick = 10_000
 const page = 4_096
-/** No round takes so long, unless something is broken. */
+/** A round that takes longer is broken. */
 const patience = 30_000
 
 /** User and system time of the server, all of its threads, in microseconds. */
@@ -33,7 +33,7 @@ function figures ({ units, micros, cpu }: Omit<Measured, 'rounds'>): Figures {
 
 interface Measured { units: number, rounds: number, micros: number, cpu: number }
 
-/** Repeats rounds: first to warm up, then measured. */
+/** Repeats rounds: warms up, then measures. */
 async function repeat ({ pid, seconds }: Job, units: () => number, round: () => Promise<unknown>): Promise<Measured> {
   const warm = now()
   while (now() - warm < seconds.warmUp * 1e6) await timely(round(), 'a round')
@@ -61,7 +61,7 @@ async function members (job: Job, tally: Tally, count = job.members, rooms = job
   return joined
 }
 
-/** A window of broadcasts is outstanding at a time: the next leaves when every member has all of the last. */
+/** Keeps one window of broadcasts outstanding: the next starts when every member has all of the last. */
 async function rounds (job: Job): Promise<Figures> {
   const tally = new Tally()
   const control = new Control(job.control)
@@ -88,7 +88,7 @@ async function rounds (job: Job): Promise<Figures> {
     const result = figures(await repeat(job, () => deliveries, round))
     control.close()
     const compressed = tally.compressed / tally.received
-    // A scenario of compression in which nothing is compressed measures something else.
+    // Without compressed frames the scenario would measure something else.
     if (job.deflate === true && compressed < 0.9) throw new Error(`only ${Math.round(100 * compressed)} % of the frames came compressed`)
     return { ...result, compressed }
   }
@@ -105,7 +105,7 @@ async function rounds (job: Job): Promise<Figures> {
   const churn = async (withBroadcasts: boolean): Promise<void> => {
     const joining = waiting
     const work: Promise<unknown>[] = []
-    // Every other one before the broadcasts, the rest after them.
+    // Every second one before the broadcasts, the rest after them.
     joining.forEach((member, index) => { if (index % 2 === 0) work.push(member.join()) })
     if (withBroadcasts) work.push(round())
     joining.forEach((member, index) => { if (index % 2 === 1) work.push(member.join()) })
@@ -114,16 +114,16 @@ async function rounds (job: Job): Promise<Figures> {
     for (const member of joining) member.destroy()
     waiting = await next
   }
-  // What joining costs by itself, at the same pace, is taken off: the question is what it does to the broadcasts.
+  // The cost of the joins alone, at the same pace, is subtracted, because the question is how they affect the broadcasts.
   const alone = await repeat(job, () => 0, () => churn(false))
-  // What the joiners received was delivered, too.
+  // Messages that the joining members received count as deliveries.
   const { rounds, ...both } = await repeat(job, () => deliveries + others.received, () => churn(true))
   for (const member of waiting) member.destroy()
   control.close()
   return { ...figures({ ...both, cpu: both.cpu - rounds * alone.cpu / alone.rounds }), gross: both.cpu / both.units }
 }
 
-/** Every member is alone in its room, and sends again when it has its own message back. */
+/** Every member is alone in its room, and sends its next message when the last has come back. */
 async function echo (job: Job): Promise<Figures> {
   const tallies = Array.from({ length: job.members }, () => new Tally())
   const joined = await timely(joinAll(job.members, index => new Member({ protocol: job.protocol, port: job.port, room: `room:${index}`, tally: tallies[index]! })), 'joining')
@@ -180,7 +180,7 @@ async function latency (job: Job): Promise<Figures> {
   return { ...result, p50: percentile(0.5), p99: percentile(0.99) }
 }
 
-/** Batches of connections until there is CPU time enough to tell; only connecting is measured, not the end of a batch. */
+/** Connects in batches until there is enough CPU time to tell. Only connecting is measured, not the end of a batch. */
 async function connecting (job: Job): Promise<Figures> {
   const { pid, seconds } = job
   let units = 0
@@ -197,17 +197,17 @@ async function connecting (job: Job): Promise<Figures> {
       units += joined.length
     }
     for (const member of joined) member.destroy()
-    // The server sees them off before the next batch.
+    // The server notices the ends before the next batch.
     await sleep(500)
   }
   return figures({ units, micros, cpu })
 }
 
-/** What the server holds more with all members connected, garbage collected before and after. */
+/** Measures how much memory all members add to the server, garbage collected before and after. */
 async function idle (job: Job): Promise<Figures> {
   const { pid } = job
   const control = new Control(job.control)
-  // Code is compiled and pools are filled by the first connections, whatever their number.
+  // The first connections, however many, compile code and fill pools.
   for (const member of await timely(members(job, new Tally(), 500), 'joining')) member.destroy()
   await sleep(500)
   await control.collect()

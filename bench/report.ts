@@ -1,7 +1,7 @@
 import type { Figures } from './job.ts'
 import { ours, targets, type Metric, type Scenario } from './scenarios.ts'
 
-/** Above this share of a core that something else had, a run is called disturbed. */
+/** A run is called disturbed if other processes had more than this share of a core. */
 export const disturbance = 0.1
 
 /** The figures of all runs, by scenario and peer. */
@@ -14,13 +14,13 @@ function spread (values: number[]): { median: number, least: number, most: numbe
   return { median, least: sorted[0]!, most: sorted.at(-1)! }
 }
 
-/** Three significant digits, which is more than the runs agree in. */
+/** Formats three significant digits, which is more than the runs agree in. */
 function show (value: number): string {
   if (value >= 1_000) return Math.round(value).toLocaleString('en')
   return String(Number(value.toPrecision(3)))
 }
 
-/** @returns the median, and least and most in brackets where there was more than one run */
+/** @returns the median, and the least and the most in brackets if there was more than one run */
 function cell (values: number[], by = 1): string {
   const { median, least, most } = spread(values.map(value => value / by))
   return values.length === 1 ? show(median) : `${show(median)} (${show(least)}–${show(most)})`
@@ -74,7 +74,7 @@ function summary (results: Results): string {
   return ['## Targets', '', ...[head, head.map(() => '---'), ...rows].map(cells => `| ${cells.join(' | ')} |`)].join('\n')
 }
 
-/** Without the runs that others disturbed, unless they all were. What counts is what else ran, never what came out. */
+/** Leaves out disturbed runs, unless all were disturbed. Only the other processes decide, never the result. */
 function calm (results: Results): Results {
   return new Map([...results].map(([id, of]) => [id, new Map([...of].map(([name, figures]) => {
     const quiet = figures.filter(({ others }) => others! <= disturbance)
@@ -82,7 +82,7 @@ function calm (results: Results): Results {
   }))]))
 }
 
-/** Runs that say more about what else ran than about the server. */
+/** Lists the runs that say more about other processes than about the server. */
 function disturbed (results: Results): string {
   const lines: string[] = []
   for (const [id, of] of results) {
@@ -91,7 +91,7 @@ function disturbed (results: Results): string {
       if (count > 0) lines.push(`- ${id} ${name}: ${count} of ${figures.length} runs, up to ${Math.round(100 * Math.max(...figures.map(({ others }) => others!)))} %`)
     }
   }
-  return lines.length === 0 ? '' : ['## Disturbed', '', `Other processes had more than ${100 * disturbance} % of the core of the server or of the load generator. Such runs do not count above, unless all runs of a server were such.`, '', ...lines].join('\n')
+  return lines.length === 0 ? '' : ['## Disturbed', '', `Other processes had more than ${100 * disturbance} % of the core of the server or of the load generator. Such runs do not count above, unless all runs of a server were disturbed.`, '', ...lines].join('\n')
 }
 
 const metrics = new Map<string, Metric>()
@@ -102,7 +102,7 @@ export function report (scenarios: Scenario[], names: string[], all: Results, ve
   const parts = [
     '# Benchmark',
     versions.map(line => `- ${line}`).join('\n'),
-    'How it is measured: [README.md](../README.md). Medians, with the least and the most of all runs in brackets.',
+    'The method: [README.md](../README.md). Medians, with the least and the most of all runs in brackets.',
     ...scenarios.filter(({ id }) => results.get(id)!.size > 0).map(scenario => table(scenario, names, results.get(scenario.id)!)),
     summary(results),
     disturbed(all),

@@ -11,7 +11,7 @@ import { ours, peers as others, scenarios, type Peer, type Scenario } from './sc
 
 const here = dirname(fileURLToPath(import.meta.url))
 const root = dirname(here)
-/** A server that has not started by then will not; a run of any scenario is over long before this, beside the time that is measured. */
+/** A server that has not started by then will not start. A run of any scenario takes far less than this, besides the measured time. */
 const startTimeout = 15_000
 const runTimeout = 60_000
 
@@ -20,9 +20,9 @@ const usage = `npm run bench -- [options]
   --only ID,…     scenarios with one of these ids, or parts of ids; default: all
   --peers NAME,…  default: all
   --runs N        of each scenario and peer, interleaved; default 3
-  --retry N       repeats a run that others on the machine disturbed, so many times at most; default 0
+  --retry N       repeats a run that other processes disturbed, N times at most; default 0
   --dist PATH     a built fastify-rooms, default ./dist; may be given several times, to compare versions in one run
-  --wall S        seconds that a run is measured for at most, default 3; --cpu S: seconds of server CPU that are enough, default 1.5
+  --wall S        seconds of measurement at most, default 3; --cpu S: seconds of server CPU that are enough, default 1.5
   --write         save the tables in bench/results
   --list          scenarios and peers
 `
@@ -63,7 +63,7 @@ function fail (message: string): never {
   process.exit(1)
 }
 
-/** The peers have an install of their own, and the package's stays light. */
+/** Installs the peers beside the benchmark, so that the package's own install stays small. */
 function install (): void {
   if (existsSync(join(here, 'node_modules', '.package-lock.json'))) return
   console.error('installing the peers into bench/node_modules')
@@ -71,7 +71,7 @@ function install (): void {
   if (status !== 0) fail('npm ci in bench/ has failed')
 }
 
-/** A copy, so that a build in the midst of a run changes nothing. It finds its dependencies where the package does. */
+/** Copies a build, so that building during a run changes nothing. The copy finds its dependencies in the package's folder. */
 function snapshot (dist: string): string {
   const path = resolve(dist)
   if (!existsSync(join(path, 'lib', 'index.js'))) fail(`${dist} has no lib/index.js: run npm run build, or name a built copy with --dist`)
@@ -91,7 +91,7 @@ function versionOf (folder: string, name: string): string {
   }
 }
 
-/** npm moves the binary into the package `bun`, where its install script may run; else it stays where it came. */
+/** Finds the binary of Bun: npm moves it into the package `bun` if its install script may run; otherwise it stays in its own package. */
 function bunBinary (): string {
   const candidates = [join('bun', 'bin', 'bun.exe'), ...['', '-baseline'].map(kind => join('@oven', `bun-${platform()}-${arch() === 'arm64' ? 'aarch64' : arch()}${kind}`, 'bin', 'bun'))]
   const found = candidates.map(path => join(here, 'node_modules', path)).find(path => spawnSync(path, ['--version'], { stdio: 'ignore' }).status === 0)
@@ -101,10 +101,10 @@ function bunBinary (): string {
 
 const pinned = spawnSync('taskset', ['-c', '0,1', 'true'], { stdio: 'ignore' }).status === 0
 
-/** The server has a core, and the load generator another one. */
+/** Starts a process on a core: one for the server, another for the load generator. */
 function start (core: number, command: string, commandArgs: string[], stdio: ('pipe' | 'ignore' | 'inherit' | 'ipc')[], env: Record<string, string> = {}): ChildProcess {
   const [file, ...rest] = pinned ? ['taskset', '-c', String(core), command, ...commandArgs] : [command, ...commandArgs]
-  // The optional native parts of ws are not part of what is compared: nothing but a peer of ours brings them.
+  // The optional native parts of ws are switched off, because only other peers depend on them.
   const child = spawn(file!, rest, { cwd: here, stdio, env: { ...process.env, NODE_ENV: 'production', WS_NO_BUFFER_UTIL: '1', WS_NO_UTF_8_VALIDATE: '1', ...env } })
   children.add(child)
   child.on('exit', () => { children.delete(child) })
@@ -113,7 +113,7 @@ function start (core: number, command: string, commandArgs: string[], stdio: ('p
 
 interface Clock { time: number, busy: number[], spent: number[] }
 
-/** Clock ticks that were spent: of each core by everybody, interrupts left out, and by each of the two processes. */
+/** Clock ticks that were spent: on each core by all processes, interrupts left out, and by each of the two processes. */
 function clock (...processes: ChildProcess[]): Clock {
   const busy = readFileSync('/proc/stat', 'latin1').split('\n').filter(line => /^cpu\d/.test(line)).map(line => {
     const [user, nice, system, , , , , steal] = line.split(' ').slice(1).map(Number) as [number, number, number, number, number, number, number, number]
@@ -127,7 +127,7 @@ function clock (...processes: ChildProcess[]): Clock {
   return { time: performance.now(), busy, spent }
 }
 
-/** The share of a core that others had meanwhile: the worse of the two that are ours, or of one where nothing is pinned. */
+/** Returns the share of a core that other processes had meanwhile: the larger of the two cores, or of one if nothing is pinned. */
 function disturbed (before: Clock, after: Clock): number {
   const ticks = (after.time - before.time) / 10
   const of = (from: number[], to: number[]): number[] => to.map((value, index) => value - from[index]!)
@@ -196,7 +196,7 @@ async function runOnce (peer: Peer, scenario: Scenario, seconds: Job['seconds'])
   }
 }
 
-/** The least disturbed of the runs that it took. */
+/** Returns the least disturbed of the runs. */
 async function runCalmly (peer: Peer, scenario: Scenario, seconds: Job['seconds'], retries: number): Promise<Figures> {
   let best = await runOnce(peer, scenario, seconds)
   for (let i = 0; i < retries && best.others! > disturbance; i++) {
@@ -238,7 +238,7 @@ async function main (): Promise<void> {
 
   const results: Results = new Map(chosen.map(({ id }) => [id, new Map()]))
   const failures: string[] = []
-  // The runs are the outer loop and the order of the peers turns: whatever drifts on the machine drifts for all.
+  // Runs are the outer loop, and the order of the peers rotates, so that a drift of the machine affects all alike.
   for (let run = 0; run < runs; run++) {
     for (const scenario of chosen) {
       const taking = peers.filter(peer => scenario.only.includes(peer.package))
@@ -276,5 +276,5 @@ async function main (): Promise<void> {
 }
 
 await main()
-// What was asked for has been printed; whatever is still open shall not hold the process.
+// The results are printed; handles that are still open must not keep the process alive.
 process.exit()

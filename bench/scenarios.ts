@@ -2,10 +2,10 @@ import type { Load, Protocol } from './job.ts'
 
 export interface Peer {
   name: string
-  /** In peers/. */
+  /** A file in peers/. */
   file: string
   protocol: Protocol
-  /** Of which the version is told. */
+  /** The package whose version is shown. */
   package: string
   bun?: boolean
   /** A built copy of the package under test. */
@@ -14,7 +14,7 @@ export interface Peer {
 
 export const ours = 'fastify-rooms'
 
-/** Beside the package under test, which may stand here several times. */
+/** The servers beside the package under test, of which there may be several builds. */
 export const peers: Peer[] = [
   { name: 'ws', file: 'ws.js', protocol: 'plain', package: 'ws' },
   { name: '@fastify/websocket', file: 'fastify-websocket.js', protocol: 'plain', package: '@fastify/websocket' },
@@ -24,50 +24,54 @@ export const peers: Peer[] = [
   { name: 'fastify', file: 'fastify.js', protocol: 'plain', package: 'fastify' }
 ]
 
-/** What a scenario is read by. */
+/** The figure of a scenario that is compared. */
 export type Metric = 'cpu' | 'p99' | 'bytes' | 'perSecond' | 'took'
 
 export interface Scenario extends Load {
   id: string
   title: string
-  /** Whom it makes sense for; default: all servers of WebSockets. */
+  /** The servers that the scenario is for; default: all WebSocket servers. */
   only?: string[]
   metric: Metric
-  /** What a unit is. */
+  /** The name of a unit. */
   unit: string
-  /** Of the server. */
-  setup?: { large?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
+  /** Settings of the server. */
+  setup?: { large?: boolean, lobby?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
 }
 
 const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js', 'bun']
+/** The servers in scenarios that measure the cost of a connection beside the libraries below. */
+const small = [ours, 'ws', '@fastify/websocket']
 const thousand = { kind: 'rounds', members: 1_000, rooms: 1, metric: 'cpu', unit: 'delivery' } as const
 
 export const scenarios: (Scenario & { only: string[] })[] = [
   { ...thousand, id: 'room1k-w1', title: 'One room of 1,000, window 1', window: 1 },
   { ...thousand, id: 'room1k-w64', title: 'One room of 1,000, window 64, one publisher (the server)', window: 64 },
   { ...thousand, id: 'room1k-w64-pub64', title: 'One room of 1,000, window 64, 64 publishers on sockets of their own', window: 64, publishers: 64 },
-  { ...thousand, id: 'room1k-w64-pub64-ref', title: 'The same with ref: every publisher gets an ack', window: 64, publishers: 64, ref: true, only: [ours] },
-  { ...thousand, id: 'room1k-w64-pub64-except', title: 'The same with except: no publisher gets its own message', window: 64, publishers: 64, except: true, only: [ours] },
-  { ...thousand, id: 'room1k-w64-joins64', title: 'The same with 64 joins in each round (their own cost taken off)', window: 64, publishers: 64, joins: 64, only: [ours] },
-  { ...thousand, id: 'room1k-w64-stopped', title: 'One room of 1,000, window 64, and 10 more who have stopped reading (slow: drop)', window: 64, stopped: 10, only: [ours], setup: { slow: 'drop' } },
+  { ...thousand, id: 'room1k-w64-pub64-ref', title: 'One room of 1,000, window 64, 64 publishers with ref: every publisher gets an ack', window: 64, publishers: 64, ref: true, only: [ours] },
+  { ...thousand, id: 'room1k-w64-pub64-except', title: 'One room of 1,000, window 64, 64 publishers with except: no publisher gets its own message', window: 64, publishers: 64, except: true, only: [ours] },
+  { ...thousand, id: 'room1k-w64-joins64', title: 'One room of 1,000, window 64, 64 publishers and 64 joins in each round (their own cost subtracted)', window: 64, publishers: 64, joins: 64, only: [ours] },
+  { ...thousand, id: 'room1k-w64-stopped', title: 'One room of 1,000, window 64, and 10 more that have stopped reading (slow: drop)', window: 64, stopped: 10, only: [ours], setup: { slow: 'drop' } },
   { kind: 'rounds', id: 'room10k-w4', title: 'One room of 10,000, window 4', members: 10_000, rooms: 1, window: 4, metric: 'cpu', unit: 'delivery' },
   { kind: 'rounds', id: 'rooms1000x10-w1', title: '1,000 rooms of 10, window 1 each', members: 10_000, rooms: 1_000, window: 1, metric: 'cpu', unit: 'delivery' },
   { ...thousand, id: 'deflate-1k', title: 'One room of 1,000, window 1, 1 KiB of JSON, permessage-deflate', window: 1, deflate: true, setup: { large: true } },
   { ...thousand, kind: 'latency', id: 'latency', title: 'Latency: 1,000 members, 50 messages a second', window: 1, rate: 50, metric: 'p99' },
-  { ...thousand, kind: 'latency', id: 'latency-stopped', title: 'Latency: 1,000 members, 50 messages a second, and 10 more who have stopped reading (slow: latest)', window: 1, rate: 50, metric: 'p99', stopped: 10, only: [ours], setup: { slow: 'latest' } },
+  { ...thousand, kind: 'latency', id: 'latency-stopped', title: 'Latency: 1,000 members, 50 messages a second, and 10 more that have stopped reading (slow: latest)', window: 1, rate: 50, metric: 'p99', stopped: 10, only: [ours], setup: { slow: 'latest' } },
   { kind: 'echo', id: 'echo100', title: 'Echo: 100 rooms of one, window 1 each', members: 100, rooms: 100, window: 1, metric: 'cpu', unit: 'delivery' },
   { kind: 'connect', id: 'connect', title: 'Connecting, until the member is in its room', members: 2_000, rooms: 1, window: 0, metric: 'perSecond', unit: 'connection' },
   { kind: 'idle', id: 'idle-memory', title: '10,000 idle connections', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection' },
+  { kind: 'connect', id: 'connect-lobby', title: 'Connecting to the open lobby, whose presence is announced', members: 2_000, rooms: 1, window: 0, metric: 'perSecond', unit: 'connection', setup: { lobby: true }, only: small },
+  { kind: 'idle', id: 'idle-memory-lobby', title: '10,000 idle connections in the open lobby, whose presence is announced', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection', setup: { lobby: true }, only: small },
   { kind: 'post', id: 'post', title: 'POST with no members, 64 connections', members: 0, rooms: 1, window: 0, metric: 'perSecond', unit: 'request', setup: { post: true }, only: [ours, 'fastify'] },
-  { kind: 'drain', id: 'drain10k', title: 'Letting go of 10,000 members in one room, as it is by default: 500 every 50 ms', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', only: [ours] },
-  { kind: 'drain', id: 'drain10k-at-once', title: 'The same with all of them in one batch', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', setup: { drain: { batch: 100_000 } }, only: [ours] }
+  { kind: 'drain', id: 'drain10k', title: 'Draining 10,000 members of one room with the defaults: 500 every 50 ms', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', only: [ours] },
+  { kind: 'drain', id: 'drain10k-at-once', title: 'Draining 10,000 members of one room in one batch', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', setup: { drain: { batch: 100_000 } }, only: [ours] }
 ].map(scenario => ({ only: servers, ...scenario } as Scenario & { only: string[] }))
 
 export interface Target {
   scenario: string
   /** A peer in the same scenario, or the package itself in another one. */
   against: { peer: string } | { scenario: string }
-  /** Of ours divided by theirs. */
+  /** The bound of the package's figure divided by the other. */
   bound: number
   at: 'most' | 'least'
 }
@@ -99,6 +103,8 @@ export const targets: Target[] = [
   ...most('latency', 1, 'ws'),
   ...most('echo100', 1.1, 'ws'),
   ...most('idle-memory', 1, 'ws'),
+  ...most('idle-memory-lobby', 1, 'ws'),
   least('connect', 1, '@fastify/websocket'),
+  least('connect-lobby', 0.8, '@fastify/websocket'),
   least('post', 0.9, 'fastify')
 ]

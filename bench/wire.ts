@@ -3,7 +3,7 @@ import type { Protocol } from './job.ts'
 
 const host = '127.0.0.1'
 
-/** Bytes are looked at where they lie: one buffer for all sockets, read and done with inside the callback. */
+/** All sockets read into this buffer, and are done with it inside the callback. */
 const shared = Buffer.allocUnsafe(256 * 1024)
 
 const endOfHead = Buffer.from('\r\n\r\n')
@@ -16,11 +16,11 @@ const PING = 9
 export class Tally {
   received = 0
   compressed = 0
-  /** Frames that may have come by now; -1 where nobody minds how many. */
+  /** Frames that may have come by now; -1 if any number may come. */
   target = -1
   reached: () => void = () => {}
   failed: (error: Error) => void = () => {}
-  /** Microseconds from the stamp in a message to its arrival, where it is asked for, and how many there are. */
+  /** Microseconds from the stamp in a message to its arrival, if latencies are measured. */
   latencies: Float64Array | undefined
   timed = 0
 
@@ -28,16 +28,16 @@ export class Tally {
     this.received += frames
     if (this.target === -1 || this.received < this.target) return
     if (this.received === this.target) this.reached()
-    else this.failed(new Error(`${this.received} frames, where ${this.target} were expected`))
+    else this.failed(new Error(`${this.received} frames instead of ${this.target}`))
   }
 
-  /** Settles when exactly so many more frames have come. */
+  /** Settles when exactly this many further frames have come. */
   expect (frames: number): Promise<void> {
     return new Promise((resolve, reject) => {
       this.target = Math.max(this.target, 0) + frames
       this.reached = resolve
       this.failed = reject
-      // More came before than were due.
+      // More frames came before than were expected.
       if (this.received >= this.target) reject(new Error('more frames than expected'))
     })
   }
@@ -46,7 +46,7 @@ export class Tally {
 /** Microseconds of this process's clock, whole ones. */
 export const now = (): number => Math.round(performance.now() * 1000)
 
-/** A frame of a client: final, text, masked. */
+/** Returns a frame of a client: final, masked, text unless the opcode says otherwise. */
 export function clientFrame (text: string, opcode = TEXT): Buffer {
   const payload = Buffer.from(text)
   const mask = Buffer.from([0x12, 0x34, 0x56, 0x78])
@@ -61,7 +61,7 @@ export function clientFrame (text: string, opcode = TEXT): Buffer {
   return frame
 }
 
-/** What a member sends to publish a message. */
+/** Returns the frame with which a member publishes a message. */
 export function publication (protocol: Protocol, message: object, ref: boolean): Buffer {
   if (protocol === 'socket.io') return clientFrame(`42${JSON.stringify(['m', message])}`)
   if (protocol === 'rooms') return clientFrame(JSON.stringify({ type: 'message', data: message, ...(ref ? { ref: 1 } : {}) }))
@@ -72,12 +72,12 @@ function pathOf (protocol: Protocol, room: string): string {
   return protocol === 'socket.io' ? `/socket.io/?EIO=4&transport=websocket&room=${room}` : `/r/${room}`
 }
 
-/** Text frames of the server until a member is in its room: the hello of rooms.v1, the two of Engine.IO and socket.io. */
+/** The number of text frames from the server until a member is in its room: hello of rooms.v1; two frames of Engine.IO and socket.io. */
 const greetings: Record<Protocol, number> = { plain: 0, rooms: 1, 'socket.io': 2 }
 
 export interface MemberOptions { protocol: Protocol, port: number, room: string, tally: Tally, deflate?: boolean }
 
-/** One WebSocket client, as cheap as it gets: frame headers are read, payloads skipped. */
+/** A WebSocket client that costs little: it reads the headers of frames and skips their payloads. */
 export class Member {
   readonly socket: Socket
   readonly #options: MemberOptions
@@ -86,13 +86,13 @@ export class Member {
   #greetings: number
   #ready: () => void = () => {}
   #failed: (error: Error) => void
-  /** What came of a head, of HTTP or of a frame, that is not complete yet. */
+  /** The bytes of an incomplete head, of HTTP or of a frame. */
   #rest: Buffer | undefined
-  /** Bytes of a payload that have not come yet, and whether it counts. */
+  /** Bytes of a payload that have not come yet, and the number of frames it counts as. */
   #missing = 0
   #counts = 0
   #gone = false
-  /** Where the server is expected to close: called when the connection has ended. */
+  /** Called when the connection has ended, if the server is expected to close it. */
   left: (() => void) | undefined
 
   constructor (options: MemberOptions) {
@@ -106,7 +106,7 @@ export class Member {
     this.socket.on('close', () => { this.#end(new Error('the server closed a connection')) })
   }
 
-  /** The TCP connection stands. */
+  /** Settles when the TCP connection is open. */
   connected (): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#failed = reject
@@ -234,7 +234,7 @@ export class Member {
   }
 }
 
-/** Joins so many members, some at a time. */
+/** Joins members, `atOnce` at a time. */
 export async function joinAll (count: number, make: (index: number) => Member, atOnce = 64): Promise<Member[]> {
   const members: Member[] = []
   const worker = async (): Promise<void> => {
@@ -249,7 +249,7 @@ export async function joinAll (count: number, make: (index: number) => Member, a
   return members
 }
 
-/** The commands of peers/control.js. */
+/** Sends the commands of peers/control.js. */
 export class Control {
   readonly #socket: Socket
   #answered: (text: string) => void = () => {}
@@ -266,7 +266,11 @@ export class Control {
   /** Collects garbage in the server. */
   async collect (): Promise<void> { await this.#ask('g') }
 
-  /** Lets everybody go. @returns the longest time that the server's loop stood still meanwhile, in milliseconds */
+  /**
+   * Drains the server.
+   *
+   * @returns the longest stall of the server's event loop meanwhile, in milliseconds
+   */
   async drain (): Promise<number> { return Number(await this.#ask('d')) }
 
   #ask (command: string): Promise<string> {
@@ -279,7 +283,7 @@ export class Control {
   close (): void { this.#socket.destroy() }
 }
 
-/** Requests in a closed loop, one at a time on each connection; counts the answers, which must all be of the given status. */
+/** Sends requests in a closed loop, one at a time on each connection, and counts the answers, which must all have the given status. */
 export function requests (port: number, connections: number, body: string, tally: Tally): { stop: () => void } {
   const request = Buffer.from(`POST /r/news HTTP/1.1\r\nHost: ${host}:${port}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
   const ok = Buffer.from('HTTP/1.1 200')

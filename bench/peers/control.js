@@ -1,13 +1,13 @@
-// What every peer shares. Plain JavaScript: the peers run without a loader, under Node.js and under Bun.
+// The code that all peers share. Plain JavaScript, because peers run without a loader, under Node.js and under Bun.
 import { createServer } from 'node:net'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-/** What the scenario needs of its server: `{ rooms, deflate, large, except, post, drain }`. */
+/** The server's settings for a scenario: `{ rooms, deflate, large, lobby, except, post, drain }`. */
 export const setup = JSON.parse(process.env.BENCH ?? '{}')
 
 export const host = '127.0.0.1'
 
-/** Of every message: the typed topic of fastify-rooms is checked against it, and so is the body of the HTTP routes. */
+/** The schema of every message: the typed topic of fastify-rooms and the body of the HTTP routes are checked against it. */
 export const schema = {
   type: 'object',
   additionalProperties: false,
@@ -29,22 +29,23 @@ export const schema = {
   }
 }
 
-/** A little more than 1 KiB of JSON, from where compression begins, with `seq` and the rest around it, compressible as such data is. */
+/** A little more than 1 KiB of JSON with `seq` and the other members, so that it is compressed; it compresses as such data does. */
 const items = ['temperature', 'pressure', 'humidity', 'voltage', 'current', 'frequency', 'throughput', 'latency', 'utilisation', 'temperature-2', 'pressure-2', 'humidity-2', 'voltage-2', 'current-2', 'frequency-2', 'throughput-2', 'latency-2', 'load-2', 'utilisation-2', 'packets', 'errors']
   .map((name, index) => ({ name, value: Math.round(1e6 * Math.abs(Math.sin(index + 1))) / 1e3, unit: ['K', 'hPa', '%', 'V', 'A', 'Hz'][index % 6] }))
 
 let seq = 0
 
-/** @param {number} t - a time stamp of the load generator, in microseconds; 0 where nobody asks */
+/** @param {number} t - a time stamp of the load generator, in microseconds; 0 if latency is not measured */
 function message (t) {
   const small = { seq: ++seq, t, user: 'u42', text: 'forty-two characters of text, give or take' }
   return setup.large ? { ...small, items } : small
 }
 
 /**
- * Says where the server listens, and takes commands on a TCP port of its own:
- * `b <rooms> <count>` broadcasts so many messages to each room within one turn of the loop, `t <stamp>` one message that carries the stamp
- * to room 0, `g` collects garbage and answers a line, `d` lets everybody go and answers with the longest stall of the loop in milliseconds. The process ends with its standard input, so that nothing outlives the bench.
+ * Prints the port of the server, and takes commands on a TCP port of its own:
+ * `b <rooms> <count>` broadcasts that many messages to each room within one turn of the loop, `t <stamp>` broadcasts one message with the stamp
+ * to room 0, `g` collects garbage and answers with a line, `d` drains and answers with the longest stall of the loop in milliseconds.
+ * The process ends with its standard input, so that no process outlives the benchmark.
  *
  * @param {number} port
  * @param {(room: string, message: object) => void} broadcast
@@ -88,7 +89,7 @@ export function ready (port, broadcast, drain) {
   process.stdin.on('end', () => { process.exit(0) })
 }
 
-/** The members of each room, where a server has no rooms of its own. */
+/** The members of each room, for servers that have no rooms of their own. */
 export class RoomMap {
   #rooms = new Map()
 

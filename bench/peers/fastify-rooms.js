@@ -1,4 +1,4 @@
-// The package under test, with everything on that it does by default: validation of a typed topic, heartbeat, back-pressure, stats.
+// The package under test with its defaults: validation of a typed topic, heartbeat, back-pressure, stats.
 import Fastify from 'fastify'
 import { host, ready, schema, setup } from './control.js'
 
@@ -7,12 +7,16 @@ const app = Fastify()
 
 await app.register(fastifyRooms, {
   prefix: '/r',
-  topics: defineTopics({
-    // A bound so low that who has stopped reading is behind before it is measured.
-    'room:*': { message: schema, publish: true, ...(setup.slow === undefined ? {} : { slow: { policy: setup.slow, bytes: 65_536 } }) },
-    ...(setup.post === true ? { news: { message: schema, post: true } } : {})
-  }),
-  // Its publishers are to find out what the server can do: the limit is asked, and never met.
+  ...(setup.lobby === true
+    ? {}
+    : {
+        topics: defineTopics({
+          // The bound is low, so that members that have stopped reading are behind before the measurement.
+          'room:*': { message: schema, publish: true, ...(setup.slow === undefined ? {} : { slow: { policy: setup.slow, bytes: 65_536 } }) },
+          ...(setup.post === true ? { news: { message: schema, post: true } } : {})
+        })
+      }),
+  // The rate limit is checked, but never met, because publishers are to find the limit of the server.
   limits: { messages: 1_000_000 },
   ...(setup.post === true ? { authorize: () => true } : {}),
   ...(setup.deflate === true ? { websocket: { options: { perMessageDeflate: true } } } : {}),

@@ -1,4 +1,4 @@
-// @fastify/websocket with the loop of its documentation, over `websocketServer.clients`; with more than one room over a Set for each.
+// @fastify/websocket with the loop of its documentation over `websocketServer.clients`; with several rooms, over a Set for each.
 import fastifyWebsocket from '@fastify/websocket'
 import Fastify from 'fastify'
 import { host, ready, RoomMap, setup } from './control.js'

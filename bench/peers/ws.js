@@ -1,4 +1,4 @@
-// ws as it comes: the message is serialised once, and sent to each member in a loop.
+// ws with its defaults: the message is serialised once, and sent to each member in a loop.
 import { WebSocket, WebSocketServer } from 'ws'
 import { host, ready, RoomMap, setup } from './control.js'
 

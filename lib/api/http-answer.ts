@@ -1,8 +1,7 @@
 import type { EventEmitter } from 'node:events'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-
-type Stream = Duplex & { _httpMessage?: ServerResponse | null }
+import { answerOn } from '../internals.ts'
 
 const upgraded = Buffer.from('HTTP/1.1 101 ')
 const headEnd = Buffer.from('\r\n\r\n')
@@ -42,12 +41,12 @@ function readBody (answer: Buffer): unknown {
  * own; so the answer is read where the server writes it.
  */
 export class UpgradeAnswer {
-  #stream: Stream | undefined
+  #stream: Duplex | undefined
   #written: Buffer[] = []
 
   /** Calls `inject`, which emits `upgrade` on one of the emitters before it returns. @param isIt - whether a request is that of this upgrade */
   watch<T> (emitters: readonly EventEmitter[], isIt: (request: IncomingMessage) => boolean, inject: () => T): T {
-    const listen = (request: IncomingMessage, stream: Stream): void => { if (isIt(request)) this.#tap(stream) }
+    const listen = (request: IncomingMessage, stream: Duplex): void => { if (isIt(request)) this.#tap(stream) }
     for (const emitter of emitters) emitter.prependListener('upgrade', listen)
     try {
       return inject()
@@ -58,8 +57,8 @@ export class UpgradeAnswer {
 
   /** The body, when all of it has been written, or at the latest after so many milliseconds. `undefined` if the answer was not seen. */
   async body (milliseconds: number): Promise<unknown> {
-    const response = this.#stream?._httpMessage
-    if (response == null) return undefined
+    const response = this.#stream === undefined ? undefined : answerOn(this.#stream)
+    if (response === undefined) return undefined
     if (!response.writableEnded) {
       await new Promise<void>(resolve => {
         const timer = setTimeout(resolve, milliseconds)
@@ -70,7 +69,7 @@ export class UpgradeAnswer {
     return readBody(Buffer.concat(this.#written))
   }
 
-  #tap (stream: Stream): void {
+  #tap (stream: Duplex): void {
     this.#stream = stream
     const write = stream.write
     stream.write = (chunk: Buffer | string, ...rest: any[]): boolean => {

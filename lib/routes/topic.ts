@@ -2,10 +2,10 @@ import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
 import type { AnySession } from '../hub/ports.ts'
-import type { ByteStream } from '../transport/websocket-frames.ts'
+import { detachAnswer, streamOf } from '../internals.ts'
 import { hearErrors, hearErrorsAlone, type MemberSocket } from '../transport/ws/listeners.ts'
 import { paramsSchema, querySchema } from './schemas.ts'
-import { kAccess, kInjected, kJoins, kConnection } from '../symbols.ts'
+import { kAccess, kInjected, kConnection, kJoins } from '../symbols.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
 import { addRoute, list, type Compilers } from './add-route.ts'
@@ -16,8 +16,7 @@ import { forgetReply } from '../api/request-rooms.ts'
 import { sourceOf } from './client-address.ts'
 import type { UpgradeGuard } from '../server/upgrade-guard.ts'
 
-interface Stream extends ByteStream { _httpMessage?: { detachSocket (socket: Stream): void } | null }
-type Socket = MemberSocket & { _socket?: Stream } & Parameters<typeof hearErrorsAlone>[0]
+type Socket = MemberSocket & Parameters<typeof hearErrorsAlone>[0]
 type Upgrade = IncomingMessage & { [kJoins]?: true, [kInjected]?: (socket: Socket) => void }
 
 async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): Promise<never> {
@@ -27,8 +26,8 @@ async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): 
 
 /** The response that never comes would stay with the socket for as long as it lives, and with it reply and request. */
 function letGo (socket: Socket, request: FastifyRequest): void {
-  const stream = socket._socket
-  stream?._httpMessage?.detachSocket(stream)
+  const stream = streamOf(socket)
+  if (stream !== undefined) detachAnswer(stream)
   forgetReply(request)
 }
 
@@ -86,7 +85,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     (request.raw as Upgrade)[kInjected]?.(socket)
     hub.connect({
       socket,
-      stream: socket._socket,
+      stream: streamOf(socket),
       mode,
       ...sourceOf(request),
       definition,

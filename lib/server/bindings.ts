@@ -1,5 +1,6 @@
 import type { EventEmitter } from 'node:events'
 import type { FastifyInstance } from 'fastify'
+import { fastifyServers } from '../internals.ts'
 import { rootOf } from './shared-drain.ts'
 
 /**
@@ -7,8 +8,6 @@ import { rootOf } from './shared-drain.ts'
  * IPv4 and IPv6, with a server for each. No public member names the second one: without the symbol of Fastify 5 it is not found.
  */
 export function otherServersOf (app: FastifyInstance): EventEmitter[] {
-  const root = rootOf(app)
-  const symbol = Object.getOwnPropertySymbols(root).find(({ description }) => description === 'fastify.serverBindings')
-  const servers: unknown = symbol === undefined ? undefined : Reflect.get(root, symbol)
+  const servers = fastifyServers(rootOf(app))
   return Array.isArray(servers) ? servers : []
 }

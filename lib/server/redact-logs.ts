@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import { pinoMessageKey, pinoSerializers } from '../internals.ts'
 import { querySchema } from '../routes/schemas.ts'
 
 type Serializer = (value: any) => unknown
@@ -6,8 +7,6 @@ type Serializers = Record<string, Serializer | undefined>
 /** What a serializer may read of a request; of Fastify's, of Node's, or of an object that the host made. */
 interface Loggable { url?: unknown, originalUrl?: unknown, query?: unknown, raw?: unknown }
 
-/** Where pino keeps the serializers of a logger. */
-const kSerializers = Symbol.for('pino.serializers')
 const hidden = '[redacted]'
 /** The one error of Fastify that says the URL of its request: FST_ERR_REP_ALREADY_SENT. */
 const alreadySent = /(Reply was already sent, did you forget to "return reply" in ")(.*)(?=" \()/
@@ -63,15 +62,6 @@ function redactedError (error: unknown): unknown {
   return Object.create(error as Error, { message: { value: redactText(message) }, stack: { value: redactText(String(stack)) } })
 }
 
-/** Where pino writes the message of a line, which it takes from an error as that is. */
-function messageKeyOf (log: object): string {
-  for (let at: object | null = log; at !== null; at = Object.getPrototypeOf(at)) {
-    const symbol = Object.getOwnPropertySymbols(at).find(({ description }) => description === 'pino.messageKey')
-    if (symbol !== undefined) return (at as Record<symbol, string>)[symbol]!
-  }
-  return 'msg'
-}
-
 function same (value: unknown): unknown {
   return value
 }
@@ -81,10 +71,10 @@ function same (value: unknown): unknown {
  * host's, its scope's or Fastify's, are shown a request, an error and a text without them.
  */
 export function redactLogs (scope: FastifyInstance): void {
-  const log = scope.log as { [kSerializers]?: Serializers, serializers?: Serializers }
+  const log = scope.log as { serializers?: Serializers }
   // Fastify looks at `serializers` of a logger that is not pino's, too.
-  const own = log[kSerializers] ?? log.serializers
-  const messageKey = messageKeyOf(log)
+  const own = pinoSerializers(log) as Serializers | undefined ?? log.serializers
+  const messageKey = pinoMessageKey(log) ?? 'msg'
   scope.addHook('onRoute', route => {
     // By now the route has what the scopes around it have been given.
     const given = route.logSerializers as Serializers | undefined

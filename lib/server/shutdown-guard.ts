@@ -4,7 +4,7 @@ import type { Http2Session, Http2Stream } from 'node:http2'
 import type { Server, Socket } from 'node:net'
 import { Server as TlsServer, type TLSSocket } from 'node:tls'
 import { FST_ROOMS_BODY_TIMEOUT } from '../errors.ts'
-import { unsentOf } from '../transport/ws/send-queue.ts'
+import { answerOn, showsAnswers, socketBelow, unsentOf } from '../internals.ts'
 
 /** Milliseconds between two looks. */
 const every = 100
@@ -12,16 +12,12 @@ const every = 100
 const leastPatience = 1_000
 
 type HttpServer = EventEmitter & Partial<Pick<Server, 'listening'>>
-/** The answer that a connection waits for: from the end of a request's head to the end of its answer. */
-type HttpSocket = Socket & { _httpMessage?: ServerResponse | null }
 /** Bytes of its answers that a peer had taken, those that were left of a write under way, and for how many looks that has not changed. */
 interface Taken { readonly written: number, readonly unsent: number, readonly looks: number }
 /** The requests on a session of HTTP/2 that go on, and what its peer has taken where answers wait for it while the server closes. */
 interface Multiplexed { readonly streams: Set<Http2Stream>, taken: Taken | undefined }
 /** Whether it is out is all that is asked of it. */
 type Answer = Pick<ServerResponse, 'headersSent'>
-/** What TLS is spoken over. */
-type SecureSocket = TLSSocket & { _parent?: Socket }
 
 /** What a look finds after another. */
 function next (taken: Taken | undefined, written: number, unsent: number): Taken {
@@ -40,17 +36,19 @@ function next (taken: Taken | undefined, written: number, unsent: number): Taken
 export class Stragglers {
   /** Servers that may still have connections. */
   readonly #servers = new Set<HttpServer>()
+  /** If not, a connection on which nothing is being answered is left to Node.js. */
+  readonly #showsAnswers = showsAnswers()
   readonly #timeout: number
   /** Looks; a clock would go on while this process stands still, and cannot hear of what was taken. */
   readonly #patience: number
   /** Of HTTP/1; what their peers have taken, where answers wait for them while the server closes. */
-  readonly #sockets = new Map<HttpSocket, Taken | undefined>()
+  readonly #sockets = new Map<Socket, Taken | undefined>()
   /** Those on which TLS has not begun to speak. */
   readonly #handshakes = new Set<Socket>()
   readonly #sessions = new Map<Http2Session, Multiplexed>()
   /** Requests whose body has not ended, their answers, and until when it may. */
   readonly #bodies = new Map<IncomingMessage, { readonly answer: Answer, readonly deadline: number }>()
-  readonly #gone: (this: HttpSocket) => void
+  readonly #gone: (this: Socket) => void
   #timer: NodeJS.Timeout | undefined
   #closing = false
 
@@ -102,7 +100,7 @@ export class Stragglers {
     }
   }
 
-  readonly #connected = (socket: HttpSocket): void => {
+  readonly #connected = (socket: Socket): void => {
     this.#sockets.set(socket, undefined)
     socket.on('close', this.#gone)
   }
@@ -112,11 +110,20 @@ export class Stragglers {
     socket.on('close', this.#gone)
   }
 
-  readonly #secured = (socket: SecureSocket): void => {
-    const below = socket._parent!
-    this.#handshakes.delete(below)
-    below.removeListener('close', this.#gone)
+  readonly #secured = (socket: TLSSocket): void => {
+    const below = socketBelow(socket)
+    if (below === undefined) this.#ignoreHandshakes()
+    else {
+      this.#handshakes.delete(below)
+      below.removeListener('close', this.#gone)
+    }
     if (socket.alpnProtocol !== 'h2') this.#connected(socket)
+  }
+
+  /** Handshakes that end are not told from those that do not: none is cut. */
+  #ignoreHandshakes (): void {
+    for (const server of this.#servers) server.removeListener('connection', this.#dialled)
+    this.#handshakes.clear()
   }
 
   readonly #began = (session: Http2Session): void => {
@@ -170,11 +177,11 @@ export class Stragglers {
   }
 
   /** Whether nothing is being answered and the peer has all its answers, or it has stopped to take what waits for it, a stream included. */
-  #isOver (socket: HttpSocket, taken: Taken | undefined): boolean {
-    const answer = socket._httpMessage
+  #isOver (socket: Socket, taken: Taken | undefined): boolean {
+    const answer = answerOn(socket)
     if (socket.writableLength === 0) {
-      if (!answer) return true
-      if (!answer.writableEnded) {
+      if (answer === undefined && this.#showsAnswers) return true
+      if (answer?.writableEnded !== true) {
         this.#sockets.set(socket, undefined)
         return false
       }

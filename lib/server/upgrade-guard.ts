@@ -1,6 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import { answerOn, isTakenUpgrade } from '../internals.ts'
 import { kUpgradeGuard } from '../symbols.ts'
 import { Stragglers } from './shutdown-guard.ts'
 
@@ -14,19 +15,12 @@ const unavailable = 'HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nCo
 const sweeps = 8
 
 type Upgrade = (request: IncomingMessage, socket: Socket, head: Buffer) => void
-/** An answer over HTTP was made for it: by @fastify/websocket, which takes every upgrade there is. */
-type Watched = Socket & { _httpMessage?: EventEmitter | null }
 /** An upgrade that goes on, or that was refused and whose peer has not gone. */
 interface Pending { readonly deadline: number, readonly foreign: boolean, answered: boolean }
 type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 
 function isForeign ({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() !== 'websocket'
-}
-
-/** Another @fastify/websocket notes the socket on the request that it answers. */
-function isTaken (request: IncomingMessage): boolean {
-  return Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
 }
 
 /** Node.js takes its own listener away before an upgrade. Without another one, a peer that resets its connection ends the process. */
@@ -48,7 +42,7 @@ export class UpgradeGuard {
   readonly #server: Guarded
   readonly #cut: () => void
   /** Sockets that asked for an upgrade and have not got it, and until when they may. */
-  readonly #pending = new Map<Watched, Pending>()
+  readonly #pending = new Map<Socket, Pending>()
   readonly #others = new WeakSet<EventEmitter>()
   /** Until when each socket may become a WebSocket, also after a look has taken it for one: a hook of the host may set its time-out. */
   readonly #deadlines = new WeakMap<Socket, number>()
@@ -123,7 +117,7 @@ export class UpgradeGuard {
     delete this.#server[kUpgradeGuard]
   }
 
-  readonly #watch: Upgrade = (request, socket: Watched) => {
+  readonly #watch: Upgrade = (request, socket) => {
     this.stragglers.forget(socket)
     // A stream inside the process has no clock.
     if (typeof socket.setTimeout !== 'function') return
@@ -142,7 +136,7 @@ export class UpgradeGuard {
     }
     if (this.#server.listenerCount('upgrade') > 1) {
       // Once those who listen after us have made their answer.
-      process.nextTick(() => { socket._httpMessage?.once('finish', answered) })
+      process.nextTick(() => { answerOn(socket)?.once('finish', answered) })
     } else {
       socket.write(unavailable)
       answered()
@@ -152,7 +146,7 @@ export class UpgradeGuard {
   #cutBefore (now: number): void {
     for (const [socket, { deadline, foreign, answered }] of this.#pending) {
       // ws sets the socket's own time-out to 0 where it makes a WebSocket of it, for a route of the host, say.
-      const unfinished = answered || (foreign ? socket._httpMessage != null : socket.timeout === unset)
+      const unfinished = answered || (foreign ? answerOn(socket) !== undefined : socket.timeout === unset)
       if (deadline <= now && unfinished && !socket.destroyed) {
         socket.destroy()
         if (!answered) this.#cut()
@@ -168,7 +162,7 @@ export class UpgradeGuard {
     // Two that answer would write into each other: what another @fastify/websocket has taken, and another protocol where somebody
     // listens besides us, is theirs.
     const shared = this.#server.listenerCount('upgrade') > own
-    if (shared && (isForeign(request) || isTaken(request))) return
+    if (shared && (isForeign(request) || isTakenUpgrade(request))) return
     try {
       this.#route!.emit('upgrade', request, socket, head)
     } catch {

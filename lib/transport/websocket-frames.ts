@@ -1,9 +1,10 @@
 import { setTimeout } from 'node:timers/promises'
+import { isWithinMessage, type Holder } from '../internals.ts'
 import type { Batch, BatchView } from '../room/batch.ts'
 import type { Encoding } from './encoding.ts'
 import { Transport } from './transport.ts'
 import { payloadOf } from './ws/frame.ts'
-import { isUnfinished, type Holder } from './ws/unfinished.ts'
+import { isUnfinished } from './ws/unfinished.ts'
 
 /** The members of a `ws` WebSocket that the package uses. */
 export interface WebSocketLike {
@@ -12,8 +13,6 @@ export interface WebSocketLike {
   readonly isPaused: boolean
   /** The names of the negotiated extensions. */
   readonly extensions: string
-  /** The negotiated parameters. Not public: without them nothing is compressed. */
-  readonly _extensions?: { 'permessage-deflate'?: { params?: DeflateParameters | null } }
   send (data: Buffer, options: { binary: false, compress: false }): void
   ping (data?: Buffer): void
   close (code: number, reason: string): void
@@ -25,9 +24,6 @@ export interface WebSocketLike {
   on (event: 'close', listener: (this: this, code: number, reason: Buffer) => void): unknown
   on (event: 'error', listener: (this: this, error: Error) => void): unknown
 }
-
-/** RFC 7692, 7.1. Without bits the window is the full one of 15. */
-export interface DeflateParameters { server_no_context_takeover?: boolean, server_max_window_bits?: number }
 
 /** The stream below a WebSocket: a TCP or TLS socket, or for an injected client a stream inside the process, which counts no bytes. */
 export interface ByteStream { readonly bytesRead?: number }
@@ -67,7 +63,7 @@ export class WebSocketFrames extends Transport {
   get isOpen (): boolean { return this.#socket.readyState === OPEN }
   get isPaused (): boolean { return this.#socket.isPaused }
   get isReceiving (): boolean { return this.holder !== undefined && isUnfinished(this.holder) }
-  get isFragmented (): boolean { return this.holder !== undefined && this.holder._fragmented !== 0 }
+  get isFragmented (): boolean { return this.holder !== undefined && isWithinMessage(this.holder) }
   get bytesRead (): number | undefined { return this.#stream?.bytesRead }
 
   /** Whether frames may be written. After the close frame, and once the transport is closing, none leaves. */

@@ -1,12 +1,12 @@
 import { Socket } from 'node:net'
 import type { Mode } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
+import { deflateParameters, unsentOf } from '../internals.ts'
 import type { Batch, BatchView } from '../room/batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
 import type { Transport } from './transport.ts'
 import { WebSocketFrames, type ByteStream, type WebSocketLike } from './websocket-frames.ts'
 import { unpooled } from './ws/frame.ts'
-import { unsentOf } from './ws/send-queue.ts'
 
 const NO_BYTES = Buffer.alloc(0)
 
@@ -112,7 +112,7 @@ export class WebSocketTransport extends WebSocketFrames {
 
 /** Whether the peer negotiated `server_no_context_takeover` with a full window, so that one compressed frame fits all such peers. */
 function takesDeflated (socket: WebSocketLike): boolean {
-  const { server_no_context_takeover: alone, server_max_window_bits: bits = 15 } = socket._extensions?.['permessage-deflate']?.params ?? {}
+  const { server_no_context_takeover: alone, server_max_window_bits: bits = 15 } = deflateParameters(socket)
   return alone === true && bits === 15
 }
 

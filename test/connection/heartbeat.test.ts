@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Holder } from '../../lib/transport/ws/unfinished.ts'
+import type { Holder } from '../../lib/internals.ts'
 import { Heartbeat, type HeartbeatSettings } from '../../lib/connection/heartbeat.ts'
 import type { WebSocketFrames } from '../../lib/transport/websocket-frames.ts'
 import { webSocketTransport } from '../../lib/transport/websocket.ts'

@@ -1,8 +1,9 @@
 import t from 'tap'
+import type { Receiver } from '../../lib/internals.ts'
 import { inflateWhileReading, takeOver } from '../../lib/transport/ws/receiver.ts'
 import { fakeMember } from '../helpers/fakes.ts'
 
-/** A receiver that records its calls. */
+/** A receiver that remembers what it was given to do. */
 class FakeReceiver {
   errored: Error | null = null
   writableEnded = false
@@ -22,9 +23,9 @@ class FakeReceiver {
   on (): void {}
 }
 
-t.test('chunks behind a violation are dropped', async t => {
+t.test('what comes behind a violation is dropped', async t => {
   const receiver = new FakeReceiver()
-  t.equal(takeOver(receiver), undefined, 'the members of this receiver are unknown')
+  t.equal(takeOver(receiver as unknown as Receiver), undefined, 'its members are unknown')
   let dones = 0
   const write = (text: string): void => { receiver._write(Buffer.from(text), 'utf8', () => { dones++ }) }
   write('sound')
@@ -37,7 +38,7 @@ t.test('chunks behind a violation are dropped', async t => {
 t.test('frames are inflated while reading goes on, and when it does again; of a connection that has ended they are lost', async t => {
   const { session: { transport } } = fakeMember('a')
   const receiver = new FakeReceiver()
-  inflateWhileReading(receiver, transport)
+  inflateWhileReading(receiver as unknown as Receiver, transport)
   const outcomes: string[] = []
   const inflate = (text: string): void => { receiver.decompress(Buffer.from(text), (error?: Error) => { outcomes.push(`${text} ${error?.message ?? 'done'}`) }) }
   inflate('1')

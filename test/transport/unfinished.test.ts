@@ -4,8 +4,9 @@ import { constants, deflateRawSync } from 'node:zlib'
 import fc from 'fast-check'
 import t from 'tap'
 import * as ws from 'ws'
-import { lowerMaxPayload, takeOver, type Receiver } from '../../lib/transport/ws/receiver.ts'
-import { compact, isHolder, isUnfinished, type Holder } from '../../lib/transport/ws/unfinished.ts'
+import { takeOver } from '../../lib/transport/ws/receiver.ts'
+import { isHolder, lowerMaxPayload, type Holder, type Receiver } from '../../lib/internals.ts'
+import { compact, isUnfinished } from '../../lib/transport/ws/unfinished.ts'
 
 type RealReceiver = Receiver & Holder & NodeJS.EventEmitter & { write (chunk: Buffer): boolean }
 const { Receiver: WsReceiver, PerMessageDeflate } = ws as unknown as {

@@ -1,36 +1,40 @@
 import { constants, deflateRawSync, type ZlibOptions } from 'node:zlib'
 import { compressedFrame, payloadOf } from './frame.ts'
 
-/** Bytes from which ws compresses, unless `threshold` says otherwise. */
+/** Payloads of fewer bytes are not compressed: the default of `threshold` in ws. */
 const smallest = 1024
-/** Compressing is synchronous: payloads of more bytes would hold everything else up for milliseconds, and go as they are. */
+/** Payloads of more bytes are not compressed, because compressing is synchronous, and would hold up the event loop for milliseconds. */
 const largest = 65_536
-/** A sync flush ends in an empty block, of which RFC 7692 7.2.1 leaves these bytes out. */
+/** Bytes at the end of a sync flush that RFC 7692 7.2.1 leaves out: an empty block. */
 const tailBytes = 4
 
-/** What is used of `perMessageDeflate` as ws takes it. */
+/** The members of the option `perMessageDeflate` of ws that are used. */
 export interface DeflateOptions {
   threshold?: number
   zlibDeflateOptions?: Pick<ZlibOptions, 'level' | 'memLevel' | 'strategy' | 'chunkSize'>
 }
 
 /**
- * RFC 7692, once per message and not once per member. The frame refers to nothing that was sent before it, so it fits every
- * member that expects no more than that of the server.
+ * Compresses by RFC 7692, once per message and not once per member. The frame refers to nothing that was sent before it, so that it fits every
+ * member that negotiated `server_no_context_takeover` with a full window.
  */
 export class Deflate {
   readonly #threshold: number
   readonly #options: ZlibOptions
 
-  /** The window is the full one in any case. @throws what zlib throws for options out of range */
+  /**
+   * Uses the full window, whatever the options say.
+   *
+   * @throws RangeError of zlib, if an option is out of range
+   */
   constructor ({ threshold = smallest, zlibDeflateOptions = {} }: DeflateOptions) {
     const { level, memLevel, strategy, chunkSize } = zlibDeflateOptions
     this.#threshold = threshold
     this.#options = { level, memLevel, strategy, chunkSize, windowBits: constants.Z_DEFAULT_WINDOWBITS, finishFlush: constants.Z_SYNC_FLUSH }
-    deflateRawSync('', this.#options) // what zlib does not take it says now
+    deflateRawSync('', this.#options) // zlib throws now if it does not take an option
   }
 
-  /** The same message in fewer bytes; the frame itself where that would not be worth it. */
+  /** Returns a compressed frame with the same message; the frame itself if it is too small, too large, or would not become shorter. */
   compress (frame: Buffer): Buffer {
     const payload = payloadOf(frame)
     if (payload.length < this.#threshold || payload.length > largest) return frame

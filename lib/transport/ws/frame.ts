@@ -1,11 +1,11 @@
-/** RFC 6455 5.2: FIN and opcode 1, an unfragmented text message; RFC 7692 6: RSV1, a compressed one. */
-const textFirst = 0x81
+/** RFC 6455 5.2: FIN and opcode 1, an unfragmented text message. RFC 7692 6: RSV1 marks a compressed message. */
+const text = 0x81
 const rsv1 = 0x40
-/** Payload lengths up to here stand in the second byte, longer ones in the two or eight bytes after it. */
+/** Payload lengths up to this are in the second byte; longer ones are in the two or eight bytes after it. */
 const shortest = 125
 const longest16 = 0xffff
 
-/** A frame of a server (unmasked) whose payload, the last `length` bytes, is still to be written. */
+/** Returns a frame of a server, which is not masked. The caller writes the payload into its last `length` bytes. */
 function allocate (first: number, length: number): Buffer {
   const start = length <= shortest ? 2 : length <= longest16 ? 4 : 10
   const frame = Buffer.allocUnsafe(start + length)
@@ -23,29 +23,29 @@ function allocate (first: number, length: number): Buffer {
 }
 
 /**
- * A complete WebSocket frame of text.
+ * Returns a complete WebSocket frame of text.
  * @param rest - UTF-8 that follows the text
  */
-export function textFrame (text: string, rest?: Buffer): Buffer {
-  const textBytes = Buffer.byteLength(text)
-  const length = rest === undefined ? textBytes : textBytes + rest.length
-  const frame = allocate(textFirst, length)
+export function textFrame (head: string, rest?: Buffer): Buffer {
+  const headBytes = Buffer.byteLength(head)
+  const length = rest === undefined ? headBytes : headBytes + rest.length
+  const frame = allocate(text, length)
   const start = frame.length - length
-  frame.write(text, start)
-  if (rest !== undefined) frame.set(rest, start + textBytes)
+  frame.write(head, start)
+  if (rest !== undefined) frame.set(rest, start + headBytes)
   return frame
 }
 
-/** A complete WebSocket frame of text that is compressed. */
+/** Returns a complete WebSocket frame of compressed text. */
 export function compressedFrame (payload: Buffer): Buffer {
-  const frame = allocate(textFirst | rsv1, payload.length)
+  const frame = allocate(text | rsv1, payload.length)
   payload.copy(frame, frame.length - payload.length)
   return frame
 }
 
 /**
- * The same bytes in memory of their own. Node.js cuts small Buffers out of slabs of 8 KiB (`Buffer.poolSize`), and a slab lives as long as the last of its Buffers.
- * Returns the Buffer itself if its memory is at most twice its bytes.
+ * Returns the same bytes in memory of their own, for a caller that keeps them long, because Node.js cuts small Buffers out of slabs of
+ * 8 KiB (`Buffer.poolSize`), and a slab lives as long as any Buffer in it. Bytes that fill half of their memory, or more, are not copied.
  */
 export function unpooled (bytes: Buffer): Buffer {
   if (bytes.buffer.byteLength <= 2 * bytes.length) return bytes
@@ -54,7 +54,7 @@ export function unpooled (bytes: Buffer): Buffer {
   return copy
 }
 
-/** The payload in a frame. No copy. */
+/** Returns a view of the payload in a frame. */
 export function payloadOf (frame: Buffer): Buffer {
   const length = frame[1]!
   return frame.subarray(length <= shortest ? 2 : length === 126 ? 4 : 10)

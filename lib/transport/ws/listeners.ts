@@ -1,18 +1,19 @@
 import type { Connection } from '../../connection/connection.ts'
 import { receive, receiveControl } from '../../connection/receive.ts'
+import { lowerMaxPayload, onConclude, receiverOf, type Receiver } from '../../internals.ts'
 import { countRefusal } from '../../limits/refusals.ts'
 import type { Membership } from '../../session/membership.ts'
 import { kConnection } from '../../symbols.ts'
 import type { WebSocketFrames, WebSocketLike } from '../websocket-frames.ts'
 import { violationCode } from './errors.ts'
-import { inflateWhileReading, lowerMaxPayload, takeOver, type Receiver } from './receiver.ts'
+import { inflateWhileReading, takeOver } from './receiver.ts'
 
 // All sockets share these functions: a closure for each event would cost half a kilobyte more per connection.
 
 type Peer = Connection<Membership>
 
-/** A WebSocket and its connection, which is `null` before there is one. A WebSocket without a receiver is not one of ws. */
-export type MemberSocket = WebSocketLike & { [kConnection]?: Peer | null, readonly _receiver?: MemberReceiver }
+/** A WebSocket and its connection, which is `null` before there is one. */
+export type MemberSocket = WebSocketLike & { [kConnection]?: Peer | null }
 type MemberReceiver = Receiver & { [kConnection]?: Peer }
 
 /** Replaces the socket's close: ws answers a close frame, and a violation, by itself and at once, and this turn's frames go before that. */
@@ -48,7 +49,7 @@ function pong (this: MemberSocket): void {
 }
 
 /** Handles the peer's close frame. By now ws has answered it. The connection may stand for some time yet, but its sessions have ended. */
-function conclude (this: MemberReceiver, code: number, reason: Buffer): void {
+function peerCloses (this: MemberReceiver, code: number, reason: Buffer): void {
   const connection = this[kConnection]!
   if (connection.session.state === 'closed') return
   connection.closes()
@@ -96,14 +97,14 @@ export function listenTo (socket: MemberSocket, connection: Peer, transport: Pic
   hearErrors(socket)
   socket[kConnection] = connection
   socket.close = closeAfterBatch
-  const receiver = socket._receiver
+  const receiver = receiverOf(socket) as MemberReceiver | undefined
   if (receiver !== undefined) {
     receiver[kConnection] = connection
     transport.holder = takeOver(receiver)
     if (transport.holder === undefined) connection.hub.warnOfReceiver()
     lowerMaxPayload(receiver, connection.hub.settings.maxPayload)
     if (socket.extensions !== '') inflateWhileReading(receiver, connection.transport)
-    receiver.on('conclude', conclude)
+    onConclude(receiver, peerCloses)
   }
   socket.on('message', message)
   socket.on('ping', ping)

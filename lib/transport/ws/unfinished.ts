@@ -1,62 +1,44 @@
-/** The part of the receiver of ws 8.23 that holds a message which has not ended. Not public, so it may be absent. */
-export interface Holder {
-  /** Chunks that have been read, and belong to a frame that has not ended. */
-  readonly _buffers: Buffer[]
-  readonly _bufferedBytes: number
-  /** Payloads of the frames of a message that has not ended. */
-  readonly _fragments: Buffer[]
-  /** Their bytes. */
-  readonly _messageLength: number
-  /** The opcode of a message that has not ended; 0 between messages. */
-  readonly _fragmented: number
-  /** 0 between frames. */
-  readonly _state: number
-}
+import { chunkBytesOf, chunksOf, fragmentBytesOf, fragmentsOf, isWithinFrame, isWithinMessage, type Holder } from '../../internals.ts'
 
-/** Up to so many pieces are kept as they are. Larger messages may have one piece for each 512 bytes. */
+/** Up to this many pieces are kept as they are. Larger messages may have one piece for each 512 bytes. */
 const fewPieces = 64
 const pieceBytes = 512
 /** Pieces are merged up to a block of this size, which is never copied again. */
 const blockBytes = 2_048
-/** A piece may keep memory of so much more than itself: the rest of a read (64 KiB) of which it is a view. */
+/** A piece may keep this many bytes of memory besides its own: the rest of a read (64 KiB) of which it is a view. */
 const spareBytes = 1_024
 
-/** Whether the receiver is one that is known. */
-export function isHolder (receiver: object): receiver is Holder {
-  const { _buffers, _fragments, _bufferedBytes, _messageLength, _fragmented, _state } = receiver as Partial<Holder>
-  return Array.isArray(_buffers) && Array.isArray(_fragments) && [_bufferedBytes, _messageLength, _fragmented, _state].every(Number.isInteger)
-}
-
 /** Whether a message, or a frame of any kind, has begun and not ended. */
-export function isUnfinished ({ _bufferedBytes, _fragmented, _state }: Holder): boolean {
-  return _bufferedBytes > 0 || _fragmented !== 0 || _state !== 0
+export function isUnfinished (holder: Holder): boolean {
+  return isWithinFrame(holder) || isWithinMessage(holder)
 }
 
-/** How many fragments of a message, by the array that holds them, keep little memory besides their own bytes. */
+/** The number of fragments of a message, by the array that holds them, that keep little memory besides their own bytes. */
 const detachedFragments = new WeakMap<Buffer[], number>()
 
 /**
- * Bounds the memory of a message that has not ended to a small multiple of its bytes. Each chunk that a socket reads costs some 300 bytes
- * besides its own, and a peer may send a chunk for each byte. Small pieces are merged, at a cost that grows with the bytes alone: below
- * 64 pieces, or with more than 512 bytes in each, nothing is copied.
+ * Bounds the memory of a message that has not ended to a small multiple of its bytes, because each chunk that a socket reads costs some
+ * 300 bytes besides its own, and a peer may send one chunk for each byte. Merges small pieces at a cost that grows with the bytes alone.
+ * Copies nothing below 64 pieces, or if they have more than 512 bytes each.
  */
 export function compact (holder: Holder): void {
-  const { _buffers, _bufferedBytes, _fragments, _messageLength } = holder
-  // Only the first chunk can be the rest of a larger one. Fragments may all be.
-  if (_buffers.length > 0) _buffers[0] = detached(_buffers[0]!)
-  if (isCostly(_buffers, _bufferedBytes)) merge(_buffers)
-  const before = detachedFragments.get(_fragments) ?? 0
-  if (_fragments.length === before) return
-  for (let index = before; index < _fragments.length; index++) _fragments[index] = detached(_fragments[index]!)
-  if (isCostly(_fragments, _messageLength)) merge(_fragments)
-  detachedFragments.set(_fragments, _fragments.length)
+  const chunks = chunksOf(holder)
+  // Only the first chunk can be the rest of a larger one; each fragment can.
+  if (chunks.length > 0) chunks[0] = detached(chunks[0]!)
+  if (isCostly(chunks, chunkBytesOf(holder))) merge(chunks)
+  const fragments = fragmentsOf(holder)
+  const before = detachedFragments.get(fragments) ?? 0
+  if (fragments.length === before) return
+  for (let index = before; index < fragments.length; index++) fragments[index] = detached(fragments[index]!)
+  if (isCostly(fragments, fragmentBytesOf(holder))) merge(fragments)
+  detachedFragments.set(fragments, fragments.length)
 }
 
 function isCostly ({ length }: Buffer[], bytes: number): boolean {
   return length >= fewPieces && length * pieceBytes > bytes
 }
 
-/** A piece that keeps little memory besides its own bytes. */
+/** Returns the piece, or a copy of it if it keeps much memory besides its own bytes. */
 function detached (piece: Buffer): Buffer {
   if (piece.buffer.byteLength <= 4 * piece.length + spareBytes) return piece
   const copy = Buffer.allocUnsafeSlow(piece.length)
@@ -64,7 +46,7 @@ function detached (piece: Buffer): Buffer {
   return copy
 }
 
-/** Merges each run of small pieces, in place. At most one piece for each 1,024 bytes is left, and one more. */
+/** Merges each run of small pieces, in place. At most one piece for each 1,024 bytes remains, and one more. */
 function merge (pieces: Buffer[]): void {
   let kept = 0
   for (let from = 0; from < pieces.length;) {

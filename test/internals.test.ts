@@ -1,0 +1,151 @@
+import { readFile, readdir } from 'node:fs/promises'
+import { IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
+import { join } from 'node:path'
+import { PassThrough, Writable } from 'node:stream'
+import t from 'tap'
+import * as internals from '../lib/internals.ts'
+import { Stragglers } from '../lib/server/shutdown-guard.ts'
+import { UpgradeAnswer } from '../lib/api/http-answer.ts'
+import { inflateWhileReading } from '../lib/transport/ws/receiver.ts'
+import { createServer, connect as connectTls } from 'node:tls'
+import { EventEmitter, once } from 'node:events'
+import { setTimeout } from 'node:timers/promises'
+
+const home = 'lib/internals.ts'
+/** Members that are private though their names do not say so. */
+const undocumented = ['assignSocket', 'conclude', 'decompress', 'detachSocket', 'message']
+const withoutComments = (source: string): string => source.replace(/\/\*[\s\S]*?\*\/|(?<!:)\/\/.*$/gm, '')
+const source = withoutComments(await readFile(home, 'utf8'))
+const named = [...new Set([...source.matchAll(/\b_[a-z]\w*|(?<=')(?:fastify|pino)\.\w+(?=')|(?<=')ws-socket(?=')/gi)].map(([name]) => name))]
+
+t.test('docs/internals.md has a row for every private member, and no other', async t => {
+  const rows = (await readFile('docs/internals.md', 'utf8')).split('\n').filter(line => line.startsWith('| `')).map(line => line.slice(2, -2).split(' | '))
+  t.ok(named.length > 15)
+  t.same(rows.flatMap(([members]) => [...members!.matchAll(/`([^`]+)`/g)].map(match => match[1]!)).sort(), [...named, ...undocumented].sort())
+  for (const row of rows) {
+    t.equal(row.length, 5, row[0]!)
+    t.notOk(row.some(cell => cell.trim() === ''), row[0]!)
+  }
+})
+
+t.test('no other file of lib names a private member of another package', async t => {
+  for (const name of undocumented) t.match(source, new RegExp(`\\b${name}\\b`))
+  for (const name of await readdir('lib', { recursive: true })) {
+    const file = join('lib', name)
+    if (!file.endsWith('.ts') || file === home) continue
+    const text = withoutComments(await readFile(file, 'utf8'))
+    for (const member of [...named, ...undocumented.filter(name => name !== 'message')]) t.notMatch(text, new RegExp(`(?<![\\w-])${member.replace('.', '\\.')}(?![\\w-])`), `${member} in ${file}`)
+    t.notMatch(text, /\._[a-z]|getOwnPropertySymbols|Symbol\.for\('(?!fastify-rooms\.)|receiver\.(?:on|emit)\(/, file)
+  }
+})
+
+t.test('a WebSocket without the members of one of ws has no receiver, no stream and no compression', async t => {
+  for (const socket of [{}, { _receiver: {}, _extensions: {} }, { _receiver: null, _extensions: { 'permessage-deflate': { params: null } } }]) {
+    t.equal(internals.receiverOf(socket), undefined)
+    t.equal(internals.streamOf(socket), undefined)
+    t.same(internals.deflateParameters(socket), {})
+  }
+  const stream = new Writable()
+  t.equal(internals.receiverOf({ _receiver: stream }), stream)
+})
+
+t.test('a receiver that has no decompress inflates as it does', async t => {
+  const receiver = new Writable() as unknown as internals.Receiver
+  const { end } = receiver
+  inflateWhileReading(receiver, {} as never)
+  t.equal(receiver.end, end)
+  t.notOk('decompress' in receiver)
+})
+
+t.test('without the handle of a socket nothing is known to be unsent', async t => {
+  for (const socket of [{}, { _handle: null }, { _handle: {} }, { _parent: null }, { _parent: {} }]) t.equal(internals.unsentOf(socket as Socket), 0)
+  t.equal(internals.unsentOf({ _handle: { writeQueueSize: 3 } } as unknown as Socket), 3)
+  t.equal(internals.unsentOf({ _handle: { writeQueueSize: 3 }, _parent: { _handle: { writeQueueSize: 4 } } } as unknown as Socket), 4)
+})
+
+t.test('the answer that a connection waits for is found and freed', async t => {
+  t.equal(internals.showsAnswers(), true)
+  const socket = new Socket()
+  const answer = new ServerResponse(new IncomingMessage(socket))
+  answer.assignSocket(socket)
+  t.equal(internals.answerOn(socket), answer)
+  internals.detachAnswer(socket)
+  t.equal(internals.answerOn(socket), undefined)
+  internals.detachAnswer(socket)
+  internals.detachAnswer({ _httpMessage: {} } as never)
+})
+
+t.test('what has no symbol of pino, Fastify or @fastify/websocket is not found', async t => {
+  const request = new IncomingMessage(new Socket())
+  const finders: [(object: any) => unknown, string, unknown][] = [
+    [internals.fastifyOptions, 'fastify.options', undefined],
+    [internals.fastifyServers, 'fastify.serverBindings', undefined],
+    [internals.pinoMessageKey, 'pino.messageKey', undefined],
+    [internals.isTakenUpgrade, 'ws-socket', false]
+  ]
+  for (const [find, name, nothing] of finders) {
+    for (const object of [{}, Object.create(null), request, { [Symbol('other')]: 1, [name]: 1 }]) t.equal(find(object), nothing, name)
+    t.equal(find(Object.create({ [Symbol(name)]: 'found' })), nothing === false ? true : 'found')
+  }
+  t.equal(internals.pinoSerializers({}), undefined)
+  t.equal(internals.pinoSerializers({ [Symbol.for('pino.serializers')]: 1 }), 1)
+})
+
+/** Hides a member of all sockets for as long as a test goes on. */
+function hide (t: { teardown (undo: () => void): unknown }, member: string): void {
+  Object.defineProperty(Socket.prototype, member, { get () { return undefined }, set () {}, configurable: true })
+  t.teardown(() => { Reflect.deleteProperty(Socket.prototype, member) })
+}
+
+t.test('without _httpMessage a closing server cuts no connection that may be waiting for an answer, and inject reads no refusal', async t => {
+  hide(t, '_httpMessage')
+  t.equal(internals.showsAnswers(), false)
+  const server = Object.assign(new EventEmitter(), { listening: true })
+  const guard = new Stragglers(server, 1_000, 1_000)
+  const socket = new Socket()
+  t.teardown(() => { socket.destroy() })
+  server.emit('connection', socket)
+  guard.close()
+  await setTimeout(350)
+  t.equal(socket.destroyed, false)
+  server.emit('close')
+
+  const upgrades = new EventEmitter()
+  const answer = new UpgradeAnswer()
+  answer.watch([upgrades], () => true, () => { upgrades.emit('upgrade', {}, new PassThrough()) })
+  t.equal(await answer.body(1), undefined)
+})
+
+t.test('without _parent a closing server cuts no connection that speaks TLS', async t => {
+  const key = Buffer.from('of the tests alone')
+  const tls = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2', pskCallback: () => key } as const
+  const server = createServer(tls)
+  const guard = new Stragglers(server, 1_000, 1_000)
+  let below: unknown
+  let found: unknown
+  server.prependListener('secureConnection', socket => {
+    below = internals.socketBelow(socket)
+    Object.assign(socket, { _parent: undefined })
+    found = internals.socketBelow(socket)
+  })
+  server.on('secureConnection', socket => { Object.assign(socket, { _parent: below }) })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  const client = connectTls({ ...tls, host: '127.0.0.1', port, pskCallback: () => ({ psk: key, identity: 'test' }), checkServerIdentity: () => undefined })
+  const [[secured]] = await Promise.all([once(server, 'secureConnection'), once(client, 'secureConnect')])
+  client.on('error', () => {})
+  t.ok(below)
+  t.equal(found, undefined)
+  // An answer goes on, so that the connection is not idle.
+  const response = new ServerResponse(new IncomingMessage(secured as Socket))
+  response.assignSocket(secured as Socket)
+  server.close()
+  guard.close()
+  await setTimeout(350)
+  t.equal((secured as Socket).destroyed, false)
+  t.equal(client.destroyed, false)
+  client.destroy()
+  await once(server, 'close')
+})
