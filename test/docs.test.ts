@@ -263,7 +263,7 @@ t.test('commands on the pages exist', async t => {
 })
 
 /** Pages that are held to the rules of voice: all except the log of changes and, until it is rewritten, docs/architecture.md. */
-const prose = [...texts].filter(([page]) => !['CHANGELOG.md', 'docs/architecture.md'].includes(page))
+const prose = [...texts].filter(([page]) => page !== 'CHANGELOG.md')
 
 t.test('issue 9: lines of the pages have at most 160 characters', async t => {
   for (const [page, text] of prose) {
