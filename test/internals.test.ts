@@ -26,7 +26,7 @@ t.test('docs/internals.md has a row for every private member, and no other', asy
   t.same(rows.flatMap(([members]) => [...members!.matchAll(/`([^`]+)`/g)].map(match => match[1]!)).sort(), [...named, ...undocumented].sort())
   for (const row of rows) {
     t.equal(row.length, 3, row[0]!)
-    t.match(page.split('\n- ').find(item => item.startsWith(`${row[0]!}:`)), /: [^]+ Without: /, 'the reason, and what happens without it')
+    t.match(page.split('\n- ').find(item => item.startsWith(`${row[0]!}:`)), /: [^]+\sWithout:\s/, 'the reason, and what happens without it')
     t.notOk(row.some(cell => cell.trim() === ''), row[0]!)
   }
 })
