@@ -20,7 +20,7 @@ export function take (session: Membership, frame: ClientFrame): void {
       if (hub.state === 'open') handle(session, frame)
       break
     default:
-      if (hub.state === 'open' && session.queue.push(frame)) hub.counters.paused++
+      if (hub.state === 'open' && session.enqueue(frame)) hub.counters.paused++
   }
 }
 

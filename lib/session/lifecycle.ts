@@ -84,7 +84,7 @@ export class Lifecycle {
     session.requests?.reject()
     if (by === 'server') {
       session.connection.sessionEnded(session, ending)
-      session.queue.clear()
+      session.queue?.clear()
     }
     // From here on the host's code runs, which may end further sessions.
     aftermath.run(() => {
@@ -96,7 +96,7 @@ export class Lifecycle {
         if (session.isAccepted) callOnLeave(session)
       }
       // Frames that a peer had sent before it went are still handled, and onLeave comes after them.
-      if (by === 'peer' && wasOpen) session.queue.whenIdle(finish)
+      if (by === 'peer' && wasOpen && session.queue !== undefined) session.queue.whenIdle(finish)
       else finish()
     })
   }

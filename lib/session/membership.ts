@@ -1,4 +1,4 @@
-import type { LeaveReason, Session } from '../../types/index.ts'
+import type { ClientFrame, LeaveReason, Session } from '../../types/index.ts'
 import type { ConnectedSession, Connection } from '../connection/connection.ts'
 import type { DirectReceiver, SessionHub } from '../hub/ports.ts'
 import type { RoomMember, SessionRoom } from '../room/member.ts'
@@ -33,7 +33,10 @@ export interface Membership extends Omit<Session<string, any>, 'connection'>, Ro
   readonly iterator: MessageIterator | undefined
   /** The host's requests that wait for an answer. */
   readonly requests: PendingRequests | undefined
-  readonly queue: MessageQueue
+  /** Its frames that are handled in order; `undefined` until its peer has sent one. */
+  readonly queue: MessageQueue | undefined
+  /** Queues a frame. Returns whether reading from the peer pauses with it. */
+  enqueue (frame: ClientFrame): boolean
   /** Sets its presence info. */
   setInfo (info: unknown): void
   /** Writes a frame for this member alone, behind those of its room, without a check of what is buffered. */

@@ -53,7 +53,6 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
   readonly topic: string
   readonly definition: TopicDefinition
   readonly connection: Connection<Membership>
-  readonly queue: MessageQueue
   info: any
 
   // lifecycle.ts
@@ -71,6 +70,7 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
   // roster.ts
   isAnnounced = false
 
+  queue: MessageQueue | undefined = undefined
   iterator: MessageIterator | undefined = undefined
   requests: PendingRequests | undefined = undefined
   readonly #connectedAt = Date.now()
@@ -89,7 +89,6 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
     this.definition = definition
     this.topic = topic
     this.info = info
-    this.queue = new MessageQueue(this, hub.settings.limits.pending, hub.inFlight)
   }
 
   get key (): string { return this.definition.key }
@@ -119,6 +118,12 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
   }
 
   take (frame: ClientFrame): void { take(this, frame) }
+
+  enqueue (frame: ClientFrame): boolean {
+    this.queue ??= new MessageQueue(this, this.hub.settings.limits.pending, this.hub.inFlight)
+    return this.queue.push(frame)
+  }
+
   handle (frame: ClientFrame): void | Promise<void> { return handle(this, frame) }
   end (ending: Ending): void { this.hub.lifecycle.end(this, ending) }
   fail (error: Error): void { this.hub.fail(error, this) }
