@@ -162,7 +162,8 @@ export function detachAnswer (stream: Duplex): void {
 /** Whether `answerOn` can be relied on: tries it with an answer that belongs to no connection. */
 export function showsAnswers (): boolean {
   const socket = new Socket()
-  const answer = new ServerResponse(new IncomingMessage(socket))
+  const answer: Answer = new ServerResponse(new IncomingMessage(socket))
+  if (typeof answer.assignSocket !== 'function') return false
   answer.assignSocket(socket)
   const shown = answerOn(socket) === answer
   detachAnswer(socket)

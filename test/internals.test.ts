@@ -94,6 +94,13 @@ t.test('what has no symbol of pino, Fastify or @fastify/websocket is not found',
   t.equal(internals.pinoSerializers({ [Symbol.for('pino.serializers')]: 1 }), 1)
 })
 
+t.test('without assignSocket the answers of connections are not relied on', async t => {
+  const { assignSocket } = ServerResponse.prototype
+  t.teardown(() => { ServerResponse.prototype.assignSocket = assignSocket })
+  Reflect.deleteProperty(ServerResponse.prototype, 'assignSocket')
+  t.equal(internals.showsAnswers(), false)
+})
+
 /** Hides a member of all sockets for as long as a test goes on. */
 function hide (t: { teardown (undo: () => void): unknown }, member: string): void {
   Object.defineProperty(Socket.prototype, member, { get () { return undefined }, set () {}, configurable: true })

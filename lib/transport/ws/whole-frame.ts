@@ -12,7 +12,7 @@ type Write = (chunk: Buffer, encoding?: BufferEncoding, done?: () => void) => bo
 
 /**
  * Hands a chunk on as a message if it is exactly one masked, unfragmented, uncompressed text frame of valid UTF-8, and the receiver is idle.
- * Any other chunk goes to ws unchanged. ws gets the chunk through a stream and makes five views of it, which costs 0.75 µs more for each frame.
+ * Any other chunk goes to ws unchanged. ws gets the chunk through a stream and makes five views of it, which costs 0.35 to 0.65 µs more for each frame.
  *
  * @returns whether the caller may go on to write, as `write` of a stream
  */
