@@ -9,7 +9,7 @@ import { Outgoing } from './outgoing.ts'
 /** A loss, as a `gap` frame tells it. */
 export type Gap = Omit<GapFrame, 'type'>
 
-/** The place of an entry in the order of its topic: it is the next one, it has been here before, or entries are missing before it. */
+/** The place of an entry in the order of its topic: the next one, one that was delivered before (`'old'`), or one behind a hole. */
 export type Step = 'next' | 'old' | Gap
 
 /** The room that a feed fills. */
@@ -146,7 +146,7 @@ export class Feed {
     if (position !== undefined && newest !== undefined && newest.epoch === position.epoch && newest.offset >= position.offset) return 'old'
     const last = this.position
     const isLost = this.#isLost
-    this.position = position // none, if a message without a position comes after those that had one
+    this.position = position // `undefined` if a message without a position follows messages that had one
     this.#isLost = false
     if (position === undefined) return 'next'
     this.#newest = position

@@ -7,10 +7,10 @@ import type { Outgoing } from './outgoing.ts'
 const unknown: Outcome = { state: 'unknown' }
 const states: readonly unknown[] = ['ok', 'duplicate', 'stale', 'failed', 'unknown'] satisfies Outcome['state'][]
 
-/** A publication that the broker was given, and that is not settled. */
+/** A publication that was given to the broker and is not settled. */
 interface Pending {
   readonly publication: Outgoing
-  /** The topic's feed, if the broker delivered it here when the publication began: then its entry is to come. */
+  /** The topic's feed, if the broker delivered the topic here when the publication began: then its entry is expected. */
   readonly feed: Feed | undefined
   /** The feed's losses when the publication began: after another one its entry may never come. */
   readonly losses: number
@@ -22,14 +22,14 @@ interface Pending {
 
 /** Called for each promise that the broker breaks. */
 export interface PublisherPorts {
-  /** The broker threw or rejected, answered a publication with what is not an outcome, or accepted one and has not brought its entry. */
+  /** The broker threw or rejected, gave an answer that is not an outcome, or accepted a publication and has not brought its entry. */
   fault (message: string, cause?: Error): void
   /** A publication was not answered in time. */
   unanswered (): void
 }
 
 /**
- * Publications from the call of the broker to their result. Each settles once: when the broker has answered, and the entry has been delivered here if it is to come,
+ * Publications from the call of the broker to their result. Each settles once: when the broker has answered, and its entry has been delivered here if one is expected,
  * so that an ack never precedes its echo; at the latest at its deadline, then with `unknown` if there was no answer.
  */
 export class Publisher {
@@ -82,7 +82,7 @@ export class Publisher {
     if (pending?.outcome !== undefined) this.#settle(pending, pending.outcome)
   }
 
-  /** An entry of this topic has come, or will not: settles the publications that have been answered and have none to wait for. */
+  /** Settles the publications of a feed that have been answered and have no entry to wait for. Call it when an entry has come, or never will. */
   review (feed: Feed): void {
     if (feed.answered === 0) return
     for (const pending of this.#pending.values()) {
@@ -91,7 +91,7 @@ export class Publisher {
     }
   }
 
-  /** Settles all that is left: with the broker's answer, or with `unknown`. */
+  /** Settles all remaining publications: with the broker's answer, or with `unknown`. */
   close (): void {
     for (const pending of this.#pending.values()) this.#settle(pending, pending.outcome ?? unknown)
   }
@@ -108,7 +108,7 @@ export class Publisher {
       pending.settle = resolve
       if (pending.outcome !== undefined) return
       Promise.resolve(answer).then(outcomes => this.#read(outcomes), (error: unknown) => this.#failed(error)).then(outcome => {
-        if (!this.#pending.has(pending.publication.uid)) return // its time is over
+        if (!this.#pending.has(pending.publication.uid)) return // its deadline has passed
         if (isDone(pending, outcome)) this.#settle(pending, outcome)
         else this.#keep(pending, outcome)
       })
@@ -128,7 +128,7 @@ export class Publisher {
     return unknown
   }
 
-  /** Its entry is to come. */
+  /** Keeps an outcome until the entry has come. */
   #keep (pending: Pending, outcome: Outcome): void {
     pending.outcome = outcome
     pending.feed!.answered++
@@ -167,7 +167,7 @@ export class Publisher {
     this.#timer = undefined
   }
 
-  /** After a stall of the event loop an answer may be there to be read: it is read first. */
+  /** Runs one turn later, because after a stall of the event loop an answer may wait to be read. */
   readonly #expire = (): void => { setImmediate(this.#settleExpired) }
 
   readonly #settleExpired = (): void => {

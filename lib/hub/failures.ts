@@ -47,7 +47,7 @@ export class Failures {
   tell (error: Error, session?: AnySession, whileHandling = false): void {
     if (this.#told.has(error)) return
     this.#told.add(error)
-    // The same failure may come here twice in a turn; the same object thrown again later is another failure.
+    // The same failure may arrive twice in a turn. The same object that is thrown again later is another failure.
     setImmediate(() => { this.#told.delete(error) })
     const { hooks: { onError }, counters, log, rooms } = this.#hub
     if (session !== undefined && isEndOf(session, error)) {

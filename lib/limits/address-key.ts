@@ -1,11 +1,11 @@
 import { isIPv4, isIPv6 } from 'node:net'
 
-/** What all connections from this machine are counted under. */
+/** The key of all connections from this machine. */
 export const loopback = 'loopback'
-/** What is no address is one address: with one for each such word there would be no bound. */
+/** The key of every value that is not an address. With a key for each such value there would be no bound. */
 const unknown = 'unknown'
 
-/** Of what proxies write: `192.0.2.1:443`, `[2001:db8::1]:443`, `[2001:db8::1]`. */
+/** Addresses as proxies write them: `192.0.2.1:443`, `[2001:db8::1]:443`, `[2001:db8::1]`. */
 const withPort = /^(?:([\d.]+):\d+|\[([^\]]*)\](?::\d+)?)$/
 
 function parts (text: string): number[] {
@@ -20,9 +20,9 @@ function parts (text: string): number[] {
 /** The eight groups of an IPv6 address (RFC 4291 2.2). */
 function groupsOf (address: string): number[] {
   const [head, tail] = address.split('%')[0]!.split('::') as [string, string?]
-  const left = parts(head)
-  const right = tail === undefined ? [] : parts(tail)
-  return [...left, ...new Array<number>(8 - left.length - right.length).fill(0), ...right]
+  const first = parts(head)
+  const last = tail === undefined ? [] : parts(tail)
+  return [...first, ...new Array<number>(8 - first.length - last.length).fill(0), ...last]
 }
 
 /** The IPv4 address in one of IPv6: mapped (RFC 4291 2.5.5.2), or of a translator (RFC 6052 2.1). */
@@ -33,19 +33,20 @@ function embedded (groups: number[]): string | undefined {
 }
 
 /**
- * What an address is counted under. Of IPv6 that is a network of 64 bits: so much a single subscriber has to choose from. A socket
- * without an address is one of this machine. @param direct - it is the socket's own, and was not read from a header
+ * The key under which an address is counted. For IPv6 it is the network of 64 bits, because a single subscriber may choose any address in it. A socket
+ * without an address is one of this machine.
+ * @param direct - the address is the socket's own, and was not read from a header
  */
 export function addressKey (address: string | undefined, direct: boolean): string {
   if (address === undefined) return loopback
-  if (isIPv4(address)) return direct && address.startsWith('127.') ? loopback : address // as most are
+  if (isIPv4(address)) return direct && address.startsWith('127.') ? loopback : address
   const found = withPort.exec(address)
   const bare = found?.[1] ?? found?.[2] ?? address
   const groups = isIPv6(bare) ? groupsOf(bare) : undefined
   const ipv4 = groups === undefined ? bare : embedded(groups)
   if (ipv4 !== undefined && !isIPv4(ipv4)) return unknown
   const isLoopback = ipv4 === undefined ? groups!.every((group, index) => group === (index === 7 ? 1 : 0)) : ipv4.startsWith('127.')
-  // Who may write a header must not become one of us by it.
+  // A forwarded header must not make a remote client count as loopback.
   if (isLoopback && direct) return loopback
   return ipv4 ?? `${groups!.slice(0, 4).map(group => group.toString(16)).join(':')}::/64`
 }
