@@ -35,7 +35,7 @@ t.test('what comes behind a violation is dropped', async t => {
   t.equal(dones, 2)
 })
 
-t.test('frames are inflated while reading goes on, and when it does again; of a connection that has ended they are lost', async t => {
+t.test('frames are inflated only while reading is not paused; those of an ended connection fail', async t => {
   const { session: { transport } } = fakeMember('a')
   const receiver = new FakeReceiver()
   inflateWhileReading(receiver as unknown as Receiver, transport)
