@@ -130,7 +130,7 @@ t.test('buffered frames do not keep the pool of Node.js alive', async t => {
     transport.writeView(part)
     transport.writeAll([frame('a'), frame('b')])
     const sizes = stream.written.map(bytes => bytes.buffer.byteLength > 2 * bytes.length)
-    t.same(sizes, Array(4).fill(!waits), waits ? 'it waits' : 'it does not')
+    t.same(sizes, Array(4).fill(!waits), waits ? 'bytes are buffered' : 'nothing is buffered')
     t.same(stream.written.map(bytes => bytes.toString()), [frame('own'), batch.whole, batch.slice(1, 2), Buffer.concat([frame('a'), frame('b')])].map(String))
   }
 })
