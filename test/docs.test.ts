@@ -78,7 +78,7 @@ t.test('docs/options.md has every option with its default and lower bound, and n
 
   const { socket, broadcast } = (optionsSchema as Schema).properties!.routes!.properties!
   const named = /both take (.*?),\s+with the meanings/s.exec(section('docs/options.md', '## routes'))![1]!
-  for (const { properties } of [socket!, broadcast!]) t.same([...named.matchAll(/`(\w+)`/g)].map(match => match[1]).sort(), Object.keys(properties!).sort(), 'the same hooks of routes')
+  for (const { properties } of [socket!, broadcast!]) t.same([...named.matchAll(/`(\w+)`/g)].map(match => match[1]).sort(), Object.keys(properties!).sort(), 'routes have the same hooks')
 
   const type = await readFile('types/options.ts', 'utf8')
   for (const name of new Set([...options.keys()].map(path => path.split('.')[0]!))) {
@@ -267,7 +267,7 @@ const prose = [...texts].filter(([page]) => page !== 'CHANGELOG.md')
 
 t.test('issue 9: lines of the pages have at most 160 characters', async t => {
   for (const [page, text] of prose) {
-    // Code and comments are replaced by empty lines, so that the numbers stay. A line without a space cannot be broken.
+    // Code and comments are replaced by empty lines, so that line numbers stay. A line without a space cannot be broken.
     const lines = text.replace(/<!--[\s\S]*?-->|^ *```[\s\S]*?^ *```$/gm, code => code.replace(/.+/g, '')).split('\n')
     const long = lines.flatMap((line, index) => line.length > 160 && line.trim().includes(' ') ? [`${page}:${index + 1}`] : [])
     t.same(long, [], page)
@@ -290,8 +290,8 @@ t.test('issue 9: logLevel concerns the lines of routes alone, as docs/observabil
   t.notOk(messages.includes('incoming request'))
 })
 
-t.test('links lead somewhere', async t => {
-  // As GitHub makes them.
+t.test('links have a target', async t => {
+  // Anchors, formed as GitHub does.
   const anchors = (page: string): string[] => [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, title]) => title!.toLowerCase().replace(/[^\w\- ]/g, '').replaceAll(' ', '-'))
   let links = 0
   for (const [page, text] of texts) {

@@ -13,7 +13,7 @@ const importsOf = new Map(files.map(file => {
   return [file, specifiers.map(specifier => relative(root, join(root, dirname(file), specifier)))] as const
 }))
 
-/** A path of imports from a file back to itself; `undefined` if there is none. */
+/** A path of imports from a file back to itself, or `undefined`. */
 function cycleFrom (start: string): string[] | undefined {
   const seen = new Set<string>()
   const visit = (file: string, path: string[]): string[] | undefined => {
@@ -45,6 +45,6 @@ t.test('hub, room and session are imported only by the files that assemble them'
   }
 })
 
-t.test('each import names a file that is there', async t => {
+t.test('each import names an existing file', async t => {
   for (const [file, imports] of importsOf) t.same(imports.filter(name => !importsOf.has(name)), [], file)
 })

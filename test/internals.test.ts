@@ -13,7 +13,7 @@ import { EventEmitter, once } from 'node:events'
 import { setTimeout } from 'node:timers/promises'
 
 const home = 'lib/internals.ts'
-/** Members that are private though their names do not say so. */
+/** Private members whose names do not show it. */
 const undocumented = ['assignSocket', 'conclude', 'decompress', 'detachSocket', 'message']
 const withoutComments = (source: string): string => source.replace(/\/\*[\s\S]*?\*\/|(?<!:)\/\/.*$/gm, '')
 const source = withoutComments(await readFile(home, 'utf8'))
@@ -26,7 +26,7 @@ t.test('docs/internals.md has a row for every private member, and no other', asy
   t.same(rows.flatMap(([members]) => [...members!.matchAll(/`([^`]+)`/g)].map(match => match[1]!)).sort(), [...named, ...undocumented].sort())
   for (const row of rows) {
     t.equal(row.length, 3, row[0]!)
-    t.match(page.split('\n- ').find(item => item.startsWith(`${row[0]!}:`)), /: [^]+\sWithout:\s/, 'the reason, and what happens without it')
+    t.match(page.split('\n- ').find(item => item.startsWith(`${row[0]!}:`)), /: [^]+\sWithout:\s/, 'each item has the reason, and the behaviour without the member')
     t.notOk(row.some(cell => cell.trim() === ''), row[0]!)
   }
 })
@@ -42,7 +42,7 @@ t.test('no other file of lib names a private member of another package', async t
   }
 })
 
-t.test('a WebSocket without the members of one of ws has no receiver, no stream and no compression', async t => {
+t.test('a WebSocket without the members of ws has no receiver, no stream and no compression', async t => {
   for (const socket of [{}, { _receiver: {}, _extensions: {} }, { _receiver: null, _extensions: { 'permessage-deflate': { params: null } } }]) {
     t.equal(internals.receiverOf(socket), undefined)
     t.equal(internals.streamOf(socket), undefined)
@@ -52,7 +52,7 @@ t.test('a WebSocket without the members of one of ws has no receiver, no stream 
   t.equal(internals.receiverOf({ _receiver: stream }), stream)
 })
 
-t.test('a receiver that has no decompress inflates as it does', async t => {
+t.test('a receiver without decompress is left unchanged', async t => {
   const receiver = new Writable() as unknown as internals.Receiver
   const { end } = receiver
   inflateWhileReading(receiver, {} as never)
@@ -60,13 +60,13 @@ t.test('a receiver that has no decompress inflates as it does', async t => {
   t.notOk('decompress' in receiver)
 })
 
-t.test('without the handle of a socket nothing is known to be unsent', async t => {
+t.test('without the handle of a socket no bytes count as unsent', async t => {
   for (const socket of [{}, { _handle: null }, { _handle: {} }, { _parent: null }, { _parent: {} }]) t.equal(internals.unsentOf(socket as Socket), 0)
   t.equal(internals.unsentOf({ _handle: { writeQueueSize: 3 } } as unknown as Socket), 3)
   t.equal(internals.unsentOf({ _handle: { writeQueueSize: 3 }, _parent: { _handle: { writeQueueSize: 4 } } } as unknown as Socket), 4)
 })
 
-t.test('the answer that a connection waits for is found and freed', async t => {
+t.test('the response that a connection waits for is found and detached', async t => {
   t.equal(internals.showsAnswers(), true)
   const socket = new Socket()
   const answer = new ServerResponse(new IncomingMessage(socket))
@@ -78,7 +78,7 @@ t.test('the answer that a connection waits for is found and freed', async t => {
   internals.detachAnswer({ _httpMessage: {} } as never)
 })
 
-t.test('what has no symbol of pino, Fastify or @fastify/websocket is not found', async t => {
+t.test('without the symbols of pino, Fastify or @fastify/websocket nothing is found', async t => {
   const request = new IncomingMessage(new Socket())
   const finders: [(object: any) => unknown, string, unknown][] = [
     [internals.fastifyOptions, 'fastify.options', undefined],
@@ -101,13 +101,13 @@ t.test('without assignSocket the answers of connections are not relied on', asyn
   t.equal(internals.showsAnswers(), false)
 })
 
-/** Hides a member of all sockets for as long as a test goes on. */
+/** Hides a member of all sockets during a test. */
 function hide (t: { teardown (undo: () => void): unknown }, member: string): void {
   Object.defineProperty(Socket.prototype, member, { get () { return undefined }, set () {}, configurable: true })
   t.teardown(() => { Reflect.deleteProperty(Socket.prototype, member) })
 }
 
-t.test('without _httpMessage a closing server cuts no connection that may be waiting for an answer, and inject reads no refusal', async t => {
+t.test('without _httpMessage a closing server cuts no connection that may wait for a response, and inject reads no refusal', async t => {
   hide(t, '_httpMessage')
   t.equal(internals.showsAnswers(), false)
   const server = Object.assign(new EventEmitter(), { listening: true })
@@ -126,7 +126,7 @@ t.test('without _httpMessage a closing server cuts no connection that may be wai
   t.equal(await answer.body(1), undefined)
 })
 
-t.test('without _parent a closing server cuts no connection that speaks TLS', async t => {
+t.test('without _parent a closing server cuts no connection over TLS', async t => {
   const key = Buffer.from('of the tests alone')
   const tls = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2', pskCallback: () => key } as const
   const server = createServer(tls)
@@ -147,7 +147,7 @@ t.test('without _parent a closing server cuts no connection that speaks TLS', as
   client.on('error', () => {})
   t.ok(below)
   t.equal(found, undefined)
-  // An answer goes on, so that the connection is not idle.
+  // The response continues, so that the connection is not idle.
   const response = new ServerResponse(new IncomingMessage(secured as Socket))
   response.assignSocket(secured as Socket)
   server.close()

@@ -45,7 +45,7 @@ t.test('a join after a kick is checked like any other', async t => {
   t.match((await join(t, `${url}/rooms/news`, { headers })).hello, { topic: 'news' })
 })
 
-t.test('kicks are remembered as long as an upgrade may take', async t => {
+t.test('kicks are kept as long as an upgrade may take', async t => {
   const kicks = new RecentKicks(100)
   const ending = { code: 4005, reason: 'kicked', by: 'server' } as const
   at(1_000, () => { kicks.note('anna', undefined, ending) })

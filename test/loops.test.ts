@@ -202,12 +202,12 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
     arrive,
     left,
     settled: () => until(() => [...hub.directory.all()].every(({ state }) => state === 'open')),
-    /** Each member has left once, and nothing stays. */
+    /** Asserts that each member has left once, and that no state remains. */
     async empties (t: Test, members: { session: AnySession }[]): Promise<void> {
       await until(() => hub.connections.size === 0)
       t.match(rooms.stats(), { connections: 0, topics: 0, members: 0 })
       t.equal(hub.directory.size, 0)
-      t.equal(members.filter(({ session }) => left.get(session) === 1).length, members.length, 'each onLeave has run once')
+      t.equal(members.filter(({ session }) => left.get(session) === 1).length, members.length, 'each onLeave ran once')
       t.equal(left.size, members.length)
     }
   }

@@ -47,7 +47,7 @@ const topic = `chat:${room}`
 let me = ''
 /** Names by session; `null` if the room is too full to be listed. */
 let members = new Map()
-/** Names of members before the connection was lost: it is no news that they are back, too. */
+/** Names of members before the connection was lost, which are not announced again. */
 let expected = new Set()
 /** The member that the next message is for, `{ session, name }`; `null` means everyone. */
 let target = null

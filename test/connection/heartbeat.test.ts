@@ -7,7 +7,7 @@ import { textFrame } from '../../lib/transport/ws/frame.ts'
 import { resolveOptions } from '../../lib/options.ts'
 import { at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
 
-/** A heartbeat whose clock is moved by hand: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
+/** A heartbeat with a clock under the control of the test: interval and timeout 800 ms, a sweep every 100 ms, all from time 0. */
 function beat (members: FakeMember[], heartbeat: HeartbeatSettings<never>['heartbeat'] = { interval: 800, timeout: 800 }, handshake = 800, unfinished = 30_000) {
   const connections = new Set(members.map(({ connection }) => connection))
   const silent: string[] = []
@@ -171,7 +171,7 @@ t.test('a peer that does not answer the close frame is terminated after five sec
     t.equal(peer.socket.terminations, 0)
     run(6_100)
     t.ok(peer.socket.terminations > 0)
-    t.same([...silent, ...late], [], 'it is not silent, but late')
+    t.same([...silent, ...late], [], 'late close handshakes do not count as silence')
     connections.delete(peer.connection)
   }
 })
@@ -229,7 +229,7 @@ function holderOf ({ connection }: FakeMember): WebSocketFrames {
   return connection.transport as WebSocketFrames
 }
 
-/** The members of a receiver that the heartbeat looks at. */
+/** The fields of a receiver that the heartbeat reads. */
 function holding (bytes: number): { -readonly [member in keyof Holder]: Holder[member] } {
   return { _buffers: [], _bufferedBytes: bytes, _fragments: [], _messageLength: 0, _fragmented: 0, _state: 0 }
 }
@@ -359,7 +359,7 @@ t.test('a noted wait is cleared once nothing has arrived for one sweep, and neve
   }
 })
 
-t.test('the time for which reading is paused is noted', async t => {
+t.test('the time of a reading pause is noted', async t => {
   const { connection } = member('peer')
   at(1_000, () => { connection.holdReading(reason) })
   at(1_500, () => { connection.holdReading(reason) })
@@ -370,7 +370,7 @@ t.test('the time for which reading is paused is noted', async t => {
   t.equal(connection.withheld, 2_500)
 })
 
-t.test('reading goes on when the last reason to hold it has ended', async t => {
+t.test('reading resumes when its last hold is released', async t => {
   const { connection, socket } = member('peer')
   const [one, two] = [{}, {}]
   at(1_000, () => { connection.holdReading(one) })
@@ -378,18 +378,18 @@ t.test('reading goes on when the last reason to hold it has ended', async t => {
   at(3_000, () => { connection.releaseReading(one) })
   t.ok(socket.isPaused)
   at(3_500, () => { connection.releaseReading(one) })
-  t.ok(socket.isPaused, 'a reason ends once')
+  t.ok(socket.isPaused, 'a hold is released only once')
   at(4_000, () => { connection.releaseReading(two) })
   t.notOk(socket.isPaused)
   t.equal(connection.withheld, 3_000)
 })
 
-t.test('a connection closes once, and reads on for the answer', async t => {
+t.test('a connection closes once, and keeps reading for the answer', async t => {
   const { session, connection, socket } = fakeMember('a', 'rooms.v1', { bytesRead: 3 })
   const { transport } = connection
   t.match(connection, { mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 })
   t.match(transport, { bytesRead: 3, isOpen: true, isPaused: false })
-  t.equal(webSocketTransport(socket, undefined, 'rooms.v1').bytesRead, undefined, 'nor where ws does not tell what it stands on')
+  t.equal(webSocketTransport(socket, undefined, 'rooms.v1').bytesRead, undefined, 'sockets without known members of ws do not fail either')
   connection.holdReading(reason)
   t.ok(transport.isPaused)
   connection.sessionEnded(session, { code: 4005, reason: 'kicked', by: 'server' })
@@ -399,7 +399,7 @@ t.test('a connection closes once, and reads on for the answer', async t => {
   connection.holdReading(reason)
   t.notOk(transport.isPaused, 'the answer to the close frame has to be read')
   transport.writeFrame(textFrame('late'))
-  t.same(socket.sent, [], 'after the close frame nothing leaves')
+  t.same(socket.sent, [], 'nothing is written after the close frame')
   transport.terminate()
   t.equal(socket.terminations, 1)
 })

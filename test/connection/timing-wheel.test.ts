@@ -7,7 +7,7 @@ interface Item extends Timed { name: string }
 const item = (name: string): Item => ({ name, slot: 0 })
 const names = (items: Item[]): string[] => items.map(({ name }) => name).sort()
 
-t.test('an item is due once, when its time has come and never before', async t => {
+t.test('an item is due once, after its time and never before', async t => {
   const wheel = new TimingWheel<Item>()
   wheel.set(item('a'), 1_000)
   wheel.set(item('b'), 1_001)
@@ -19,7 +19,7 @@ t.test('an item is due once, when its time has come and never before', async t =
   t.ok(wheel.isEmpty)
 })
 
-t.test('an item has one alarm: the last that was set, or none', async t => {
+t.test('an item has one alarm, the last one set, or none', async t => {
   const wheel = new TimingWheel<Item>()
   const [a, b] = [item('a'), item('b')]
   wheel.set(a, 1_000)
@@ -33,16 +33,16 @@ t.test('an item has one alarm: the last that was set, or none', async t => {
   t.ok(wheel.isEmpty)
 })
 
-t.test('what is due long since is due now', async t => {
+t.test('an item with a time in the past is due now', async t => {
   const wheel = new TimingWheel<Item>()
   t.same(wheel.due(1_000_000), [])
   for (const at of [999_000, 0, -5]) wheel.set(item(String(at)), at)
   t.same(names(wheel.due(1_000_000)), ['-5', '0', '999000'])
 })
 
-t.test('a time thousands of years away is no matter, nor is a clock that gets there at once', async t => {
+t.test('a time thousands of years away costs nothing, and neither does a clock that jumps there', async t => {
   const wheel = new TimingWheel<Item>()
-  const end = 8.64e15 // the last time that a Date can say
+  const end = 8.64e15 // the last time of a Date
   wheel.set(item('near'), Date.now() + 2 ** 31)
   wheel.set(item('far'), end)
   t.same(wheel.due(Date.now()), [])
@@ -52,7 +52,7 @@ t.test('a time thousands of years away is no matter, nor is a clock that gets th
   t.ok(performance.now() - begin < 1_000, 'a walk through all slots would take days')
 })
 
-t.test('a clock that goes back makes alarms late, and loses none', async t => {
+t.test('a clock that goes back delays alarms, and loses none', async t => {
   const wheel = new TimingWheel<Item>()
   wheel.set(item('old'), 100_000)
   t.same(wheel.due(90_000), [])

@@ -13,7 +13,7 @@ import { fakeMember } from '../helpers/fakes.ts'
 const at = (offset: number, epoch = 'e') => ({ epoch, offset })
 const outgoing = (uid = 'u1') => new Outgoing({ uid, node: 'n1', topic: 'news', deadline: 0 }, '1')
 
-t.test('a feed says what each entry means, and promises a position only if nothing is missing before it', async t => {
+t.test('a feed classifies each entry, and promises a position only if nothing before it is missing', async t => {
   const feed = new Feed('news', {} as never, {} as never)
   t.notOk(feed.isReady)
   feed.attachedAt(at(3))
@@ -38,7 +38,7 @@ t.test('a feed says what each entry means, and promises a position only if nothi
   t.equal(feed.position, undefined, 'an old entry does not restore the position')
 })
 
-t.test('a position of attach counts unless a newer one has arrived, and of two epochs neither is promised', async t => {
+t.test('the position of attach counts unless a newer one has arrived, and with two epochs neither is promised', async t => {
   const stale = new Feed('news', {} as never, {} as never)
   stale.advance(at(5))
   stale.attachedAt(at(10))
@@ -61,7 +61,7 @@ t.test('a position of attach counts unless a newer one has arrived, and of two e
   t.same(other.advance(at(8)), { count: 2, reason: 'lost', to: 'e-7' })
 })
 
-t.test('a feed without positions tells each loss that something came before', async t => {
+t.test('a feed without positions reports each loss that follows an entry', async t => {
   const feed = new Feed('news', {} as never, {} as never)
   feed.attachedAt(undefined)
   t.same(feed.lose(), { reason: 'lost' })
@@ -70,7 +70,7 @@ t.test('a feed without positions tells each loss that something came before', as
   t.same(feed.lose(), { reason: 'lost' })
 })
 
-t.test('receivers that are told of losses are ended in batches, for all rooms together, and get no further message', async t => {
+t.test('receivers that must end because of losses are ended in batches, for all rooms together, and get no further message', async t => {
   const ended: number[] = []
   const rooms = ['a', 'b'].map(topic => {
     const sessions = Array.from({ length: 600 }, (_, index) => fakeMember(`${topic}${index}`, index % 12 === 0 ? 'rooms.v1' : 'rooms.raw').session)
@@ -79,13 +79,13 @@ t.test('receivers that are told of losses are ended in batches, for all rooms to
   })
   const losses = new Losses()
   for (const room of rooms) losses.tell(room, { reason: 'lost' })
-  t.equal(ended.length, 499, 'and a subscriber')
+  t.equal(ended.length, 499, 'one subscriber is in the first batch')
   const raw = rooms.flatMap(({ sessions }) => sessions).filter(({ connection }) => connection.mode === 'rooms.raw')
   t.ok(raw.slice(499).every(({ connection }) => connection.transport.isClosing), 'nothing more is written to the others')
   const [subscription] = rooms[1]!.readers
   const reader = subscription!.next()
   subscription!.push(new Delivery(outgoing(), undefined, true))
-  await t.rejects(reader, { code: 'FST_ROOMS_MESSAGES_LOST' }, 'the next message would be behind the hole')
+  await t.rejects(reader, { code: 'FST_ROOMS_MESSAGES_LOST' }, 'the next message would be behind the gap')
   for (const room of rooms) losses.tell(room, { reason: 'lost' })
   while (ended.length < raw.length) await new Promise(resolve => setImmediate(resolve))
   for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))

@@ -42,7 +42,7 @@ export class FakeSocket implements WebSocketLike {
   on (): void {}
 }
 
-/** A TCP socket that keeps what is written to it: whole batches go here, past ws. */
+/** A TCP socket that records the bytes written to it: whole batches go here, past ws. */
 export class FakeStream extends Socket {
   readonly written: Buffer[] = []
   override readonly writableNeedDrain: boolean = true
@@ -54,7 +54,7 @@ export class FakeStream extends Socket {
 
 type Bytes = { bytesRead?: number }
 
-/** A session that a test may write to. */
+/** A session whose fields a test may write. */
 export type FakeSession = MemberSession & { -readonly [Name in 'id' | 'topic' | 'definition' | 'deliver' | 'end' | 'fail']: MemberSession[Name] } & { user: string | undefined, room: SessionRoom | undefined }
 
 export interface FakeMember<T extends ByteStream = Bytes> {
@@ -64,7 +64,7 @@ export interface FakeMember<T extends ByteStream = Bytes> {
   stream: T
 }
 
-/** A member without a hub: the members of a session that rooms and clocks use. */
+/** A member without a hub, with the fields of a session that rooms and timers use. */
 export function fakeMember<T extends ByteStream = Bytes> (id: string, mode: Mode = 'rooms.v1', stream: T = { bytesRead: 0 } as ByteStream as T): FakeMember<T> {
   const socket = new FakeSocket()
   const transport = webSocketTransport(socket, stream, mode)

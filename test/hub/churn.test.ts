@@ -30,7 +30,7 @@ t.test('the maps are empty after members have joined and left', async t => {
     arrive({ onJoin: () => never, topic: 'joining' }), arrive({ onJoin: () => false, topic: 'refused' })
   ]
   await turn()
-  t.same(sizes(hub), { sessions: 4, users: 1, connections: 5, rooms: 3, addresses: 1 }, 'the refused one is a connection until it has closed')
+  t.same(sizes(hub), { sessions: 4, users: 1, connections: 5, rooms: 3, addresses: 1 }, 'a refused join counts as a connection until it has closed')
   for (const socket of sockets) socket.gone()
   t.same(sizes(hub), nothing)
   for (const socket of sockets) socket.gone()

@@ -41,7 +41,7 @@ t.test('a drain without connections ends at once', async t => {
   t.same(batches.flat(), [])
 })
 
-t.test('it is over when the last connection has closed, and whoever asks meanwhile waits for the same end', async t => {
+t.test('a drain ends when the last connection has closed, and concurrent calls await the same end', async t => {
   const { connections, drain, cut, batches, onBatch } = create(2)
   let over = 0
   const told = new Promise<void>(resolve => { onBatch(() => { resolve() }) })
@@ -52,7 +52,7 @@ t.test('it is over when the last connection has closed, and whoever asks meanwhi
   connections.delete(one!)
   drain.check()
   await turn()
-  t.equal(over, 0, 'one is left')
+  t.equal(over, 0, 'one connection is still open')
   connections.delete(two!)
   drain.check()
   await Promise.all(waits)
@@ -73,7 +73,7 @@ t.test('connections that are open at the deadline are terminated, and the drain 
   }
 })
 
-t.test('unfinished work is waited for, but not for more than half of the time', async t => {
+t.test('a drain waits for unfinished work, for at most half of the time', async t => {
   const { connections, drain, batches, gone, onBatch } = create(2)
   let finish = (): void => {}
   const [one] = [...connections]
@@ -97,7 +97,7 @@ t.test('unfinished work is waited for, but not for more than half of the time', 
   t.equal(stuck.cut(), 1)
 })
 
-t.test('unfinished work is waited for once, and work of those who have left as well', async t => {
+t.test('a drain waits for unfinished work once, and for work of members that left as well', async t => {
   const { connections, drain, batches, gone } = create(1, { timeout: 20_000 })
   let finish = (): void => {}
   const [one] = [...connections]
@@ -123,7 +123,7 @@ t.test('unfinished work is waited for once, and work of those who have left as w
   await until(() => over)
 })
 
-t.test('connections that are cut have closed when it is over', async t => {
+t.test('terminated connections have closed at the end of a drain', async t => {
   const { connections, drain, gone } = create(1, { timeout: 10 })
   const [only] = [...connections]
   Object.assign(only!.transport, { terminate: () => { setTimeout(gone, 5) } })
@@ -131,7 +131,7 @@ t.test('connections that are cut have closed when it is over', async t => {
   t.equal(connections.size, 0)
 })
 
-t.test('members are let go batch by batch, with an interval between, and those who went by themselves count for nothing', async t => {
+t.test('members are ended in batches at an interval, and members that left by themselves do not count', async t => {
   const { connections, drain, batches, gone, onBatch } = create(10, { batch: 3, interval: 20 })
   const all = [...connections]
   const times: number[] = []

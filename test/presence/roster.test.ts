@@ -25,7 +25,7 @@ const parse = (frame: string | undefined) => frame === undefined ? undefined : J
 t.test('a member is listed with its known fields only', async t => {
   const { session } = fakeMember('a')
   t.same(describe(session), { session: 'a' })
-  t.notOk(session.isAnnounced, 'no frame has named it')
+  t.notOk(session.isAnnounced, 'no frame has listed it')
   session.info = null
   t.same(describe(session), { session: 'a', info: null })
   Object.assign(session, { user: 'u', info: { name: 'N' } })
@@ -44,14 +44,14 @@ t.test('changes since the last frame form one difference', async t => {
   leave(room, a)
   enter(room, 'c')
   t.same(parse(roster.flush(100)), { type: 'presence', count: 2, join: [{ session: 'c' }], leave: [{ session: 'a' }] })
-  t.equal(roster.flush(200), undefined, 'nothing to be said')
+  t.equal(roster.flush(200), undefined, 'no changes')
 })
 
 t.test('a join and a leave between two frames cancel out', async t => {
   const { room } = fakeRoom([])
   leave(room, enter(room, 'a'))
   t.equal(room.roster!.flush(0), undefined)
-  t.equal(room.roster!.wait(0), 0, 'and the next frame need not wait')
+  t.equal(room.roster!.wait(0), 0, 'the next frame need not wait')
 })
 
 t.test('a join and a leave do not cancel out if a snapshot has listed the member meanwhile', async t => {
@@ -79,7 +79,7 @@ t.test('a snapshot is built once per version of the room', async t => {
   t.equal(roster.snapshot(), first)
   const c = fakeMember('c')
   room.add(c.session)
-  t.equal(parse(roster.snapshot()).state.length, 3, 'a member that has just been added is in it')
+  t.equal(parse(roster.snapshot()).state.length, 3, 'a member that was just added is listed')
   roster.memberChanged(c.session)
   c.session.info = 'new'
   roster.memberChanged(c.session)
@@ -98,7 +98,7 @@ t.test('above 200 members only counts are sent, once a second', async t => {
   const { room } = fakeRoom(ids(199))
   const roster = room.roster!
   enter(room, 'x')
-  t.match(parse(roster.flush(0)), { count: 200, join: [{ session: 'x' }] }, '200 are still named')
+  t.match(parse(roster.flush(0)), { count: 200, join: [{ session: 'x' }] }, '200 members are still listed')
   enter(room, 'y')
   t.equal(roster.flush(100), '{"type":"presence","count":201}')
   t.equal(roster.wait(100), 1_000)
@@ -113,10 +113,10 @@ t.test('below 150 one state goes to all, followed by differences', async t => {
   enter(room, 'y')
   t.equal(roster.flush(0), '{"type":"presence","count":202}')
   for (const member of members.splice(0, 52)) leave(room, member)
-  t.equal(roster.flush(1_000), '{"type":"presence","count":150}', 'at 150 it is still counted')
+  t.equal(roster.flush(1_000), '{"type":"presence","count":150}', 'at 150 only counts are sent')
   t.equal(roster.snapshot(), '{"type":"presence","count":150}')
   leave(room, members.shift()!)
-  t.equal(roster.snapshot(), '{"type":"presence","count":149}', 'what is asked for before the state')
+  t.equal(roster.snapshot(), '{"type":"presence","count":149}', 'a snapshot requested before the state')
   const state = parse(roster.flush(2_000))
   t.equal(state.count, 149)
   t.equal(state.state.length, 149)
@@ -146,7 +146,7 @@ t.test('a room that sent counts for a moment needs a state, even without changes
   t.equal(parse(roster.flush(0)).state.length, 141)
 })
 
-t.test('the first change of a quiet room is told at once, the next ones together and later', async t => {
+t.test('the first change of a quiet room is sent at once, the next ones together and later', async t => {
   const sent: { frame: any }[] = []
   const announcer = new Announcer(() => {})
   t.teardown(() => { announcer.stop() })
@@ -174,7 +174,7 @@ t.test('changes that cancel out are not sent', async t => {
   t.same(sent, [])
 })
 
-/** Takes the timers of a announcer out of time's hands. */
+/** Replaces the timers of an announcer, so that the test fires them. */
 function manual (t: Test): { fire (now: number): void, armed (): boolean } {
   const real = globalThis.setTimeout
   let armed: (() => void) | undefined
@@ -224,7 +224,7 @@ t.test('one timer serves all rooms, and runs while one has changes', async t => 
   t.notOk(timer.armed(), 'no changes are left to send')
 })
 
-t.test('a room that has gone is forgotten, and a stopped announcer says nothing', async t => {
+t.test('a removed room is forgotten, and a stopped announcer sends nothing', async t => {
   const sent: string[] = []
   const announcer = new Announcer(() => {})
   const timer = manual(t)

@@ -9,7 +9,7 @@ function batchOf (first: string, ...texts: string[]): Batch {
   return batch
 }
 
-/** What a view comes to on the wire, which is the same both ways. */
+/** The bytes of a view on the wire, which must be equal for a TCP socket and for ws. */
 function read (view: BatchView): string {
   const bytes = view.bytes()?.toString() ?? ''
   if (Buffer.concat(view.frames()).toString() !== bytes) throw new Error(`the frames of a view are not its bytes: ${bytes}`)

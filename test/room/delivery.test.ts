@@ -36,7 +36,7 @@ t.test('a retained delivery takes no more memory than its frames', async t => {
   }
 })
 
-t.test('raw mode sends a string of an untyped topic as its text, and other JSON as it is', async t => {
+t.test('raw mode sends a string of an untyped topic as its text, and other JSON unchanged', async t => {
   const { direct } = envelopes['rooms.raw']
   t.equal(direct('"a\\nb\\u00e4"', true), 'a\nbä')
   t.equal(direct('""', true), '')
@@ -44,7 +44,7 @@ t.test('raw mode sends a string of an untyped topic as its text, and other JSON 
   t.equal(direct('"a"', false), '"a"')
 })
 
-t.test('all members of a mode get the same bytes, which are made once', async t => {
+t.test('all members of a mode get the same bytes, which are built once', async t => {
   const room = new Room<MemberSession>('news', fakeDefinition(), fakePorts())
   const transports = Array.from({ length: 4 }, () => new FakeStream())
   const members = transports.map((transport, index) => fakeMember(`s${index}`, index % 2 === 0 ? 'rooms.v1' : 'rooms.raw', transport))

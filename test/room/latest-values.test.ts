@@ -16,7 +16,7 @@ t.test('latest: a slow member that has read gets the latest value of each key, i
   t.same(got(a), ['a0', 'none0'])
   a.socket.bufferedAmount = 0
   await until(() => room.lagging.size === 0)
-  t.same(got(a), ['a0', 'none0', 'b1', 'none2', 'a2'], 'no gap: what is missing was replaced')
+  t.same(got(a), ['a0', 'none0', 'b1', 'none2', 'a2'], 'no gap, because missing messages were replaced')
   say('"a3"', 'a')
   await turnEnds()
   t.equal(got(a).at(-1), 'a3')
@@ -46,7 +46,7 @@ t.test('latest: a member that falls behind later gets only values newer than its
   await turnEnds()
   a.socket.bufferedAmount = 0
   await until(() => room.lagging.size === 0)
-  t.same(got(a), ['k1', 'l2', 'm1'], 'nothing from before')
+  t.same(got(a), ['k1', 'l2', 'm1'], 'no earlier value')
 })
 
 t.test('latest: values over the bound close the member, because a value would be lost', async t => {
@@ -110,7 +110,7 @@ t.test('a member that is excepted from a message does not get it later either', 
     await turnEnds()
     a.socket.bufferedAmount = 0
     await until(() => room.lagging.size === 0)
-    if (policy === 'latest') t.same(got(a), ['two'], 'the older value of a key is not the newest')
+    if (policy === 'latest') t.same(got(a), ['two'], 'the older value of a key is not sent either')
     else t.match(got(a), [{ type: 'gap', count: 2 }])
   }
 })

@@ -97,7 +97,7 @@ class World {
     if (isNew) this.#lives.set(topic, { number: ++this.#begun, offset: 0 })
     const before = new Set(Array.from(this.#hub.directory.all(), ({ id }) => id))
     this.#hub.connect({ socket: socket as never, stream: transport ?? {}, mode, address: '', addressKey: 'here', isForwarded: false, definition, topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined } as never)
-    // The first waits for the broker: within this turn, but not within this call.
+    // The first join waits for the broker: within this turn, but not within this call.
     if (isNew) for (let n = 0; n < 20; n++) await undefined
     const id = Array.from(this.#hub.directory.all(), ({ id }) => id).find(id => !before.has(id))!
     const { number, offset } = this.#lives.get(topic)!

@@ -138,7 +138,7 @@ t.test('a fan-out leaves out excepted, ended and slow members', async t => {
   const { room, members } = fakeRoom(['a', 'b', 'c', 'd'])
   members[1]!.socket.close(1000, '')
   members[2]!.session.transport.isClosing = true
-  t.equal(room.deliver(fakeDelivery('1'), members[0]!.session), 3, 'the excepted is not counted')
+  t.equal(room.deliver(fakeDelivery('1'), members[0]!.session), 3, 'an excepted member is not counted')
   room.flush(1)
   t.same(members.map(got), [[], [], [], [1]])
 })
@@ -223,7 +223,7 @@ t.test('a batch is full at 256 frames, or at 256 KiB', async t => {
   t.ok(room.isFull)
 })
 
-t.test('where nobody speaks a mode, nothing waits in it', async t => {
+t.test('without a member of a mode, nothing is queued for that mode', async t => {
   const room = new Room<MemberSession>('news', fakeDefinition(), fakePorts())
   const raw = fakeMember('a', 'rooms.raw')
   room.announce('{}')
@@ -240,7 +240,7 @@ t.test('where nobody speaks a mode, nothing waits in it', async t => {
   t.equal(room.deliver(given), 0)
 })
 
-t.test('an announcement reaches those who speak rooms.v1', async t => {
+t.test('an announcement reaches members of rooms.v1', async t => {
   const room = new Room<MemberSession>('news', fakeDefinition(), fakePorts())
   const members = [fakeMember('a'), fakeMember('b', 'rooms.raw')]
   for (const { session } of members) room.add(session)

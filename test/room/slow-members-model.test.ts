@@ -151,8 +151,8 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
   // All members read, so that none stays behind.
   for (const { pipe, closed } of members) if (!closed) pipe.readAll()
   for (let turns = 0; turns < 3; turns++) await end()
-  if (room.lagging.size > 0) throw new Error('a laggard that has read does not come back')
-  if (room.size !== members.filter(({ closed }) => !closed).length) throw new Error('the room has lost count')
+  if (room.lagging.size > 0) throw new Error('a slow member that has read does not come back')
+  if (room.size !== members.filter(({ closed }) => !closed).length) throw new Error('the member count of the room is wrong')
 
   let missed = 0
   for (const { session, pipe, due, newest, privates, closed } of members) {

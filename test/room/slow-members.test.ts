@@ -12,7 +12,7 @@ function attach (room: Room): void {
   room.attached(room.feed.position)
 }
 
-t.test('what waits from an earlier turn, and this batch, over the bound: the member is behind; the batch is not queued to it', async t => {
+t.test('a member whose bytes of earlier turns exceed the bound with this batch is slow, and the batch is not queued for it', async t => {
   const { members: [a, b], say, turnEnds, ended, counters } = slowRoom({ bytes: 1_000 }) as any
   a.socket.bufferedAmount = 960
   say()
@@ -52,7 +52,7 @@ t.test('drop: a slow member gets no messages; when it has read, one gap frame co
     await turnEnds()
   }
   t.equal(room.size, 2)
-  t.equal(room.members.length, 1, 'it is out of the fan-out')
+  t.equal(room.members.length, 1, 'a slow member is not part of the fan-out')
   t.equal(room.lagging.size, 1)
   t.same(got(a), [1])
   a.socket.bufferedAmount = 0
@@ -71,7 +71,7 @@ t.test('without an earlier message, a gap begins at the position from which the 
   a.socket.bufferedAmount = 1_000
   say()
   attach(room)
-  t.equal(room.feed.position.offset, 1, 'what was delivered meanwhile is newer')
+  t.equal(room.feed.position.offset, 1, 'messages delivered meanwhile are newer')
   await turnEnds()
   a.socket.bufferedAmount = 0
   await until(() => room.lagging.size === 0)
@@ -89,7 +89,7 @@ t.test('a gap has no positions if the broker has none', async t => {
   t.same(got(a), [{ type: 'gap', count: 1, reason: 'slow' }])
 })
 
-t.test('private frames are never dropped: they leave in their order, and over the bound with them the member is closed', async t => {
+t.test('private frames are never dropped: they keep their order, and close the member if they exceed the bound', async t => {
   const own = (data: unknown) => textFrame(JSON.stringify({ type: 'message', data }))
   for (const policy of ['drop', 'latest'] as const) {
     const { room, members: [a], say, turnEnds, ended, slow } = slowRoom({ policy }, ['a']) as any
@@ -109,20 +109,20 @@ t.test('private frames are never dropped: they leave in their order, and over th
     other.say(text(100))
     other.room.sendTo(b.session, own('p2'))
     await other.turnEnds()
-    t.same(got(b), ['p1', 'p2'], 'while the room is held back')
+    t.same(got(b), ['p1', 'p2'], 'private frames are sent while messages of the room are held')
     t.equal(other.room.lagging.size, 1)
     t.ok(other.slow.admits(b.session, 100))
     other.room.sendTo(b.session, own('p3'))
     other.say()
     other.room.sendTo(b.session, own('p4'))
-    t.same(got(b), ['p1', 'p2', 'p3', 'p4'], 'at once')
+    t.same(got(b), ['p1', 'p2', 'p3', 'p4'], 'a private frame is sent at once')
     t.notOk(other.slow.admits(b.session, 101))
     t.same(other.ended, [['a', 4201]])
     t.ok(slow)
   }
 })
 
-t.test('private frames that a policy sends, or the end that it makes, come after those that wait for its decision', async t => {
+t.test('private frames that a policy sends, and an end that it makes, come after those that wait for its decision', async t => {
   const own = (data: unknown) => textFrame(JSON.stringify({ type: 'message', data }))
   for (const ends of [false, true]) {
     const context: any = slowRoom({
@@ -184,12 +184,12 @@ t.test('frames that a member gets when it comes back count in the next turn like
   t.equal(room.lagging.size, 1)
 })
 
-t.test('private frames alone: one turn may queue what it likes, and what is left of it counts in the next', async t => {
+t.test('private frames alone may fill one turn, and those still buffered count in the next one', async t => {
   const { slow, members: [a], ended } = slowRoom({}, ['a']) as any
   t.ok(slow.admits(a.session, 5_000))
   a.socket.bufferedAmount = 5_000
   slow.sent(a.session)
-  t.ok(slow.admits(a.session, 5_000), 'the same turn')
+  t.ok(slow.admits(a.session, 5_000), 'within the same turn')
   await nextTurn()
   t.same(ended, [])
   t.notOk(slow.admits(a.session, 1))
@@ -259,7 +259,7 @@ t.test('a slow member that leaves gets nothing more, and its missed messages are
   }
 })
 
-t.test('one whose connection breaks meanwhile is waited for no longer', async t => {
+t.test('a slow member whose connection breaks is no longer waited for', async t => {
   const transport = new FakeStream()
   const { room, join, say, turnEnds, failures } = slowRoom({ policy: 'drop' }, [])
   const { session } = join('a', transport)
@@ -269,7 +269,7 @@ t.test('one whose connection breaks meanwhile is waited for no longer', async t 
   t.equal(room.lagging.size, 1)
   transport.emit('close')
   await nextTurn()
-  t.equal(room.lagging.size, 1, 'who ends it is another')
+  t.equal(room.lagging.size, 1, 'other code ends the session')
   t.ok(session.lag)
   t.same(failures, [])
 })
@@ -304,8 +304,8 @@ t.test('a member that missed presence frames gets a snapshot', async t => {
   room.announce('{"type":"presence","count":2}')
   join('c')
   await turnEnds()
-  t.same(room.roster.snapshot(), '{"type":"presence","count":3,"state":[{"session":"b"},{"session":"c"},{"session":"a"}]}', 'a laggard is a member')
-  room.roster.outdate() // so that it is made for the one who comes back
+  t.same(room.roster.snapshot(), '{"type":"presence","count":3,"state":[{"session":"b"},{"session":"c"},{"session":"a"}]}', 'a slow member is listed')
+  room.roster.outdate() // a new snapshot is built when the slow member comes back
   a.socket.bufferedAmount = 0
   await until(() => room.lagging.size === 0)
   t.match(got(a), [{ type: 'gap', count: 1 }, { type: 'presence', count: 3, state: [{ session: 'b' }, { session: 'c' }, { session: 'a' }] }])

@@ -10,7 +10,7 @@ export const nextTurn = () => new Promise(resolve => setImmediate(resolve))
 /** A string of this many characters, as JSON. */
 export const text = (length: number): string => JSON.stringify('x'.repeat(length))
 
-/** A room of one topic, and who watches over it; messages leave when the test says. */
+/** A room of one topic with its slow members; the test flushes it. */
 export function slowRoom (rule: Partial<SlowRule> = {}, ids = ['a', 'b']) {
   const ports = fakePorts()
   const { counters } = ports

@@ -15,7 +15,7 @@ const compile = schemaCompiler({})
 const names = ['a', 'b', 'c', 'p1'] as const
 const leaf: fc.Arbitrary<Schema> = fc.constantFrom<Schema>({ type: 'string' }, { type: 'string' }, {}, { const: 'x' }, { enum: ['x', 'y'] }, { type: ['string', 'null'] })
 
-/** Schemas with each keyword that closeSchema handles, and two definitions for `$ref`. */
+/** Schemas with each keyword that strictSchema handles, and two definitions for `$ref`. */
 const schemas = fc.letrec<{ any: Schema, object: Schema, composed: Schema, document: Schema }>(tie => ({
   any: fc.oneof({ maxDepth: 3, depthIdentifier: 'schema' }, leaf, tie('object'), tie('composed')),
   object: fc.record({

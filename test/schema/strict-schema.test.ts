@@ -7,23 +7,23 @@ import { schemaCompiler } from '../../lib/topics/payload.ts'
 const string = { type: 'string' }
 const object = (properties: object, more: object = {}): object => ({ type: 'object', properties, ...more })
 
-/** Which values a schema takes once it is closed. The given schema is left as it was. */
+/** Asserts the values that a closed schema accepts and refuses, and that the given schema is not changed. */
 function closed (t: Test, schema: object, { takes, refuses }: { takes: unknown[], refuses: unknown[] }): void {
   const before = structuredClone(JSON.parse(JSON.stringify(schema)))
   const validate = schemaCompiler({})(strictSchema(schema) as object)
-  for (const value of takes) t.equal(validate(value), true, `takes ${JSON.stringify(value)}`)
+  for (const value of takes) t.equal(validate(value), true, `accepts ${JSON.stringify(value)}`)
   for (const value of refuses) t.equal(validate(value), false, `refuses ${JSON.stringify(value)}`)
   t.same(JSON.parse(JSON.stringify(schema)), before, 'the given schema is not changed')
 }
 
-t.test('what is no schema object stays what it is', async t => {
+t.test('values other than schema objects stay as they are', async t => {
   for (const value of [true, false, null, undefined, 'x', 7]) t.equal(strictSchema(value), value)
   const list = [object({ a: string })]
   t.equal(strictSchema(list), list)
   t.same(strictSchema(string), string)
 })
 
-t.test('an object that lists its members refuses others, at every depth', async t => {
+t.test('an object with declared properties refuses others, at every depth', async t => {
   closed(t, object({ a: object({ b: { type: 'array', items: object({ c: string }) } }) }), {
     takes: [{}, { a: { b: [{ c: '1' }] } }],
     refuses: [{ x: 1 }, { a: { x: 1 } }, { a: { b: [{ c: '1', x: 1 }] } }]
@@ -35,7 +35,7 @@ t.test('an object that lists its members refuses others, at every depth', async 
   t.match(strictSchema({ prefixItems: [object({ a: string })] }), { prefixItems: [{ additionalProperties: false }] })
 })
 
-t.test('an object that lists nothing, and one that says itself what else may come, keep their word', async t => {
+t.test('an object without "properties", and one with its own "additionalProperties", stay as open as declared', async t => {
   closed(t, { type: 'object' }, { takes: [{}, { x: 1 }], refuses: [[]] })
   closed(t, object({ a: string }, { additionalProperties: true }), { takes: [{ x: 1 }], refuses: [{ a: 1 }] })
   closed(t, object({ a: string }, { additionalProperties: object({ b: string }) }), { takes: [{ x: { b: '1' } }], refuses: [{ x: 1 }, { x: { y: 1 } }] })
@@ -43,11 +43,11 @@ t.test('an object that lists nothing, and one that says itself what else may com
   closed(t, object({}), { takes: [{}], refuses: [{ x: 1 }] })
 })
 
-t.test('a record takes any name of its pattern, and its values are closed', async t => {
+t.test('a record accepts any name that matches its pattern, and its values are closed', async t => {
   closed(t, { type: 'object', patternProperties: { '^x': object({ a: string }) } }, { takes: [{ x1: { a: '1' } }], refuses: [{ y: 1 }, { x1: { b: 1 } }] })
 })
 
-t.test('definitions are closed for whoever refers to them', async t => {
+t.test('definitions are closed, and so are references to them', async t => {
   for (const keyword of ['definitions', '$defs']) {
     closed(t, { ...object({ a: { $ref: `#/${keyword}/inner` } }), [keyword]: { inner: object({ b: string }) } }, {
       takes: [{ a: { b: '1' } }],
@@ -65,7 +65,7 @@ t.test('each alternative is closed on its own', async t => {
   }
 })
 
-t.test('a composition is closed as a whole: each part may declare members', async t => {
+t.test('a composition is closed as a whole: each part may declare properties', async t => {
   const one = object({ a: string, deep: object({ x: string }) }, { required: ['a'] })
   const two = object({ b: string })
   closed(t, { allOf: [one, two] }, {
@@ -76,14 +76,14 @@ t.test('a composition is closed as a whole: each part may declare members', asyn
   closed(t, { allOf: [{ allOf: [one, two] }, object({ c: string })] }, { takes: [{ a: '1', b: '1', c: '1' }], refuses: [{ a: '1', d: 1 }] })
 })
 
-t.test('a member that several parts declare is left as open as they have it, since together they may list more', async t => {
+t.test('a property that several parts declare stays as open as declared, because together they may list more', async t => {
   closed(t, { allOf: [object({ deep: object({ x: string }) }), object({ deep: object({ y: string }) })] }, {
     takes: [{ deep: { x: '1', y: '1' } }],
     refuses: [{ other: 1 }, { deep: { x: 1 } }]
   })
 })
 
-t.test('alternatives inside a composition: what each of them declares is closed', async t => {
+t.test('alternatives inside a composition are closed over the properties that each declares', async t => {
   const base = object({ id: string }, { required: ['id'] })
   const data = (name: string): object => object({ kind: { const: name }, data: object({ [name]: string }, { required: [name] }) }, { required: ['kind', 'data'] })
   for (const keyword of ['anyOf', 'oneOf']) {
@@ -96,7 +96,7 @@ t.test('alternatives inside a composition: what each of them declares is closed'
   }
 })
 
-t.test('conditions and dependencies may declare members, too', async t => {
+t.test('conditions and dependencies may declare properties', async t => {
   closed(t, object({ a: string }, { if: { required: ['a'] }, then: { properties: { b: string } }, else: { properties: { c: string } } }), {
     takes: [{ a: '1', b: '1' }, { c: '1' }],
     refuses: [{ a: '1', x: 1 }, { c: 1 }]
@@ -106,7 +106,7 @@ t.test('conditions and dependencies may declare members, too', async t => {
   t.match(strictSchema(object({ a: string }, { dependentSchemas: false, else: { properties: { b: string } } })), { properties: { a: string, b: {} }, additionalProperties: false })
 })
 
-t.test('a composition of which a part says itself what else may come, and one that declares nothing, is left as it is', async t => {
+t.test('a composition with a part of its own "additionalProperties", and one that declares nothing, stay as they are', async t => {
   const unknown: object[] = [
     { allOf: [{ $dynamicRef: '#x' }] },
     { allOf: [object({ a: string }, { additionalProperties: true })] },
@@ -122,7 +122,7 @@ t.test('a composition of which a part says itself what else may come, and one th
   t.match(strictSchema(half), { allOf: [true, { properties: { a: string } }], anyOf: [true], additionalProperties: false })
 })
 
-t.test('dependencies: of schemas, and of names (issue 8)', async t => {
+t.test('dependencies may be schemas or names (issue 8)', async t => {
   closed(t, object({ a: string, b: string }, { dependencies: { a: ['b'] } }), { takes: [{}, { b: '1' }, { a: '1', b: '1' }], refuses: [{ a: '1' }, { a: '1', b: '1', x: 1 }] })
   closed(t, object({ a: string }, { dependencies: { a: { properties: { b: object({ c: string }) }, required: ['b'] }, z: true } }), {
     takes: [{}, { a: '1', b: { c: '1' } }],
@@ -130,7 +130,7 @@ t.test('dependencies: of schemas, and of names (issue 8)', async t => {
   })
 })
 
-t.test('what a closed object demands has to be declared (issue 8)', async t => {
+t.test('properties that a closed object requires have to be declared (issue 8)', async t => {
   const demands = (keyword: string) => ({ message: `"${keyword}" requires "b", which is not declared, so that every value would be refused: declare it in "properties", or give "additionalProperties"` })
   t.throws(() => strictSchema(object({ a: string }, { dependencies: { a: ['b'] } })), demands('dependencies'))
   t.throws(() => strictSchema(object({ a: string }, { dependentRequired: { a: ['b'] } })), demands('dependentRequired'))
@@ -143,7 +143,7 @@ t.test('what a closed object demands has to be declared (issue 8)', async t => {
   closed(t, object({ a: string }, { required: ['b'], additionalProperties: true }), { takes: [{ b: '1' }], refuses: [{}] })
 })
 
-t.test('a reference beside other keywords is a part of the composition (issue 8)', async t => {
+t.test('a reference beside other keywords is part of the composition (issue 8)', async t => {
   const definitions = { base: object({ a: object({ x: string }) }, { required: ['a'] }), own: object({ a: string }, { additionalProperties: true }), list: { items: object({ c: string }) } }
   const whole = { takes: [{ a: {}, b: '1' }, { a: { x: '1' } }], refuses: [{ b: '1' }, { a: { y: 1 } }, { a: {}, z: 1 }] }
   closed(t, { $ref: '#/definitions/base', properties: { b: string }, definitions }, whole)
@@ -160,7 +160,7 @@ t.test('a reference beside other keywords is a part of the composition (issue 8)
   closed(t, { $ref: 'Base', properties: { b: string }, $defs: { base: { $id: 'Base', ...object({ a: string }) } } }, { takes: [{ a: '1', b: '1' }], refuses: [{ z: 1 }] })
 })
 
-t.test('a shared schema beside other keywords declares members, too, and stays open below (issue 8)', async t => {
+t.test('a shared schema beside other keywords declares properties as well, and stays open below (issue 8)', async t => {
   const shared = { Base: { $id: 'Base', ...object({ a: object({ x: string }), more: { $ref: '#/definitions/more' } }), definitions: { more: object({ y: string }) } } }
   const validate = schemaCompiler(shared)(strictSchema({ $ref: 'Base#', properties: { b: string } }, shared) as object)
   t.equal(validate({ a: { z: 1 }, b: '1', more: {} }), true)
@@ -171,7 +171,7 @@ t.test('a shared schema beside other keywords declares members, too, and stays o
   t.equal(part({ a: {} }), false)
 })
 
-t.test('a reference that cannot be followed beside other keywords is refused by name (issue 8)', async t => {
+t.test('an unresolvable reference beside other keywords is refused by name (issue 8)', async t => {
   const cases: [object, Record<string, unknown>?][] = [
     [{ $ref: '#/definitions/x', properties: { a: string } }],
     [{ $ref: 'Other', properties: { a: string } }],
@@ -191,7 +191,7 @@ t.test('a reference that cannot be followed beside other keywords is refused by 
   t.throws(() => strictSchema({ allOf: [{ $ref: '#' }], properties: { a: string } }), { message: '"$ref": "#" composes a schema with itself' })
 })
 
-t.test('conditions, negations and "contains" mean what they meant, whatever they refer to (issue 8)', async t => {
+t.test('conditions, negations and "contains" keep their meaning, with any references (issue 8)', async t => {
   const definitions = { a: object({ a: string }, { required: ['a'] }) }
   const a = { $ref: '#/definitions/a' }
   closed(t, object({ a: string, b: string }, { not: a, definitions }), { takes: [{ b: '1' }], refuses: [{ a: '1', b: '1' }, { a: '1' }] })
@@ -201,7 +201,7 @@ t.test('conditions, negations and "contains" mean what they meant, whatever they
   t.throws(() => strictSchema({ oneOf: [object({ a: { $ref: '#' } }), object({ b: string })] }), { message: /overlapping "oneOf"/ })
 })
 
-t.test('two branches of "oneOf" that take a value refuse it, closed, too (issue 8)', async t => {
+t.test('a value that two branches of "oneOf" accept is also refused if they are closed (issue 8)', async t => {
   closed(t, { oneOf: [object({ a: string }), object({ a: string, b: string }, { required: ['a'] })] }, {
     takes: [{}],
     refuses: [{ a: '1' }, { a: '1', b: '1' }, { x: 1 }]
@@ -214,11 +214,11 @@ t.test('two branches of "oneOf" that take a value refuse it, closed, too (issue 
     [object({ a: string }, { required: ['a'] }), object({ b: string }, { required: ['b'] })],
     [object({ a: string }, { additionalProperties: false }), object({ a: string, b: string }, { additionalProperties: false })]
   ]) t.notOk('allOf' in (strictSchema({ oneOf: apart }) as object), JSON.stringify(apart))
-  t.ok('allOf' in (strictSchema({ oneOf: [{ properties: { a: string } }, { properties: { b: string } }] }) as object), 'what is no object is taken by both')
+  t.ok('allOf' in (strictSchema({ oneOf: [{ properties: { a: string } }, { properties: { b: string } }] }) as object), 'both branches accept values other than objects')
   t.ok('allOf' in (strictSchema({ oneOf: [object({ a: string }, { required: ['a'] }), { type: 'object', required: ['b'] }] }) as object))
 })
 
-t.test('patterns are a part of a composition; what a name and a pattern, or two patterns, declare together is left open (issue 8)', async t => {
+t.test('patterns are part of a composition; a property that a name and a pattern, or two patterns, declare together stays open (issue 8)', async t => {
   closed(t, { allOf: [{ type: 'object', patternProperties: { '^x': object({ a: string }) } }, object({ b: object({ c: string }) })] }, {
     takes: [{ x1: { a: '1' }, b: { c: '1' } }],
     refuses: [{ y: 1 }, { x1: { z: 1 } }, { b: { z: 1 } }]
@@ -227,16 +227,16 @@ t.test('patterns are a part of a composition; what a name and a pattern, or two 
   closed(t, { allOf: [object({ x1: object({ b: string }), b: object({}) }), { patternProperties: { '^x': object({ a: string }) } }] }, { takes: [{ x1: { a: '1', b: '1' } }], refuses: [{ y: 1 }, { x1: { a: 1 } }, { b: { z: 1 } }] })
   closed(t, { type: 'object', patternProperties: { '^x': object({ a: string }), '1$': object({ b: string }) } }, { takes: [{ x1: { a: '1', b: '1' } }], refuses: [{ y: 1 }, { x1: { a: 1 } }] })
   closed(t, { type: 'object', patternProperties: { '^x-': object({ a: string }), '^y-': object({ b: string }) } }, { takes: [{ 'x-1': { a: '1' }, 'y-1': { b: '1' } }], refuses: [{ 'x-1': { b: '1' } }, { z: 1 }] })
-  t.match(strictSchema({ patternProperties: { '(': object({ a: string }) }, properties: { a: object({ b: string }) } }), { properties: { a: { additionalProperties: undefined } } }, 'a pattern that does not compile is left to the compiler')
+  t.match(strictSchema({ patternProperties: { '(': object({ a: string }) }, properties: { a: object({ b: string }) } }), { properties: { a: { additionalProperties: undefined } } }, 'an invalid pattern is reported by the compiler')
 })
 
-t.test('alternatives of two keywords, and items that two parts describe, are closed together (issue 8)', async t => {
+t.test('alternatives of two keywords, and items of two parts, are closed together (issue 8)', async t => {
   closed(t, { anyOf: [object({ a: string }), { type: 'null' }], oneOf: [object({ b: string }), { type: 'null' }] }, { takes: [{ a: '1', b: '1' }, null], refuses: [{ z: 1 }, { a: 1 }] })
   closed(t, { items: object({ a: string }), allOf: [{ items: object({ b: string }) }] }, { takes: [[{ a: '1', b: '1' }]], refuses: [[{ a: 1 }]] })
   closed(t, { allOf: [{ items: object({ a: string }) }] }, { takes: [[{ a: '1' }]], refuses: [[{ b: '1' }]] })
 })
 
-t.test('members may be called as keywords are, and may be true or false (issue 8)', async t => {
+t.test('properties may have names of keywords, and schemas true or false (issue 8)', async t => {
   closed(t, object({ $ref: string, allOf: string, properties: object({ items: string }), dependencies: true, never: false }), {
     takes: [{ $ref: '1', allOf: '1', properties: { items: '1' }, dependencies: [{ x: 1 }] }],
     refuses: [{ never: 1 }, { properties: { x: 1 } }, { x: 1 }]

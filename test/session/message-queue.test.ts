@@ -21,7 +21,7 @@ function create (limit: number) {
   return { queue, inFlight, started, flow, end }
 }
 
-t.test('work that finishes at once is done within the call and never pauses reading', async t => {
+t.test('work that finishes synchronously is done within the call and never pauses reading', async t => {
   const { queue, started, flow } = create(1)
   queue.push({ type: 'ping', ref: 'sync 1' })
   queue.push({ type: 'ping', ref: 'sync 2' })
@@ -42,14 +42,14 @@ t.test('one piece of work runs at a time, in the order of arrival', async t => {
   t.same(started, ['a', 'sync b', 'c', 'd'])
 })
 
-t.test('reading pauses at the bound and resumes once below it, each told once', async t => {
+t.test('reading pauses at the bound and resumes once below it, once each', async t => {
   const { queue, flow, end } = create(2)
   queue.push({ type: 'ping', ref: 'a' })
   t.same(flow, [])
   queue.push({ type: 'ping', ref: 'b' })
   t.same(flow, ['pause'])
   queue.push({ type: 'ping', ref: 'c' })
-  t.same(flow, ['pause'], 'what one read had already brought still comes in')
+  t.same(flow, ['pause'], 'messages of a completed read are still accepted')
   await end('a')
   t.same(flow, ['pause'], 'two are unfinished')
   await end('b')
@@ -69,7 +69,7 @@ t.test('a bound of one pauses for every unfinished message', async t => {
   t.same(flow, ['pause', 'resume'])
 })
 
-t.test('finish calls back at once where nothing is left, else after the last piece', async t => {
+t.test('finish calls back at once if nothing is unfinished, otherwise after the last piece', async t => {
   const { queue, started, end } = create(10)
   let done = 0
   queue.whenIdle(() => { done++ })
@@ -84,7 +84,7 @@ t.test('finish calls back at once where nothing is left, else after the last pie
   t.same(started, ['a', 'b'])
 })
 
-t.test('clear drops what waits and lets what runs finish', async t => {
+t.test('clear drops queued work and lets running work finish', async t => {
   const { queue, started, flow, end } = create(2)
   queue.push({ type: 'ping', ref: 'a' })
   queue.push({ type: 'ping', ref: 'b' })
@@ -97,7 +97,7 @@ t.test('clear drops what waits and lets what runs finish', async t => {
   t.same(started, ['a', 'd'])
 })
 
-t.test('a inFlight is done when nothing is worked on, whatever was queued, dropped, or done at once', async t => {
+t.test('whenDone calls back when no work is running, with queued, dropped or synchronous work', async t => {
   const { queue, inFlight, end } = create(9)
   let done = 0
   const ask = (): void => { inFlight.whenDone(() => { done++ }) }
@@ -112,7 +112,7 @@ t.test('a inFlight is done when nothing is worked on, whatever was queued, dropp
   queue.clear()
   t.equal(done, 2)
   await end('c')
-  t.equal(done, 3, 'what waited was dropped')
+  t.equal(done, 3, 'queued work was dropped')
   queue.push({ type: 'ping', ref: 'e' })
   ask()
   await end('e')

@@ -19,7 +19,7 @@ function create (send: (frame: string) => void | Promise<void> = () => {}) {
   return { requests: new PendingRequests(session), session, frames }
 }
 
-t.test('answers find their questions in any order', async t => {
+t.test('answers match their requests in any order', async t => {
   const { requests, frames } = create()
   const [one, two] = [requests.ask('one', 60_000), requests.ask('two', 60_000)]
   t.same(frames.map(({ data }) => data), ['one', 'two'])
@@ -28,7 +28,7 @@ t.test('answers find their questions in any order', async t => {
   t.same(await Promise.all([one, two]), [1, 2])
 })
 
-t.test('a question is answered once, and an answer to none is ignored', async t => {
+t.test('a request is answered once, and an answer without a request is ignored', async t => {
   const { requests, frames } = create()
   const answer = requests.ask('one', 60_000)
   requests.answer('nonsense', 0)

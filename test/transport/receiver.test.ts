@@ -3,7 +3,7 @@ import type { Receiver } from '../../lib/internals.ts'
 import { inflateWhileReading, takeOver } from '../../lib/transport/ws/receiver.ts'
 import { fakeMember } from '../helpers/fakes.ts'
 
-/** A receiver that remembers what it was given to do. */
+/** A receiver that records its calls. */
 class FakeReceiver {
   errored: Error | null = null
   writableEnded = false
@@ -23,9 +23,9 @@ class FakeReceiver {
   on (): void {}
 }
 
-t.test('what comes behind a violation is dropped', async t => {
+t.test('chunks behind a violation are dropped', async t => {
   const receiver = new FakeReceiver()
-  t.equal(takeOver(receiver as unknown as Receiver), undefined, 'its members are unknown')
+  t.equal(takeOver(receiver as unknown as Receiver), undefined, 'the members of this receiver are unknown')
   let dones = 0
   const write = (text: string): void => { receiver._write(Buffer.from(text), 'utf8', () => { dones++ }) }
   write('sound')
@@ -35,7 +35,7 @@ t.test('what comes behind a violation is dropped', async t => {
   t.equal(dones, 2)
 })
 
-t.test('frames are inflated while reading goes on, and when it does again; of a connection that has ended they are lost', async t => {
+t.test('frames are inflated only while reading is not paused; those of an ended connection fail', async t => {
   const { session: { transport } } = fakeMember('a')
   const receiver = new FakeReceiver()
   inflateWhileReading(receiver as unknown as Receiver, transport)

@@ -13,7 +13,7 @@ import { until } from '../helpers/app.ts'
 
 const frame = (text: string): Buffer => textFrame('', Buffer.from(text))
 
-/** A connection as the server has it, and its client. */
+/** A connection on the server, and its client. */
 async function create (t: Test, perMessageDeflate: boolean | PerMessageDeflateOptions, through: 'tcp' | 'ws') {
   const http = createHttp()
   const server = new WebSocketServer({ server: http, perMessageDeflate })
@@ -35,9 +35,9 @@ const deflate = { threshold: 0 }
 
 for (const [way, options, through] of [
   ['straight', false, 'tcp'],
-  ['straight, where compression was negotiated', deflate, 'tcp'],
+  ['straight, with compression negotiated', deflate, 'tcp'],
   ['through ws', false, 'ws'],
-  ['through ws, where compression was negotiated', deflate, 'ws']
+  ['through ws, with compression negotiated', deflate, 'ws']
 ] as const) {
   t.test(`frames, batches and views arrive in order: ${way}`, async t => {
     const { transport, client, received, socket } = await create(t, options, through)
@@ -63,7 +63,7 @@ for (const [way, options, through] of [
     t.same([code, reason.toString()], [4005, 'kicked'])
   })
 
-  t.test(`drained settles when the peer has read: ${way}`, async t => {
+  t.test(`drained resolves when the peer has read: ${way}`, async t => {
     const { transport, client, received } = await create(t, options, through)
     client.pause()
     let sent = 0
@@ -73,7 +73,7 @@ for (const [way, options, through] of [
     }
     let settled = false
     const [one, two] = [transport.drained(), transport.drained()]
-    t.equal(one, two, 'one wait for all who ask')
+    t.equal(one, two, 'concurrent calls share one wait')
     one.then(() => { settled = true })
     await new Promise(resolve => setTimeout(resolve, 50))
     t.notOk(settled)
@@ -83,7 +83,7 @@ for (const [way, options, through] of [
     await until(() => received.length === sent)
   })
 
-  t.test(`drained rejects where the connection closes first: ${way}`, async t => {
+  t.test(`drained rejects if the connection closes first: ${way}`, async t => {
     const { transport, client, socket } = await create(t, options, through)
     client.pause()
     for (let n = 0; n < 200; n++) transport.writeFrame(frame(noise()))
@@ -96,14 +96,14 @@ for (const [way, options, through] of [
   })
 }
 
-/** 64 KiB that compress badly. */
+/** 64 KiB of poorly compressible bytes. */
 function noise (): string {
   let text = ''
   while (text.length < 65_536) text += Math.random().toString(36).slice(2)
   return text
 }
 
-t.test('a wait that is over is followed by another', async t => {
+t.test('a finished wait is followed by a new one', async t => {
   const stream = new FakeStream()
   const transport = webSocketTransport(new FakeSocket(), stream, 'rooms.v1')
   const first = transport.drained()
@@ -113,10 +113,10 @@ t.test('a wait that is over is followed by another', async t => {
   t.not(second, first)
   stream.emit('close')
   await t.rejects(second, { message: 'the connection has closed' })
-  t.same([stream.listenerCount('drain'), stream.listenerCount('close')], [new Socket().listenerCount('drain'), new Socket().listenerCount('close')], 'it leaves no listeners')
+  t.same([stream.listenerCount('drain'), stream.listenerCount('close')], [new Socket().listenerCount('drain'), new Socket().listenerCount('close')], 'no listener remains')
 })
 
-t.test('what waits behind something else does not keep the pool of Node.js alive', async t => {
+t.test('buffered frames do not keep the pool of Node.js alive', async t => {
   const batch = new Batch(frame('one'))
   batch.push(frame('two'))
   const part = new BatchView(batch, 1)
@@ -130,12 +130,12 @@ t.test('what waits behind something else does not keep the pool of Node.js alive
     transport.writeView(part)
     transport.writeAll([frame('a'), frame('b')])
     const sizes = stream.written.map(bytes => bytes.buffer.byteLength > 2 * bytes.length)
-    t.same(sizes, Array(4).fill(!waits), waits ? 'it waits' : 'it does not')
+    t.same(sizes, Array(4).fill(!waits), waits ? 'bytes are buffered' : 'nothing is buffered')
     t.same(stream.written.map(bytes => bytes.toString()), [frame('own'), batch.whole, batch.slice(1, 2), Buffer.concat([frame('a'), frame('b')])].map(String))
   }
 })
 
-t.test('one write goes straight to TCP, and through ws only where it must', async t => {
+t.test('one write goes straight to TCP, and through ws only if necessary', async t => {
   const batch = new Batch(frame('1'))
   batch.push(frame('2'))
   const view = new BatchView(batch, 0)
@@ -149,7 +149,7 @@ t.test('one write goes straight to TCP, and through ws only where it must', asyn
   say(webSocketTransport(straight.socket, straight.stream, 'rooms.v1'))
   t.same(straight.socket.sent, [])
   t.equal(straight.stream.written.length, 3)
-  t.equal(straight.stream.written[1], batch.whole, 'the bytes that everybody gets')
+  t.equal(straight.stream.written[1], batch.whole, 'all members share these bytes')
 
   const deflated = { socket: Object.assign(new FakeSocket(), { extensions: 'permessage-deflate' }), stream: new FakeStream() }
   say(webSocketTransport(deflated.socket, deflated.stream, 'rooms.v1'))
@@ -167,7 +167,7 @@ t.test('one write goes straight to TCP, and through ws only where it must', asyn
   t.equal(inside.stream.readableLength, 0)
 })
 
-t.test('drained looks at no clock where the stream announces no drain: an empty write comes behind what waits', async t => {
+t.test('drained uses no timer if the stream emits no drain: it queues an empty write behind the buffered bytes', async t => {
   class Quiet extends FakeStream {
     override readonly writableNeedDrain = false
     override readonly writableLength = 100
@@ -180,7 +180,7 @@ t.test('drained looks at no clock where the stream announces no drain: an empty 
   const [socket, stream] = [new FakeSocket(), new Quiet()]
   const transport = webSocketTransport(socket, stream, 'rooms.v1')
   const first = transport.drained()
-  t.equal(transport.drained(), first, 'one for all who wait')
+  t.equal(transport.drained(), first, 'concurrent calls share one wait')
   t.same(stream.written, [Buffer.alloc(0)])
   stream.done[0]!()
   await first
@@ -189,46 +189,46 @@ t.test('drained looks at no clock where the stream announces no drain: an empty 
   await t.rejects(second, { message: 'destroyed' })
   socket.readyState = 2
   const third = t.rejects(transport.drained(), { message: 'the connection has closed' })
-  await new Promise(resolve => setTimeout(resolve, 50)) // it keeps no process alive
+  await new Promise(resolve => setTimeout(resolve, 50)) // this timer keeps the process alive, because drained does not
   await third
   t.equal(stream.written.length, 2, 'a stream that may have ended is not written to')
 })
 
-t.test('drained rejects where a connection has closed between two looks, though nothing waits any more', async t => {
+t.test('drained rejects if a connection has closed between two checks, even with nothing buffered', async t => {
   const socket = Object.assign(new FakeSocket(), { extensions: 'permessage-deflate', bufferedAmount: 1 })
   const drained = webSocketTransport(socket, {}, 'rooms.v1').drained()
   socket.terminate()
   socket.bufferedAmount = 0
-  // Looking keeps no process alive.
+  // The check of drained does not keep the process alive.
   const alive = setTimeout(() => {}, 10_000)
   t.teardown(() => { clearTimeout(alive) })
   await t.rejects(drained, { message: 'the connection has closed' })
 })
 
-t.test('a peer that takes what waits for it is told from one that does not', async t => {
+t.test('hasTaken tells whether a peer has read buffered bytes since the last call', async t => {
   const stream = new FakeStream()
   const transport = webSocketTransport(new FakeSocket(), stream, 'rooms.v1')
   const bytes = { writableLength: 0, bytesWritten: 500, writeQueueSize: 0 }
   for (const name of ['writableLength', 'bytesWritten'] as const) Object.defineProperty(stream, name, { get: () => bytes[name] })
-  t.equal(transport.hasTaken(), false, 'nothing waits')
+  t.equal(transport.hasTaken(), false, 'nothing is buffered')
   bytes.writableLength = 200
   t.equal(transport.hasTaken(), true)
   t.equal(transport.hasTaken(), false)
   Object.assign(stream, { _handle: bytes })
   bytes.writeQueueSize = 150
-  t.equal(transport.hasTaken(), true, 'a part of one write')
+  t.equal(transport.hasTaken(), true, 'a part of one write was taken')
   t.equal(transport.hasTaken(), false)
   Object.assign(bytes, { writableLength: 300, bytesWritten: 600 })
-  t.equal(transport.hasTaken(), false, 'what is queued meanwhile is not taken')
+  t.equal(transport.hasTaken(), false, 'bytes queued meanwhile were not taken')
   bytes.writableLength = 200
   t.equal(transport.hasTaken(), true)
   Object.assign(stream, { _parent: { _handle: { writeQueueSize: 90 } } })
-  t.equal(transport.hasTaken(), true, 'under TLS the socket below knows')
+  t.equal(transport.hasTaken(), true, 'under TLS the socket below has the count')
   t.equal(transport.hasTaken(), false)
-  t.equal(webSocketTransport(new FakeSocket(), {}, 'rooms.v1').hasTaken(), false, 'a stream inside the process')
+  t.equal(webSocketTransport(new FakeSocket(), {}, 'rooms.v1').hasTaken(), false, 'an in-process stream has no count')
 })
 
-t.test('frames of its own that wait one by one are counted until they have left', async t => {
+t.test('private frames behind buffered bytes are counted until they are written', async t => {
   const stream = new FakeStream()
   const done: (() => void)[] = []
   let waiting = 0
@@ -240,7 +240,7 @@ t.test('frames of its own that wait one by one are counted until they have left'
   }) as never
   const transport = webSocketTransport(new FakeSocket(), stream, 'rooms.v1')
   transport.writeFrame(frame('1'))
-  t.equal(transport.bufferedFrames, 0, 'nothing waits')
+  t.equal(transport.bufferedFrames, 0, 'nothing is buffered')
   waiting = 3
   transport.writeFrame(frame('2'))
   transport.writeFrame(frame('3'))
@@ -250,15 +250,15 @@ t.test('frames of its own that wait one by one are counted until they have left'
   t.equal(stream.written.length, 3)
 })
 
-t.test('a frame behind the answer to the upgrade, in the same turn, does not wait; one behind a kilobyte does', async t => {
+t.test('a frame behind the 101 response of the same turn does not count as waiting; one behind a kilobyte does', async t => {
   const stream = new FakeStream()
-  let waiting = 129 // the answer
+  let waiting = 129 // the 101 response
   Object.defineProperty(stream, 'writableLength', { get: () => waiting })
   const transport = webSocketTransport(new FakeSocket(), stream, 'rooms.v1')
   stream.cork()
   const hello = frame('hello')
   transport.writeFrame(hello)
-  t.equal(stream.written[0], hello, 'no copy')
+  t.equal(stream.written[0], hello, 'the frame is not copied')
   waiting = 1_024
   transport.writeFrame(frame('1'))
   t.equal(transport.bufferedFrames, 1)

@@ -16,7 +16,7 @@ const { Receiver: WsReceiver, PerMessageDeflate } = ws as unknown as {
 
 const bounds = { isServer: true, maxPayload: 1_000, maxFragments: 8, maxBufferedChunks: 1_000 }
 
-/** A receiver, every event of it, and the number of chunks that the parser of ws got. */
+/** A receiver, its events, and the number of chunks that reached the parser of ws. */
 function receive (direct: boolean, options: object = bounds): { receiver: RealReceiver, events: string[], parsed: () => number } {
   const deflate = new PerMessageDeflate({ isServer: true, maxPayload: 1_000 })
   deflate.accept([{}])
@@ -31,7 +31,7 @@ function receive (direct: boolean, options: object = bounds): { receiver: RealRe
   const { _write } = receiver
   receiver._write = function (chunk, encoding, done) {
     parsed++
-    // ws 8.23.0 alone parses on after a violation, and throws.
+    // ws 8.23.0 alone keeps parsing after a violation, and throws.
     if (this.errored === null) _write.call(this, chunk, encoding, done)
     else done()
   }
@@ -41,7 +41,7 @@ function receive (direct: boolean, options: object = bounds): { receiver: RealRe
 interface FrameOptions { fin?: boolean, rsv?: number, mask?: Buffer | undefined, length?: number }
 const someMask = Buffer.of(1, 0x82, 3, 0xf4)
 
-/** A frame of a client. `length` is that of the header, if it is a wrong one. */
+/** A frame of a client. `length` is the length in its header, which may be wrong. */
 function frame (opcode: number, payload: Buffer, { fin = true, rsv = 0, mask = someMask, length = payload.length }: FrameOptions = {}): Buffer {
   const head = Buffer.alloc(length < 126 ? 2 : length < 65_536 ? 4 : 10)
   head[0] = (fin ? 0x80 : 0) | rsv << 4 | opcode
@@ -55,7 +55,7 @@ function unmasked (payload: Buffer): Buffer {
   return Buffer.concat([Buffer.of(0x81, payload.length), payload])
 }
 
-/** Writes chunks, each with memory of its own, and waits until nothing happens any more. */
+/** Writes chunks, each with memory of its own, and waits until no further event comes. */
 async function write (receiver: RealReceiver, bytes: Buffer, ends: number[], turns: (index: number) => boolean): Promise<void> {
   let at = 0
   const closed = new Promise(resolve => { receiver.on('close', resolve) })
@@ -63,7 +63,7 @@ async function write (receiver: RealReceiver, bytes: Buffer, ends: number[], tur
     if (end <= at) continue
     const chunk = Buffer.allocUnsafeSlow(end - at)
     bytes.copy(chunk, 0, at, end)
-    // The socket hears of a violation or a close frame, and writes no more.
+    // The socket stops writing after a violation or a close frame.
     if (receiver.writable) receiver.write(chunk)
     at = end
     if (turns(index)) await turnEnd()
@@ -87,11 +87,11 @@ const sound = fc.oneof(
   { weight: 2, arbitrary: fc.tuple(fc.constantFrom(9, 10), fc.constantFrom(...utf8.filter(({ length }) => length < 126))).map(([opcode, payload]) => [frame(opcode, payload)]) },
   { weight: 2, arbitrary: fc.array(payload, { minLength: 2, maxLength: 4 }).map(parts => parts.map((part, index) => frame(index === 0 ? 1 : 0, part.subarray(0, 200), { fin: index === parts.length - 1 }))) },
   { weight: 1, arbitrary: fc.tuple(payload, payload).map(([one, two]) => [frame(1, one.subarray(0, 200), { fin: false }), frame(9, two.subarray(0, 100)), frame(0, two.subarray(0, 200))]) },
-  // A payload that is a frame itself, in a chunk of its own.
+  // A payload that is itself a frame, in a chunk of its own.
   { weight: 2, arbitrary: fc.constantFrom(...utf8.filter(({ length }) => length < 110)).map(text => frame(1, text)).map(inner => [frame(2, inner, { mask: Buffer.alloc(4) }).subarray(0, -inner.length), inner]) },
   { weight: 1, arbitrary: fc.constantFrom('', 'text', 'text and again '.repeat(30)).map(text => [frame(1, deflated(text), { rsv: 4 })]) }
 )
-/** Frames that break RFC 6455 or a bound, and the close frame. */
+/** Frames that violate RFC 6455 or a limit, and the close frame. */
 const last = fc.oneof(
   fc.constantFrom(...notUtf8).map(payload => [frame(1, payload)]),
   fc.constantFrom(...notUtf8).map(payload => [frame(1, payload.subarray(0, 1), { fin: false }), frame(0, payload.subarray(1))]),
@@ -109,7 +109,7 @@ const last = fc.oneof(
   fc.constantFrom('', '03e8', '03e8616263', '03ed', '61', '03e8ff').map(hex => [frame(8, Buffer.from(hex, 'hex'))])
 )
 
-/** Compares a receiver that hands whole frames on with one of ws alone. Returns the number of chunks that did not go through ws. */
+/** Compares a receiver that hands on whole frames with one of ws alone. Returns the number of chunks that bypassed ws. */
 async function compare (frames: Buffer[], ends: number[], turns: (index: number) => boolean): Promise<number> {
   const bytes = Buffer.concat(frames)
   const [alone, direct] = [receive(false), receive(true)]
@@ -118,7 +118,7 @@ async function compare (frames: Buffer[], ends: number[], turns: (index: number)
   return alone.parsed() - direct.parsed()
 }
 
-/** The places at which each frame ends. */
+/** The offsets of the frame ends. */
 function endsOf (frames: Buffer[]): number[] {
   let at = 0
   return frames.map(({ length }) => (at += length))
@@ -130,7 +130,7 @@ t.test('a stream of frames gives the same events as with ws alone, however it is
   await fc.assert(fc.asyncProperty(frames, fc.array(fc.tuple(fc.nat(), fc.boolean()), { maxLength: 12 }), fc.constantFrom(0, 1, 2), fc.array(fc.boolean(), { minLength: 1, maxLength: 7 }), async (frames, cuts, joined, turns) => {
     const ends = endsOf(frames)
     const total = ends.at(-1) ?? 0
-    // Most chunks end with a frame; some frames are joined, and some are cut anywhere.
+    // Most chunks end with a frame; some frames are joined, and some are cut at any byte.
     const places = [...ends.filter((_, index) => joined === 0 || (index + 1) % (joined + 1) === 0), ...cuts.filter(([, used]) => used).map(([place]) => total === 0 ? 0 : place % total), total]
     handedOn += await compare(frames, places.sort((a, b) => a - b), index => turns[index % turns.length]!)
   }), { numRuns: 1_500 })
@@ -157,7 +157,7 @@ t.test('a stream of frames gives the same events as with ws alone, cut at every 
   t.ok(handedOn > 1_000, `${handedOn} frames were handed on directly`)
 })
 
-t.test('frames of every length are unmasked as ws does it, up to 64 KiB and the bound of the receiver', async t => {
+t.test('frames of every length are unmasked as in ws, up to 64 KiB and the limit of the receiver', async t => {
   for (const length of [0, 1, 2, 3, 4, 5, 124, 125, 126, 127, 255, 256, 1_000, 1_001, 65_535, 65_536]) {
     for (const maxPayload of [0, 1_000, 1_000_000]) {
       const { receiver, events, parsed } = receive(true, { ...bounds, maxPayload })
@@ -171,7 +171,7 @@ t.test('frames of every length are unmasked as ws does it, up to 64 KiB and the 
   }
 })
 
-t.test('a chunk that ws answers with a violation comes to it as it was read', async t => {
+t.test('a chunk that ws answers with a violation reaches ws unchanged', async t => {
   for (const payload of notUtf8) {
     const { receiver } = receive(true)
     const bytes = frame(1, payload)
@@ -187,7 +187,7 @@ t.test('a chunk that ws answers with a violation comes to it as it was read', as
   }
 })
 
-t.test('a receiver that defers events, checks no UTF-8 or is that of a client parses every chunk itself', async t => {
+t.test('a receiver that defers events, skips the check of UTF-8, or belongs to a client parses every chunk itself', async t => {
   for (const option of [{ allowSynchronousEvents: false }, { skipUTF8Validation: true }, { isServer: false }, {}]) {
     const { receiver } = receive(true, { ...bounds, ...option })
     t.equal(Object.hasOwn(receiver, 'write'), Object.keys(option).length === 0, JSON.stringify(option))
@@ -211,7 +211,7 @@ t.test('write keeps the contract of a stream', async t => {
   t.equal(parsed(), 2)
 })
 
-t.test('frames that a listener writes while it is told of one come after it', async t => {
+t.test('frames that a listener writes during an event come after it', async t => {
   for (const ends of [false, true]) {
     const [alone, direct] = [receive(false), receive(true)]
     for (const { receiver, events } of [alone, direct]) {
@@ -232,7 +232,7 @@ t.test('frames that a listener writes while it is told of one come after it', as
   }
 })
 
-t.test('a frame that is written while a chunk is being parsed, or after the end or a violation, goes to the stream', async t => {
+t.test('a frame written while a chunk is parsed, or after the end or a violation, goes to the stream', async t => {
   const { receiver, events } = receive(true)
   let parsed: (() => void) | undefined
   receiver._write = (_chunk, _encoding, done) => { parsed = done }
@@ -254,7 +254,7 @@ t.test('a frame that is written while a chunk is being parsed, or after the end 
   }
 })
 
-t.test('a listener that throws throws at the same place as in ws, and the next frame is heard', async t => {
+t.test('a listener that throws has the same effect as in ws, and the next frame is handled', async t => {
   const { receiver, events } = receive(true)
   receiver.once('message', () => { throw new Error('of a listener') })
   t.throws(() => receiver.write(frame(1, Buffer.from('a'))), { message: 'of a listener' })
@@ -262,7 +262,7 @@ t.test('a listener that throws throws at the same place as in ws, and the next f
   t.same(events, ['message a false', 'message b false'])
 })
 
-/** A WebSocket of a server whose peer writes these frames, one in each turn, and what it tells. */
+/** A WebSocket of a server, whose peer writes these frames, one in each turn, and its events. */
 async function serve (t: Test, direct: boolean, frames: Buffer[], act: (socket: ws.WebSocket) => void): Promise<string[]> {
   const server = new ws.WebSocketServer({ host: '127.0.0.1', port: 0 })
   t.teardown(() => { server.close() })
@@ -292,7 +292,7 @@ async function serve (t: Test, direct: boolean, frames: Buffer[], act: (socket: 
   return events
 }
 
-t.test('a socket that a listener closes, terminates or pauses tells the same as with ws alone', async t => {
+t.test('a socket that a listener closes, terminates or pauses has the same events as with ws alone', async t => {
   const frames = ['a', 'act', 'b', 'c'].map(text => frame(1, Buffer.from(text)))
   const actions: Record<string, (socket: ws.WebSocket) => void> = {
     nothing () {},

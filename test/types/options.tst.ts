@@ -5,7 +5,7 @@ import { describe, expect, test } from 'tstyche'
 type Public = RoomsOptions<any>
 type FromFastify = 'logLevel' | 'logSerializers'
 type PartialGroups<T> = { [K in keyof T]?: T[K] extends number ? T[K] : Partial<T[K]> }
-/** The options as a host gives them: each may be absent, and a group may be given in part. */
+/** The options as a host gives them: each may be absent, and a group may be partial. */
 interface Given extends Partial<Omit<ResolvedOptions, FromFastify | keyof Groups>>, Groups {}
 interface Groups {
   heartbeat?: false | Partial<Exclude<ResolvedOptions['heartbeat'], false>>
@@ -32,7 +32,7 @@ describe('the schema of the options', () => {
     expect<keyof NonNullable<ResolvedOptions['topics']>[string]>().type.toBe<keyof TopicOptions>()
   })
 
-  test('takes each option as the public type declares it, and nothing else', () => {
+  test('accepts each option as the public type declares it, and nothing else', () => {
     expect<Public>().type.toBeAssignableTo<Given>()
     expect<Given>().type.toBeAssignableTo<Public>()
   })
