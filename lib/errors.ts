@@ -8,61 +8,61 @@ import createError from '@fastify/error'
 // Registration: thrown while the app boots.
 export const FST_ROOMS_INVALID_OPTION = createError<[string, string, string]>('FST_ROOMS_INVALID_OPTION', 'option "%s" takes %s; got %s', 500, TypeError)
 export const FST_ROOMS_INVALID_TOPIC_OPTION = createError<[string, string]>('FST_ROOMS_INVALID_TOPIC_OPTION', 'topic "%s": %s', 500, TypeError)
-export const FST_ROOMS_INVALID_SCHEMA = createError<[string, string, string]>('FST_ROOMS_INVALID_SCHEMA', 'topic "%s": "%s" is no JSON Schema that can be compiled: %s', 500, TypeError)
-export const FST_ROOMS_OPEN_BROADCAST = createError<[string]>('FST_ROOMS_OPEN_BROADCAST', 'topic "%s" has a broadcast route ("post") that anyone could call: give "authorize" or hooks in "routes.broadcast" (to open it to all, authorize: () => true)', 500)
-export const FST_ROOMS_HANDLER_MISSING = createError<[string]>('FST_ROOMS_HANDLER_MISSING', 'topic "%s" publishes by another schema than it delivers: give "onMessage" for it, to turn one into the other', 500)
-export const FST_ROOMS_ALREADY_REGISTERED = createError('FST_ROOMS_ALREADY_REGISTERED', 'this scope, or one above it, already has app.rooms: register once, or in sibling scopes, whose rooms are separate', 500)
+export const FST_ROOMS_INVALID_SCHEMA = createError<[string, string, string]>('FST_ROOMS_INVALID_SCHEMA', 'topic "%s": "%s" is not a JSON Schema that can be compiled: %s', 500, TypeError)
+export const FST_ROOMS_OPEN_BROADCAST = createError<[string]>('FST_ROOMS_OPEN_BROADCAST', 'topic "%s" has a broadcast route ("post") that every client could call: give "authorize" or hooks in "routes.broadcast" (to allow every client, authorize: () => true)', 500)
+export const FST_ROOMS_HANDLER_MISSING = createError<[string]>('FST_ROOMS_HANDLER_MISSING', 'topic "%s" has different schemas in "publish" and "message": give an "onMessage" for it that converts one into the other', 500)
+export const FST_ROOMS_ALREADY_REGISTERED = createError('FST_ROOMS_ALREADY_REGISTERED', 'this scope or a parent of it already has app.rooms: register the plugin once, or in sibling scopes, which have separate rooms', 500)
 export const FST_ROOMS_ROUTE_TAKEN = createError<[string, string]>('FST_ROOMS_ROUTE_TAKEN', 'the route %s %s is taken: give the plugin a "prefix" of its own', 500)
 export const FST_ROOMS_WEBSOCKET_REGISTERED = createError('FST_ROOMS_WEBSOCKET_REGISTERED', 'the host registered @fastify/websocket itself: give "websocket.options" there instead', 500)
-export const FST_ROOMS_WEBSOCKET_TOO_OLD = createError('FST_ROOMS_WEBSOCKET_TOO_OLD', 'the ws that @fastify/websocket loads does not bound the fragments of a message: it must be 8.23.0 or newer (npm ls ws, npm update ws), and its options maxFragments and maxBufferedChunks not be undefined', 500)
+export const FST_ROOMS_WEBSOCKET_TOO_OLD = createError('FST_ROOMS_WEBSOCKET_TOO_OLD', 'the ws that @fastify/websocket loads does not bound the fragments of a message: it must be 8.23.0 or newer (npm ls ws, npm update ws), and its options maxFragments and maxBufferedChunks must not be undefined', 500)
 export const FST_ROOMS_DRAIN_TOO_LONG = createError<[number, number]>('FST_ROOMS_DRAIN_TOO_LONG', 'drain.timeout (%d ms) must be below Fastify\'s pluginTimeout (%d ms), which also bounds closing', 500)
 
-// Requests: answered with their status before the upgrade, or by a broadcast route.
+// Requests: answered with this status before the upgrade, or by a broadcast route.
 export const FST_ROOMS_UPGRADE_REQUIRED = createError('FST_ROOMS_UPGRADE_REQUIRED', 'this is a WebSocket URL', 426)
 export const FST_ROOMS_BAD_SUBPROTOCOL = createError<[string]>('FST_ROOMS_BAD_SUBPROTOCOL', 'none of the subprotocols offered is known: offer %s, or none at all', 400)
 export const FST_ROOMS_BODY_MISSING = createError('FST_ROOMS_BODY_MISSING', 'a JSON body is required', 400)
-export const FST_ROOMS_BODY_TIMEOUT = createError<[number]>('FST_ROOMS_BODY_TIMEOUT', 'the body did not come within %d ms', 408)
+export const FST_ROOMS_BODY_TIMEOUT = createError<[number]>('FST_ROOMS_BODY_TIMEOUT', 'the body did not arrive within %d ms', 408)
 export const FST_ROOMS_ORIGIN_REFUSED = createError('FST_ROOMS_ORIGIN_REFUSED', 'this origin may not use the rooms', 403)
 export const FST_ROOMS_TOKEN_EXPIRED = createError('FST_ROOMS_TOKEN_EXPIRED', 'these credentials have expired', 401)
-export const FST_ROOMS_DRAINING = createError('FST_ROOMS_DRAINING', 'the server is letting its members go', 503)
+export const FST_ROOMS_DRAINING = createError('FST_ROOMS_DRAINING', 'the server is draining: it does not accept joins', 503)
 export const FST_ROOMS_OVERLOADED = createError<[string]>('FST_ROOMS_OVERLOADED', 'overloaded: %s; try again', 503)
 export const FST_ROOMS_INVALID_IDENTITY = createError<[string, string]>('FST_ROOMS_INVALID_IDENTITY', '%s returned %s', 500)
 
-// Topics, payloads and permission: from code, over HTTP and in frames alike.
+// Topics, payloads and permission: thrown to code, and answered over HTTP and in frames.
 export const FST_ROOMS_NO_SUCH_TOPIC = createError<[string]>('FST_ROOMS_NO_SUCH_TOPIC', 'there is no topic "%s"', 404)
 export const FST_ROOMS_INVALID_PAYLOAD = createError<[string]>('FST_ROOMS_INVALID_PAYLOAD', 'invalid payload: %s', 400)
 export const FST_ROOMS_FORBIDDEN = createError<[string]>('FST_ROOMS_FORBIDDEN', 'not allowed: %s', 403)
 export const FST_ROOMS_CLOSED = createError('FST_ROOMS_CLOSED', 'the app has closed', 503)
-export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the broker did not take it; try again', 503)
+export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the broker did not accept the message; try again', 503)
 export const FST_ROOMS_BROKER_SILENT = createError<[string, number]>('FST_ROOMS_BROKER_SILENT', 'the broker has not answered %s within %d ms', 503)
 export const FST_ROOMS_BROKER_FAULT = createError<[string]>('FST_ROOMS_BROKER_FAULT', 'the broker has broken its contract: %s', 500)
 
-// Frames of members.
+// Frames of members: answered by an ack or error frame.
 export const FST_ROOMS_BAD_FRAME = createError<[string]>('FST_ROOMS_BAD_FRAME', 'bad frame: %s', 400)
 export const FST_ROOMS_FRAME_TOO_LARGE = createError<[number, number]>('FST_ROOMS_FRAME_TOO_LARGE', 'a frame of %d bytes is over the limit of %d', 413)
 export const FST_ROOMS_RATE_LIMITED = createError<[string]>('FST_ROOMS_RATE_LIMITED', 'too fast: %s', 429)
 export const FST_ROOMS_INFO_TOO_LARGE = createError<[number, number]>('FST_ROOMS_INFO_TOO_LARGE', 'presence info of %d bytes is over the limit of %d', 413)
 export const FST_ROOMS_NO_PRESENCE = createError<[string]>('FST_ROOMS_NO_PRESENCE', 'topic "%s" has no presence', 400)
-export const FST_ROOMS_NO_AUTH = createError('FST_ROOMS_NO_AUTH', 'new credentials are not taken here: join again with them', 400)
+export const FST_ROOMS_NO_AUTH = createError('FST_ROOMS_NO_AUTH', 'new credentials are not accepted on an open connection: join again with them', 400)
 export const FST_ROOMS_HANDLER_FAILED = createError('FST_ROOMS_HANDLER_FAILED', 'the server failed on this message', 500)
 
 // Sessions.
 export const FST_ROOMS_NO_SUCH_SESSION = createError<[string]>('FST_ROOMS_NO_SUCH_SESSION', 'there is no session "%s" here', 404)
 export const FST_ROOMS_SESSION_CLOSED = createError<[string]>('FST_ROOMS_SESSION_CLOSED', 'session "%s" has closed', 410)
-export const FST_ROOMS_INVALID_POLICY = createError<[string]>('FST_ROOMS_INVALID_POLICY', 'slow.policy returned %s; it returns "close", "latest" or "drop", and at once', 500)
+export const FST_ROOMS_INVALID_POLICY = createError<[string]>('FST_ROOMS_INVALID_POLICY', 'slow.policy returned %s; it must return "close", "latest" or "drop", and not a promise', 500)
 export const FST_ROOMS_SESSION_CLAIMED = createError<[string]>('FST_ROOMS_SESSION_CLAIMED', 'the messages of session "%s" are already being read', 409)
 export const FST_ROOMS_ASK_TIMEOUT = createError<[string, number]>('FST_ROOMS_ASK_TIMEOUT', 'session "%s" did not answer within %d ms', 504)
-export const FST_ROOMS_NOT_ASKABLE = createError<[string]>('FST_ROOMS_NOT_ASKABLE', 'session "%s" is in raw mode, where nothing can be answered', 409)
+export const FST_ROOMS_NOT_ASKABLE = createError<[string]>('FST_ROOMS_NOT_ASKABLE', 'session "%s" is in raw mode, which has no answers', 409)
 export const FST_ROOMS_INVALID_CLOSE = createError<[string]>('FST_ROOMS_INVALID_CLOSE', 'a close takes %s', 500, RangeError)
 export const FST_ROOMS_INVALID_SELECTOR = createError<[string, string]>('FST_ROOMS_INVALID_SELECTOR', '%s takes %s', 500, TypeError)
 export const FST_ROOMS_INVALID_ARGUMENT = createError<[string, string]>('FST_ROOMS_INVALID_ARGUMENT', '"%s" takes %s', 500, TypeError)
 
-// Helpers of the host.
+// Streams, metrics, request.rooms and inject: thrown to the host.
 export const FST_ROOMS_MESSAGES_LOST = createError<[string]>('FST_ROOMS_MESSAGES_LOST', 'messages of "%s" may have been lost on their way from the broker: subscribe again', 500)
 export const FST_ROOMS_SUBSCRIBER_SLOW = createError<[string, number]>('FST_ROOMS_SUBSCRIBER_SLOW', 'the subscriber of "%s" is more than %d messages behind', 500)
 export const FST_ROOMS_RESPONSE_ENDED = createError('FST_ROOMS_RESPONSE_ENDED', 'the response has ended: use app.rooms.broadcast', 500)
-export const FST_ROOMS_METRICS_REGISTERED = createError<[string]>('FST_ROOMS_METRICS_REGISTERED', 'the registry has a metric "%s" already: give another "prefix", or first take the others out with what roomsMetrics returned', 500)
-export const FST_ROOMS_NO_RESPONSE = createError('FST_ROOMS_NO_RESPONSE', 'request.rooms waits for a response, and this request has none (it was upgraded), or a hook asked that runs before the plugin\'s: use app.rooms.broadcast', 500)
+export const FST_ROOMS_METRICS_REGISTERED = createError<[string]>('FST_ROOMS_METRICS_REGISTERED', 'the registry already has a metric "%s": give another "prefix", or first remove the other metrics with the function that roomsMetrics returned', 500)
+export const FST_ROOMS_NO_RESPONSE = createError('FST_ROOMS_NO_RESPONSE', 'request.rooms needs a response, but the request was upgraded, or a hook that runs before the plugin\'s read request.rooms: use app.rooms.broadcast', 500)
 export const FST_ROOMS_INJECT_REFUSED = createError<[number, string]>('FST_ROOMS_INJECT_REFUSED', 'the upgrade was refused with status %d%s', 500)
 export const FST_ROOMS_INJECT_TIMEOUT = createError<[string, number, string]>('FST_ROOMS_INJECT_TIMEOUT', 'no%s frame came within %d ms; %s', 500)
 export const FST_ROOMS_INJECT_CLOSED = createError<[number, string]>('FST_ROOMS_INJECT_CLOSED', 'the server closed with %d %s', 500)

@@ -25,7 +25,7 @@ export interface FastifyRooms extends RoomsPlugin {
 }
 
 /**
- * Adds `GET /:topic` (WebSocket), broadcast routes, `app.rooms` and `request.rooms` to the scope that registers it.
+ * The plugin. Adds `GET /:topic` (WebSocket), broadcast routes, `app.rooms` and `request.rooms` to the scope that registers it.
  *
  * ```ts
  * await app.register(fastifyRooms, { prefix: '/rooms' })

@@ -30,7 +30,7 @@ const milliseconds = (minimum: number, value: number, description: string) => Ty
 const count = (value: number, description: string, minimum = 1) => Type.Integer({ minimum, default: value, description })
 
 const policies = [Type.Literal('close'), Type.Literal('latest'), Type.Literal('drop')]
-const slowBytes = 'bytes waiting for one member, a whole number from 1'
+const slowBytes = 'buffered bytes of one member, a whole number from 1'
 
 const topicSchema = Type.Object({
   message: Type.Optional(schemaOf('a JSON Schema object')),
@@ -78,7 +78,7 @@ export const optionsSchema = Type.Object({
   prefix: Type.Optional(Type.String({ pattern: '^(?:/[A-Za-z0-9_.~-]+)*/?$', description: 'a path of literal segments, beginning with "/"' })),
   logLevel: Type.Optional(logLevel('a log level (Fastify passes it in)')),
   logSerializers: Type.Optional(instanceOf<Record<string, (value: any) => string>>('an object of serializers (Fastify passes it in)')),
-  topics: Type.Optional(Type.Record(Type.String(), topicSchema, { description: 'what defineTopics returned' })),
+  topics: Type.Optional(Type.Record(Type.String(), topicSchema, { description: 'a topic map, such as defineTopics returns' })),
   identify: Type.Optional(functionOf<Public<'identify'>>('a function of the request that returns { user, info?, expires? } or null')),
   onAuth: Type.Optional(functionOf<Public<'onAuth'>>('a function of (session, token) that returns { user, info?, expires? } or null')),
   authorize: Type.Optional(functionOf<Public<'authorize'>>('a function of { action, topic, … } that returns a boolean')),
@@ -102,7 +102,7 @@ export const optionsSchema = Type.Object({
     }, 'an object with "interval" and "timeout"')
   ], { default: {}, description: 'false, or an object with "interval" and "timeout" in milliseconds from 10' }),
   expiry: group({
-    notice: milliseconds(0, 30_000, 'milliseconds before credentials end at which a member is told, a whole number from 0')
+    notice: milliseconds(0, 30_000, 'milliseconds from the expiring frame to the end of the credentials, a whole number from 0')
   }, 'an object with "notice"'),
   limits: group({
     connections: count(100_000, 'open connections in all, a whole number from 1'),
@@ -114,24 +114,24 @@ export const optionsSchema = Type.Object({
     payload: count(65_536, 'bytes of a member\'s frame and of a broadcast route\'s body, a whole number from 1'),
     info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
     pending: count(16, 'unfinished messages of one member before reading from it pauses, a whole number from 1'),
-    work: count(10_000, 'calls of onMessage and onDirect that have not finished, a whole number from 1'),
+    work: count(10_000, 'unfinished calls of onMessage and onDirect, a whole number from 1'),
     topicLength: Type.Integer({ minimum: 1, maximum: maxTopicLength, default: maxTopicLength, description: `characters of a topic name, a whole number from 1 to ${maxTopicLength}` }),
     badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
     handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin, a whole number from 100'),
     publish: milliseconds(100, 5_000, 'milliseconds that a publication waits for the broker, a whole number from 100'),
-    unfinished: milliseconds(100, 30_000, 'milliseconds for a message of a member to end, a whole number from 100')
+    unfinished: milliseconds(100, 30_000, 'milliseconds from the first to the last byte of a member\'s message, a whole number from 100')
   }, 'an object of bounds'),
   slow: group({
     policy: Type.Union([...policies, functionOf<Public<'slow'>['policy']>('a function')], { default: 'close', description: '"close", "latest", "drop", or a function of (session, { bytes }) that returns one of them' }),
     bytes: count(1_048_576, slowBytes)
   }, 'an object with "policy" and "bytes"'),
   drain: group({
-    timeout: milliseconds(0, 5_000, 'milliseconds for the goodbye, a whole number from 0'),
-    batch: count(500, 'members let go at a time, a whole number from 1'),
+    timeout: milliseconds(0, 5_000, 'milliseconds for the whole drain, a whole number from 0'),
+    batch: count(500, 'members closed at a time, a whole number from 1'),
     interval: milliseconds(0, 50, 'milliseconds from one batch to the next, a whole number from 0'),
     retry: group({
-      min: milliseconds(0, 100, 'milliseconds before a member that was let go may come back, a whole number from 0'),
-      max: milliseconds(0, 15_000, 'milliseconds within which a member that was let go comes back, a whole number from 0')
+      min: milliseconds(0, 100, 'least milliseconds before a closed member reconnects, a whole number from 0'),
+      max: milliseconds(0, 15_000, 'most milliseconds before a closed member reconnects, a whole number from 0')
     }, 'an object with "min" and "max"')
   }, 'an object with "timeout", "batch", "interval" and "retry"'),
   broker: Type.Optional(instanceOf<Broker>('a broker, such as memoryBroker()', ['start', 'attach', 'detach', 'publish', 'control', 'close'])),
@@ -154,8 +154,8 @@ function show (value: unknown): string {
 }
 
 /**
- * Copies option groups, frozen and with their defaults; what is no group is kept as it is. Value.Default would write into the
- * host's own objects, and clone what a union may hold: schemas, which are known by identity, and functions, on which it throws.
+ * Returns a frozen copy of an option group with its defaults; any other value is returned as it is. Value.Default is not used, because it
+ * would write into the host's objects, clone schemas, which are known by identity, and throw on functions.
  */
 function fillIn (given: unknown, schema: TSchema): unknown {
   const value = given === undefined ? schema.default : given
@@ -171,10 +171,13 @@ function fillIn (given: unknown, schema: TSchema): unknown {
     .filter(([, member]) => member !== undefined)))
 }
 
-/** Validates, fills in and freezes. @throws FST_ROOMS_INVALID_OPTION, which names the option and what it takes. */
+/**
+ * Validates options, fills in the defaults and freezes the result.
+ * @throws FST_ROOMS_INVALID_OPTION, which names the option and what it takes
+ */
 export function resolveOptions (given: unknown): ResolvedOptions {
   const options = fillIn(given ?? {}, optionsSchema)
-  // The first error names the option; a union reports itself before its branches, and knows best what it takes.
+  // The first error names the option. A union reports itself before its branches, and its description is the most useful.
   const error = Value.Errors(optionsSchema, options).First()
   if (error !== undefined) {
     const name = error.path.slice(1).replaceAll('/', '.').replaceAll('~1', '/').replaceAll('~0', '~')

@@ -20,23 +20,26 @@ import { checkOrigins } from './routes/origin.ts'
 import { redactLogs } from './server/redact-logs.ts'
 import { decorateRequests } from './api/request-rooms.ts'
 import { drainTogether } from './server/shared-drain.ts'
-import { hearConnections, socketRoute } from './routes/topic.ts'
+import { listenForErrors, socketRoute } from './routes/topic.ts'
 import { UpgradeGuard } from './server/upgrade-guard.ts'
 import { kAccess, kRefusal } from './symbols.ts'
 import { TopicRegistry } from './topics/registry.ts'
 
-/** Room for the envelope around a payload, and for frames over the limit that are still worth an answer. */
+/** The largest frame in payloads, to leave space for the envelope, and to answer frames that are a little too large. */
 const maxPayloadFactor = 2
 
-/** Members that one address may bring at their full rate. */
+/** Members of one address that may send at their full rate, unless `limits.addressMessages` is given. */
 const addressFactor = 10
 
-/** Whether the host has something that can refuse these requests. */
+/** Whether `authorize` or a hook of the host can refuse requests of a route. */
 function isGuarded ({ authorize, routes }: ResolvedOptions, route: 'socket' | 'broadcast'): boolean {
   return authorize !== undefined || (['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const).some(hook => list(routes[route][hook]).length > 0)
 }
 
-/** What no single option can know of the others. */
+/**
+ * Checks options that depend on each other.
+ * @throws the error of the first fault
+ */
 function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry: TopicRegistry): void {
   const { pluginTimeout = 10_000 } = app.initialConfig as { pluginTimeout?: number }
   if (pluginTimeout > 0 && options.drain.timeout >= pluginTimeout) throw new FST_ROOMS_DRAIN_TOO_LONG(options.drain.timeout, pluginTimeout)
@@ -58,16 +61,16 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
   }
 }
 
-/** `perMessageDeflate` as ws takes it; `undefined` where it is off. */
+/** Returns the options of `perMessageDeflate`; `undefined` if compression is off. */
 function deflateOptions (given: unknown): DeflateOptions | undefined {
   if (given === true) return {}
   return typeof given === 'object' && given !== null ? given : undefined
 }
 
-/** What one address may do: unless it is said, as much as ten busy members, of what they may send at once, too. */
+/** Returns the bounds of one address. By default its rate and its burst are those of ten members of the topic with the highest. */
 function addressLimits ({ limits: { perAddress, messages, per, addressMessages } }: ResolvedOptions, { definitions }: TopicRegistry): AddressLimits {
-  const most = Math.max(messages, ...definitions.flatMap(({ rate }) => [rate.capacity, rate.capacity / rate.per * per]))
-  return { connections: perAddress, rate: { capacity: addressMessages ?? Math.round(addressFactor * most), per }, rateIsGiven: addressMessages !== undefined }
+  const highest = Math.max(messages, ...definitions.flatMap(({ rate }) => [rate.capacity, rate.capacity / rate.per * per]))
+  return { connections: perAddress, rate: { capacity: addressMessages ?? Math.round(addressFactor * highest), per }, rateIsGiven: addressMessages !== undefined }
 }
 
 function hooksOf (options: ResolvedOptions): Hooks {
@@ -82,18 +85,18 @@ function hooksOf (options: ResolvedOptions): Hooks {
   }
 }
 
-/** Bytes of the largest frame that is read. */
+/** Returns the size of the largest frame that is read, in bytes. */
 function largestFrame ({ definitions }: TopicRegistry): number {
   return Math.max(...definitions.map(({ maxPayload }) => maxPayload)) * maxPayloadFactor
 }
 
-/** Where the host has none, @fastify/websocket stands in our own scope and takes upgrades from `upgrades`, so that a host may still register it. */
+/** Registers @fastify/websocket in the plugin's own scope. It takes upgrades from `upgrades` and not from the server, so that the host may register it later. */
 async function registerWebSocket (scope: FastifyInstance, options: ResolvedOptions, registry: TopicRegistry, upgrades: EventEmitter): Promise<void> {
   const { perMessageDeflate, ...others } = options.websocket.options ?? {}
   const deflate = deflateOptions(perMessageDeflate)
   await scope.register(fastifyWebsocket, {
     options: { maxPayload: largestFrame(registry), ...others, perMessageDeflate: deflate === undefined ? false : { serverNoContextTakeover: true, ...deflate }, server: upgrades as never },
-    // Sessions are let go by the hub, before this.
+    // The hub has ended all sessions before this.
     preClose (done) {
       scope.websocketServer.close()
       done()
@@ -101,12 +104,16 @@ async function registerWebSocket (scope: FastifyInstance, options: ResolvedOptio
   })
 }
 
-/** CVE-2026-45736, CVE-2026-48779: a ws that bounds neither has no such options. The host's may be any, its range being @fastify/websocket's. */
+/**
+ * Refuses a ws without bounds on fragments and chunks (CVE-2026-45736, CVE-2026-48779). Such a version has no options for them. The host's ws
+ * may be any version that @fastify/websocket allows.
+ * @throws FST_ROOMS_WEBSOCKET_TOO_OLD
+ */
 function checkFragments ({ options }: { options: { maxFragments?: number | undefined, maxBufferedChunks?: number | undefined } }): void {
   if (options.maxFragments === undefined || options.maxBufferedChunks === undefined) throw new FST_ROOMS_WEBSOCKET_TOO_OLD()
 }
 
-/** The plugin: options → hub → decorators → routes → hooks. */
+/** The plugin function: options → hub → decorators → routes → hooks. */
 export async function rooms (app: FastifyInstance, given: unknown): Promise<void> {
   const options = resolveOptions(given)
   if (app.hasDecorator('rooms')) throw new FST_ROOMS_ALREADY_REGISTERED()
@@ -124,7 +131,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     limits: options.limits,
     address: addressLimits(options, registry),
     drain: options.drain,
-    // A server of the plugin's own has it from its options.
+    // The plugin's own WebSocket server has the bound from its options.
     maxPayload: hosted ? largestFrame(registry) : Infinity,
     deflate: deflateOptions((hosted ? app.websocketServer.options : options.websocket.options)?.perMessageDeflate)
   }, app.log)
@@ -141,9 +148,9 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   })
   hub.kicks.keep = guard.timeout
   app.addHook('onListen', async () => {
-    for (const server of otherServersOf(app)) guard.join(server)
+    for (const server of otherServersOf(app)) guard.addServer(server)
   })
-  // Before @fastify/websocket's own, which would close without a code.
+  // Added before the hook of @fastify/websocket, which would close without a code.
   drainTogether(app, hub)
   app.addHook('onClose', () => hub.close())
 
@@ -159,9 +166,9 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
       scope.addHook('onReady', async () => { guard.routeTo(upgrades) })
     }
     checkFragments(scope.websocketServer)
-    hearConnections(scope.websocketServer)
-    // After the drain: what has not become a WebSocket by now will not.
-    scope.addHook('preClose', async () => { guard.leave() })
+    listenForErrors(scope.websocketServer)
+    // Runs after the drain, when no upgrade can become a WebSocket any more.
+    scope.addHook('preClose', async () => { guard.removeHub() })
     for (const definition of registry.definitions) {
       const compilers = compilersFor(definition, compile)
       socketRoute(scope, { hub, registry, options }, definition, compilers, guard)
@@ -169,14 +176,14 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     }
   }, {
     prefix: options.prefix?.replace(/\/$/, '') ?? '',
-    // Fastify gives a plugin that breaks its encapsulation no logging of its own; our routes are what there is to log.
+    // Set here, because Fastify ignores the log options of a plugin without encapsulation. They apply to the routes of the plugin.
     ...(options.logLevel === undefined ? {} : { logLevel: options.logLevel }),
     ...(options.logSerializers === undefined ? {} : { logSerializers: options.logSerializers })
   })
 
   if (registry.open && !(isGuarded(options, 'socket') && isGuarded(options, 'broadcast'))) {
     app.addHook('onReady', async () => {
-      hub.log.warn({}, 'fastify-rooms is an open lobby: anyone may join any topic, publish and broadcast. Declare "topics" to say what exists, give "authorize" (or hooks in "routes") to say who may')
+      hub.log.warn({}, 'fastify-rooms is an open lobby: every client may join any topic, publish and broadcast. Declare "topics" to restrict the topics, give "authorize" (or hooks in "routes") to restrict the clients')
     })
   }
 }

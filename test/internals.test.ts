@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { PassThrough, Writable } from 'node:stream'
 import t from 'tap'
 import * as internals from '../lib/internals.ts'
-import { Stragglers } from '../lib/server/shutdown-guard.ts'
+import { ShutdownGuard } from '../lib/server/shutdown-guard.ts'
 import { UpgradeAnswer } from '../lib/api/http-answer.ts'
 import { inflateWhileReading } from '../lib/transport/ws/receiver.ts'
 import { createServer, connect as connectTls } from 'node:tls'
@@ -111,11 +111,11 @@ t.test('without _httpMessage a closing server cuts no connection that may wait f
   hide(t, '_httpMessage')
   t.equal(internals.showsAnswers(), false)
   const server = Object.assign(new EventEmitter(), { listening: true })
-  const guard = new Stragglers(server, 1_000, 1_000)
+  const guard = new ShutdownGuard(server, 1_000, 1_000)
   const socket = new Socket()
   t.teardown(() => { socket.destroy() })
   server.emit('connection', socket)
-  guard.close()
+  guard.beginShutdown()
   await setTimeout(350)
   t.equal(socket.destroyed, false)
   server.emit('close')
@@ -130,7 +130,7 @@ t.test('without _parent a closing server cuts no connection over TLS', async t =
   const key = Buffer.from('of the tests alone')
   const tls = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2', pskCallback: () => key } as const
   const server = createServer(tls)
-  const guard = new Stragglers(server, 1_000, 1_000)
+  const guard = new ShutdownGuard(server, 1_000, 1_000)
   let below: unknown
   let found: unknown
   server.prependListener('secureConnection', socket => {
@@ -151,7 +151,7 @@ t.test('without _parent a closing server cuts no connection over TLS', async t =
   const response = new ServerResponse(new IncomingMessage(secured as Socket))
   response.assignSocket(secured as Socket)
   server.close()
-  guard.close()
+  guard.beginShutdown()
   await setTimeout(350)
   t.equal((secured as Socket).destroyed, false)
   t.equal(client.destroyed, false)

@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import { roomsMetrics } from '../lib/metrics/index.ts'
 import { catalogue } from '../lib/metrics/catalogue.ts'
 import { Histogram } from '../lib/metrics/histogram.ts'
-import { Source } from '../lib/metrics/source.ts'
+import { Collector } from '../lib/metrics/collector.ts'
 import { kInside } from '../lib/symbols.ts'
 import { connect, createRooms, join, listen, until, type AnyOptions } from './helpers/app.ts'
 import { parseMetrics, type Scrape } from './helpers/prometheus.ts'
@@ -191,7 +191,7 @@ for (const [name, client] of Object.entries(clients)) {
 t.test('every number of stats is a metric', async t => {
   const read = new Set<PropertyKey>()
   const { rooms } = await create(t)
-  const reading = new Source(rooms, rooms[kInside].hub, []).read()
+  const reading = new Collector(rooms, rooms[kInside].hub, []).read()
   const watched = new Proxy(reading, {
     get (target, name) {
       read.add(name)

@@ -242,7 +242,7 @@ t.test('a list entry that no browser sends is refused at registration', async t 
   ]
   for (const [index, entry] of never.entries()) {
     const list = [...Array<RegExp>(index % 2).fill(/a/), entry]
-    await t.rejects(register(list), { code: 'FST_ROOMS_INVALID_OPTION', message: `option "origin.${index % 2}" takes an origin as browsers send it, such as "https://example.com": in lower case, with a port only where it is not the default one, and nothing behind it (a RegExp names more than one); got ${JSON.stringify(entry)}` }, JSON.stringify(entry))
+    await t.rejects(register(list), { code: 'FST_ROOMS_INVALID_OPTION', message: `option "origin.${index % 2}" takes an origin as browsers send it, such as "https://example.com": in lower case, with a port only if it is not the default one, and nothing after it (a RegExp matches more than one); got ${JSON.stringify(entry)}` }, JSON.stringify(entry))
   }
   await register(['https://example.com', 'http://example.com:8080', 'https://xn--mnchen-3ya.example', 'http://[::1]:3000', 'http://localhost', 'null', 'capacitor://localhost', 'chrome-extension://abcdefgh', 'file://', /./])
 })

@@ -32,7 +32,7 @@ t.test('a wrong option is refused with a coded error that names it and the accep
     [{ prefix: '/a//b' }, 'prefix', /literal segments/],
     [{ prefix: '/*' }, 'prefix', /literal segments/],
     [{ prefix: 7 }, 'prefix', /got 7/],
-    [{ topics: [] }, 'topics', /what defineTopics returned; got an array/],
+    [{ topics: [] }, 'topics', /a topic map, such as defineTopics returns; got an array/],
     [{ topics: 'news' }, 'topics', /defineTopics/],
     [{ topics: { news: 1 } }, 'topics.news', /a topic: an object with "message"/],
     [{ topics: { news: { mesage: {} } } }, 'topics.news.mesage', /no such option/],
@@ -78,11 +78,11 @@ t.test('a wrong option is refused with a coded error that names it and the accep
     [{ limits: { handshake: 2 ** 31 } }, 'limits.handshake', /a whole number from 100; got 2147483648/],
     [{ slow: { policy: 'keep' } }, 'slow.policy', /"close", "latest", "drop", or a function .*; got "keep"/],
     [{ topics: { news: { slow: { policy: () => 'drop' } } } }, 'topics.news.slow.policy', /"close", "latest" or "drop"; got/],
-    [{ topics: { news: { slow: { bytes: 0 } } } }, 'topics.news.slow.bytes', /bytes waiting for one member/],
-    [{ slow: { bytes: 0 } }, 'slow.bytes', /bytes waiting for one member/],
+    [{ topics: { news: { slow: { bytes: 0 } } } }, 'topics.news.slow.bytes', /buffered bytes of one member/],
+    [{ slow: { bytes: 0 } }, 'slow.bytes', /buffered bytes of one member/],
     [{ slow: 'close' }, 'slow', /"policy" and "bytes"/],
     [{ drain: { timeout: -1 } }, 'drain.timeout', /a whole number from 0/],
-    [{ drain: { batch: 0 } }, 'drain.batch', /members let go at a time/],
+    [{ drain: { batch: 0 } }, 'drain.batch', /members closed at a time/],
     [{ drain: { interval: -1 } }, 'drain.interval', /milliseconds from one batch/],
     [{ drain: { size: 1 } }, 'drain.size', /no such option/],
     [{ broker: 'redis://' }, 'broker', /memoryBroker\(\)/],
@@ -243,7 +243,7 @@ t.test('a schema that cannot be compiled is refused with its place and the reaso
     for (const option of ['message', 'publish', 'presence']) {
       const error = await failure(t, { topics: { news: { [option]: schema } }, onMessage: { news: noop } })
       t.match(error, { code: 'FST_ROOMS_INVALID_SCHEMA', message: why })
-      t.match(error.message, new RegExp(`topic "news": "${option}" is no JSON Schema that can be compiled`))
+      t.match(error.message, new RegExp(`topic "news": "${option}" is not a JSON Schema that can be compiled`))
     }
   }
 })
@@ -308,7 +308,7 @@ t.test('the open lobby warns once at start about its openness and how to close i
   }
   const lobby = await warnings({ prefix: '/rooms' })
   t.equal(lobby.length, 1)
-  t.match(lobby[0], { level: 40, msg: /anyone may join any topic, publish and broadcast.*"topics".*"authorize".*"routes"/ })
+  t.match(lobby[0], { level: 40, msg: /every client may join any topic, publish and broadcast.*"topics".*"authorize".*"routes"/ })
   const hook = async () => {}
   // identify does not restrict access, and a guard of one route leaves the other one open.
   for (const options of [{ identify: () => null }, { routes: { socket: { onRequest: hook } } }]) t.equal((await warnings(options)).length, 1, Object.keys(options).join())
@@ -330,7 +330,7 @@ t.test('a broker that fails to start fails the registration', async t => {
 t.test('a broker that another hub uses is refused', async t => {
   const broker = memoryBroker()
   const app = await createRooms(t, { broker })
-  t.match(await failure(t, { broker }), { code: 'FST_ROOMS_INVALID_OPTION', message: /"broker" takes a broker that nothing else uses/ })
+  t.match(await failure(t, { broker }), { code: 'FST_ROOMS_INVALID_OPTION', message: /"broker" takes a broker of its own/ })
   t.match(await app.rooms.broadcast('news', 1), { published: true }, 'the first hub keeps working')
 })
 

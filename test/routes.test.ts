@@ -439,7 +439,7 @@ t.test('@fastify/swagger shows each broadcast route once, with its schemas, and 
 
   const chat = paths['/rooms/chat:{topic}'].post
   t.equal(chat.summary, 'Broadcast to a topic of chat:*')
-  t.match(chat.parameters, [{ in: 'path', name: 'topic', required: true, description: 'what follows chat: in the topic', schema: { type: 'string', minLength: 1, maxLength: 250 } }])
+  t.match(chat.parameters, [{ in: 'path', name: 'topic', required: true, description: 'the part of the topic after chat:', schema: { type: 'string', minLength: 1, maxLength: 250 } }])
   t.match(chat.requestBody.content['application/json'].schema, { properties: { text: { type: 'string' } } })
 })
 

@@ -6,12 +6,12 @@ import { answerOn } from '../internals.ts'
 const upgraded = Buffer.from('HTTP/1.1 101 ')
 const headEnd = Buffer.from('\r\n\r\n')
 
-/** The size of the first chunk; 0 or NaN if there is none. */
+/** Returns the size of the first chunk; 0 or NaN if there is none. */
 function sizeOf (bytes: Buffer): number {
   return Number.parseInt(bytes.toString('latin1', 0, 10), 16)
 }
 
-/** The data of a chunked body (RFC 9112 7.1), as far as it has come. */
+/** Returns the data of a chunked body (RFC 9112 7.1), as far as it has been written. */
 function unchunked (bytes: Buffer): Buffer {
   const chunks: Buffer[] = []
   let rest = bytes
@@ -23,7 +23,7 @@ function unchunked (bytes: Buffer): Buffer {
   return Buffer.concat(chunks)
 }
 
-/** A body as a test wants to look at it: JSON if it is JSON, text otherwise. */
+/** Returns the body of an HTTP response: parsed if its content type is JSON, otherwise as text. */
 function readBody (answer: Buffer): unknown {
   const end = answer.indexOf(headEnd)
   const head = answer.toString('latin1', 0, end)
@@ -37,14 +37,17 @@ function readBody (answer: Buffer): unknown {
 }
 
 /**
- * Reads the HTTP answer to an upgrade request inside the process. `injectWS` tells no more of a refusal than its status, and its streams are its
- * own; so the answer is read where the server writes it.
+ * Reads the HTTP response to an injected upgrade request. It is read from the server's side of the stream, because `injectWS` reports no more than
+ * the status of a refusal, and does not expose its streams.
  */
 export class UpgradeAnswer {
   #stream: Duplex | undefined
   #written: Buffer[] = []
 
-  /** Calls `inject`, which emits `upgrade` on one of the emitters before it returns. @param isIt - whether a request is that of this upgrade */
+  /**
+   * Calls `inject`, which emits `upgrade` on one of the emitters before it returns.
+   * @param isIt - whether a request is the request of this upgrade
+   */
   watch<T> (emitters: readonly EventEmitter[], isIt: (request: IncomingMessage) => boolean, inject: () => T): T {
     const listen = (request: IncomingMessage, stream: Duplex): void => { if (isIt(request)) this.#tap(stream) }
     for (const emitter of emitters) emitter.prependListener('upgrade', listen)
@@ -55,7 +58,7 @@ export class UpgradeAnswer {
     }
   }
 
-  /** The body, when all of it has been written, or at the latest after so many milliseconds. `undefined` if the answer was not seen. */
+  /** Resolves with the body when all of it has been written, or after a timeout with the part that has. `undefined` if there was no response. */
   async body (milliseconds: number): Promise<unknown> {
     const response = this.#stream === undefined ? undefined : answerOn(this.#stream)
     if (response === undefined) return undefined
@@ -74,7 +77,7 @@ export class UpgradeAnswer {
     const write = stream.write
     stream.write = (chunk: Buffer | string, ...rest: any[]): boolean => {
       const bytes = typeof chunk === 'string' ? Buffer.from(chunk, rest[0] as BufferEncoding) : chunk
-      // Frames follow: they are not for this reader.
+      // After the upgrade the stream carries frames, which are not recorded.
       if (this.#written.length === 0 && bytes.subarray(0, upgraded.length).equals(upgraded)) stream.write = write
       else this.#written.push(bytes)
       return write.call(stream, chunk, ...rest as [BufferEncoding])

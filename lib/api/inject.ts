@@ -12,9 +12,9 @@ import { rootOf } from '../server/shared-drain.ts'
 type Received = ServerFrame | string
 interface Reader { readonly type: string | undefined, resolve (frame: Received): void, reject (error: Error): void }
 
-/** Milliseconds that `next` waits for a frame, unless told otherwise; also those that `inject` waits for the end of a refusal. */
+/** Milliseconds that `next` waits for a frame by default, and that `inject` waits for the end of a refusal. */
 const defaultTimeout = 5_000
-/** The dropped frames that an error lists, and the characters of each. */
+/** Most dropped frames that an error lists, and most characters of each. */
 const listedFrames = 10
 const listedLength = 100
 
@@ -23,18 +23,18 @@ function excerpt (frame: Received): string {
   return text.length > listedLength ? `${text.slice(0, listedLength)}…` : text
 }
 
-/** A client inside the process: frames queue until they are asked for. */
+/** A client inside the process. Frames are queued until `next` takes them. */
 class TestClient implements InjectedClient {
   readonly mode: Mode
   readonly closed: Promise<{ code: number, reason: string }>
   readonly #socket: WebSocket
   readonly #frames: Received[] = []
-  /** They wait in order; while one does, no frame is queued. */
+  /** Pending calls of `next`, in order. No frame is queued while there is one. */
   readonly #readers: Reader[] = []
-  /** The last frames that no reader wanted. */
+  /** The last frames that did not match a reader. */
   readonly #dropped: Received[] = []
   #end: { code: number, reason: string } | undefined
-  /** Stays open where the path is none of ours. */
+  /** The server's WebSocket; `undefined` if the path is not one of the plugin's. */
   #server: WebSocket | undefined
   #serverClosed: Promise<void> = Promise.resolve()
 
@@ -46,23 +46,23 @@ class TestClient implements InjectedClient {
       const frame = mode === 'rooms.v1' ? JSON.parse(text) as ServerFrame : text
       const [reader] = this.#readers
       if (reader === undefined) this.#frames.push(frame)
-      else if (this.#suits(frame, reader.type)) reader.resolve(frame)
+      else if (this.#matches(frame, reader.type)) reader.resolve(frame)
     })
-    // The close that follows says that the connection broke.
+    // Ignored, because the close event that follows reports the end of the connection.
     socket.on('error', () => {})
     this.closed = new Promise(resolve => {
       socket.on('close', (code: number, reason: Buffer) => {
         const end = this.#end = { code, reason: reason.toString() }
         for (const reader of [...this.#readers]) reader.reject(this.#ended(end))
-        // Streams inside the process do not tell the one end that the other has gone.
+        // Needed because one end of an injected stream is not told that the other has closed.
         this.#server?.terminate()
         this.#serverClosed.then(() => { resolve(end) })
       })
     })
   }
 
-  /** The other end of the connection, before it opens. */
-  meet (server: WebSocket): void {
+  /** Sets the server's WebSocket of this connection. Called before the client opens. */
+  setServer (server: WebSocket): void {
     this.#server = server
     this.#serverClosed = new Promise(resolve => { server.once('close', () => { resolve() }) })
   }
@@ -70,7 +70,7 @@ class TestClient implements InjectedClient {
   async next (first?: string | NextOptions, second?: NextOptions): Promise<any> {
     const [type, options] = typeof first === 'string' ? [first, second] : [undefined, first]
     const timeout = wholeNumber('timeout', options?.timeout, defaultTimeout)
-    for (let frame = this.#frames.shift(); frame !== undefined; frame = this.#frames.shift()) if (this.#suits(frame, type)) return frame
+    for (let frame = this.#frames.shift(); frame !== undefined; frame = this.#frames.shift()) if (this.#matches(frame, type)) return frame
     if (this.#end !== undefined) throw this.#ended(this.#end)
     return this.#wait(type, timeout)
   }
@@ -86,14 +86,14 @@ class TestClient implements InjectedClient {
 
   #wait (type: string | undefined, timeout: number): Promise<Received> {
     return new Promise((resolve, reject) => {
-      const leave = (): void => {
+      const remove = (): void => {
         clearTimeout(timer)
         this.#readers.splice(this.#readers.indexOf(reader), 1)
       }
       const reader: Reader = {
         type,
-        resolve: frame => { leave(); resolve(frame) },
-        reject: error => { leave(); reject(error) }
+        resolve: frame => { remove(); resolve(frame) },
+        reject: error => { remove(); reject(error) }
       }
       const timer = setTimeout(() => {
         const dropped = this.#dropped.length === 0 ? 'none was dropped' : `dropped were ${this.#dropped.map(excerpt).join(', ')}`
@@ -104,7 +104,7 @@ class TestClient implements InjectedClient {
   }
 
   /** Whether a frame is what a reader waits for; if it is not, the frame is dropped. */
-  #suits (frame: Received, type: string | undefined): boolean {
+  #matches (frame: Received, type: string | undefined): boolean {
     if (type === undefined || typeof frame === 'string' || frame.type === type) return true
     this.#dropped.push(frame)
     if (this.#dropped.length > listedFrames) this.#dropped.shift()
@@ -116,41 +116,41 @@ class TestClient implements InjectedClient {
   }
 }
 
-/** @param body - the answer's, as JSON if it is JSON */
+/** Returns the error of a refused upgrade, with `statusCode` and `body`. */
 function refused (statusCode: number, body: unknown): Error {
   const code = (body as { code?: unknown } | null | undefined)?.code
   return Object.assign(new FST_ROOMS_INJECT_REFUSED(statusCode, typeof code === 'string' ? ` (${code})` : ''), { statusCode, body })
 }
 
 /**
- * Connects through the app's own router, hooks and all, without a port.
- * @param emitter - what the plugin's own @fastify/websocket listens to, if it has one
+ * Connects a client without a port, through the app's router and hooks.
+ * @param emitter - the emitter that the plugin's own @fastify/websocket listens to; `undefined` if the host has registered it
  * @throws FST_ROOMS_INJECT_REFUSED with `statusCode` and `body`
  */
 export async function injectClient (scope: FastifyInstance, emitter: EventEmitter | undefined, path: string, { headers, since, mode = 'rooms.v1' }: InjectOptions): Promise<InjectedClient> {
-  await rootOf(scope).ready() // the root's alone runs the hooks, and may be called when all is ready
-  // The host's @fastify/websocket has stopped listening by then, so that nothing would answer.
+  await rootOf(scope).ready() // of the root, because only its `ready` runs the hooks, and may be called again
+  // Refused here, because the host's @fastify/websocket no longer listens then, and nothing would answer.
   if (scope.rooms.health().state !== 'open') {
     const { statusCode, code, message } = new FST_ROOMS_DRAINING()
     throw refused(statusCode!, { statusCode, code, error: STATUS_CODES[statusCode!], message })
   }
   const url = since === undefined ? path : `${path}${path.includes('?') ? '&' : '?'}since=${encodeURIComponent(since)}`
   const given = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
-  const nothing = (): void => {}
+  const noop = (): void => {}
   let client: TestClient | undefined
-  const meet = (socket: WebSocket): void => { client!.meet(socket) }
+  const receiveServer = (socket: WebSocket): void => { client!.setServer(socket) }
   const answer = new UpgradeAnswer()
-  const isIt = (request: object): boolean => (request as { [kInjected]?: unknown })[kInjected] === meet
+  const isIt = (request: object): boolean => (request as { [kInjected]?: unknown })[kInjected] === receiveServer
   try {
     await answer.watch([scope.server, ...emitter === undefined ? [] : [emitter]], isIt, () => scope.injectWS(url, {
-      // What Fastify and its trustProxy read of a request that came from nowhere.
+      // Fastify and its `trustProxy` read this address.
       socket: { remoteAddress: '127.0.0.1' },
       headers: { host: 'localhost', 'sec-websocket-protocol': mode, ...given },
-      on: nothing,
-      once: nothing,
-      off: nothing,
-      removeListener: nothing,
-      [kInjected]: meet
+      on: noop,
+      once: noop,
+      off: noop,
+      removeListener: noop,
+      [kInjected]: receiveServer
     } as never, { onInit: (socket) => { client = new TestClient(socket as unknown as WebSocket, mode) } }))
   } catch (error) {
     const status = /\d{3}$/.exec((error as Error).message)

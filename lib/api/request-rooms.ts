@@ -8,16 +8,17 @@ import { checkBroadcast } from './rooms.ts'
 import { kPending, kReply } from '../symbols.ts'
 import type { TopicRegistry } from '../topics/registry.ts'
 
-/** Broadcasts that wait for the success of one response. */
+/** Broadcasts of one request, which are sent when its response has succeeded. */
 class PendingBroadcasts implements RequestRooms<any> {
   readonly #hub: RequestHub
   readonly #registry: TopicRegistry
   readonly #reply: FastifyReply
   #waiting: (() => void)[] = []
-  #settled = false
-  /** The client has gone before the response was finished. */
-  #gone = false
-  /** The handler has answered, with this. */
+  /** Whether the broadcasts have been sent or dropped. */
+  #decided = false
+  /** Whether the client closed the connection before the response was finished. */
+  #clientGone = false
+  /** The answer of the handler, once there is one. */
   #answer: { stream: Readable | null } | undefined
 
   constructor (hub: RequestHub, registry: TopicRegistry, reply: FastifyReply) {
@@ -25,15 +26,15 @@ class PendingBroadcasts implements RequestRooms<any> {
     this.#registry = registry
     this.#reply = reply
     const { raw } = reply
-    this.#settled = raw.writableFinished || (raw.writableEnded && raw.destroyed)
-    this.#gone = raw.destroyed
-    raw.once('finish', () => { this.#settle(raw.statusCode < 400) })
-    raw.once('close', () => { this.#closed() })
+    this.#decided = raw.writableFinished || (raw.writableEnded && raw.destroyed)
+    this.#clientGone = raw.destroyed
+    raw.once('finish', () => { this.#decide(raw.statusCode < 400) })
+    raw.once('close', () => { this.#onClose() })
   }
 
   broadcast (topic: string, payload: unknown, options?: BroadcastOptions): void {
     if (this.#hub.state === 'closed') throw new FST_ROOMS_CLOSED()
-    if (this.#settled) throw new FST_ROOMS_RESPONSE_ENDED()
+    if (this.#decided) throw new FST_ROOMS_RESPONSE_ENDED()
     const definition = this.#registry.get(topic)
     const origin = checkBroadcast(options)
     const json = definition.message.serialise(payload)
@@ -42,26 +43,26 @@ class PendingBroadcasts implements RequestRooms<any> {
     })
   }
 
-  /** onSend: the handler has answered. To a client that has gone nothing more will happen, unless it is a stream. */
-  answered (body: unknown): void {
+  /** Call in `onSend`. Decides if the client has gone, because no further event follows, unless the body is a stream. */
+  handlerAnswered (body: unknown): void {
     const stream = streamOf(body)
     this.#answer = { stream }
-    if (this.#gone) this.#settle(stream === null && this.#reply.raw.statusCode < 400)
+    if (this.#clientGone) this.#decide(stream === null && this.#reply.raw.statusCode < 400)
   }
 
-  /** The connection has closed; where that was before the response was finished, the answer counts and not its way. */
-  #closed (): void {
-    if (this.#settled) return
-    this.#gone = true
+  /** Decides when the connection closes. If the response was not finished, the handler's answer decides, not its transmission. */
+  #onClose (): void {
+    if (this.#decided) return
+    this.#clientGone = true
     const { raw } = this.#reply
     const answer = this.#answer
-    if (answer !== undefined) this.#settle(raw.statusCode < 400 && !(answer.stream !== null && isErrored(answer.stream)) && raw.errored == null)
-    else if (this.#reply.sent) this.#settle(raw.headersSent && raw.statusCode < 400) // hijacked
+    if (answer !== undefined) this.#decide(raw.statusCode < 400 && !(answer.stream !== null && isErrored(answer.stream)) && raw.errored == null)
+    else if (this.#reply.sent) this.#decide(raw.headersSent && raw.statusCode < 400) // hijacked
   }
 
-  #settle (success: boolean): void {
-    if (this.#settled) return
-    this.#settled = true
+  #decide (success: boolean): void {
+    if (this.#decided) return
+    this.#decided = true
     const waiting = this.#waiting
     this.#waiting = []
     if (!success) return
@@ -69,23 +70,23 @@ class PendingBroadcasts implements RequestRooms<any> {
       try {
         publish()
       } catch (error) {
-        this.#hub.fail(asError(error)) // the app has closed meanwhile
+        this.#hub.fail(asError(error)) // thrown if the app has closed meanwhile
       }
     }
   }
 }
 
-/** The stream in what a handler answers, of Node.js or of the web; a Response carries one. */
+/** Returns the stream of a handler's answer: a Node.js stream, a web stream, or the body of a Response; `null` if it has none. */
 function streamOf (body: unknown): Readable | null {
   const source = body instanceof Response ? body.body : body as Partial<Readable & ReadableStream> | null
-  // isErrored knows the streams of the web as well; its type does not.
+  // The cast is safe, because isErrored takes web streams, too, though its type does not.
   return typeof source === 'object' && (typeof (source as Readable | null)?.pipe === 'function' || typeof (source as ReadableStream | null)?.getReader === 'function') ? source as Readable : null
 }
 
 type Carrier = FastifyRequest & { [kReply]: FastifyReply | null, [kPending]: PendingBroadcasts | null }
 
-/** The request was upgraded: it has no response any more. */
-export function forgetReply (request: FastifyRequest): void {
+/** Removes the reply of a request that was upgraded, because it has no response. */
+export function dropReply (request: FastifyRequest): void {
   (request as Carrier)[kReply] = null;
   (request as Carrier)[kPending] = null
 }
@@ -107,7 +108,7 @@ export function decorateRequests (app: FastifyInstance, hub: RequestHub, registr
     done()
   })
   app.addHook('onSend', (request, _reply, payload, done) => {
-    (request as Carrier)[kPending]?.answered(payload)
+    (request as Carrier)[kPending]?.handlerAnswered(payload)
     done()
   })
 }

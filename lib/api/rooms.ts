@@ -14,7 +14,10 @@ const defaultBuffer = 1_000
 const defaultAskTimeout = 10_000
 const selectors = ['session', 'user', 'topic']
 
-/** @throws FST_ROOMS_INVALID_ARGUMENT */
+/**
+ * Returns a whole number from 1, or the fallback if it is `undefined`.
+ * @throws FST_ROOMS_INVALID_ARGUMENT
+ */
 export function wholeNumber (name: string, value: unknown, fallback: number): number {
   if (value === undefined) return fallback
   if (Number.isInteger(value) && value as number >= 1 && value as number < 2 ** 31) return value as number
@@ -29,7 +32,10 @@ export function checkBroadcast (options: BroadcastOptions | undefined): PublishO
   return { except, key }
 }
 
-/** The topic that `sendToUser` is limited to. A `topic` that is `undefined` was meant to narrow, so it is refused. @throws FST_ROOMS_INVALID_ARGUMENT */
+/**
+ * Returns the topic that `sendToUser` is limited to. `topic: undefined` is refused, because it was meant to narrow the receivers.
+ * @throws FST_ROOMS_INVALID_ARGUMENT
+ */
 function checkTopicOption (options: unknown): string | undefined {
   if (options === undefined) return undefined
   const isObject = typeof options === 'object' && options !== null && !Array.isArray(options)
@@ -40,7 +46,7 @@ function checkTopicOption (options: unknown): string | undefined {
 }
 
 /**
- * What is given selects: a member that is there and undefined was meant to narrow it, and must not select more than was meant.
+ * Checks a selector. A member that is `undefined` is refused, because it was meant to narrow the selection.
  * @throws FST_ROOMS_INVALID_SELECTOR
  */
 function checkSelector (method: string, selector: unknown): SessionSelector<any> {
@@ -49,7 +55,7 @@ function checkSelector (method: string, selector: unknown): SessionSelector<any>
   throw new FST_ROOMS_INVALID_SELECTOR(method, 'at least one of "session", "user" and "topic", each a string')
 }
 
-/** `app.rooms`: what the host asks of the hub, checked. */
+/** `app.rooms`: checks the arguments of the host's calls and passes them to the hub. */
 export class HubRooms implements Rooms<any> {
   readonly #hub: ApiHub
   readonly #registry: TopicRegistry
@@ -61,7 +67,7 @@ export class HubRooms implements Rooms<any> {
     this.#inject = inject
   }
 
-  /** For what comes with this package and is not loaded with it. */
+  /** The hub, for other entry points of this package (`fastify-rooms/metrics`). */
   get [kInside] (): { hub: ApiHub, registry: TopicRegistry } { return { hub: this.#hub, registry: this.#registry } }
 
   async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
@@ -161,14 +167,17 @@ export class HubRooms implements Rooms<any> {
     return this.#inject(path, options)
   }
 
-  /** The sessions that match all that is given. @throws FST_ROOMS_NO_SUCH_TOPIC */
+  /**
+   * Returns the sessions that match every given condition.
+   * @throws FST_ROOMS_NO_SUCH_TOPIC
+   */
   #select (session: string | undefined, user: string | undefined, topic: string | undefined): Membership[] {
     if (topic !== undefined) this.#registry.get(topic)
     return this.#candidates(session, user).filter(member =>
       (session === undefined || member.id === session) && (user === undefined || member.user === user) && (topic === undefined || member.topic === topic))
   }
 
-  /** The smallest set that has to be looked at. */
+  /** Returns the smallest set of sessions that contains all matches. */
   #candidates (session: string | undefined, user: string | undefined): Membership[] {
     const { directory } = this.#hub
     if (session !== undefined) {

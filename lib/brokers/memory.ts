@@ -4,7 +4,7 @@ import { FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 
 const delivered: Outcome = { state: 'ok' }
 
-/** What is kept of a topic while it is attached. */
+/** The position of an attached topic. */
 interface Log { epoch: string, offset: number }
 
 class MemoryBroker implements Broker {
@@ -15,7 +15,7 @@ class MemoryBroker implements Broker {
   get inProcess (): true { return true }
 
   async start (_node: string, handlers: BrokerHandlers): Promise<void> {
-    if (this.#handlers !== undefined) throw new FST_ROOMS_INVALID_OPTION('broker', 'a broker that nothing else uses', 'one that has already been started')
+    if (this.#handlers !== undefined) throw new FST_ROOMS_INVALID_OPTION('broker', 'a broker of its own', 'a broker that has already been started')
     this.#handlers = handlers
     handlers.state('up')
   }
@@ -32,7 +32,7 @@ class MemoryBroker implements Broker {
     for (const topic of topics) this.#topics.delete(topic)
   }
 
-  // Synchronous: the members' frames are queued when this returns, and the same object arrives.
+  // Synchronous, so that the members' frames are queued when this returns. `entry` gets the same object, not a copy.
   publish (batch: Publication[]): Outcome[] {
     return batch.map(publication => {
       const log = this.#topics.get(publication.topic)
@@ -54,8 +54,8 @@ class MemoryBroker implements Broker {
 }
 
 /**
- * The broker of a single process, and the reference for the others: publications go through it synchronously and are not
- * copied. A topic has positions from its first member to its last; after that it begins again, with a new epoch.
+ * Returns a broker for a single process, which is the reference for other brokers. Publications pass through it synchronously and are not copied.
+ * A topic has positions from its first member to its last; after that it starts again with a new epoch.
  */
 export function memoryBroker (): Broker {
   return new MemoryBroker()

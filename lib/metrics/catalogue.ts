@@ -2,18 +2,19 @@ import type { Health, Stats } from '../../types/index.ts'
 import type { Histogram } from './histogram.ts'
 import type { Labels, MetricDescription, Sample } from './metric.ts'
 
-/** All numbers of one scrape. */
+/** The values of one scrape. */
 export interface Reading extends Stats {
   health: Health
   fanOuts: Histogram
-  /** By key of the topic map, for those that were asked for. */
+  /** Members by key of the topic map, for the topics in the options. */
   topicMembers: ReadonlyMap<string, number>
+  /** Broadcasts by key of the topic map, for the topics in the options. */
   topicBroadcasts: ReadonlyMap<string, number>
 }
 
 export interface Entry extends MetricDescription {
   read: (reading: Reading, name: string) => Sample[]
-  /** It is there only where the host named topics. */
+  /** Present only if the host gave `topics`. */
   perTopic?: true
 }
 
@@ -23,7 +24,7 @@ function gauge (help: string, read: (reading: Reading) => number): Entry {
   return { type: 'gauge', help, aggregator: 'sum', labelNames: [], read: reading => one(read(reading)) }
 }
 
-/** 1 or 0; of several workers, 1 where it is so in all of them. */
+/** A gauge of 1 or 0. For several workers it is 1 if it is 1 in each. */
 function flag (help: string, read: (reading: Reading) => boolean): Entry {
   return { type: 'gauge', help, aggregator: 'min', labelNames: [], read: reading => one(read(reading) ? 1 : 0) }
 }
@@ -36,16 +37,16 @@ function byTopic (type: 'gauge' | 'counter', help: string, read: (reading: Readi
   return { type, help, aggregator: 'sum', labelNames: ['topic'], perTopic: true, read: reading => [...read(reading)].flatMap(([topic, value]) => one(value, { topic })) }
 }
 
-/** Every metric by name, without the prefix. */
+/** The metrics by name, without the prefix. */
 export const catalogue: Readonly<Record<string, Entry>> = {
   connections: gauge('Open connections, those still joining included', ({ connections }) => connections),
   members: gauge('Members of all rooms', ({ members }) => members),
   topics: gauge('Rooms with a member or a subscriber', ({ topics }) => topics),
   queued_bytes: gauge('Bytes written to sockets that the operating system has not taken yet', ({ queuedBytes }) => queuedBytes),
   working: gauge('Asynchronous calls of onMessage and onDirect that have not finished', ({ working }) => working),
-  lagging: gauge('Members that read too slowly, and are sent nothing of their room until they have read', ({ lagging }) => lagging),
+  lagging: gauge('Slow members, which get no messages of their room until they have read the buffered bytes', ({ lagging }) => lagging),
   publishing: gauge('Publications that the broker has not answered', ({ publishing }) => publishing),
-  ready: flag('Whether joins are taken and the broker is up', ({ health }) => health.ok),
+  ready: flag('Whether joins are accepted and the broker is up', ({ health }) => health.ok),
   broker_up: flag('Whether the broker is up', ({ health }) => health.broker === 'up'),
   joins_total: counter('Sessions that became members', ({ joined }) => joined),
   broadcasts_total: counter('Messages to rooms, from code, broadcast routes and members', ({ broadcasts }) => broadcasts),
@@ -58,20 +59,20 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   invalid_frames_total: counter('Frames and payloads from members that were refused', ({ invalid }) => invalid),
   refused_joins_total: counter('Joins refused after the upgrade', ({ refused }) => refused),
   refusals_total: { type: 'counter', help: 'Joins, broadcasts over HTTP and frames of members that were refused, by reason', aggregator: 'sum', labelNames: ['reason'], read: ({ refusals }) => Object.entries(refusals).flatMap(([reason, value]) => one(value, { reason })) },
-  slow_closes_total: counter('Members closed for not reading', ({ slow }) => slow),
-  dropped_messages_total: counter('Messages that members did not get for reading too slowly', ({ dropped }) => dropped),
-  conflated_messages_total: counter('Messages that members did not get since a newer one took their place', ({ conflated }) => conflated),
-  silent_closes_total: counter('Connections ended for silence', ({ silent }) => silent),
+  slow_closes_total: counter('Slow members that were closed', ({ slow }) => slow),
+  dropped_messages_total: counter('Messages that slow members did not get', ({ dropped }) => dropped),
+  conflated_messages_total: counter('Messages that slow members did not get, because a newer one of the same key replaced them', ({ conflated }) => conflated),
+  silent_closes_total: counter('Connections ended because the peer was silent', ({ silent }) => silent),
   expired_closes_total: counter('Sessions ended because their credentials had expired', ({ expired }) => expired),
   errors_total: counter('Errors of hooks', ({ errors }) => errors),
   unanswered_publications_total: counter('Publications that the broker has not answered in time', ({ unanswered }) => unanswered),
-  repeated_entries_total: counter('Entries of the broker that came twice or late, and were not delivered', ({ repeated }) => repeated),
+  repeated_entries_total: counter('Entries of the broker that arrived twice or late, and were not delivered', ({ repeated }) => repeated),
   losses_total: counter('Times that the members of a topic were told that messages may be missing', ({ losses }) => losses),
   broker_faults_total: counter('Times that the broker broke its contract', ({ brokerFaults }) => brokerFaults),
-  fan_out_seconds: { type: 'histogram', help: 'Time to write to all members what a room had for them in one turn of the event loop', aggregator: 'sum', labelNames: ['le'], read: ({ fanOuts }, name) => fanOuts.samples(name) },
+  fan_out_seconds: { type: 'histogram', help: 'Time to write the frames that a room queued in one turn of the event loop to all members', aggregator: 'sum', labelNames: ['le'], read: ({ fanOuts }, name) => fanOuts.samples(name) },
   topic_members: byTopic('gauge', 'Members of the topics under a key', ({ topicMembers }) => topicMembers),
   topic_broadcasts_total: byTopic('counter', 'Messages to the topics under a key', ({ topicBroadcasts }) => topicBroadcasts)
 }
 
-/** Label names that are ours. */
+/** Names of the package's own labels. */
 export const ownLabels: ReadonlySet<string> = new Set(Object.values(catalogue).flatMap(({ labelNames }) => labelNames))

@@ -1,9 +1,9 @@
 import type { Sample } from './metric.ts'
 
-/** How often a value was at most each of some bounds. */
+/** A histogram of observed values. */
 export class Histogram {
   readonly #bounds: readonly number[]
-  /** By bound, each value in the first that it fits under; the last is for what is above them all. */
+  /** Values by bucket, each counted in the first bound that it does not exceed; the last count is for values above all bounds. */
   readonly #counts: number[]
   #sum = 0
 
@@ -19,7 +19,7 @@ export class Histogram {
     this.#sum += value
   }
 
-  /** As Prometheus has it: buckets that include those below them, the sum, the count. */
+  /** Returns the samples in the form of Prometheus: cumulative buckets, the sum, the count. */
   samples (name: string): Sample[] {
     let count = 0
     const buckets = this.#counts.map((own, index) => {

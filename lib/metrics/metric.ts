@@ -1,20 +1,20 @@
 export type Labels = Record<string, string | number>
 
-/** One number. `metricName` stands where it is not the metric's own: the parts of a histogram. */
+/** One value. `metricName` is set if it differs from the metric's name, in the parts of a histogram. */
 export interface Sample { value: number, labels: Labels, metricName?: string }
 
 export interface MetricDescription {
   type: 'gauge' | 'counter' | 'histogram'
   help: string
-  /** How prom-client makes one value of those of several workers of a cluster. */
+  /** How prom-client combines the values of the workers of a cluster. */
   aggregator: 'sum' | 'min'
-  /** Labels of its own. */
+  /** Names of the labels of its samples. */
   labelNames: readonly string[]
 }
 
-/** A metric as a registry of prom-client wants it: it is asked for its numbers when somebody scrapes. */
+/** A metric in the form that registries of prom-client take. Its values are read at each scrape. */
 export class Metric {
-  /** Not readonly: for OpenMetrics a registry takes `_total` out of the name of a counter, and adds it to each sample. */
+  /** Not readonly, because for OpenMetrics a registry removes `_total` from the name of a counter and adds it to each sample. */
   name: string
   readonly type: MetricDescription['type']
   readonly help: string
@@ -36,6 +36,6 @@ export class Metric {
     return { name, type, help, aggregator, labelNames, values: this.#read() }
   }
 
-  /** `registry.resetMetrics()`: the numbers are the hub's, and not the registry's to set back. */
+  /** Called by `registry.resetMetrics()`. Does nothing, because the counters belong to the hub. */
   reset (): void {}
 }

@@ -1,6 +1,6 @@
 import type { ClientFrame, Ref } from '../../types/index.ts'
 
-/** What is wrong with a frame, for the one who sent it. `ref` where it could be read, so that the answer finds its question. */
+/** The fault of a frame, for the peer that sent it. `ref` is that of the frame, if it could be read. */
 export interface FrameFault { fault: string, ref?: Ref }
 
 const maxRefLength = 64
@@ -12,15 +12,15 @@ function isRef (value: unknown): value is Ref {
   return typeof value === 'string' ? value.length >= 1 && value.length <= maxRefLength : Number.isSafeInteger(value)
 }
 
-/** Whether a value names the value that a message is the newest of. */
+/** Whether a value is the key of a message. */
 export function isKey (value: unknown): value is string {
   return typeof value === 'string' && value.length >= 1 && value.length <= maxKeyLength
 }
 
-/** A good frame, shown in the fault of a text that is not a frame. */
+/** An example of a valid frame, added to the fault of a text that is not a frame. */
 export const goodFrame = '; a frame looks like {"type":"message","data":…}'
 
-/** Checks a parsed frame of a client. Members that it does not know are ignored; a type that it does not know is a fault. */
+/** Checks a parsed frame of a client. Unknown members are ignored; an unknown type is a fault. */
 export function checkFrame (value: unknown): ClientFrame | FrameFault {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: `a frame is a JSON object${goodFrame}` }
   const { type, ref, data, to, key, token } = value as Record<string, unknown>

@@ -1,7 +1,7 @@
-/** What a client should do after a close. */
+/** The reaction of a client to a close. `stop`: do not reconnect. `backoff`: reconnect later. `resume`: reconnect. `renew`: reconnect with new credentials. */
 export type CloseBehaviour = 'stop' | 'backoff' | 'resume' | 'renew'
 
-/** Every close code that this package sends, with its name, which is the default reason. */
+/** The close codes that this package sends, with their names, which are the default reasons. */
 export const closeCodes = {
   1000: 'normal',
   1001: 'going_away',
@@ -29,15 +29,15 @@ export const closeCodes = {
   4301: 'token_revoked'
 } as const
 
-/** A close code of the catalogue. */
+/** A close code that this package sends. */
 export type CloseCode = keyof typeof closeCodes
 
-/** The name of a code, for its default reason; a code of the host's own has none. */
+/** Returns the name of a code, which is its default reason; `''` for a code that is not one of the package's. */
 export function closeName (code: number): string {
   return (closeCodes as Record<number, string>)[code] ?? ''
 }
 
-/** What a client should do: the range says it, so that no client needs the table. */
+/** Returns the reaction of a client to a close code. It depends on the range of the code, so that clients do not need the table. */
 export function closeBehaviour (code: number): CloseBehaviour {
   if (code >= 4000 && code < 4100) return 'stop'
   if (code >= 4100 && code < 4200) return 'backoff'
@@ -46,11 +46,11 @@ export function closeBehaviour (code: number): CloseBehaviour {
   return 'resume'
 }
 
-/** RFC 6455 7.4: codes that an endpoint may send. 1004–1006 and 1015 are reserved, 1010 is for clients. */
+/** Whether a server may send a code (RFC 6455 7.4). 1004–1006 and 1015 are reserved, 1010 is for clients. */
 export function isSendable (code: number): boolean {
   if (!Number.isInteger(code)) return false
   return (code >= 3000 && code <= 4999) || (code >= 1000 && code <= 1014 && (code < 1004 || code > 1006) && code !== 1010)
 }
 
-/** RFC 6455 5.5: a control frame holds 125 bytes, two of which are the code. */
+/** Most bytes of a reason, because a control frame holds 125 bytes, two of which are the code (RFC 6455 5.5). */
 export const maxReasonBytes = 123

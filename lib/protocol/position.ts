@@ -4,28 +4,28 @@ const epochPattern = '[A-Za-z0-9]{11,64}'
 const maxOffsetDigits = 15
 const epochRegExp = new RegExp(`^${epochPattern}$`)
 
-/** What `?since=` takes: an id, `0` for all kept history, `latest` for the newest kept value. */
+/** The values of `?since=`: an id, `0` for all kept history, `latest` for the newest kept value. */
 export const sincePattern = `^(?:0|latest|${epochPattern}-[0-9]{1,${maxOffsetDigits}})$`
 
-/** Whether a value is a position whose id a client can give back as `?since=`. */
+/** Whether a value is a position whose id is valid in `?since=`. */
 function isPosition (value: unknown): value is Position {
   if (typeof value !== 'object' || value === null) return false
   const { epoch, offset } = value as Partial<Position>
   return typeof epoch === 'string' && epochRegExp.test(epoch) && Number.isInteger(offset) && offset! >= 0 && offset! < 10 ** maxOffsetDigits
 }
 
-/** A copy of a broker's position, which may be one object that the broker changes. `undefined`: there is none; `null`: it is not a position. */
+/** Returns a copy of a broker's position, because the broker may change its object. `undefined`: there is none; `null`: it is not a position. */
 export function readPosition (given: unknown): Position | undefined | null {
   if (given == null) return undefined
   return isPosition(given) ? { epoch: given.epoch, offset: given.offset } : null
 }
 
-/** The opaque id `"<epoch>-<offset>"`. */
+/** Returns the id of a position, `"<epoch>-<offset>"`. It is opaque to clients. */
 export function formatPosition (position: Position): string {
   return `${position.epoch}-${position.offset}`
 }
 
-/** Reads an id that matched `sincePattern`; `null` for `0` and `latest`, which name no position. */
+/** Returns the position of an id that matches `sincePattern`; `null` for `0` and `latest`, which are not positions. */
 export function parsePosition (id: string): Position | null {
   const dash = id.lastIndexOf('-')
   if (dash === -1) return null

@@ -1,14 +1,14 @@
 import type { ByeFrame, GapFrame, HelloFrame, Member, Ref, WireError } from '../../types/index.ts'
 
 /**
- * Frames as text. Members come in the order type, topic, id, data, the rest; a publication's `"data":…` and what follows
- * it (its tail) are the same on every node, and a frame is a short head before it.
+ * Frames as text. Members are in the order type, topic, id, data, the rest. A message frame is a short head and a tail, `"data":…` and the
+ * members after it, which is the same on every node.
  */
 
-/** What a message or direct frame begins its tail with; the serialised payload follows. */
+/** The start of the tail of a message or direct frame; the serialised payload follows. */
 export const tailStart = '"data":'
 
-/** What follows the payload in a tail: what else is known of it, and the closing brace. */
+/** Returns the end of a tail: the members after the payload, and the closing brace. */
 export function tailEnd (from?: string, user?: string, ref?: Ref): string {
   let text = ''
   if (from !== undefined) text += `,"from":${JSON.stringify(from)}`
@@ -17,24 +17,24 @@ export function tailEnd (from?: string, user?: string, ref?: Ref): string {
   return text + '}'
 }
 
-/** The same tail, of a message that is the newest value of its key. */
+/** Returns the end of a tail with a key added. */
 export function withKey (end: string, key: string): string {
   return `${end.slice(0, -1)},"key":${JSON.stringify(key)}}`
 }
 
-/** The beginning of a message frame. The id is ours and needs no escaping. */
+/** Returns the head of a message frame. Ids have no characters that need escaping. */
 export function messageHead (id: string | undefined): string {
   return id === undefined ? '{"type":"message",' : `{"type":"message","id":"${id}",`
 }
 
-/** A private message. */
+/** Returns a direct frame: a private message. */
 export function direct (json: string, from?: string, user?: string, ref?: Ref): string {
   return `{"type":"direct",${tailStart}${json}${tailEnd(from, user, ref)}`
 }
 
 type Given<T> = { [Name in keyof T]: T[Name] | undefined }
 
-/** Only a topic may need escaping. */
+/** Returns a hello frame. Of its strings only the topic may need escaping. */
 export function hello ({ id, v, session, topic, heartbeat, maxPayload, recovered, replayed }: Given<Omit<HelloFrame, 'type'>>): string {
   let text = '{"type":"hello"'
   if (id !== undefined) text += `,"id":"${id}"`

@@ -1,11 +1,11 @@
 import type { Mode } from '../../types/index.ts'
 
-/** The subprotocols that the server answers to; the first stands where a client offers none. */
+/** The subprotocols of the server; the first is used if a client offers none. */
 export const modes = ['rooms.v1', 'rooms.raw'] as const satisfies readonly Mode[]
 
 /**
- * What a `Sec-WebSocket-Protocol` header comes to: the first of ours. `null`: it offers none of ours. A browser can carry a token
- * only here (`bearer.…`, for the host's hooks); it takes the connection only where one of the names it offered is answered.
+ * Returns the first known name of a `Sec-WebSocket-Protocol` header; `null` if none is known. Other names are allowed beside it, because a browser
+ * can send a token only in this header (`bearer.…`, for the host's hooks). The browser fails the connection unless the response has an offered name.
  */
 export function negotiate (header: string | undefined): Mode | null {
   if (header === undefined) return modes[0]

@@ -10,9 +10,9 @@ import { modes, negotiate } from '../protocol/subprotocols.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 import { ifAllowed } from './origin.ts'
-import { sourceOf } from './client-address.ts'
+import { clientAddress } from './client-address.ts'
 
-/** What the hooks found out about a request, for its handler. */
+/** The result of the access hooks, for the handler. */
 export interface Access {
   topic: string
   identity: KnownIdentity | null
@@ -21,74 +21,80 @@ export interface Access {
 
 export type AccessRequest = FastifyRequest & { [kAccess]: Access }
 
-/** What the access hooks of all routes share. */
+/** The parameters that the access hooks of all routes share. */
 export interface AccessContext {
   hub: RoutesHub
   registry: TopicRegistry
   options: ResolvedOptions
 }
 
-/** Seconds in which those who are being refused have let go. */
+/** Seconds after which refused connections have been closed. */
 const retryAfter = 5
 
-/** The topic that a request names, which must fall under the definition whose route it took. @throws FST_ROOMS_NO_SUCH_TOPIC */
+/**
+ * Returns the topic that a request names.
+ * @throws FST_ROOMS_NO_SUCH_TOPIC if it does not fall under the definition of the route
+ */
 function topicOf (registry: TopicRegistry, definition: TopicDefinition, request: FastifyRequest): string {
   if (!definition.family) return definition.key
   const topic = definition.stem + (request.params as { topic: string }).topic
-  // A name that is declared on its own can also be spelled so that the router takes it for a member of the family.
+  // An exact name of the topic map can be encoded so that the router matches the route of a family.
   if (registry.find(topic) !== definition) throw new FST_ROOMS_NO_SUCH_TOPIC(topic)
   return topic
 }
 
-/** Goes on with who it is, where that one may. @throws what the host throws */
-function identified ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest, next: (identity: KnownIdentity | null) => void): void | Promise<void> {
+/**
+ * Continues with the identity of a request, if `authorize` permits the action.
+ * @throws the errors that `identify` and `authorize` throw, and FST_ROOMS_FORBIDDEN
+ */
+function identify ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest, next: (identity: KnownIdentity | null) => void): void | Promise<void> {
   return proceed(options.identify === undefined ? null : options.identify(request), value => {
     const identity = checkIdentity(value, 'identify')
     return ifPermitted(hub.hooks, { action, topic, request, identity }, () => { next(identity) })
   })
 }
 
-/** A hook that calls `done` at once, and costs the request no promise, where all that the host has to say is said at once. */
+/** Returns a hook that calls `done` synchronously, without a promise for the request, if all functions of the host are synchronous. */
 function hook (check: (request: AccessRequest, reply: FastifyReply) => void | Promise<void>): preHandlerHookHandler {
   return (request, reply, done) => {
     let pending: void | Promise<void>
     try {
       pending = check(request as AccessRequest, reply)
     } catch (error) {
-      // To Fastify a hook that throws nothing has not thrown.
+      // A value that is not an error, such as `undefined`, would count as no error for Fastify.
       done(asError(error))
       return
     }
     if (pending === undefined) done()
-    else return pending.catch((error: unknown) => { throw asError(error) }) as never // Fastify waits for it
+    else return pending.catch((error: unknown) => { throw asError(error) }) as never // Fastify awaits the promise
   }
 }
 
-/** The last hook before a broadcast. */
+/** The last hook before a broadcast is handled. */
 export function broadcastAccess (context: AccessContext, definition: TopicDefinition): preHandlerHookHandler {
   return hook(request => {
     const topic = topicOf(context.registry, definition, request)
-    return ifAllowed(context, request, () => identified(context, 'broadcast', topic, request, identity => {
+    return ifAllowed(context, request, () => identify(context, 'broadcast', topic, request, identity => {
       request[kAccess] = { topic, identity, mode: 'rooms.v1' }
     }))
   })
 }
 
-/** The last hook before the upgrade. A plain GET runs it, too, so that a page can ask why it was refused. */
+/** The last access hook before the upgrade. It runs for a plain GET, too, so that a page can find out why its upgrade was refused. */
 export function joinAccess (context: AccessContext, definition: TopicDefinition): preHandlerHookHandler {
   const { admission } = context.hub
   return hook((request, reply) => {
     const topic = topicOf(context.registry, definition, request)
     const { headers } = request.raw
     const mode = negotiate(headers['sec-websocket-protocol'])
-    if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(' or ')) // the offer is not quoted: a token may be in it
+    if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(' or ')) // does not quote the header, which may hold a token
     if (context.hub.state !== 'open') throw new FST_ROOMS_DRAINING()
-    if (admission.isBusy && admission.bound(definition, topic, sourceOf(request).addressKey) !== undefined) {
+    if (admission.isBusy && admission.bound(definition, topic, clientAddress(request).addressKey) !== undefined) {
       reply.header('retry-after', retryAfter)
-      throw new FST_ROOMS_OVERLOADED('too many are being told that there is no room')
+      throw new FST_ROOMS_OVERLOADED('too many refused connections are being closed')
     }
-    return ifAllowed(context, request, () => identified(context, 'join', topic, request, identity => {
-      // ws answers with the first name of the offer, whoever registered it and however: so only ours is left.
+    return ifAllowed(context, request, () => identify(context, 'join', topic, request, identity => {
+      // Only the selected name is left in the header, because ws answers with the first one, whatever its options are.
       if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode
       request[kAccess] = { topic, identity: withInfo(definition, identity, context.options.limits.info, 'identify'), mode }
     }))

@@ -3,13 +3,13 @@ import { FST_ROOMS_ROUTE_TAKEN } from '../errors.ts'
 import type { Validate } from '../topics/payload.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 
-/** Our routes bring their own compilers, so that a host's (a Zod type provider's, say) change nothing for them. */
+/** The compilers of the plugin's routes. They replace those of the host, such as a Zod type provider's. */
 export interface Compilers {
   validatorCompiler: FastifySchemaCompiler<any>
   serializerCompiler: FastifySerializerCompiler<any>
 }
 
-/** The body goes through the topic's one validator; the rest of a request through the same Ajv. */
+/** Returns the compilers of a topic's routes. The body is checked by the topic's validator, the other parts of a request by the same Ajv. */
 export function compilersFor (definition: TopicDefinition, compile: (schema: object) => Validate): Compilers {
   return {
     validatorCompiler: ({ schema, httpPart }) => {
@@ -20,12 +20,15 @@ export function compilersFor (definition: TopicDefinition, compile: (schema: obj
   }
 }
 
-/** The hooks of an option: none, one or several. */
+/** Returns the hooks of an option as an array. */
 export function list<T> (hooks: T | T[] | undefined): T[] {
   return hooks === undefined ? [] : Array.isArray(hooks) ? hooks : [hooks]
 }
 
-/** @throws FST_ROOMS_ROUTE_TAKEN, which says `prefix`, before Fastify would say that the route is there already */
+/**
+ * Adds a route.
+ * @throws FST_ROOMS_ROUTE_TAKEN if the host has the same route, because it suggests a `prefix`, which Fastify's own error does not
+ */
 export function addRoute (scope: FastifyInstance, route: RouteOptions): void {
   const { method, url, constraints } = route
   const path = scope.prefix.replace(/\/$/, '') + url

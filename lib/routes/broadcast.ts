@@ -9,28 +9,28 @@ import { topicPaths } from './paths.ts'
 import { countRefusals } from './refusals.ts'
 import type { UpgradeGuard } from '../server/upgrade-guard.ts'
 
-/** `POST` to a topic: a body that its schema takes goes to all its members. */
-export function broadcastRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, { stragglers }: UpgradeGuard): void {
+/** Adds the route of `POST` to a topic, which sends a body that the topic's schema takes to all members. */
+export function broadcastRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, { shutdown }: UpgradeGuard): void {
   const { hub, registry, options } = context
   const { preParsing, preValidation, preHandler, ...hooks } = options.routes.broadcast
 
   const beginBody: preParsingHookHandler = (request, reply, payload, done) => {
-    stragglers.begin(request.raw, reply.raw)
+    shutdown.beginBody(request.raw, reply.raw)
     done(null, payload)
   }
-  const demandBody: preValidationHookHandler = (request, _reply, done) => {
-    stragglers.end(request.raw)
-    // No body and no content type: nothing was parsed, and a schema that takes null would let it pass.
+  const requireBody: preValidationHookHandler = (request, _reply, done) => {
+    shutdown.endBody(request.raw)
+    // Without a body and a content type nothing is parsed, and a schema that takes null would accept the request.
     done(request.body === undefined ? new FST_ROOMS_BODY_MISSING() : undefined)
   }
-  // Refused before anybody read it, by a hook of the host: Node.js reads on, to no end.
+  // A hook of the host may refuse a request before its body is read. Node.js then reads the rest without a timeout.
   const timeRest: onResponseHookHandler = (request, reply, done) => {
-    if (request.raw.complete === false) stragglers.begin(request.raw, reply.raw)
+    if (request.raw.complete === false) shutdown.beginBody(request.raw, reply.raw)
     done()
   }
   const handler = (request: FastifyRequest) => {
     const { topic } = (request as AccessRequest)[kAccess]
-    // The body was checked by the route, with the validator that code and members' frames go through.
+    // The route has checked the body with the topic's validator.
     return hub.publish(definition, topic, definition.message.stringify(request.body), {})
   }
 
@@ -44,7 +44,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
       bodyLimit: definition.maxPayload,
       schema: {
         summary: definition.family ? `Broadcast to a topic of ${definition.key}` : `Broadcast to ${definition.key}`,
-        // The other spellings of the same path.
+        // Only the first path is documented; the others are spellings of it.
         ...(index > 0 ? { hide: true } : {}),
         body: definition.message.schema ?? {},
         response: { 200: broadcastResponseSchema },
@@ -54,7 +54,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
       onError,
       onResponse: [timeRest, ...list(onResponse)],
       preParsing: [beginBody, ...list(preParsing)],
-      preValidation: [demandBody, ...list(preValidation)],
+      preValidation: [requireBody, ...list(preValidation)],
       preHandler: [...list(preHandler), broadcastAccess(context, definition)],
       handler
     })

@@ -1,15 +1,18 @@
 import type { FastifyRequest } from 'fastify'
 
-/** What the proxy next to us says that it was asked. */
+/** The host and scheme of the browser's request, according to the proxy nearest to the server. */
 export interface Forwarded { host?: string | undefined, proto?: string | undefined }
 
-/** RFC 7239 4: one pair of an element, or none, and what ends it. `host=rooms.example:8080` is no pair: a colon has to be quoted. No run of blanks can be split in two ways. */
+/**
+ * One pair of an element of RFC 7239 4, or none, and the delimiter after it. `host=rooms.example:8080` does not match, because a value with a
+ * colon has to be quoted. A run of blanks matches in one way only, so that there is no backtracking.
+ */
 const pairs = /[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:([\w!#$%&'*+.^`|~-]+)|"((?:[^"\\]|\\.)*)")[ \t]*)?([;,]|$)/gy
 
 /**
- * The last element of a `Forwarded` header. Each proxy adds one behind those that it was sent, so this is the only one that the
- * peer itself vouches for; Fastify takes the last of `X-Forwarded-Host` for the same reason. Of a header that is
- * malformed anywhere nothing holds, since nobody knows where its elements begin.
+ * Returns the last element of a `Forwarded` header. Each proxy appends an element, so only the last one comes from the peer itself; Fastify reads
+ * the last entry of `X-Forwarded-Host` for the same reason. A header that is malformed anywhere is ignored, because the borders of its
+ * elements are not known.
  */
 export function lastForwarded (header: string): Forwarded {
   let element = new Map<string, string>()
@@ -21,17 +24,17 @@ export function lastForwarded (header: string): Forwarded {
       if (ended) element = new Map()
       ended = false
       const known = name.toLowerCase()
-      if (element.has(known)) return {} // at most once per element
+      if (element.has(known)) return {} // malformed: a name occurs once in an element
       element.set(known, token ?? quoted!.replace(/\\(.)/g, '$1'))
     }
-    ended ||= end === ',' // RFC 9110 5.6.1: an element without anything in it is none
+    ended ||= end === ',' // RFC 9110 5.6.1: empty elements are ignored
   }
   return length === header.length ? { host: element.get('host'), proto: element.get('proto') } : {}
 }
 
 /**
- * Whether the host's `trustProxy` trusts the peer. Only Fastify knows, and it says so by what it believes of `X-Forwarded-Host`:
- * so it is asked with one, of a request that has no other host.
+ * Whether the host's `trustProxy` trusts the peer. Fastify does not export this, so it is read from the effect of an `X-Forwarded-Host` header
+ * on a copy of the request without another host.
  */
 function trustsPeer (request: FastifyRequest): boolean {
   const headers = { 'x-forwarded-host': 'trusted' }
@@ -40,10 +43,10 @@ function trustsPeer (request: FastifyRequest): boolean {
 }
 
 /**
- * The host that the browser asked, and the scheme as far as it is known: as Fastify reads `X-Forwarded-Host` and `X-Forwarded-Proto`, and
- * where they are silent what `Forwarded` says; of a peer that `trustProxy` trusts alone.
+ * Returns the host and the scheme of the browser's request, as far as they are known. For a peer that `trustProxy` trusts, they come from
+ * `X-Forwarded-Host` and `X-Forwarded-Proto` as Fastify reads them, and if these are absent, from `Forwarded`.
  */
-export function addressOf (request: FastifyRequest): { host: string, protocol: string } {
+export function requestedHost (request: FastifyRequest): { host: string, protocol: string } {
   const { headers, host, protocol } = request
   if (headers.forwarded === undefined || !trustsPeer(request)) return { host, protocol }
   const forwarded = lastForwarded(headers.forwarded)

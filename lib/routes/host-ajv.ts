@@ -3,9 +3,9 @@ import { fastifyOptions } from '../internals.ts'
 import type { HostAjv } from '../topics/payload.ts'
 
 /**
- * Reads `Fastify({ ajv })` of the host, which `initialConfig` leaves out: its formats, keywords and plugins hold for topics, too. `{}` if a later Fastify keeps it
- * elsewhere, in which case a schema that uses them is refused as one with an unknown format or keyword; and `{}` in JTD mode, which is
- * about another kind of schema.
+ * Returns `Fastify({ ajv })` of the host, which `initialConfig` does not include, because its formats, keywords and plugins apply to topics, too.
+ * Returns `{}` in JTD mode, which is for another kind of schema, and if Fastify keeps its options elsewhere; then schemas with the host's
+ * formats or keywords are refused.
  */
 export function hostAjv (app: FastifyInstance): HostAjv {
   const { ajv } = (fastifyOptions(app) ?? {}) as { ajv?: HostAjv & { mode?: string } }

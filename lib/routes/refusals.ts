@@ -13,17 +13,17 @@ type Hooks = Pick<RouteShorthandOptions, 'onError' | 'onResponse'>
 type Refused = Error & { code?: string, validationContext?: string }
 type Answered = FastifyRequest & { [kRefusal]: Refusal | null }
 
-/** A plain GET that nothing refuses ends with it, and has found out what it asked. */
+/** The status of a plain GET that is not refused. It does not count as a refusal. */
 const upgradeRequired = 426
 
 function reasonOf (error: Refused): Refusal {
   if (error.validationContext === 'body') return 'invalid'
-  // The same code is of messages, too.
+  // The reason of this code is `work` for messages, but `overloaded` for requests.
   return error.code === 'FST_ROOMS_OVERLOADED' ? 'overloaded' : refusalOf(error)
 }
 
-/** Notes why, while that is known: a host's error handler may answer as it likes. */
-function note (request: FastifyRequest, _reply: FastifyReply, error: Refused, done: () => void): void {
+/** Stores the reason in `onError`, because the host's error handler may answer with any status. */
+function storeReason (request: FastifyRequest, _reply: FastifyReply, error: Refused, done: () => void): void {
   (request as Answered)[kRefusal] = reasonOf(error)
   done()
 }
@@ -34,16 +34,16 @@ function topicOf ({ key, stem, family }: TopicDefinition, { params }: FastifyReq
   return isTopicName(name) ? name : undefined
 }
 
-/** The host's hooks of a route, and ours after them, which count what is refused over HTTP: before an upgrade, or of a broadcast. */
+/** Returns the host's hooks of a route, followed by hooks that count refused requests. */
 export function countRefusals (hub: RoutesHub, definition: TopicDefinition, { onError, onResponse }: Hooks): Required<Hooks> {
   const count = (request: FastifyRequest, { statusCode: status }: FastifyReply, done: () => void): void => {
     if (status >= 400 && status !== upgradeRequired) {
-      // A hook of the host may refuse without an error.
+      // There is no stored reason if a hook of the host refused by a reply and not by an error.
       const reason = (request as Answered)[kRefusal] ?? refusalOfStatus(status)
       hub.counters.refusals[reason]++
       requestRefused(hub.rooms, reason, { status, topic: topicOf(definition, request), topicKey: definition.key, address: refusedAddress(request) })
     }
     done()
   }
-  return { onError: [...list(onError), note] as never, onResponse: [...list(onResponse), count] as never }
+  return { onError: [...list(onError), storeReason] as never, onResponse: [...list(onResponse), count] as never }
 }

@@ -2,7 +2,7 @@ import { sincePattern } from '../protocol/position.ts'
 import { topicCharacters } from '../protocol/topic-name.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 
-/** Path parameters of a family's routes: what follows the stem. */
+/** Returns the schema of the path parameter of a family's routes: the part of the topic after the stem. */
 export function paramsSchema ({ stem }: TopicDefinition, topicLength: number): object {
   return {
     type: 'object',
@@ -13,13 +13,13 @@ export function paramsSchema ({ stem }: TopicDefinition, topicLength: number): o
         minLength: 1,
         maxLength: topicLength - stem.length,
         pattern: `^[${topicCharacters}]+$`,
-        description: stem === '' ? 'the topic' : `what follows ${stem} in the topic`
+        description: stem === '' ? 'the topic' : `the part of the topic after ${stem}`
       }
     }
   }
 }
 
-/** Query of a topic's URL. Other members are the host's (a token, say), and their values stay out of the logs. */
+/** The schema of the query of a topic's URL. Other parameters are the host's, such as a token; their values are not logged. */
 export const querySchema: { type: 'object', properties: Record<string, { type: 'string', pattern: string }> } = {
   type: 'object',
   properties: {
@@ -28,7 +28,7 @@ export const querySchema: { type: 'object', properties: Record<string, { type: '
   }
 }
 
-/** What a broadcast route answers. */
+/** The schema of the response of a broadcast route. */
 export const broadcastResponseSchema: object = {
   type: 'object',
   description: 'The message was accepted.',

@@ -12,8 +12,8 @@ import { addRoute, list, type Compilers } from './add-route.ts'
 import { corkThisTurn } from '../server/cork.ts'
 import { topicPaths } from './paths.ts'
 import { countRefusals } from './refusals.ts'
-import { forgetReply } from '../api/request-rooms.ts'
-import { sourceOf } from './client-address.ts'
+import { dropReply } from '../api/request-rooms.ts'
+import { clientAddress } from './client-address.ts'
 import type { UpgradeGuard } from '../server/upgrade-guard.ts'
 
 type Socket = MemberSocket & Parameters<typeof hearErrorsAlone>[0]
@@ -24,14 +24,14 @@ async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): 
   throw new FST_ROOMS_UPGRADE_REQUIRED()
 }
 
-/** The response that never comes would stay with the socket for as long as it lives, and with it reply and request. */
-function letGo (socket: Socket, request: FastifyRequest): void {
+/** Detaches the response, which is never sent, from its socket, because it would keep request and reply in memory as long as the connection lives. */
+function detachResponse (socket: Socket, request: FastifyRequest): void {
   const stream = streamOf(socket)
   if (stream !== undefined) detachAnswer(stream)
-  forgetReply(request)
+  dropReply(request)
 }
 
-/** The last hook before an upgrade. */
+/** The last hook before an upgrade. Corks the socket, so that the upgrade response and hello leave in one write. */
 function answerWithHello (request: FastifyRequest, _reply: FastifyReply, done: () => void): void {
   if (request.ws) {
     (request.raw as Upgrade)[kJoins] = true
@@ -40,7 +40,7 @@ function answerWithHello (request: FastifyRequest, _reply: FastifyReply, done: (
   done()
 }
 
-/** Ends a WebSocket that has not got a session within its turn, because its upgrade came too late or code of the host threw. */
+/** Terminates a WebSocket that has no session at the end of its turn, because its upgrade came too late or the host's code threw. */
 function endUnclaimed (socket: Socket): void {
   if (socket[kConnection] === null) socket.terminate()
 }
@@ -49,10 +49,11 @@ type Accept = (socket: Socket, request: Upgrade) => void
 type UpgradeServer = { handleUpgrade (request: Upgrade, stream: unknown, head: Buffer, accept: Accept): void }
 
 /**
- * The plugin's WebSockets have a listener for errors from their first moment, whatever other listeners and handlers do: ws hands over a new WebSocket here,
- * before it tells anything else of it. @param websocketServer - of ws; all hubs that share it may call this
+ * Adds a listener for errors to each WebSocket of the plugin when it is created. The callback of `handleUpgrade` is replaced for that, because ws
+ * calls it before any other listener or handler.
+ * @param websocketServer - a server of ws; each hub that shares it may call this
  */
-export function hearConnections (websocketServer: object): void {
+export function listenForErrors (websocketServer: object): void {
   const server = websocketServer as UpgradeServer
   const { handleUpgrade } = server
   server.handleUpgrade = function (request, stream, head, accept) {
@@ -66,7 +67,7 @@ export function hearConnections (websocketServer: object): void {
   }
 }
 
-/** `GET` of a topic: an upgrade joins it. */
+/** Adds the route of `GET` of a topic: an upgrade joins the topic, a plain request is answered with 426. */
 export function socketRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, guard: UpgradeGuard): void {
   const { hub, registry, options } = context
   const { onJoin } = options
@@ -75,19 +76,19 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
   const wsHandler = (socket: Socket, request: FastifyRequest): void => {
     const { topic, identity, mode } = (request as AccessRequest)[kAccess]
     const { since, presence } = request.query as { since?: string, presence?: string }
-    // Closing is ours: @fastify/websocket would close without a code, and first. Without `clientTracking` it keeps none.
+    // Removed, so that @fastify/websocket does not close it first, without a code. Without `clientTracking` there is no set of clients.
     scope.websocketServer.clients?.delete(socket as never)
-    // The listener of @fastify/websocket would log violations of a peer as errors, and holds the request for as long as the connection lives.
+    // Removes the listener of @fastify/websocket, because it would log violations of a peer as errors, and keeps the request in memory.
     hearErrorsAlone(socket)
-    const begunAt = guard.release(request.raw.socket)
-    letGo(socket, request)
+    const begunAt = guard.upgraded(request.raw.socket)
+    detachResponse(socket, request)
     if (begunAt === undefined) return;
     (request.raw as Upgrade)[kInjected]?.(socket)
     hub.connect({
       socket,
       stream: streamOf(socket),
       mode,
-      ...sourceOf(request),
+      ...clientAddress(request),
       definition,
       topic,
       user: identity?.user,

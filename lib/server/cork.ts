@@ -9,8 +9,8 @@ function uncork (): void {
 }
 
 /**
- * What is written to a connection within this turn of the event loop leaves in one write: the answer to its upgrade and,
- * where nobody waits for anything, hello. Streams inside the process are left alone.
+ * Corks a socket until the end of this turn of the event loop, so that the upgrade response and hello leave in one write if nothing in between
+ * is asynchronous. Streams of injected clients are not corked.
  */
 export function corkThisTurn (socket: unknown): void {
   if (!(socket instanceof Socket)) return

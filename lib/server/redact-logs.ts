@@ -4,22 +4,22 @@ import { querySchema } from '../routes/schemas.ts'
 
 type Serializer = (value: any) => unknown
 type Serializers = Record<string, Serializer | undefined>
-/** What a serializer may read of a request; of Fastify's, of Node's, or of an object that the host made. */
+/** The members with a URL of a request that is logged: of Fastify's, of Node's, or of an object of the host. */
 interface Loggable { url?: unknown, originalUrl?: unknown, query?: unknown, raw?: unknown }
 
 const hidden = '[redacted]'
-/** The one error of Fastify that says the URL of its request: FST_ERR_REP_ALREADY_SENT. */
+/** The message of FST_ERR_REP_ALREADY_SENT, the only error of Fastify that quotes the URL of its request. */
 const alreadySent = /(Reply was already sent, did you forget to "return reply" in ")(.*)(?=" \()/
-const ours = new Map(Object.entries(querySchema.properties).map(([name, { pattern }]) => [name, new RegExp(pattern)]))
+const ownQuery = new Map(Object.entries(querySchema.properties).map(([name, { pattern }]) => [name, new RegExp(pattern)]))
 
-/** Whether a member of the query is one of ours, and its value one that ours has: of any other nobody knows what it says. */
+/** Whether a parameter of the query is one of the plugin's with a valid value. Any other may hold a secret. */
 function isPlain (name: string, value: unknown): boolean {
-  return typeof value === 'string' && ours.get(name)?.test(value) === true
+  return typeof value === 'string' && ownQuery.get(name)?.test(value) === true
 }
 
-/** A URL without what the host's members of its query say: tokens, for the most part. The path stays, and so do names. */
+/** Returns a URL without the values of the host's query parameters, which are often tokens. The path and the names stay. */
 export function redactUrl (url: string): string {
-  // Fastify's router ends the path at each of them, and no topic has one in it.
+  // Fastify's router ends the path at any of these characters, and no topic name contains one.
   const start = url.search(/[?;#]/)
   if (start < 0) return url
   const members = url.slice(start + 1).split('&').map(member => {
@@ -35,7 +35,7 @@ function redactQuery (query: object): object {
   return Object.fromEntries(Object.entries(query).map(([name, value]) => [name, isPlain(name, value) ? value : hidden]))
 }
 
-/** The same request to whoever reads it, but for its URL. */
+/** Returns an object that reads like the request, except for its URL. */
 function redacted (request: Loggable): Loggable {
   const { url, originalUrl, query, raw } = request
   const members: Loggable = {}
@@ -46,7 +46,7 @@ function redacted (request: Loggable): Loggable {
   return Object.create(request, Object.getOwnPropertyDescriptors(members)) as Loggable
 }
 
-/** Fastify's own, where a logger shows none. */
+/** Fastify's own serializer of requests, for loggers that have none. */
 function describe ({ method, url, headers, host, ip, socket }: any): object {
   return { method, url, version: headers?.['accept-version'], host, remoteAddress: ip, remotePort: socket?.remotePort }
 }
@@ -55,7 +55,7 @@ function redactText (text: string): string {
   return text.replace(alreadySent, (_whole, before: string, url: string) => before + redactUrl(url))
 }
 
-/** The same error to whoever reads it, but for a URL that it says. */
+/** Returns an object that reads like the error, except for a URL that it quotes. */
 function redactedError (error: unknown): unknown {
   if ((error as { code?: unknown } | null | undefined)?.code !== 'FST_ERR_REP_ALREADY_SENT') return error
   const { message, stack } = error as Error
@@ -67,16 +67,16 @@ function same (value: unknown): unknown {
 }
 
 /**
- * Keeps tokens in the query out of the logs of a scope's routes: the serializers of `req`, of `err` and of messages, be they the
- * host's, its scope's or Fastify's, are shown a request, an error and a text without them.
+ * Keeps tokens in the query out of the logs of a scope's routes. The serializers of `req`, `err` and the message, of the host, the scope or
+ * Fastify, get a request, an error and a text without them.
  */
 export function redactLogs (scope: FastifyInstance): void {
   const log = scope.log as { serializers?: Serializers }
-  // Fastify looks at `serializers` of a logger that is not pino's, too.
+  // Fastify also reads `serializers` of a logger that is not pino's.
   const own = pinoSerializers(log) as Serializers | undefined ?? log.serializers
   const messageKey = pinoMessageKey(log) ?? 'msg'
   scope.addHook('onRoute', route => {
-    // By now the route has what the scopes around it have been given.
+    // The route has the serializers of the scopes around it by now.
     const given = route.logSerializers as Serializers | undefined
     const of = (name: string, otherwise: Serializer): Serializer => given?.[name] ?? own?.[name] ?? otherwise
     const [req, err, text] = [of('req', describe), of('err', same), of(messageKey, same)]

@@ -1,25 +1,25 @@
 import type { FastifyInstance } from 'fastify'
-import { kSiblings } from '../symbols.ts'
+import { kDrainedHubs } from '../symbols.ts'
 
-/** What is used of a hub; it may be one of another copy of this package. */
-interface Sibling { drain (): Promise<void> }
-type Root = FastifyInstance & { [kSiblings]?: Set<Sibling> }
+/** The part of a hub that is used here. The hub may come from another copy of this package. */
+interface DrainedHub { drain (): Promise<void> }
+type Root = FastifyInstance & { [kDrainedHubs]?: Set<DrainedHub> }
 
-/** The app that all scopes are of. */
+/** Returns the root app of a scope. */
 export function rootOf (scope: FastifyInstance): FastifyInstance {
   const parent = Object.getPrototypeOf(scope) as FastifyInstance | Record<string, never>
   return 'ready' in parent ? rootOf(parent as FastifyInstance) : scope
 }
 
 /**
- * Lets the members of all hubs of an app go when it closes. Fastify runs the hooks one after the other: each hub would have its time
- * only when the one before has had its own.
+ * Drains all hubs of an app at the same time when it closes. With one hook for each hub Fastify would drain them one after the other, which
+ * would take `drain.timeout` for each.
  */
-export function drainTogether (scope: FastifyInstance, hub: Sibling): void {
+export function drainTogether (scope: FastifyInstance, hub: DrainedHub): void {
   const root = rootOf(scope) as Root
-  const siblings = root[kSiblings] ??= new Set()
-  siblings.add(hub)
+  const hubs = root[kDrainedHubs] ??= new Set()
+  hubs.add(hub)
   scope.addHook('preClose', async () => {
-    await Promise.all(Array.from(siblings, sibling => sibling.drain()))
+    await Promise.all(Array.from(hubs, each => each.drain()))
   })
 }

@@ -6,129 +6,130 @@ import { Server as TlsServer, type TLSSocket } from 'node:tls'
 import { FST_ROOMS_BODY_TIMEOUT } from '../errors.ts'
 import { answerOn, showsAnswers, socketBelow, unsentOf } from '../internals.ts'
 
-/** Milliseconds between two looks. */
-const every = 100
-/** Milliseconds without a byte taken before a peer has stopped, at least: a network may stall for less. */
+/** Milliseconds between two checks. */
+const interval = 100
+/** Least milliseconds without progress after which a peer counts as stalled, because a network may stall for less. */
 const leastPatience = 1_000
 
 type HttpServer = EventEmitter & Partial<Pick<Server, 'listening'>>
-/** Bytes of its answers that a peer had taken, those that were left of a write under way, and for how many looks that has not changed. */
-interface Taken { readonly written: number, readonly unsent: number, readonly looks: number }
-/** The requests on a session of HTTP/2 that go on, and what its peer has taken where answers wait for it while the server closes. */
-interface Multiplexed { readonly streams: Set<Http2Stream>, taken: Taken | undefined }
-/** Whether it is out is all that is asked of it. */
+/** Bytes that a peer has taken, unsent bytes of the write in flight, and the number of checks since either changed. */
+interface Progress { readonly written: number, readonly unsent: number, readonly checks: number }
+/** The open requests of an HTTP/2 session, and the progress of its peer while the server closes and responses wait. */
+interface SessionState { readonly streams: Set<Http2Stream>, progress: Progress | undefined }
 type Answer = Pick<ServerResponse, 'headersSent'>
 
-/** What a look finds after another. */
-function next (taken: Taken | undefined, written: number, unsent: number): Taken {
-  return { written, unsent, looks: taken?.written === written && taken.unsent === unsent ? taken.looks + 1 : 0 }
+function nextProgress (last: Progress | undefined, written: number, unsent: number): Progress {
+  return { written, unsent, checks: last?.written === written && last.unsent === unsent ? last.checks + 1 : 0 }
 }
 
 /**
- * Peers that would hold up the closing of an http server for as long as they like.
+ * Ends connections that would keep a closing http server open.
  *
- * Node.js stops to time requests when its server closes, and closes then connections that are idle after a request, but none that
- * has not sent one, or only half of it: each of those would keep the server, and `app.close()`, open for ever. So would one that asks
- * and does not read the answers: what it has not taken of them counts as an answer under way. So would sessions of
- * HTTP/2 that their peers do not end, or whose answers they do not read, and for two minutes connections that never finish their TLS handshake. And a body may take any
- * time unless the host sets Fastify's `requestTimeout`; those of our routes are cut in ours.
+ * When a server closes, Node.js stops its request timeouts. It closes connections that are idle after a request, but not those that have sent
+ * no request, or a part of one; each of them would keep the server, and `app.close()`, open for ever. A peer that does not read its responses
+ * would, too, because a response in flight keeps its connection open. The same holds for HTTP/2 sessions that their peers do not end, or whose
+ * responses they do not read, and for two minutes for connections that do not finish their TLS handshake. A request body may take any time
+ * unless the host sets Fastify's `requestTimeout`; bodies of the plugin's routes have a timeout here.
  */
-export class Stragglers {
+export class ShutdownGuard {
   /** Servers that may still have connections. */
   readonly #servers = new Set<HttpServer>()
-  /** If not, a connection on which nothing is being answered is left to Node.js. */
+  /** Whether responses in flight can be seen. If not, Node.js has to close the connections without one. */
   readonly #showsAnswers = showsAnswers()
   readonly #timeout: number
-  /** Looks; a clock would go on while this process stands still, and cannot hear of what was taken. */
+  /** Checks, not milliseconds, because a clock goes on while the process is blocked and cannot see progress. */
   readonly #patience: number
-  /** Of HTTP/1; what their peers have taken, where answers wait for them while the server closes. */
-  readonly #sockets = new Map<Socket, Taken | undefined>()
-  /** Those on which TLS has not begun to speak. */
+  /** HTTP/1 sockets, and the progress of their peers while the server closes and responses wait. */
+  readonly #sockets = new Map<Socket, Progress | undefined>()
+  /** TCP sockets whose TLS handshake is not finished. */
   readonly #handshakes = new Set<Socket>()
-  readonly #sessions = new Map<Http2Session, Multiplexed>()
-  /** Requests whose body has not ended, their answers, and until when it may. */
+  readonly #sessions = new Map<Http2Session, SessionState>()
+  /** Requests with an unfinished body, with their response and the deadline of the body. */
   readonly #bodies = new Map<IncomingMessage, { readonly answer: Answer, readonly deadline: number }>()
-  readonly #gone: (this: Socket) => void
+  readonly #onSocketClose: (this: Socket) => void
   #timer: NodeJS.Timeout | undefined
   #closing = false
 
-  /** @param timeout - milliseconds for a body; patience - those for a peer to take some of its answers, once the server closes */
+  /**
+   * @param timeout - milliseconds for a body
+   * @param patience - milliseconds without progress after which a peer is disconnected while the server closes
+   */
   constructor (server: HttpServer, timeout: number, patience: number) {
     const sockets = this.#sockets
     const handshakes = this.#handshakes
     this.#timeout = timeout
-    this.#patience = Math.ceil(Math.max(patience, leastPatience) / every)
-    this.#gone = function () {
+    this.#patience = Math.ceil(Math.max(patience, leastPatience) / interval)
+    this.#onSocketClose = function () {
       sockets.delete(this)
       handshakes.delete(this)
     }
-    this.watch(server)
+    this.addServer(server)
   }
 
-  /** Watches over one more server. */
-  watch (server: HttpServer): void {
+  /** Guards one more server. */
+  addServer (server: HttpServer): void {
     this.#servers.add(server)
-    server.on('session', this.#began)
-    if (server instanceof TlsServer) server.on('connection', this.#dialled).on('secureConnection', this.#secured)
-    else if (!('updateSettings' in server)) server.on('connection', this.#connected) // which an HTTP/2 server has, and no other
+    server.on('session', this.#onSession)
+    if (server instanceof TlsServer) server.on('connection', this.#onTlsConnection).on('secureConnection', this.#onSecureConnection)
+    else if (!('updateSettings' in server)) server.on('connection', this.#onConnection) // only an HTTP/2 server has `updateSettings`
   }
 
-  /** It has become something else than a connection of requests. */
-  forget (socket: Socket): void {
-    if (this.#sockets.delete(socket)) socket.removeListener('close', this.#gone)
+  /** Stops guarding a socket, because it has been upgraded. */
+  removeSocket (socket: Socket): void {
+    if (this.#sockets.delete(socket)) socket.removeListener('close', this.#onSocketClose)
   }
 
-  /** The body of a request of ours begins, or goes on when there was an answer already. */
-  begin (request: IncomingMessage, answer: Answer): void {
+  /** Starts the timeout of a request body, or of its rest if the request has been answered already. */
+  beginBody (request: IncomingMessage, answer: Answer): void {
     if (this.#bodies.has(request)) return
     this.#bodies.set(request, { answer, deadline: performance.now() + this.#timeout })
-    this.#watch()
+    this.#startTimer()
   }
 
-  /** It has ended, as most do within the turn. */
-  end (request: IncomingMessage): void {
+  /** Stops the timeout of a request body. Most bodies end in the turn in which they begin. */
+  endBody (request: IncomingMessage): void {
     this.#bodies.delete(request)
   }
 
-  /** The servers are about to close: a connection on which nothing is being answered has no more to wait for. */
-  close (): void {
+  /** Call before the servers close. From then on connections without a response in flight are closed. */
+  beginShutdown (): void {
     this.#closing = true
-    this.#watch()
+    this.#startTimer()
     for (const server of this.#servers) {
-      if (server.listening === true) server.once('close', () => { this.#stop(server) })
-      else this.#stop(server)
+      if (server.listening === true) server.once('close', () => { this.#removeServer(server) })
+      else this.#removeServer(server)
     }
   }
 
-  readonly #connected = (socket: Socket): void => {
+  readonly #onConnection = (socket: Socket): void => {
     this.#sockets.set(socket, undefined)
-    socket.on('close', this.#gone)
+    socket.on('close', this.#onSocketClose)
   }
 
-  readonly #dialled = (socket: Socket): void => {
+  readonly #onTlsConnection = (socket: Socket): void => {
     this.#handshakes.add(socket)
-    socket.on('close', this.#gone)
+    socket.on('close', this.#onSocketClose)
   }
 
-  readonly #secured = (socket: TLSSocket): void => {
-    const below = socketBelow(socket)
-    if (below === undefined) this.#ignoreHandshakes()
+  readonly #onSecureConnection = (socket: TLSSocket): void => {
+    const tcpSocket = socketBelow(socket)
+    if (tcpSocket === undefined) this.#ignoreHandshakes()
     else {
-      this.#handshakes.delete(below)
-      below.removeListener('close', this.#gone)
+      this.#handshakes.delete(tcpSocket)
+      tcpSocket.removeListener('close', this.#onSocketClose)
     }
-    if (socket.alpnProtocol !== 'h2') this.#connected(socket)
+    if (socket.alpnProtocol !== 'h2') this.#onConnection(socket)
   }
 
-  /** Handshakes that end are not told from those that do not: none is cut. */
+  /** Stops guarding handshakes, because finished ones cannot be told from unfinished ones. */
   #ignoreHandshakes (): void {
-    for (const server of this.#servers) server.removeListener('connection', this.#dialled)
+    for (const server of this.#servers) server.removeListener('connection', this.#onTlsConnection)
     this.#handshakes.clear()
   }
 
-  readonly #began = (session: Http2Session): void => {
+  readonly #onSession = (session: Http2Session): void => {
     const streams = new Set<Http2Stream>()
-    this.#sessions.set(session, { streams, taken: undefined })
+    this.#sessions.set(session, { streams, progress: undefined })
     session.on('stream', (stream: Http2Stream) => {
       streams.add(stream)
       stream.once('close', () => { streams.delete(stream) })
@@ -136,39 +137,40 @@ export class Stragglers {
     session.once('close', () => { this.#sessions.delete(session) })
   }
 
-  #stop (server: HttpServer): void {
-    server.removeListener('session', this.#began)
-    server.removeListener('connection', this.#connected)
-    server.removeListener('connection', this.#dialled)
-    server.removeListener('secureConnection', this.#secured)
+  #removeServer (server: HttpServer): void {
+    server.removeListener('session', this.#onSession)
+    server.removeListener('connection', this.#onConnection)
+    server.removeListener('connection', this.#onTlsConnection)
+    server.removeListener('secureConnection', this.#onSecureConnection)
     this.#servers.delete(server)
     if (this.#servers.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }
 
-  #watch (): void {
-    this.#timer ??= setInterval(() => { this.#look(performance.now()) }, every).unref()
+  #startTimer (): void {
+    this.#timer ??= setInterval(() => { this.#check(performance.now()) }, interval).unref()
   }
 
-  #look (now: number): void {
+  #check (now: number): void {
     for (const [request, { answer, deadline }] of this.#bodies) {
       if (deadline <= now && !request.complete) {
         this.#bodies.delete(request)
-        // Fastify listens while it reads, answers, and closes the connection. Where a hook reads in its place nobody may be left to
-        // answer, and where its handlerTimeout has, another answer would be a line in the log and no more.
+        // An error makes Fastify answer and close the connection, because it listens for one while it reads the body. The request is destroyed
+        // instead if a hook reads in its place, so that nothing may listen, or if it has been answered (by handlerTimeout), because Fastify
+        // would only log a second answer.
         if (request.listenerCount('error') > 0 && !answer.headersSent) request.emit('error', new FST_ROOMS_BODY_TIMEOUT(this.#timeout))
         else request.destroy()
       }
-      // What was refused before it was read ends without a word to us.
+      // A request that was refused before its body was read ends without a call of `endBody`.
       if (request.complete || request.destroyed) this.#bodies.delete(request)
     }
     if (this.#closing) {
-      for (const [socket, taken] of this.#sockets) if (this.#isOver(socket, taken)) socket.destroy()
+      for (const [socket, progress] of this.#sockets) if (this.#isFinished(socket, progress)) socket.destroy()
       for (const socket of this.#handshakes) socket.destroy()
-      for (const [session, multiplexed] of this.#sessions) {
-        session.close() // once its requests are answered
-        if (this.#isStuck(session, multiplexed)) session.destroy()
+      for (const [session, state] of this.#sessions) {
+        session.close() // ends the session when its requests are answered
+        if (this.#isStalled(session, state)) session.destroy()
       }
     } else if (this.#bodies.size === 0) {
       clearInterval(this.#timer)
@@ -176,8 +178,8 @@ export class Stragglers {
     }
   }
 
-  /** Whether nothing is being answered and the peer has all its answers, or it has stopped to take what waits for it, a stream included. */
-  #isOver (socket: Socket, taken: Taken | undefined): boolean {
+  /** Whether a connection has no response in flight and its peer has taken all bytes, or its peer has stalled, even in the middle of a stream. */
+  #isFinished (socket: Socket, last: Progress | undefined): boolean {
     const answer = answerOn(socket)
     if (socket.writableLength === 0) {
       if (answer === undefined && this.#showsAnswers) return true
@@ -186,16 +188,16 @@ export class Stragglers {
         return false
       }
     }
-    const now = next(taken, socket.bytesWritten - socket.writableLength, unsentOf(socket))
-    this.#sockets.set(socket, now)
-    return now.looks >= this.#patience
+    const progress = nextProgress(last, socket.bytesWritten - socket.writableLength, unsentOf(socket))
+    this.#sockets.set(socket, progress)
+    return progress.checks >= this.#patience
   }
 
-  /** Whether its peer has stopped to take what waits for it on every stream. A stream on which nothing waits is still being answered. */
-  #isStuck (session: Http2Session, multiplexed: Multiplexed): boolean {
-    const { streams, taken } = multiplexed
+  /** Whether a peer has stalled on every stream of its session. A stream without buffered bytes is still being answered. */
+  #isStalled (session: Http2Session, state: SessionState): boolean {
+    const { streams, progress } = state
     const waits = !session.destroyed && streams.size > 0 && [...streams].every(({ bufferSize }) => bufferSize > 0)
-    multiplexed.taken = waits ? next(taken, session.socket.bytesWritten, 0) : undefined
-    return multiplexed.taken !== undefined && multiplexed.taken.looks >= this.#patience
+    state.progress = waits ? nextProgress(progress, session.socket.bytesWritten, 0) : undefined
+    return state.progress !== undefined && state.progress.checks >= this.#patience
   }
 }

@@ -3,88 +3,93 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { answerOn, isTakenUpgrade } from '../internals.ts'
 import { kUpgradeGuard } from '../symbols.ts'
-import { Stragglers } from './shutdown-guard.ts'
+import { ShutdownGuard } from './shutdown-guard.ts'
 
-/** What stands as the time-out of a socket that is watched; no timer goes with it. */
-const unset = -1
-/** Listeners that the guard itself has on the server. */
-const own = 2
-/** What is said where nobody else would say anything. */
+/** The `timeout` of a guarded socket. It marks the socket and starts no timer. */
+const guardedTimeout = -1
+/** Listeners for `upgrade` that the guard has on the server. */
+const ownListeners = 2
+/** The response to an upgrade that has no other listener. */
 const unavailable = 'HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'
-/** Looks within the time that an upgrade may take. */
-const sweeps = 8
+/** Checks within the time that an upgrade may take. */
+const checksPerTimeout = 8
 
 type Upgrade = (request: IncomingMessage, socket: Socket, head: Buffer) => void
-/** An upgrade that goes on, or that was refused and whose peer has not gone. */
+/** An unfinished upgrade, or a refused one whose peer has not closed the connection. `foreign`: to another protocol than WebSocket. */
 interface Pending { readonly deadline: number, readonly foreign: boolean, answered: boolean }
-type Guarded = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
+type GuardedServer = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 
 function isForeign ({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() !== 'websocket'
 }
 
-/** Node.js takes its own listener away before an upgrade. Without another one, a peer that resets its connection ends the process. */
-function ignore (): void {}
+/** A listener for errors. Node.js removes its own before an upgrade, so that without this one a peer that resets its connection would end the process. */
+function ignoreError (): void {}
 
 /**
- * Watches over the upgrades of one http server, for all hubs on it.
+ * Ends unfinished upgrades of one http server, for all hubs on it.
  *
- * @fastify/websocket leaves some refused upgrades open for ever: one whose URL does not parse, one that a hook refused before it
- * was registered, one to a route outside its scope. Here one that was answered is ended, and every upgrade that has not become a
- * WebSocket in time is cut; of one to another protocol it is the host's to say when it is over, but where nobody has taken it, it
- * was refused. And one that nobody listens for is answered: the host's own @fastify/websocket stops to when the app begins to close.
+ * @fastify/websocket leaves some refused upgrades open for ever: those whose URL does not parse, those that a hook refused before it was
+ * registered, and those to a route outside its scope. The guard ends upgrades that have been answered, and destroys those that have not become
+ * a WebSocket in time. An upgrade to another protocol is left to the host, unless it has an HTTP response, which means that it was refused.
+ * Upgrades without a listener are answered with 503, because the host's @fastify/websocket stops listening when the app begins to close.
  */
 export class UpgradeGuard {
-  /** Who else would hold this server up. */
-  readonly stragglers: Stragglers
+  /** Ends other connections that would keep this server open. */
+  readonly shutdown: ShutdownGuard
   /** Milliseconds that an upgrade may take. */
   readonly timeout: number
-  readonly #server: Guarded
-  readonly #cut: () => void
-  /** Sockets that asked for an upgrade and have not got it, and until when they may. */
+  readonly #server: GuardedServer
+  readonly #onTimeout: () => void
+  /** Sockets with an unfinished upgrade. */
   readonly #pending = new Map<Socket, Pending>()
-  readonly #others = new WeakSet<EventEmitter>()
-  /** Until when each socket may become a WebSocket, also after a look has taken it for one: a hook of the host may set its time-out. */
+  readonly #otherServers = new WeakSet<EventEmitter>()
+  /** Deadlines of all upgrades. They are kept even if a check takes the socket for a WebSocket, because a hook of the host may set its `timeout`. */
   readonly #deadlines = new WeakMap<Socket, number>()
   #timer: NodeJS.Timeout | undefined
   #hubs = 0
   #route: EventEmitter | undefined
 
-  /** The guard of a server, shared by its hubs; the first sets the times, and counts. @param timeout - milliseconds; patience - those of a closing server with a peer that takes nothing; cut - called for each that is cut without an answer */
-  static of (server: EventEmitter, timeout: number, patience: number, cut: () => void): UpgradeGuard {
-    const guarded = server as Guarded
-    guarded[kUpgradeGuard] ??= new UpgradeGuard(guarded, timeout, patience, cut)
+  /**
+   * Returns the guard of a server, which its hubs share. The parameters of the first hub apply.
+   * @param timeout - milliseconds for an upgrade, and for a request body
+   * @param patience - milliseconds without progress after which a peer is disconnected while the server closes
+   * @param onTimeout - called for each upgrade that is destroyed without an answer
+   */
+  static of (server: EventEmitter, timeout: number, patience: number, onTimeout: () => void): UpgradeGuard {
+    const guarded = server as GuardedServer
+    guarded[kUpgradeGuard] ??= new UpgradeGuard(guarded, timeout, patience, onTimeout)
     guarded[kUpgradeGuard].#hubs++
     return guarded[kUpgradeGuard]
   }
 
-  private constructor (server: Guarded, timeout: number, patience: number, cut: () => void) {
+  private constructor (server: GuardedServer, timeout: number, patience: number, onTimeout: () => void) {
     this.#server = server
     this.timeout = timeout
-    this.#cut = cut
-    this.stragglers = new Stragglers(server, timeout, patience)
-    server.prependListener('upgrade', this.#watch)
+    this.#onTimeout = onTimeout
+    this.shutdown = new ShutdownGuard(server, timeout, patience)
+    server.prependListener('upgrade', this.#onUpgrade)
   }
 
   /**
-   * Watches over another server of the same app. It hands its upgrades to the first one, until it closes, which is after that. Those that
-   * come in between are answered here.
+   * Guards another server of the same app. Fastify forwards its upgrades to the first server. The first server closes earlier; upgrades after
+   * that are answered here.
    */
-  join (server: EventEmitter): void {
-    if (this.#others.has(server)) return
-    this.#others.add(server)
-    this.stragglers.watch(server)
+  addServer (server: EventEmitter): void {
+    if (this.#otherServers.has(server)) return
+    this.#otherServers.add(server)
+    this.shutdown.addServer(server)
     server.on('upgrade', (_request: IncomingMessage, socket: Socket) => {
       if (this.#server.listenerCount('upgrade') > 0) return
-      socket.on('error', ignore)
+      socket.on('error', ignoreError)
       socket.end(unavailable)
       socket.resume()
     })
   }
 
   /**
-   * Upgrades go to this emitter, unless another @fastify/websocket of this server has taken them. One emitter is enough for all
-   * hubs: whichever routes a request, it finds the right handler. To be called when no more plugins can come, to be the last.
+   * Forwards upgrades to an emitter, unless another @fastify/websocket of this server handles them. The emitter of one hub is enough, because
+   * its router finds the routes of all hubs. Call when all plugins are registered, so that the listener is the last one.
    */
   routeTo (emitter: EventEmitter): void {
     if (this.#route !== undefined) return
@@ -93,49 +98,50 @@ export class UpgradeGuard {
   }
 
   /**
-   * The socket has become a WebSocket, and is watched over by the heartbeat. Returns when it asked for that, on the clock of
-   * `performance`; `undefined` where that was too long ago, though no look has found it yet: then it is cut.
+   * Stops guarding a socket, because it has become a WebSocket and the heartbeat watches it from now on. Destroys the socket if its deadline
+   * is past, and no check has found that yet.
+   * @returns the time of the upgrade request, on the clock of `performance`; `undefined` if the socket was destroyed
    */
-  release (socket: Socket): number | undefined {
+  upgraded (socket: Socket): number | undefined {
     const now = performance.now()
     const deadline = this.#deadlines.get(socket) ?? now + this.timeout
     this.#pending.delete(socket)
-    if (this.#deadlines.delete(socket)) socket.removeListener('error', ignore) // ws listens now
+    if (this.#deadlines.delete(socket)) socket.removeListener('error', ignoreError) // ws has a listener now
     if (deadline > now) return deadline - this.timeout
     socket.destroy()
-    this.#cut()
+    this.#onTimeout()
     return undefined
   }
 
-  /** A hub has closed; with the last one nothing is left behind. */
-  leave (): void {
+  /** Removes a hub that closes. The last one ends all unfinished upgrades and removes the listeners. */
+  removeHub (): void {
     if (--this.#hubs > 0) return
-    this.#server.removeListener('upgrade', this.#watch)
+    this.#server.removeListener('upgrade', this.#onUpgrade)
     this.#server.removeListener('upgrade', this.#forward)
-    this.#cutBefore(Infinity)
-    this.stragglers.close()
+    this.#endBefore(Infinity)
+    this.shutdown.beginShutdown()
     delete this.#server[kUpgradeGuard]
   }
 
-  readonly #watch: Upgrade = (request, socket) => {
-    this.stragglers.forget(socket)
-    // A stream inside the process has no clock.
+  readonly #onUpgrade: Upgrade = (request, socket) => {
+    this.shutdown.removeSocket(socket)
+    // Streams of injected clients have no timeouts.
     if (typeof socket.setTimeout !== 'function') return
-    socket.on('error', ignore)
+    socket.on('error', ignoreError)
     const foreign = isForeign(request)
-    // Not the socket's own timer, which counts idle time alone: whoever goes on sending would put it off.
+    // A deadline and not the socket's own timer, because that counts idle time only, and a peer that goes on sending would reset it.
     const pending: Pending = { deadline: performance.now() + this.timeout, foreign, answered: false }
     this.#pending.set(socket, pending)
     this.#deadlines.set(socket, pending.deadline)
-    if (!foreign) (socket as { timeout?: number }).timeout = unset
-    this.#timer ??= setInterval(() => { this.#cutBefore(performance.now()) }, this.timeout / sweeps).unref()
+    if (!foreign) (socket as { timeout?: number }).timeout = guardedTimeout
+    this.#timer ??= setInterval(() => { this.#endBefore(performance.now()) }, this.timeout / checksPerTimeout).unref()
     const answered = (): void => {
       pending.answered = true
       socket.end()
-      socket.resume() // what comes after it is nothing, and its end has to be read
+      socket.resume() // discards further bytes, so that the end of the stream is read
     }
     if (this.#server.listenerCount('upgrade') > 1) {
-      // Once those who listen after us have made their answer.
+      // In the next tick, when the listeners after this one have made their response.
       process.nextTick(() => { answerOn(socket)?.once('finish', answered) })
     } else {
       socket.write(unavailable)
@@ -143,13 +149,13 @@ export class UpgradeGuard {
     }
   }
 
-  #cutBefore (now: number): void {
+  #endBefore (now: number): void {
     for (const [socket, { deadline, foreign, answered }] of this.#pending) {
-      // ws sets the socket's own time-out to 0 where it makes a WebSocket of it, for a route of the host, say.
-      const unfinished = answered || (foreign ? answerOn(socket) !== undefined : socket.timeout === unset)
+      // ws sets the socket's own `timeout` to 0 when it becomes a WebSocket, for example on a route of the host.
+      const unfinished = answered || (foreign ? answerOn(socket) !== undefined : socket.timeout === guardedTimeout)
       if (deadline <= now && unfinished && !socket.destroyed) {
         socket.destroy()
-        if (!answered) this.#cut()
+        if (!answered) this.#onTimeout()
       }
       if (deadline <= now || socket.destroyed) this.#pending.delete(socket)
     }
@@ -159,14 +165,14 @@ export class UpgradeGuard {
   }
 
   readonly #forward: Upgrade = (request, socket, head) => {
-    // Two that answer would write into each other: what another @fastify/websocket has taken, and another protocol where somebody
-    // listens besides us, is theirs.
-    const shared = this.#server.listenerCount('upgrade') > own
+    // Upgrades that another @fastify/websocket handles, and those to another protocol if the server has other listeners, are left to them,
+    // because two responses would be mixed up.
+    const shared = this.#server.listenerCount('upgrade') > ownListeners
     if (shared && (isForeign(request) || isTakenUpgrade(request))) return
     try {
       this.#route!.emit('upgrade', request, socket, head)
     } catch {
-      // An upgrade behind a request that is still being answered, say, which a logger of the host cannot write.
+      // Thrown for example if a logger of the host cannot log an upgrade that follows a request still being answered.
       socket.destroy()
     }
   }

@@ -8,7 +8,7 @@ import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import fastifyRooms from '../../lib/index.ts'
-import { Stragglers } from '../../lib/server/shutdown-guard.ts'
+import { ShutdownGuard } from '../../lib/server/shutdown-guard.ts'
 import { createApp, createRooms, join, listen, until, type AnyOptions } from '../helpers/app.ts'
 import { joinMute } from '../helpers/wire.ts'
 
@@ -116,7 +116,7 @@ t.test('the body of a broadcast must end within limits.handshake, or the respons
   await until(() => peers.every(peer => peer.closed()), soon)
   for (const peer of peers) {
     t.match(peer.text(), /^HTTP\/1\.1 408 /)
-    t.match(JSON.parse(peer.text().split('\r\n\r\n')[1]!), { statusCode: 408, code: 'FST_ROOMS_BODY_TIMEOUT', message: 'the body did not come within 500 ms' })
+    t.match(JSON.parse(peer.text().split('\r\n\r\n')[1]!), { statusCode: 408, code: 'FST_ROOMS_BODY_TIMEOUT', message: 'the body did not arrive within 500 ms' })
   }
   t.match(app.rooms.stats().refusals, { handshake: 2, badRequest: 0 })
   t.notOk(host.closed(), 'bodies of the host\'s own routes have no deadline of the plugin')
@@ -174,11 +174,11 @@ t.test('the http server limits the head of a request, and of an upgrade: headers
 
 t.test('a connection whose refused body arrives completely is not cut', async t => {
   const requests = [true, false, false].map((complete, index) => ({ complete, destroyed: index === 1, destroy () { this.destroyed = true }, listenerCount: () => 0 }))
-  const stragglers = new Stragglers(new EventEmitter(), 1, 1)
-  for (const request of requests) stragglers.begin(request as never, { headersSent: false })
+  const guard = new ShutdownGuard(new EventEmitter(), 1, 1)
+  for (const request of requests) guard.beginBody(request as never, { headersSent: false })
   await until(() => requests[2]!.destroyed, soon)
   t.notOk(requests[0]!.destroyed)
-  stragglers.close()
+  guard.beginShutdown()
 })
 
 t.test('an unfinished body does not delay app.close beyond limits.handshake', async t => {
@@ -211,9 +211,9 @@ t.test('on a TLS server the guard watches decrypted connections, and connections
   const server = createTlsServer()
   const counts = (): number[] => ['connection', 'secureConnection'].map(event => server.listenerCount(event))
   const before = counts()
-  const stragglers = new Stragglers(server, 1_000, 1_000)
+  const guard = new ShutdownGuard(server, 1_000, 1_000)
   t.same(counts(), before.map(count => count + 1))
-  stragglers.close()
+  guard.beginShutdown()
   t.same(counts(), before)
 })
 

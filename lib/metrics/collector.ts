@@ -4,15 +4,15 @@ import type { Meter } from '../hub/meter.ts'
 import type { Reading } from './catalogue.ts'
 import { Histogram } from './histogram.ts'
 
-/** Seconds: a room of ten is written to in less than the first, one of ten thousand in some of the middle ones. */
+/** Upper bounds of buckets, in seconds. A room of 10 takes less than the first; one of 10,000 falls into the middle ones. */
 const fanOutBounds = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1]
 
-/** Where the numbers come from: what the hub counts anyway, and what is measured for metrics alone. */
-export class Source implements Meter {
+/** Collects the values of the metrics: the counters of the hub, and fan-out times and topic counts, which are measured for metrics only. */
+export class Collector implements Meter {
   readonly #rooms: Rooms<any>
   readonly #hub: MetricsHub
   readonly #fanOuts = new Histogram(fanOutBounds)
-  /** By key of the topic map, those that were asked for. */
+  /** Broadcasts by key of the topic map, for the topics in the options. */
   readonly #broadcasts: Map<string, number>
   #reading: Reading | undefined
 
@@ -31,7 +31,7 @@ export class Source implements Meter {
     if (count !== undefined) this.#broadcasts.set(topicKey, count + 1)
   }
 
-  /** A registry asks all metrics in one go: they are read once for all of them, and so they fit together. */
+  /** Returns the values of one scrape. They are read once for all metrics, which a registry collects in one turn, so that they are consistent. */
   read (): Reading {
     if (this.#reading === undefined) {
       this.#reading = {
