@@ -94,7 +94,7 @@ t.test('without the symbols of pino, Fastify or @fastify/websocket nothing is fo
   t.equal(internals.pinoSerializers({ [Symbol.for('pino.serializers')]: 1 }), 1)
 })
 
-t.test('without assignSocket the answers of connections are not relied on', async t => {
+t.test('without assignSocket no response of a connection is looked up', async t => {
   const { assignSocket } = ServerResponse.prototype
   t.teardown(() => { ServerResponse.prototype.assignSocket = assignSocket })
   Reflect.deleteProperty(ServerResponse.prototype, 'assignSocket')
