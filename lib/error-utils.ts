@@ -6,7 +6,7 @@ const readMembers = ['name', 'message', 'stack', 'code', 'statusCode', 'status',
 
 /**
  * Whether the members of an error can be read and its message is a string.
- * @throws what a getter of the error throws
+ * @throws the error of a getter
  */
 function isReadable (error: Error): boolean {
   for (const name of readMembers) Reflect.get(error, name)

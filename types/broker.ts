@@ -1,21 +1,21 @@
 /**
- * The seam between a node's rooms and what carries publications between nodes. The guarantees stand here; an
- * implementation that keeps them changes nothing for the package's users.
+ * The interface between a node's rooms and a broker, which carries publications between nodes. An implementation MUST keep the guarantees
+ * in this file; then users of the package see no difference between brokers.
  *
- * The hub relies on none of them blindly. It checks each entry, bounds each wait, drops what comes twice or late, and
- * tells members of what is lost. A broken guarantee is counted (`stats().brokerFaults`) and reported as `FST_ROOMS_BROKER_FAULT`.
+ * The hub checks each entry, bounds each wait, drops entries that arrive twice or late, and tells members of lost ones. A broken guarantee is
+ * counted (`stats().brokerFaults`) and reported as `FST_ROOMS_BROKER_FAULT`.
  */
 
 /**
  * A place in the order of one topic.
  *
- * `epoch`: 11 to 64 letters and digits (`[A-Za-z0-9]`), random, at least 64 bits; a new one whenever the topic's data was lost. `offset`: a whole number from 0
- * below 10 ** 15 that grows by exactly one per publication of the topic. Any other position is refused.
+ * `epoch`: 11 to 64 letters and digits (`[A-Za-z0-9]`), random, at least 64 bits; a new one whenever the topic's data was lost. `offset`: a whole
+ * number from 0 and below 10 ** 15 that grows by exactly one for each publication of the topic. Any other position is refused.
  */
 export interface Position { epoch: string, offset: number }
 
 /**
- * One message on its way. `tail` is the finished end of a frame as bytes: `"data":…` and all that follows it, `}` included. A broker MUST NOT change
+ * One message in flight. `tail` holds the bytes of the end of its frame: `"data":…` and the members after it, `}` included. A broker MUST NOT change
  * it, nor reuse its memory.
  */
 export interface Publication {
@@ -25,22 +25,22 @@ export interface Publication {
   /** The node that published it; 1 to 255 characters. */
   node: string
   topic: string
-  /** A broker may bring it back as any `Uint8Array`. */
+  /** In `entry` it may be any `Uint8Array`. */
   tail: Buffer
-  /** Bytes of the serialised payload, which stand in `tail` after `"data":`. */
+  /** Bytes of the serialised payload, which is in `tail` after `"data":`. */
   payloadLength: number
-  /** A session that is not to receive it live. No access control. */
+  /** The id of a session that does not get it live. This is not access control. */
   except?: string
-  /** Names the value that this message is the newest of. It stands in `tail`, too. */
+  /** Names the value that this message replaces. It is in `tail`, too. */
   key?: string
-  /** When the publisher stops waiting, in milliseconds since 1970. After it the hub takes the outcome as `unknown`, and a later one changes nothing. */
+  /** The time at which the publisher stops waiting, in milliseconds since 1970. From then on the outcome is `unknown`, and a later one is ignored. */
   deadline: number
 }
 
 export interface Outcome {
   /**
-   * `ok`: accepted. `duplicate`: accepted before. `stale`: a newer value is there. `failed`: not accepted, and it never will be. `unknown`: it may have been
-   * accepted.
+   * `ok`: accepted. `duplicate`: accepted before. `stale`: there is a newer value. `failed`: not accepted, now or later. `unknown`: it may have
+   * been accepted.
    */
   state: 'ok' | 'duplicate' | 'stale' | 'failed' | 'unknown'
   position?: Position
@@ -48,56 +48,57 @@ export interface Outcome {
 
 export type BrokerState = 'up' | 'degraded' | 'down'
 
-/** What a node gives to its broker. None of these throws, whatever it is given. */
+/** The functions that a node gives to its broker. They do not throw, whatever their arguments are. */
 export interface BrokerHandlers {
   /**
-   * A publication for an attached topic, own publications included. MUST be called once per publication, in the order of the positions, and for an own one before
-   * its outcome settles.
+   * Delivers a publication for an attached topic, own publications included. MUST be called once for each publication, in the order of the
+   * positions, and for an own one before its outcome settles.
    */
   entry (topic: string, publication: Publication, position?: Position): void
-  /** Bytes that another node sent with `control`. */
+  /** Delivers bytes that another node sent with `control`. */
   control (fromNode: string, bytes: Buffer): void
+  /** Reports the state of the broker. */
   state (state: BrokerState, cause?: Error): void
   /**
-   * Publications of these topics may have been missed. Members are told by a `gap` frame, and until the next entry no position of these topics is promised
-   * to a client that comes back.
+   * Reports that publications of these topics may have been missed. Members are told by a `gap` frame, and until the next entry a client that
+   * reconnects is promised no position of these topics.
    */
   lost (topics: string[] | 'all'): void
 }
 
 export interface BrokerCapabilities {
-  /** `total`: one order per topic for everybody. `node`: one for all members of a node, and per publishing node across nodes. */
+  /** `total`: one order per topic for all members. `node`: one order for the members of a node, and across nodes one for each publishing node. */
   order: 'total' | 'node'
   history: boolean
   presence: boolean
-  /** Whether a message id is unique over all nodes or on one. */
+  /** Whether message ids are unique over all nodes (`shared`) or on one node. */
   once: 'shared' | 'node'
 }
 
 export interface Broker {
   readonly capabilities: BrokerCapabilities
   /**
-   * `true`: the broker lives in this process, `entry` brings back the very object that `publish` was given, and `attach` settles at once. Then the bytes of a
-   * publication are not made unless `tail` is read. It stands beside `capabilities` and, in a class, is a getter, so that a broker that wraps another and copies
-   * what it is given does not take it over by copying its members.
+   * `true`: the broker is in this process, `entry` gets the same object that `publish` was given, and `attach` settles without waiting. Then the bytes
+   * of a publication are made only if `tail` is read. In a class it is a getter, and it is not one of `capabilities`, so that a wrapper that copies
+   * publications does not inherit it by copying the members of another broker.
    */
   readonly inProcess?: boolean
-  /** MUST resolve though the server is down, and say so through `handlers.state`. Called once, before anything else. */
+  /** Called once, before the other functions. MUST resolve even if the server is down, and report that by `handlers.state`. */
   start (node: string, handlers: BrokerHandlers): Promise<void>
   /**
-   * Begins delivery of these topics. MUST settle after the server confirmed the interest; the positions are read after
-   * that (`null` where there are none). `attach` and `detach` of one topic MUST take effect in the order of the calls. The hub waits for `limits.handshake`.
+   * Begins delivery of these topics. MUST settle after the server has confirmed the subscription, with positions that are read after that (`null`:
+   * the topic has none). `attach` and `detach` of one topic MUST take effect in the order of the calls. The hub waits for `limits.handshake`.
    */
   attach (topics: string[]): Promise<(Position | null)[]>
-  /** Ends delivery. MUST NOT emit an entry of these topics after it resolved. */
+  /** Ends delivery of these topics. MUST NOT call `entry` for them after it has resolved. */
   detach (topics: string[]): Promise<void>
   /**
-   * Sends. Append and publish MUST be one atomic step per topic. MAY answer synchronously, and then MUST have called
-   * `entry` for the topics attached here before it returns. MUST NOT throw or reject: a failure is an outcome.
+   * Publishes. Append and publish MUST be one atomic step for each topic. MAY return synchronously, and then MUST have called `entry` for the topics
+   * attached here before it returns. MUST NOT throw or reject, because a failure is an outcome.
    */
   publish (batch: Publication[]): Outcome[] | Promise<Outcome[]>
   /** Sends bytes to one node, to the nodes that hold a user, or to all. */
   control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<'sent' | 'gone' | 'unknown'>
-  /** Releases everything. MUST NOT close a client that the host passed in. The hub waits for 2 s. */
+  /** Releases all resources. MUST NOT close a client that the host passed in. The hub waits for 2 s. */
   close (): Promise<void>
 }

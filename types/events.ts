@@ -3,23 +3,23 @@ import type { Mode } from './protocol.ts'
 import type { Refusal, Rooms } from './rooms.ts'
 
 /**
- * What the channels of `node:diagnostics_channel` carry. A message is made where somebody has subscribed, and only then. It holds
- * no payload, no header and nothing of a URL but the topic.
+ * The messages of the channels of `node:diagnostics_channel`. A message is created only if the channel has a subscriber. It contains no payload, no
+ * header, and of a URL only the topic.
  */
 
-/** In every message: whose rooms it is about, since a process may have several. The same object as `app.rooms`. */
+/** Members of every message. `rooms` is the `app.rooms` that it is about, because a process may have several. */
 export interface RoomsEvent { rooms: Rooms<any> }
 
-/** In every message about one session. */
+/** Members of every message about one session. */
 export interface SessionEvent extends RoomsEvent {
   /** The id of the session. */
   session: string
   topic: string
   /** The key of the topic map that the topic falls under; `*` in the open lobby. */
   topicKey: string
-  /** What `identify` said; `undefined` for an anonymous one. */
+  /** The user that `identify` returned; `undefined` for an anonymous member. */
   user: string | undefined
-  /** Where the connection came from: `request.ip` at the upgrade, `'unix'` for a unix socket. */
+  /** The address of the connection: `request.ip` at the upgrade, `'unix'` for a unix socket. */
   address: string
   mode: Mode
 }
@@ -32,26 +32,26 @@ export interface JoinEvent extends SessionEvent {
 
 /** `fastify-rooms:leave`: a member has left its room. Not for joins that were refused. */
 export interface LeaveEvent extends SessionEvent {
-  /** The close code: of the server, or what the peer said. */
+  /** The close code of the server, or of the peer. */
   code: number
-  /** Where `by` is `'peer'` it is text of the peer. */
+  /** If `by` is `'peer'`, this is text of the peer. */
   reason: string
   by: 'server' | 'peer'
   /** Milliseconds since the upgrade. */
   milliseconds: number
 }
 
-/** `fastify-rooms:message`: a frame of a member has come, after hello, whatever is in it. */
+/** `fastify-rooms:message`: a frame of a member has arrived after hello. It may be invalid. */
 export interface MessageEvent extends SessionEvent {
-  /** Bytes of the frame's payload as WebSocket knows it. */
+  /** Bytes of the frame's WebSocket payload. */
   bytes: number
 }
 
-/** `fastify-rooms:broadcast`: a publication, once, and not once per member; after the broker has answered. */
+/** `fastify-rooms:broadcast`: the broker has answered a publication. There is one message for each publication. */
 export interface BroadcastEvent extends RoomsEvent {
   topic: string
   topicKey: string
-  /** The id of the member whose message it is as it was sent; `undefined` for the host's own. */
+  /** The id of the member's session, if its message was published unchanged; `undefined` for a broadcast of the host. */
   from: string | undefined
   /** Bytes of the serialised payload. */
   bytes: number
@@ -59,46 +59,46 @@ export interface BroadcastEvent extends RoomsEvent {
   local: number
   /** Whether the broker accepted it. */
   published: boolean
-  /** Its position; `undefined` where the topic has none. */
+  /** Its position; `undefined` if the topic has none. */
   id: string | undefined
 }
 
-/** `fastify-rooms:refused`: what `stats().refusals` counts, each once. */
+/** `fastify-rooms:refused`: a refusal that `stats().refusals` counts. */
 export interface RefusedEvent extends RoomsEvent {
   what: 'request' | 'join' | 'frame'
   reason: Refusal
-  /** Of an HTTP answer; `undefined` for a frame, for a join after its upgrade, and for an upgrade that was cut. */
+  /** The status of the HTTP response; `undefined` for a frame, for a join after its upgrade, and for an upgrade that timed out. */
   status: number | undefined
   /** The id of the session; `undefined` for a request. */
   session: string | undefined
-  /** `undefined` where the request named none that is well formed. */
+  /** `undefined` if the request named no well-formed topic. */
   topic: string | undefined
   topicKey: string | undefined
-  /** `undefined` for a request: whoever is refused may not have been asked for a name yet. */
+  /** `undefined` for a request, because it may be refused before `identify` is called. */
   user: string | undefined
-  /** `undefined` for an upgrade that was cut, and for a request whose connection has gone. */
+  /** `undefined` for an upgrade that timed out, and for a request whose connection is closed. */
   address: string | undefined
 }
 
-/** `fastify-rooms:slow`: a member does not read, and its topic's policy is carried out. */
+/** `fastify-rooms:slow`: the policy of a topic is applied to a slow member. */
 export interface SlowEvent extends SessionEvent {
   policy: string
-  /** Bytes that wait for it. */
+  /** Its buffered bytes. */
   bytes: number
 }
 
-/** `fastify-rooms:error`: an error of a hook, once; before `onError` is told. */
+/** `fastify-rooms:error`: an error of a hook, once, before `onError` is called with it. */
 export interface ErrorEvent extends RoomsEvent {
   error: Error
-  /** The id of the session that it is about; `undefined` where it is about none. */
+  /** The id of the session that it concerns; `undefined` if it concerns none. */
   session: string | undefined
   topic: string | undefined
 }
 
-/** `fastify-rooms:drain`: everybody is being let go, or has gone. */
+/** `fastify-rooms:drain`: a drain has begun, or has ended. */
 export interface DrainEvent extends RoomsEvent {
   phase: 'begin' | 'end'
-  /** Connections that are left. */
+  /** Open connections. */
   connections: number
 }
 
@@ -108,7 +108,7 @@ export interface BrokerEvent extends RoomsEvent {
   cause: Error | undefined
 }
 
-/** The channels by name, with what each carries. */
+/** The messages by channel. */
 export interface RoomsEvents {
   'fastify-rooms:join': JoinEvent
   'fastify-rooms:leave': LeaveEvent

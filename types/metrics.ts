@@ -1,8 +1,8 @@
 import type { Topics } from './topics.ts'
 
 /**
- * What is used of a registry: that of `prom-client`, of `@platformatic/prom-client`, or anything of their shape. The host brings it;
- * neither is a dependency.
+ * The methods of a registry that are called: of `prom-client`, `@platformatic/prom-client`, or an object of the same shape. The host provides it;
+ * neither package is a dependency.
  */
 export interface MetricsRegistry {
   registerMetric (metric: any): void
@@ -11,15 +11,15 @@ export interface MetricsRegistry {
 }
 
 export interface MetricsOptions<T = Topics> {
-  /** Where the metrics go: `new Registry()`, or the `register` of the whole process. */
+  /** The registry for the metrics: `new Registry()`, or the `register` of the process. */
   registry: MetricsRegistry
-  /** What every name begins with. Default `fastify_rooms_`. Two registrations of the plugin that share a registry need two. */
+  /** The prefix of every metric name. Default `fastify_rooms_`. Two registrations of the plugin that share a registry need different ones. */
   prefix?: string
-  /** Labels that every sample carries. Default: none. */
+  /** Labels of every sample. Default: none. */
   labels?: Readonly<Record<string, string>>
   /**
-   * Keys of the topic map that get metrics of their own, `topic_members` and `topic_broadcasts_total`, with the key as the value of the label
-   * `topic`; a family is one value. Default: none, since topics that users make up would be values without end.
+   * Keys of the topic map with metrics of their own, `topic_members` and `topic_broadcasts_total`; the key is the value of the label `topic`, and a
+   * family is one value. Default: none, because each value is a time series.
    */
   topics?: readonly (keyof T & string)[]
 }

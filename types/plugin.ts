@@ -3,10 +3,10 @@ import type { RoomsOptions } from './options.ts'
 import type { RequestRooms, Rooms } from './rooms.ts'
 import type { TopicMap } from './topics.ts'
 
-/** What `app.register` takes. `fastifyRooms<typeof other>` types a second app in one program. */
+/** The plugin function for `app.register`. `fastifyRooms<typeof other>` types a second app in one program. */
 export interface RoomsPlugin {
   <T extends TopicMap>(app: FastifyInstance, options: RoomsOptions<T>): Promise<void>
-  // Last on purpose: `register` infers its options from the last overload.
+  // The last overload, because `register` infers its options from that.
   (app: FastifyInstance, options: RoomsOptions): Promise<void>
 }
 

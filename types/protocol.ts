@@ -2,24 +2,24 @@
  * The wire protocol `rooms.v1`: one JSON object per text frame. docs/protocol.md gives the rules.
  */
 
-/** What a connection speaks: enveloped frames, or the bare payload. Chosen by `Sec-WebSocket-Protocol`. */
+/** The subprotocol of a connection: frames as objects, or bare payloads. Selected by `Sec-WebSocket-Protocol`. */
 export type Mode = 'rooms.v1' | 'rooms.raw'
 
-/** Names the answer to a frame: a string of at most 64 characters, or a safe integer. */
+/** Identifies a frame in its answer: a string of 1 to 64 characters, or a safe integer. */
 export type Ref = string | number
 
-/** A coded error as it travels. */
+/** An error in a frame. */
 export interface WireError {
-  /** Stable, `FST_ROOMS_…` or the code of the host's own error. */
+  /** A stable code: `FST_ROOMS_…`, or that of an error of the host. */
   code: string
   message: string
-  /** For an invalid payload: where, and what was expected there. */
+  /** The faults of an invalid payload: the path as a JSON pointer, and the expectation. */
   details?: { path: string, message: string }[]
 }
 
-/** One member as presence shows it. */
+/** A member in presence. */
 export interface Member<Info = unknown> {
-  /** The session's id: public, it names and authorises nothing. */
+  /** The id of the session. It is public and grants no rights. */
   session: string
   user?: string
   info?: Info
@@ -27,18 +27,18 @@ export interface Member<Info = unknown> {
 
 export interface HelloFrame {
   type: 'hello'
-  /** The position that what follows continues. Absent where the broker has no positions. */
+  /** The position after which the following messages continue. Absent if the broker has no positions. */
   id?: string
   v: 1
   session: string
   topic: string
-  /** Milliseconds between two pings of the server, 0 where heartbeats are off. */
+  /** Milliseconds between two pings of the server; 0 if there are none. */
   heartbeat: number
-  /** Largest frame that the server takes here, in bytes. */
+  /** Largest frame that the server accepts in this topic, in bytes. */
   maxPayload: number
-  /** Only where `?since=<id>` was given; `false`: reload your state. */
+  /** Present only for `?since=<id>`. `false`: messages may be missing, so the client has to reload its state. */
   recovered?: boolean
-  /** Only where `?since=` was given: how many messages follow from before the join. */
+  /** Present only for `?since=`: the number of messages from before the join that follow. */
   replayed?: number
 }
 
@@ -46,10 +46,10 @@ export interface MessageFrame<Data = unknown> {
   type: 'message'
   id?: string
   data: Data
-  /** The session that published it, where a member did. */
+  /** The id of the session that published it, if it comes from a member. */
   from?: string
   user?: string
-  /** The value that this message is the newest of. */
+  /** The value that this message replaces. */
   key?: string
 }
 
@@ -58,11 +58,11 @@ export interface DirectFrame<Data = unknown> {
   data: Data
   from?: string
   user?: string
-  /** An answer is wanted: send `{"type":"ack","ref":…,"data":…}`. */
+  /** Present if an answer is requested: `{"type":"ack","ref":…,"data":…}`. */
   ref?: Ref
 }
 
-/** `state` replaces the list; `join` upserts and `leave` deletes; neither: forget the list, here is the number. */
+/** `state` replaces the list of members, `join` upserts and `leave` deletes. Without any of them the list is no longer sent, only the number. */
 export interface PresenceFrame<Info = unknown> {
   type: 'presence'
   count: number
@@ -77,26 +77,26 @@ export type AckFrame =
 
 export interface ErrorFrame { type: 'error', error: WireError }
 
-/** The member's credentials end soon, and the session with them (4300). */
+/** The member's credentials expire soon, and the session ends with them (4300). */
 export interface ExpiringFrame {
   type: 'expiring'
   /** Milliseconds until then. */
   in: number
 }
 
-/** Messages of the room that this member will not get. Reload what depends on them. */
+/** Messages of the room that this member does not get. State that depends on them has to be reloaded. */
 export interface GapFrame {
   type: 'gap'
-  /** How many messages. Absent if that is not known. */
+  /** The number of messages. Absent if it is not known. */
   count?: number
   /**
-   * `slow`: this member has read too slowly for them. `lost`: they may have been lost on their way from the broker to this server. `reset`: the broker has lost its
-   * data and counts the messages of the topic anew.
+   * `slow`: dropped, because this member is slow. `lost`: they may have been lost between the broker and this server. `reset`: the broker has lost
+   * its data and started a new epoch of the topic.
    */
   reason: 'slow' | 'lost' | 'reset'
-  /** The position before the first of them. Absent if there are no positions, or it is not known. */
+  /** The position before the first message. Absent if there are no positions, or it is not known. */
   from?: string
-  /** The position of the last of them. Absent if it is not known. */
+  /** The position of the last message. Absent if it is not known. */
   to?: string
 }
 
@@ -104,16 +104,16 @@ export interface ByeFrame {
   type: 'bye'
   code: number
   reason: string
-  /** Reconnect after a random time in this range, in milliseconds. Absent: do not. */
+  /** The range of the random time after which to reconnect, in milliseconds. Absent: do not reconnect. */
   retry?: { min: number, max: number }
   /** The last position given to this connection. */
   id?: string
 }
 
-/** Everything the server sends. A receiver ignores members and types that it does not know. */
+/** A frame of the server. A client has to ignore unknown members and types. */
 export type ServerFrame = HelloFrame | MessageFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ExpiringFrame | GapFrame | ByeFrame
 
-/** Everything a client may send. A listener never has to send anything. */
+/** A frame of a client. A client that only listens need not send any. */
 export type ClientFrame =
   | { type: 'message', data: unknown, ref?: Ref, key?: string }
   | { type: 'direct', to: string, data: unknown, ref?: Ref }

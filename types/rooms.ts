@@ -3,26 +3,26 @@ import type { DirectFrame, Member, MessageFrame, Mode, PresenceFrame, ServerFram
 import type { Info, Message, Payload, Publish, TopicName, Topics } from './topics.ts'
 
 export interface BroadcastOptions {
-  /** The id of one session that is not to receive it. Live delivery only, no access control. */
+  /** The id of a session that does not get the message live. This is not access control. */
   except?: string
   /**
-   * Names the value that this message is the newest of (a sensor, say): a member that reads slowly under `slow: 'latest'` gets only the
-   * newest of each. 1 to 255 characters; members see it.
+   * Names the value that this message replaces, for example a sensor's. A slow member under the policy `latest` gets only the newest message of each
+   * key. 1 to 255 characters; members see it.
    */
   key?: string
 }
 
 export interface BroadcastResult<N extends string = string> {
   topic: N
-  /** The position of the message, where somebody was there to be told (see docs/protocol.md). */
+  /** The position of the message. Absent if the topic has none, for example because it has no members (see docs/protocol.md). */
   id?: string
-  /** Members of this node that it was queued to. Never how many have read it. */
+  /** Members of this node that it was queued to; they may not have read it. */
   local: number
   /** Whether the broker accepted it. */
   published: boolean
 }
 
-/** At least one of the three; a session must match all that are given. One that is there and `undefined` is refused. */
+/** Selects sessions that match every given member. At least one is required, and `undefined` is refused. */
 export interface SessionSelector<T = Topics> {
   session?: string
   user?: string
@@ -37,9 +37,9 @@ export interface KickOptions {
 }
 
 export interface SubscribeOptions {
-  /** Ends the iteration. */
+  /** Ends the iteration when aborted. */
   signal?: AbortSignal
-  /** Messages held for a slow consumer, 1,000 by default; over it the iteration ends with `FST_ROOMS_SUBSCRIBER_SLOW`. */
+  /** Most messages queued for a slow consumer. Default 1,000. Over it the iteration ends with `FST_ROOMS_SUBSCRIBER_SLOW`. */
   buffer?: number
 }
 
@@ -65,39 +65,39 @@ export interface NextOptions {
 
 type LastSegment<P extends string> = P extends `${infer Q}?${string}` ? LastSegment<Q> : P extends `${string}/${infer R}` ? LastSegment<R> : P
 
-/** The topic that a URL names in its last segment, whatever stands before it; `never` if that is not known to be a topic. */
+/** The topic that a URL names in its last segment; `never` if the segment is not known to be a topic. */
 export type TopicOfPath<P extends string, T = Topics> = LastSegment<P> extends infer N extends TopicName<T> ? N : never
 
-/** The frames whose content depends on their topic. Private messages come from the host (`message`) or from a member (`publish`). */
+/** The frames whose content depends on their topic. A private message has the `message` type if the host sent it, the `publish` type if a member did. */
 interface TopicFrames<N extends string, T> {
   message: MessageFrame<[N] extends [never] ? unknown : Message<N, T>>
   direct: DirectFrame<[N] extends [never] ? unknown : Message<N, T> | Publish<N, T>>
   presence: PresenceFrame<[N] extends [never] ? unknown : Info<N, T>>
 }
 
-/** A frame by its type, as members of topic `N` receive it. */
+/** The frame of one type that members of topic `N` receive. */
 export type FrameOf<K extends ServerFrame['type'], N extends string = never, T = Topics> = K extends keyof TopicFrames<N, T> ? TopicFrames<N, T>[K] : Extract<ServerFrame, { type: K }>
 
-/** A connected client without a port, for tests. `N`: the topic that it is in, if that is known to the compiler. */
+/** A connected client without a port, for tests. `N`: its topic, if the compiler can infer it. */
 export interface InjectedClient<N extends string = never, T = Topics> {
   readonly mode: Mode
   /**
-   * The next frame (an object in `rooms.v1`, the text in `rooms.raw`).
-   * @throws `FST_ROOMS_INJECT_CLOSED` once the server has closed and all frames are read; `FST_ROOMS_INJECT_TIMEOUT` if none comes within
-   * `timeout`: its message lists the last frames that were dropped.
+   * Resolves with the next frame: an object in `rooms.v1`, the text in `rooms.raw`.
+   * @throws `FST_ROOMS_INJECT_CLOSED` when the server has closed and all frames are read; `FST_ROOMS_INJECT_TIMEOUT` if no frame arrives within
+   * `timeout`; its message lists the last dropped frames.
    */
   next (options?: NextOptions): Promise<ServerFrame | string>
-  /** The next frame of one type; other frames before it are dropped. */
+  /** Resolves with the next frame of one type. Other frames before it are dropped. */
   next<K extends ServerFrame['type']> (type: K, options?: NextOptions): Promise<FrameOf<K, N, T>>
-  /** Sends a frame: an object is serialised, a string goes as it is. */
+  /** Sends a frame. Strings and Buffers are sent as they are, other values as JSON. */
   send (frame: unknown): void
-  /** Closes and waits until the server has let go. */
+  /** Closes the connection and waits until the server has closed it, too. */
   close (code?: number, reason?: string): Promise<void>
   /** Settles with the close code and reason. */
   readonly closed: Promise<{ code: number, reason: string }>
 }
 
-/** Counters since the start, and gauges. All are of this node. */
+/** Counters since the start, and gauges, of this node. */
 export interface Stats {
   /** Gauge: open connections, those still joining included. */
   connections: number
@@ -107,59 +107,59 @@ export interface Stats {
   members: number
   /** Gauge: bytes accepted for sending that the operating system has not taken yet. */
   queuedBytes: number
-  /** Gauge: asynchronous calls of `onMessage` and `onDirect` that have not finished. */
+  /** Gauge: unfinished asynchronous calls of `onMessage` and `onDirect`. */
   working: number
-  /** Gauge: members that read too slowly, and are sent nothing of their room until they have read. */
+  /** Gauge: slow members, which get no messages of their room until they have read the buffered bytes. */
   lagging: number
-  /** Gauge: publications that the broker has not answered. 0 with the memory broker, which answers at once. */
+  /** Gauge: publications that the broker has not answered. 0 with the memory broker, which answers synchronously. */
   publishing: number
   /** Sessions that became members. */
   joined: number
-  /** Messages to rooms: from code, the broadcast route and members. */
+  /** Messages to rooms, from code, broadcast routes and members. */
   broadcasts: number
   /** Messages queued to members by broadcasts. */
   deliveries: number
   /** Private messages queued to members. */
   directs: number
-  /** Frames taken from members. */
+  /** Frames received from members. */
   received: number
-  /** Bytes of these frames: their payload as WebSocket knows it, decompressed. */
+  /** Bytes of these frames: their WebSocket payload, decompressed. */
   receivedBytes: number
   /** Times that reading from a member was paused, at `limits.pending`. */
   paused: number
-  /** Bytes of frames queued to members, header included and compressed where they are; no pings, no close frames, no TLS. */
+  /** Bytes of frames queued to members, with headers, after compression; without pings, close frames and TLS. */
   sentBytes: number
   /** Frames and payloads from members that were refused. */
   invalid: number
   /** Joins refused after the upgrade. */
   refused: number
-  /** Members closed for not reading (4201). */
+  /** Slow members that were closed (4201). */
   slow: number
-  /** Messages that members did not get for reading too slowly (`drop`). */
+  /** Messages that slow members did not get (`drop`). */
   dropped: number
-  /** Messages that members did not get for reading too slowly, since a newer one took their place (`latest`). */
+  /** Messages that slow members did not get, because a newer one of the same key replaced them (`latest`). */
   conflated: number
-  /** Connections ended for silence (4203). */
+  /** Connections ended because the peer was silent (4203). */
   silent: number
-  /** Sessions ended because their credentials had (4300). */
+  /** Sessions ended because their credentials had expired (4300). */
   expired: number
   /** Errors of hooks. */
   errors: number
   /** Publications that the broker has not answered within `limits.publish`. */
   unanswered: number
-  /** Entries of the broker that were not delivered, because they, or later ones, had been here before. */
+  /** Entries of the broker that were not delivered, because they, or later ones, had been delivered before. */
   repeated: number
-  /** Times that the members of a topic were told that messages may be missing: the broker said so, left a gap, or counts anew. */
+  /** Times that the members of a topic were told that messages may be missing: the broker reported a loss, left a gap, or started a new epoch. */
   losses: number
   /** Times that the broker broke its contract. */
   brokerFaults: number
-  /** What was refused, by reason. */
+  /** Refusals by reason. */
   refusals: Refusals
 }
 
 /**
- * What was refused since the start, by reason: joins, broadcasts over HTTP and frames of members, each once. The reasons are those
- * below and no others, whatever hosts and clients send, so that they can be labels of a metric.
+ * Refused joins, broadcasts over HTTP and frames of members since the start, by reason. Each is counted once. The reasons are a fixed set, so that
+ * they can be labels of a metric.
  */
 export interface Refusals {
   /** Joins over `limits.connections`. */
@@ -172,7 +172,7 @@ export interface Refusals {
   members: number
   /** Upgrades, joins and bodies of broadcasts that took longer than `limits.handshake`. */
   handshake: number
-  /** Upgrades refused because 1,000 others were being told that there is no room. */
+  /** Upgrades refused because 1,000 refused connections were still being closed. */
   overloaded: number
   /** Frames over `limits.messages`. */
   messages: number
@@ -184,9 +184,9 @@ export interface Refusals {
   payload: number
   /** Presence info over `limits.info`. */
   info: number
-  /** Frames that are none. `limits.badFrames` in a row end the connection. */
+  /** Bad frames. `limits.badFrames` consecutive ones end the connection. */
   badFrames: number
-  /** Payloads that the topic's schema refused, of frames and of broadcasts over HTTP. */
+  /** Payloads of frames, and of broadcasts over HTTP, that the topic's schema refused. */
   invalid: number
   /** Violations of RFC 6455. */
   protocol: number
@@ -194,102 +194,107 @@ export interface Refusals {
   unfinished: number
   /** Requests from an origin that may not use the rooms. */
   origin: number
-  /** Credentials that have expired before hello, and whatever a hook of the host answered with 401, over HTTP or in a frame. */
+  /** Credentials that expired before hello, and refusals of the host's hooks with 401, over HTTP or in a frame. */
   unauthorized: number
-  /** 403: `authorize` said no, `onJoin` refused, members may not publish here. */
+  /** 403: `authorize` or `onJoin` refused, or members may not publish in the topic. */
   forbidden: number
-  /** 404 on the plugin's routes, and private messages to nobody. */
+  /** 404 on the plugin's routes, and private messages without a receiver. */
   notFound: number
-  /** Other answers of 400 to 499. */
+  /** Other refusals with a status of 400 to 499. */
   badRequest: number
-  /** Whatever a hook of the host answered with 429, and `auth` frames that came before the last was answered. */
+  /** Refusals of the host's hooks with 429, and `auth` frames that arrived before the last one was answered. */
   rateLimited: number
-  /** Joins while the members are being let go. */
+  /** Joins during a drain. */
   draining: number
-  /** What the broker did not take. */
+  /** Messages and joins that failed because of the broker. */
   broker: number
-  /** Joins in raw mode whose `since` cannot be met. */
+  /** Joins in raw mode with a `since` that cannot be continued. */
   position: number
-  /** A hook failed, or the server did. */
+  /** Refusals because a hook or the server failed. */
   failed: number
   /** Joins that the host ended before hello: kicked, or closed in `onJoin`. */
   other: number
 }
 
-/** Why something was refused. */
+/** The reason of a refusal. */
 export type Refusal = keyof Refusals
 
 export interface Health {
-  /** `true` while joins are taken and the broker is up. */
+  /** Whether joins are accepted and the broker is up. */
   ok: boolean
   state: 'open' | 'draining' | 'closed'
   broker: BrokerState
 }
 
-/** `app.rooms`. Its calls are never authorised: they are the host's own. */
+/** `app.rooms`. `authorize` is not asked about its calls, because they are the host's own. */
 export interface Rooms<T = Topics> {
   /**
-   * Sends a payload to every member of a topic. In one process it is validated, serialised and queued to the members
-   * inside the call.
-   * @throws `FST_ROOMS_INVALID_PAYLOAD` and `FST_ROOMS_NO_SUCH_TOPIC`, and nobody receives anything; `FST_ROOMS_CLOSED`
-   * once the app has closed. Between `preClose` and `onClose` it resolves with `local: 0`.
+   * Sends a payload to every member of a topic. With the memory broker it is checked, serialised and queued to the members inside the call.
+   * Between `preClose` and `onClose` it resolves with `local: 0`.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` and `FST_ROOMS_NO_SUCH_TOPIC`, in which case no member receives it; `FST_ROOMS_CLOSED` when the app has
+   * closed.
    */
   broadcast<N extends TopicName<T>> (topic: N, payload: Payload<NoInfer<N>, T>, options?: BroadcastOptions): Promise<BroadcastResult<N>>
   /**
-   * Sends a private message to one session; settles as `session.send` does.
-   * @throws `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_INVALID_PAYLOAD` (by the session's topic), `FST_ROOMS_SESSION_CLOSED`.
+   * Sends a private message to one session. Settles as `session.send` does.
+   * @throws `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_INVALID_PAYLOAD` (of the session's topic), `FST_ROOMS_SESSION_CLOSED`.
    */
   send (session: string, payload: unknown): Promise<void>
   /**
-   * Sends a private message to all sessions of one user, in all topics: a user with two sessions, in one topic or in two rooms of a
-   * family, receives it twice. Resolves with the number of sessions of this node that it was queued to, which may be 0.
-   * @throws `FST_ROOMS_INVALID_PAYLOAD` if the topic of any of these sessions does not take the payload; then no session receives it.
+   * Sends a private message to all sessions of a user, in all topics. A user with two sessions, in one topic or in two rooms of a family, receives
+   * it twice.
+   * @returns the number of sessions of this node that it was queued to, which may be 0.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` if the topic of one of these sessions refuses the payload; then no session receives it.
    */
   sendToUser (user: string, payload: unknown): Promise<{ local: number }>
   /**
-   * The same to the sessions of the user in one topic, with a payload of that topic.
+   * Sends a private message to the sessions of a user in one topic, with a payload of that topic.
    * @throws `FST_ROOMS_NO_SUCH_TOPIC`; `FST_ROOMS_INVALID_PAYLOAD`, even if the user has no session there; `FST_ROOMS_INVALID_ARGUMENT`.
    */
   sendToUser<N extends TopicName<T>> (user: string, payload: Payload<NoInfer<N>, T>, options: { topic: N }): Promise<{ local: number }>
   /**
-   * Sends a private message that wants an answer, and resolves with it.
-   * @throws `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw session),
-   * `FST_ROOMS_INVALID_PAYLOAD`, `FST_ROOMS_SESSION_CLOSED`; the signal's reason where it was aborted.
+   * Sends a private message that requests an answer, and resolves with the answer.
+   * @throws `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw session), `FST_ROOMS_INVALID_PAYLOAD`,
+   * `FST_ROOMS_SESSION_CLOSED`; the signal's reason if it is aborted.
    */
   ask (session: string, payload: unknown, options?: AskOptions): Promise<unknown>
-  /** The members of a topic, at most 1,000 unless `limit` says otherwise. */
+  /** Resolves with the members of a topic, at most `limit` of them. Default 1,000. */
   members<N extends TopicName<T>> (topic: N, options?: { limit?: number }): Promise<Member<Info<N, T>>[]>
-  /** The number of members of a topic. */
+  /** Resolves with the number of members of a topic. */
   count (topic: TopicName<T>): Promise<number>
-  /** The topics that have members. */
+  /** Resolves with the topics that have members. */
   topics (): Promise<TopicName<T>[]>
-  /** Whether a name that came from outside is a topic. In the open lobby: whether it is well formed. */
+  /** Whether a name, for example of a request, is a topic. In the open lobby: whether it is well formed. */
   has (topic: string): topic is TopicName<T>
   /**
-   * The messages of a topic, for a worker on the server: begins with the call, no member, seen by nobody.
-   * @throws `FST_ROOMS_NO_SUCH_TOPIC`; the iteration `FST_ROOMS_SUBSCRIBER_SLOW`.
+   * Returns an iterator of the messages of a topic from this call on, for a worker on the server. The subscriber is not a member, and presence does
+   * not show it.
+   * @throws `FST_ROOMS_NO_SUCH_TOPIC`; the iteration throws `FST_ROOMS_SUBSCRIBER_SLOW`, and, for failures of the broker,
+   * `FST_ROOMS_MESSAGES_LOST` and `FST_ROOMS_BROKER_SILENT`.
    */
   subscribe<N extends TopicName<T>> (topic: N, options?: SubscribeOptions): AsyncIterableIterator<Message<N, T>, void, undefined>
   /**
-   * Ends sessions, those still joining included; resolves with how many. They may come back.
-   * @throws `FST_ROOMS_INVALID_SELECTOR` where nothing is selected by, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_CLOSE`.
+   * Ends sessions, those still joining included. Their clients may join again.
+   * @returns the number of sessions that were ended.
+   * @throws `FST_ROOMS_INVALID_SELECTOR` for an empty or unknown selector, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_CLOSE`.
    */
   kick (selector: SessionSelector<T>, options?: KickOptions): Promise<number>
   /**
-   * Asks `authorize({ action: 'stay', topic, session })` about sessions, those still joining included, at most 100 at a time: where
-   * it says no, 4301; an error with a status of 400 to 499 ends the session as it would in `onJoin`; any other is told to
-   * `onError`, and ends it with 1011. Resolves with how many were ended; 0 without `authorize`.
-   * @throws `FST_ROOMS_INVALID_SELECTOR` where nothing is selected by, `FST_ROOMS_NO_SUCH_TOPIC`.
+   * Calls `authorize({ action: 'stay', topic, session })` for sessions, those still joining included, at most 100 at a time. If it returns `false`,
+   * the session ends with 4301. An error with a status of 400 to 499 ends the session as in `onJoin`; any other error is passed to `onError`, and
+   * ends it with 1011.
+   * @returns the number of sessions that were ended; 0 without `authorize`.
+   * @throws `FST_ROOMS_INVALID_SELECTOR` for an empty or unknown selector, `FST_ROOMS_NO_SUCH_TOPIC`.
    */
   reauthorize (selector: SessionSelector<T>): Promise<number>
   stats (): Stats
   health (): Health
-  /** Stops taking joins and lets everybody go with `bye` and 1001; settles when all are gone, at the latest after `drain.timeout`. */
+  /** Refuses joins from now on, and closes all connections with `bye` and 1001. Settles when they are closed, at the latest after `drain.timeout`. */
   drain (): Promise<void>
   /**
-   * A client without a port, for tests.
-   * @param path - the URL as a client would ask for it, prefix included.
-   * @throws `FST_ROOMS_INJECT_REFUSED` if the upgrade was refused: `statusCode` and `body` are those of the answer.
+   * Connects a client without a port, for tests.
+   * @param path - the path of the request, with the prefix and the query.
+   * @throws `FST_ROOMS_INJECT_REFUSED` if the upgrade was refused; `statusCode` and `body` are those of the response.
    */
   inject<P extends string> (path: P, options?: InjectOptions): Promise<InjectedClient<TopicOfPath<P, T>, T>>
 }
@@ -297,8 +302,8 @@ export interface Rooms<T = Topics> {
 /** `request.rooms` */
 export interface RequestRooms<T = Topics> {
   /**
-   * Validates and serialises at once, and sends when the response has succeeded (status below 400). Nothing is sent
-   * where it fails. Returns nothing: awaiting it inside the handler could only deadlock.
+   * Checks and serialises a payload, and sends it when the response has succeeded (status below 400). If the response fails, nothing is sent.
+   * Returns no promise, because a handler that awaited it would wait for its own response.
    * @throws `FST_ROOMS_INVALID_PAYLOAD`, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_CLOSED`; `FST_ROOMS_RESPONSE_ENDED` after the response.
    */
   broadcast<N extends TopicName<T>> (topic: N, payload: Payload<NoInfer<N>, T>, options?: BroadcastOptions): void

@@ -3,10 +3,10 @@ import type { Mode } from './protocol.ts'
 import type { Rooms } from './rooms.ts'
 import type { Closed, Info, Message, NameOf, Publish, Topics } from './topics.ts'
 
-/** The socket behind one or more sessions. */
+/** The connection of one or more sessions. */
 export interface Connection {
   readonly mode: Mode
-  /** `request.ip` at the upgrade, so `trustProxy` counts; `'unix'` for a unix socket, which has no address. */
+  /** `request.ip` at the upgrade, so `trustProxy` applies; `'unix'` for a unix socket, which has no address. */
   readonly address: string
   /** Bytes accepted for sending that the operating system has not taken yet. */
   readonly bufferedBytes: number
@@ -17,56 +17,58 @@ export type SessionState = 'joining' | 'open' | 'closed'
 
 /** A membership: one connection in one topic. */
 export interface Session<K extends string = string, T = Topics> {
-  /** Opaque and public: it names a session and authorises nothing. */
+  /** Opaque and public: it identifies a session and grants no rights. */
   readonly id: string
   /** The key of the topic map that the topic falls under; `*` in the open lobby. */
   readonly key: K
   readonly topic: NameOf<K, T>
   readonly connection: Connection
-  /** What `identify` said; `undefined` for an anonymous member. */
+  /** The user that `identify` returned; `undefined` for an anonymous member. */
   readonly user: string | undefined
-  /** Presence info: what `identify` gave, or the member's own last presence frame. */
+  /** Presence info: from `identify`, or from the member's last presence frame. */
   readonly info: Info<K, T> | undefined
   readonly state: SessionState
-  /** A new object each time. */
+  /** The time of the upgrade. A new object at each read. */
   readonly connectedAt: Date
-  /** When its credentials end, and it with them (4300); `undefined`: never. A new object each time. */
+  /** The time at which its credentials expire and it ends (4300); `undefined`: never. A new object at each read. */
   readonly expires: Date | undefined
   readonly rooms: Rooms<T>
-  /** Aborted when the session ends; its reason is the error `FST_ROOMS_SESSION_CLOSED`. */
+  /** Aborted when the session ends; the reason is the error `FST_ROOMS_SESSION_CLOSED`. */
   readonly signal: AbortSignal
   /**
-   * Sends a private message (a `direct` frame; the bare payload in raw mode). Before hello it waits, and follows hello.
+   * Sends a private message (a `direct` frame; the bare payload in raw mode). A message sent before hello is queued and follows hello.
    *
-   * Settles when its bytes are below the high-water mark (64 KiB), so a caller that awaits it cannot outrun the peer.
-   * @throws `FST_ROOMS_INVALID_PAYLOAD`, `FST_ROOMS_SESSION_CLOSED`. Not awaiting it is safe: a session that has closed
-   * meanwhile raises no unhandled rejection.
+   * Settles when the buffered bytes are below the high-water mark (64 KiB), so a caller that awaits it cannot outrun the peer. It need not be
+   * awaited: a session that closes meanwhile causes no unhandled rejection.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD`, `FST_ROOMS_SESSION_CLOSED`.
    */
   send (payload: Message<K, T>): Promise<void>
   /**
-   * Ends this session: out of its room at once, then `bye` and the close frame.
-   * @param code - 1000 (the default), 3000–4999, or another code that a server may send. Otherwise `FST_ROOMS_INVALID_CLOSE`.
+   * Ends this session. It leaves its room at once; then `bye` and the close frame are sent.
+   * @param code - 1000 (the default), 3000–4999, or another code that a server may send.
    * @param reason - at most 123 bytes of UTF-8; default: the code's name.
+   * @throws `FST_ROOMS_INVALID_CLOSE`.
    */
   close (code?: number, reason?: string): void
   /**
-   * The member's messages as a stream. Opening it claims them: `onMessage` and the default broadcast are off for this
-   * session. Leaving the loop ends the session (1000), as leaving a loop over a Node.js stream destroys the stream.
+   * Returns an iterator of the member's messages. Opening it turns off `onMessage` and the default broadcast for this session. Leaving the loop
+   * ends the session (1000), as leaving a loop over a Node.js stream destroys the stream.
+   * @throws `FST_ROOMS_SESSION_CLAIMED` if the messages are already being read.
    */
   [Symbol.asyncIterator] (): AsyncIterator<Publish<K, T>, void, undefined>
-  /** The same as a Node.js stream in object mode; claims the messages as the iterator does. */
+  /** The member's messages as a Node.js stream in object mode. Reading this property has the effect of opening the iterator. */
   readonly readable: Readable
   /**
-   * A Node.js stream in object mode whose chunks go through `send`, with its back-pressure; its end closes the session (1000). A
-   * write after the session has closed is an error of the stream; give `{ signal: session.signal }` to a `pipeline` from a source
-   * that may be idle, to end it with the session.
+   * A Node.js stream in object mode whose chunks go through `send`, with back-pressure. Its end closes the session (1000). A write after the session
+   * has closed is an error of the stream. Give `{ signal: session.signal }` to a `pipeline` from a source that may be idle, so that it ends with
+   * the session.
    */
   readonly writable: Writable
-  /** What a logger shows of it: who joined where, and neither `info` nor anybody else. */
+  /** The members that a logger shows. `info` is not among them. */
   toJSON (): SessionSummary
 }
 
-/** A session in a log. */
+/** The members of a session that a logger shows. */
 export type SessionSummary = Pick<Session, 'id' | 'key' | 'topic' | 'user' | 'state' | 'connectedAt' | 'expires'>
 
 /** A session of any topic of the map: a union over its keys, so that `session.key` narrows it. */

@@ -1,14 +1,14 @@
 /**
- * Topics as data, and everything the compiler derives from them.
+ * Topics as data, and the types that follow from them.
  *
- * A topic map holds schemas and plain options only, never functions, so that a module of topics imports nothing of the
- * application and types never go in a circle.
+ * A topic map holds schemas and plain options, no functions, so that a module of topics does not import the application and its types are not
+ * circular.
  */
 
 type Flat<T> = { [K in keyof T]: T[K] } & {}
 type OptionalKeys<P> = { [K in keyof P]: P[K] extends { '~optional': true } ? K : never }[keyof P]
 
-/** The static type of a `typebox` 1.x schema, which carries no `static` member: its shape is walked. `D`: what a `Ref` may name. */
+/** The static type of a `typebox` 1.x schema, inferred from its shape because it has no `static` member. `D`: the definitions that a `Ref` may name. */
 type Infer<S, D = {}> = S extends { '~unsafe': infer U } ? U : S extends { '~kind': infer K } ?
   S extends { '~kind': 'Literal', const: infer C } ? C :
     S extends { '~kind': 'Object', properties: infer P } ? Flat<{ [N in Exclude<keyof P, OptionalKeys<P>>]: Infer<P[N], D> } & { [N in OptionalKeys<P>]?: Infer<P[N], D> }> :
@@ -26,14 +26,13 @@ type All<U, D> = U extends readonly [infer H, ...infer R] ? Infer<H, D> & All<R,
 type Each<U, D> = U extends readonly [infer H, ...infer R] ? [...(H extends { '~optional': true } ? [Infer<H, D>?] : [Infer<H, D>]), ...Each<R, D>] : U extends readonly [] ? [] : unknown[]
 
 /**
- * The type that a schema describes: inferred from `@sinclair/typebox` and from `typebox` 1.x alike, `unknown` for plain
- * JSON Schema.
+ * The type that a schema describes: inferred for schemas of `@sinclair/typebox` and of `typebox` 1.x, `unknown` for plain JSON Schema.
  */
 export type Static<S> = S extends { params: unknown[], static: infer T } ? T : Infer<S>
 
 /** Bounds of one topic; each overrides the option of the same name under `limits`. */
 export interface TopicLimits {
-  /** Most members of one room of this topic. Default: no bound but `limits.connections`. Over it: close 4102 `room_full`. */
+  /** Most members of one room of this topic. Default: no bound beside `limits.connections`. Over it: close 4102 `room_full`. */
   members?: number
   /** Largest message of a member, in bytes of its frame, and largest body of the broadcast route. Default: `limits.payload`. */
   payload?: number
@@ -44,43 +43,44 @@ export interface TopicLimits {
 }
 
 /**
- * What happens to a member that reads too slowly. `close`: it is closed with 4201, and may come back for what it missed. `latest`: what it
- * misses is replaced by the newest message of each `key`, sent when it has read. `drop`: what it misses is dropped, and one `gap` frame says
- * so when it has read. Private messages are never dropped: over the bound with them the member is closed, whatever the policy.
+ * The policy for a slow member. `close`: it is closed with 4201, and may reconnect to get the messages that it missed. `latest`: missed messages
+ * are conflated to the newest one of each `key`, which is sent when the member has read its buffered bytes. `drop`: missed messages are dropped,
+ * and reported by one `gap` frame when it has read them. Private messages are never dropped: a member that exceeds the bound with them is
+ * closed under any policy.
  */
 export type SlowPolicy = 'close' | 'latest' | 'drop'
 
-/** What happens to members of one topic that read too slowly; each overrides the option of the same name under `slow`. */
+/** The policy for slow members of one topic; each member overrides the option of the same name under `slow`. */
 export interface TopicSlow {
   policy?: SlowPolicy
-  /** Bytes that may wait for one member. */
+  /** Most buffered bytes of one member. */
   bytes?: number
 }
 
-/** One declared topic, or one family of topics (its key ends in `*`). Data only. */
+/** A declared topic, or a family of topics (its key ends in `*`). */
 export interface TopicOptions {
-  /** Schema of what members receive. Absent: any JSON. */
+  /** Schema of the payloads that members receive. Absent: any JSON. */
   message?: object
-  /** Schema of what members may send; `true`: the same as `message`. Absent: members may not publish. */
+  /** Schema of the payloads that members may send; `true`: the `message` schema. Absent: members may not publish. */
   publish?: true | object
   /** Schema of a member's presence info; `true`: any JSON. Absent: joins and leaves are not announced. */
   presence?: true | object
-  /** `true`: a broadcast route at the topic's own URL; a path: there instead (under `prefix`, exact topics only). Absent: none. */
+  /** `true`: a broadcast route at the topic's URL; a path: a broadcast route there, under `prefix` (not for families). Absent: no route. */
   post?: true | `/${string}`
   limits?: TopicLimits
   slow?: TopicSlow
 }
 
-/** Topic names and families (`chat:*`) to what is known of them. */
+/** The options of topics by name, or family (`chat:*`). */
 export type TopicMap = Record<string, TopicOptions>
 
 type Data<O, Known> = { [K in keyof O]: K extends keyof Known ? O[K] extends (...args: never[]) => unknown ? never : O[K] : never }
 
-/** Demands what a type parameter does not by itself: no option that there is not, and no function. */
+/** Refuses unknown options and functions, which a constraint on the type parameter does not. */
 export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) }
 
 /**
- * The topics of this program. Declare it once, and `app.rooms`, hooks and options are typed everywhere:
+ * The topics of a program. Declare it once to type `app.rooms`, hooks and options everywhere:
  *
  * ```ts
  * declare module 'fastify-rooms' { interface Register { topics: typeof topics } }
@@ -88,21 +88,21 @@ export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K]
  */
 export interface Register {}
 
-/** The topic map of the open lobby, which stands where nothing is registered: any name, any payload. */
+/** The topic map of the open lobby, which applies unless `Register` is declared: any name, any payload. */
 export type OpenTopics = Record<string, { publish: true, presence: true }>
 
-/** The registered topic map; the open lobby's where none is. */
+/** The topic map in `Register`; that of the open lobby if there is none. */
 export type Topics = Register extends { topics: infer T extends TopicMap } ? T : OpenTopics
 
-/** `true` where the topic map names its topics, `false` for the open lobby. */
+/** `true` if the topic map declares its topics, so that other names are not topics; `false` for the open lobby. */
 export type Closed<T> = string extends keyof T ? false : true
 
 type Pattern<K> = K extends `${infer P}*` ? `${P}${string}` : K
 
-/** Every topic name that the map admits; a family is a template literal. */
+/** The topic names of a map; a family is a template literal. */
 export type TopicName<T = Topics> = Closed<T> extends true ? Pattern<keyof T & string> : string
 
-/** The key of the map that a topic name falls under: an exact name before a family. */
+/** The key of the map that a topic name falls under: an exact name goes before a family. */
 export type TopicKey<T, N extends string> = N extends keyof T ? N : { [K in keyof T & string]: K extends `${string}*` ? N extends Pattern<K> ? K : never : never }[keyof T & string]
 
 /** The names that fall under one key of the map. */
@@ -110,22 +110,22 @@ export type NameOf<K extends string, T = Topics> = Closed<T> extends true ? Patt
 
 type Definition<T, N extends string> = TopicKey<T, N> extends infer K extends keyof T ? T[K] : never
 
-/** What members of a topic receive. */
+/** The payload that members of a topic receive. */
 export type Message<N extends string, T = Topics> = Definition<T, N> extends { message: infer S } ? Static<S> : unknown
 
-/** What members of a topic may send; `never` where they may not. */
+/** The payload that members of a topic may send; `never` if they may not publish. */
 export type Publish<N extends string, T = Topics> = Definition<T, N> extends { publish: infer S } ? S extends true ? Message<N, T> : Static<S> : never
 
 /** The presence info of a topic's members. */
 export type Info<N extends string, T = Topics> = Definition<T, N> extends { presence: infer S } ? S extends true ? unknown : Static<S> : unknown
 
-/** What may be broadcast to a topic. For a union of names it is what every one of them takes. */
+/** The payload of a broadcast to a topic. For a union of names it is the payload that each of them takes. */
 export type Payload<N extends string, T = Topics> = (N extends unknown ? (payload: Message<N, T>) => 0 : never) extends (payload: infer P) => 0 ? P : never
 
 /** Keys of the topics whose members may publish. */
 export type Publishable<T = Topics> = { [K in keyof T & string]: T[K] extends { publish: unknown } ? K : never }[keyof T & string]
 
-/** Keys of the topics where what members send differs from what members receive: these need an `onMessage`. */
+/** Keys of the topics whose members send another type than they receive. They need an `onMessage`. */
 export type Converted<T = Topics> = Closed<T> extends false ? never : {
   [K in Publishable<T>]: T[K] extends { publish: true } ? never : T[K] extends { publish: infer S, message: infer M } ? [S, M] extends [M, S] ? never : K : K
 }[Publishable<T>]

@@ -103,7 +103,7 @@ class TestClient implements InjectedClient {
     })
   }
 
-  /** Whether a frame is what a reader waits for; if it is not, the frame is dropped. */
+  /** Whether a frame has the type that a reader waits for. If not, the frame is dropped. */
   #matches (frame: Received, type: string | undefined): boolean {
     if (type === undefined || typeof frame === 'string' || frame.type === type) return true
     this.#dropped.push(frame)

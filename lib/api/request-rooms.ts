@@ -36,10 +36,10 @@ class PendingBroadcasts implements RequestRooms<any> {
     if (this.#hub.state === 'closed') throw new FST_ROOMS_CLOSED()
     if (this.#decided) throw new FST_ROOMS_RESPONSE_ENDED()
     const definition = this.#registry.get(topic)
-    const origin = checkBroadcast(options)
+    const publishOptions = checkBroadcast(options)
     const json = definition.message.serialise(payload)
     this.#waiting.push(() => {
-      Promise.resolve(this.#hub.publish(definition, topic, json, origin)).catch((error: unknown) => { this.#hub.fail(asError(error)) })
+      Promise.resolve(this.#hub.publish(definition, topic, json, publishOptions)).catch((error: unknown) => { this.#hub.fail(asError(error)) })
     })
   }
 

@@ -72,8 +72,8 @@ export class HubRooms implements Rooms<any> {
 
   async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
     const definition = this.#registry.get(topic)
-    const origin = checkBroadcast(options)
-    return this.#hub.publish(definition, topic, definition.message.serialise(payload), origin)
+    const publishOptions = checkBroadcast(options)
+    return this.#hub.publish(definition, topic, definition.message.serialise(payload), publishOptions)
   }
 
   async send (session: string, payload: unknown): Promise<void> {

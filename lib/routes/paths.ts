@@ -1,6 +1,6 @@
 import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 
-/** Escapes a literal for find-my-way, where a colon begins a parameter. */
+/** Escapes a literal for find-my-way, in which a colon begins a parameter. */
 function literal (text: string): string {
   return text.replaceAll(':', '::')
 }
