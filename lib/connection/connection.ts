@@ -1,3 +1,4 @@
+import { inspect, type InspectOptions } from 'node:util'
 import type { ClientFrame, Connection as PublicConnection, Mode, SessionState } from '../../types/index.ts'
 import type { Counters } from '../hub/counters.ts'
 import type { Host, HubState, Settings } from '../hub/ports.ts'
@@ -188,5 +189,15 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
   /** Ends all sessions, and with them the connection. */
   close (ending: Ending): void {
     for (const session of this.sessions) session.end(ending)
+  }
+
+  /** The public members alone, because a log that shows a connection must not show the hub and other members. */
+  toJSON (): PublicConnection {
+    const { mode, address, bufferedBytes } = this
+    return { mode, address, bufferedBytes }
+  }
+
+  [inspect.custom] (_depth: number, options: InspectOptions): string {
+    return `Connection ${inspect(this.toJSON(), options)}`
   }
 }

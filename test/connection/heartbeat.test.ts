@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import t from 'tap'
 import type { Holder } from '../../lib/internals.ts'
 import { Heartbeat, type HeartbeatSettings } from '../../lib/connection/heartbeat.ts'
@@ -382,6 +383,20 @@ t.test('reading resumes when its last hold is released', async t => {
   at(4_000, () => { connection.releaseReading(two) })
   t.notOk(socket.isPaused)
   t.equal(connection.withheld, 3_000)
+})
+
+t.test('a connection in a log shows its public members alone', async t => {
+  const { connection } = member('peer')
+  const shown = { mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 }
+  t.same(JSON.parse(JSON.stringify(connection)), shown)
+  t.equal(inspect(connection), `Connection ${inspect(shown)}`)
+})
+
+t.test('a connection finds its sessions by topic', async t => {
+  const { connection, session } = member('peer')
+  t.equal(connection.sessionIn('news'), session)
+  t.equal(connection.sessionIn('sports'), undefined)
+  t.same([...connection.sessions], [session])
 })
 
 t.test('a connection closes once, and keeps reading for the answer', async t => {
