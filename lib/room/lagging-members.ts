@@ -10,7 +10,7 @@ export class LaggingMembers<M extends RoomMember> {
   readonly members = new Set<M>()
   readonly #counters: Pick<Counters, 'dropped' | 'conflated'>
   /** The topic's policy is `latest`, or a function that may return it. */
-  readonly #mayConflate: boolean
+  readonly mayConflate: boolean
   /** The messages of this turn, for members that fall behind in it. */
   #recent: LatestValue[] = []
   #latest: LatestValues | undefined
@@ -18,7 +18,7 @@ export class LaggingMembers<M extends RoomMember> {
   #conflating = 0
 
   constructor (mayConflate: boolean, counters: Pick<Counters, 'dropped' | 'conflated'>) {
-    this.#mayConflate = mayConflate
+    this.mayConflate = mayConflate
     this.#counters = counters
   }
 
@@ -26,11 +26,10 @@ export class LaggingMembers<M extends RoomMember> {
   get latestBytes (): number { return this.#latest?.bytes ?? 0 }
 
   /**
-   * Notes a message that members may be sent later.
+   * Notes a message that members may be sent later. Call it only if `mayConflate`.
    * @param isSent - the message is in this turn's batch, from which members may fall behind
    */
   note (value: LatestValue, isSent: boolean): void {
-    if (!this.#mayConflate) return
     if (isSent) this.#recent.push(value)
     this.#latest?.put(value)
   }
@@ -49,7 +48,7 @@ export class LaggingMembers<M extends RoomMember> {
   add (member: M, lag: Lag, recent: readonly LatestValue[]): void {
     member.lag = lag
     this.members.add(member)
-    if (!this.#mayConflate) return
+    if (!this.mayConflate) return
     this.#conflating++
     if (this.#latest !== undefined) return
     this.#latest = new LatestValues()
@@ -59,7 +58,7 @@ export class LaggingMembers<M extends RoomMember> {
   /** Sets the policy of a member that stays. */
   decide (lag: Lag, policy: SlowPolicy): void {
     lag.policy = policy
-    if (this.#mayConflate && policy !== 'latest') this.#endConflating()
+    if (this.mayConflate && policy !== 'latest') this.#endConflating()
   }
 
   /** The latest values for a member that has caught up. */
@@ -86,7 +85,7 @@ export class LaggingMembers<M extends RoomMember> {
     else if (lag.policy === 'drop') this.#counters.dropped += missed
     member.lag = undefined
     this.members.delete(member)
-    if (this.#mayConflate && (lag.policy === undefined || lag.policy === 'latest')) this.#endConflating()
+    if (this.mayConflate && (lag.policy === undefined || lag.policy === 'latest')) this.#endConflating()
   }
 
   #endConflating (): void {

@@ -7,7 +7,7 @@ import { Roster, type PresentRoom } from '../presence/roster.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { gap as gapFrame } from '../protocol/server-frames.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import { allEncodings, answerable, encodings, perEncoding, type Encoding } from '../transport/encoding.ts'
+import { allEncodings, answerable, emptyPerEncoding, encodings, perEncoding, type Encoding } from '../transport/encoding.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Deflate } from '../transport/ws/deflate.ts'
 import { Batch, BatchView } from './batch.ts'
@@ -69,7 +69,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   readonly #ports: RoomPorts<M>
   readonly #lagging: LaggingMembers<M>
   /** This turn's frames, by encoding. One flush empties all. */
-  #batches = perEncoding<Batch | undefined>(undefined)
+  #batches = emptyPerEncoding<Batch>()
   /** Members that keep up, by encoding. */
   readonly #counts = perEncoding(0)
   /** While the loop runs, members keep their places. */
@@ -149,7 +149,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
       if (this.#counts[encoding]! > 0) this.#push(encoding, delivery.frame(encoding))
     }
     this.#message++
-    this.#note({ delivery, message: this.#message, except: excepted?.id })
+    if (this.#lagging.mayConflate) this.#note({ delivery, message: this.#message, except: excepted?.id })
     for (const reader of this.readers) push(reader, delivery)
     const count = this.members.length - this.#departed.length
     if (excepted === undefined) return count
@@ -210,7 +210,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     const { position } = this.feed
     const recent = this.#lagging.takeRecent()
     const loss = this.#loss
-    this.#batches = perEncoding<Batch | undefined>(undefined)
+    this.#batches = emptyPerEncoding()
     this.#loss = undefined
     this.isDirty = false
     this.isFull = false

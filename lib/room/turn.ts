@@ -15,6 +15,8 @@ export class Turn<Room extends Flushable> {
   now = 1
   readonly #flush: (room: Room) => void
   #rooms = new Set<Room>()
+  /** Empty. The two sets change places, so that a turn allocates none. */
+  #spare = new Set<Room>()
   #isEnding = false
 
   constructor (flush: (room: Room) => void) {
@@ -44,7 +46,7 @@ export class Turn<Room extends Flushable> {
 
   readonly #end = (): void => {
     const rooms = this.#rooms
-    this.#rooms = new Set()
+    this.#rooms = this.#spare
     this.#isEnding = false
     try {
       for (const room of rooms) {
@@ -55,6 +57,8 @@ export class Turn<Room extends Flushable> {
       this.now++
       // If one room fails, the others are flushed in the next turn.
       for (const room of rooms) this.add(room)
+      rooms.clear()
+      this.#spare = rooms
     }
   }
 }
