@@ -201,7 +201,7 @@ t.test('a plugin nested in the scope of another is refused with a coded error', 
   await nested.register(plugin, { prefix: '/one' })
   await t.rejects(async () => {
     await nested.register(async scope => { await scope.register(plugin, { prefix: '/two' }) })
-  }, { code: 'FST_ROOMS_ALREADY_REGISTERED', message: /register once/ })
+  }, { code: 'FST_ROOMS_ALREADY_REGISTERED', message: /register the plugin once/ })
 })
 
 t.test('a route that the host has registered already is refused with a coded error that names the prefix', async t => {

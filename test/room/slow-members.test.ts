@@ -213,7 +213,7 @@ t.test('a policy function decides for each member; an invalid result, or an erro
   await turnEnds()
   t.same(asked, Object.keys(answers).map(id => [id, { bytes: 1_000 }]))
   t.same(ended, ['c', 'd', 'e', 'f', 'g'].map(id => [id, 4201]))
-  t.match(failures.map(({ message }) => message), [/returned "other"; it returns/, /returned undefined/, /returned object/, 'as it was told to', 'not at once'])
+  t.match(failures.map(({ message }) => message), [/returned "other"; it must return/, /returned undefined/, /returned object/, 'as it was told to', 'not at once'])
   t.equal(counters.slow, 5)
   for (const { socket } of members) socket.bufferedAmount = 0
   await until(() => room.lagging.size === 0)
