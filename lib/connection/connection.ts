@@ -1,7 +1,7 @@
 import { inspect, type InspectOptions } from 'node:util'
 import type { ClientFrame, Connection as PublicConnection, Mode, SessionState } from '../../types/index.ts'
 import type { Counters } from '../hub/counters.ts'
-import type { Host, HubState, Settings } from '../hub/ports.ts'
+import type { Host, Settings } from '../hub/ports.ts'
 import type { AddressBucket } from '../limits/addresses.ts'
 import type { Bucket, Rate } from '../limits/token-bucket.ts'
 import type { Ending } from '../session/ending.ts'
@@ -21,11 +21,10 @@ export interface ConnectedSession {
   end (ending: Ending): void
 }
 
-/** What connections ask of the hub. */
+/** The members of the hub that connections use. */
 export interface ConnectionHub extends Pick<Host, 'log'> {
   readonly settings: Settings
   readonly counters: Counters
-  readonly state: HubState
   /** Milliseconds for which the event loop has not turned at `now`; 0 if it has turned as usual. */
   stalledFor (now: number): number
   /** The receiver of ws is not one that this package knows. */
@@ -42,7 +41,7 @@ export interface ConnectionOptions {
   readonly user: string | undefined
   /** When its credentials end, in milliseconds since the epoch. */
   readonly expiresAt: number | undefined
-  /** Of its frames. */
+  /** The rate that its frames may have. */
   readonly rate: Rate
 }
 

@@ -132,13 +132,14 @@ export class BrokerLink implements FeedBroker {
     },
     lost: topics => {
       if (this.#isClosed) return
-      let feeds = this.#ports.feeds() // a loss that names no topics may be one of any
+      let feeds: Feed[] | undefined
       try {
         if (Array.isArray(topics)) feeds = topics.flatMap(topic => this.#ports.feed(topic) ?? [])
       } catch (error) {
         this.#ports.fault(asError(error))
       }
-      for (const feed of feeds) feed.lost()
+      // A loss that names no topics, or cannot be read, may be one of any topic.
+      for (const feed of feeds ?? this.#ports.feeds()) feed.lost()
     }
   }
 

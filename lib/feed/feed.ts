@@ -32,7 +32,7 @@ export interface FeedBroker {
   review (feed: Feed): void
 }
 
-/** What all feeds of a hub share. */
+/** The parts that all feeds of a hub share. */
 export interface FeedPorts {
   readonly broker: FeedBroker
   readonly aftermath: Aftermath

@@ -24,7 +24,7 @@ function publish<N extends Name> (name: N, event: Event<N>): void {
   channels[name].publish(event)
 }
 
-/** What events tell of a session. */
+/** The members of a session that events show. */
 export interface Subject {
   readonly rooms: Rooms<any>
   readonly id: string

@@ -9,7 +9,7 @@ export const toldOfSession = 100
 export const toldInAll = 10_000
 const perMilliseconds = 1_000
 
-/** What failures ask of the hub. */
+/** The members of the hub that failures use. */
 export type FailureHub = Pick<Host, 'hooks' | 'log' | 'rooms'> & { readonly counters: Pick<Counters, 'errors'> }
 
 /**

@@ -40,7 +40,7 @@ export interface RoomView {
   open (): Iterable<Membership>
 }
 
-/** What the routes ask of the hub. */
+/** The members of the hub that the routes use. */
 export interface RoutesHub extends Publishing {
   readonly log: Log
   readonly rooms: Rooms<any>
@@ -52,23 +52,22 @@ export interface RoutesHub extends Publishing {
   connect (request: ConnectRequest): void
 }
 
-/** What `request.rooms` asks of the hub. */
+/** The members of the hub that `request.rooms` uses. */
 export interface RequestHub extends Publishing {
   readonly state: HubState
   fail (error: Error): void
 }
 
-/** What metrics ask of the hub. */
+/** The members of the hub that metrics use. */
 export interface MetricsHub {
   readonly meters: Set<Meter>
   allRooms (): Iterable<RoomView>
 }
 
-/** What `app.rooms` asks of the hub. */
+/** The members of the hub that `app.rooms` uses. */
 export interface ApiHub extends Publishing, MetricsHub {
   readonly state: HubState
   readonly brokerState: BrokerState
-  readonly log: Log
   readonly kicks: RecentKicks
   readonly directory: Directory<Membership> & { all (): Iterable<Membership> }
   room (topic: string): RoomView | undefined

@@ -70,7 +70,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly #roomPorts: RoomPorts<MemberSession>
   readonly #broker: BrokerLink
   readonly #heartbeat: Heartbeat<Peer>
-  readonly #announcer: Announcer
+  readonly #announcer = new Announcer()
   readonly #drain: Drain<Peer>
   readonly #turn: Turn<Room<MemberSession>>
   readonly #failures: Failures
@@ -144,7 +144,6 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       this.counters.expired++
       connection.close(serverEnding(4300, 'unauthorized'))
     })
-    this.#announcer = new Announcer(({ room }) => { this.#turn.queued(room as Room<MemberSession>) })
     this.#drain = new Drain(this.connections, this.inFlight, settings.drain, connections => { this.#letGo(connections) })
   }
 
@@ -316,8 +315,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   }
 
   #letGo (connections: Peer[]): void {
-    const rooms = new Set(connections.map(({ session }) => (session as MemberSession).room as Room<MemberSession> | undefined))
-    for (const room of rooms) if (room !== undefined) this.#flush(room)
+    for (const topic of new Set(connections.map(({ session }) => session.topic))) this.flush(topic)
     for (const connection of connections) connection.close(serverEnding(1001, 'draining'))
   }
 

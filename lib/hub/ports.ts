@@ -112,13 +112,13 @@ export interface SlowConsumers<S> {
   sent (session: S): void
 }
 
-/** What sessions, and the frames of their peers, ask of the hub. */
+/** The members of the hub that sessions, and the frames of their peers, use. */
 export interface SessionHub extends Host, Publishing {
   readonly settings: Settings
   readonly counters: Counters
   readonly state: HubState
   readonly directory: Directory<DirectReceiver>
-  /** Of the credentials of connections. */
+  /** Watches over the credentials of connections. */
   readonly expiry: Pick<Expiry<any>, 'check' | 'renew'>
   /** Sessions with work in flight. */
   readonly inFlight: InFlight

@@ -20,7 +20,7 @@ interface Admitted {
   readonly transport: { terminate (): void }
 }
 
-/** What the admission asks of the hub. */
+/** The members of the hub that the admission uses. */
 export interface AdmissionHub {
   state (): HubState
   readonly settings: Settings

@@ -3,13 +3,7 @@ import { diffEvery, type Roster } from './roster.ts'
 /** Sends the presence frames of all rooms: at once if a room was quiet, otherwise when it may, by one timer. */
 export class Announcer {
   readonly #waiting = new Set<Roster>()
-  readonly #announced: (roster: Roster) => void
   #timer: NodeJS.Timeout | undefined
-
-  /** @param announced - called after a frame was queued to a room */
-  constructor (announced: (roster: Roster) => void) {
-    this.#announced = announced
-  }
 
   /** Call this when a roster has changed. */
   changed (roster: Roster): void {
@@ -34,9 +28,7 @@ export class Announcer {
   #send (roster: Roster): void {
     this.#waiting.delete(roster)
     const frame = roster.flush(performance.now())
-    if (frame === undefined) return
-    roster.room.announce(frame)
-    this.#announced(roster)
+    if (frame !== undefined) roster.room.announce(frame)
   }
 
   readonly #sendDue = (): void => {

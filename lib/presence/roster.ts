@@ -10,7 +10,7 @@ const countEvery = 1_000
 /** until it has fewer members than this. */
 const listBelow = 150
 
-/** What a roster sees of a member. The roster writes `isAnnounced`. */
+/** A member as a roster sees it. The roster writes `isAnnounced`. */
 export interface PresentMember {
   readonly id: string
   readonly user: string | undefined
@@ -19,7 +19,7 @@ export interface PresentMember {
   isAnnounced: boolean
 }
 
-/** What a roster sees of its room. */
+/** A room as its roster sees it. */
 export interface PresentRoom {
   readonly size: number
   /** All open members. */

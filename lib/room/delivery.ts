@@ -2,7 +2,7 @@ import type { Position, Publication } from '../../types/index.ts'
 import { Outgoing } from '../feed/outgoing.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { tailStart } from '../protocol/server-frames.ts'
-import { emptyPerEncoding, encodings, type Encoding } from '../transport/encoding.ts'
+import { encodings, perEncoding, type Encoding } from '../transport/encoding.ts'
 import type { MessageContent } from '../transport/envelope.ts'
 import type { Deflate } from '../transport/ws/deflate.ts'
 import { unpooled } from '../transport/ws/frame.ts'
@@ -13,7 +13,7 @@ export class Delivery implements MessageContent {
   readonly id: string | undefined
   readonly isUntyped: boolean
   readonly #deflate: Deflate | undefined
-  readonly #frames = emptyPerEncoding<Buffer>()
+  readonly #frames = perEncoding<Buffer | undefined>(undefined)
   #isRetained = false
 
   /**

@@ -5,7 +5,7 @@ import type { Ending } from '../session/ending.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Lag } from './lag.ts'
 
-/** What a room sees of a member. The room writes `index` and `lag`. */
+/** A member as its room sees it. The room writes `index` and `lag`. */
 export interface RoomMember extends PresentMember {
   readonly id: string
   readonly state: SessionState
@@ -17,7 +17,7 @@ export interface RoomMember extends PresentMember {
   end (ending: Ending): void
 }
 
-/** What a session sees of its room. */
+/** A room as its sessions see it. */
 export interface SessionRoom {
   readonly feed: Feed
   /** `undefined` if the topic has no presence. */
@@ -25,7 +25,6 @@ export interface SessionRoom {
   /** Joins under way. */
   joining: number
   add (member: RoomMember): void
-  remove (member: RoomMember): void
   /** Sends one member a frame of its own, behind all that the room has sent so far: at once if the room has nothing to send in this turn. */
   sendTo (member: RoomMember, frame: Buffer): void
   /** Sends one member what the room has for it in this turn. */

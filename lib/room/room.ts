@@ -7,7 +7,7 @@ import { Roster, type PresentRoom } from '../presence/roster.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { gap as gapFrame } from '../protocol/server-frames.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import { allEncodings, answerable, emptyPerEncoding, encodings, perEncoding, type Encoding } from '../transport/encoding.ts'
+import { allEncodings, answerable, encodings, perEncoding, type Encoding } from '../transport/encoding.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Deflate } from '../transport/ws/deflate.ts'
 import { Batch, BatchView } from './batch.ts'
@@ -25,7 +25,7 @@ const fullBytes = 262_144
 
 const none: never[] = []
 
-/** What all rooms of a hub share. */
+/** The parts that all rooms of a hub share. */
 export interface RoomPorts<M extends RoomMember> {
   readonly feed: FeedPorts
   readonly counters: Pick<Counters, 'deliveries' | 'sentBytes' | 'dropped' | 'conflated'>
@@ -69,7 +69,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   readonly #ports: RoomPorts<M>
   readonly #lagging: LaggingMembers<M>
   /** This turn's frames, by encoding. One flush empties all. */
-  #batches = emptyPerEncoding<Batch>()
+  #batches = perEncoding<Batch | undefined>(undefined)
   /** Members that keep up, by encoding. */
   readonly #counts = perEncoding(0)
   /** While the loop runs, members keep their places. */
@@ -165,6 +165,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   announce (text: string): void {
     this.#announcement++
     this.#pushOther(text)
+    this.#ports.turn.queued(this)
   }
 
   /** Queues the gap frame of a loss to all members that can be answered. A slow member is sent it when it has caught up. */
@@ -210,7 +211,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     const { position } = this.feed
     const recent = this.#lagging.takeRecent()
     const loss = this.#loss
-    this.#batches = emptyPerEncoding()
+    this.#batches = perEncoding<Batch | undefined>(undefined)
     this.#loss = undefined
     this.isDirty = false
     this.isFull = false

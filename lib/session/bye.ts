@@ -20,7 +20,7 @@ const shortest = 900
 /** The part of the range in which the ranges of single members begin. */
 const startShare = 1 / 3
 
-/** What `bye` asks of the hub. */
+/** The members of the hub that `bye` uses. */
 export interface ByeHub {
   /** Connections at the begin of the drain; 0 before. */
   readonly leaving: number

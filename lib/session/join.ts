@@ -12,7 +12,7 @@ import { endingFor, serverEnding } from './ending.ts'
 import type { Lifecycle, LifecycleState } from './lifecycle.ts'
 import type { Membership } from './membership.ts'
 
-/** What the URL asked for. */
+/** The wishes in the URL of a join. */
 export interface JoinRequest {
   since: string | undefined
   /** Send a presence snapshot after hello. */
@@ -21,7 +21,7 @@ export interface JoinRequest {
   onJoin: ((session: AnySession) => unknown) | undefined
 }
 
-/** What a join asks of the hub. */
+/** The members of the hub that a join uses. */
 export interface JoinHub extends Pick<Host, 'log'> {
   readonly state: HubState
   readonly settings: Settings

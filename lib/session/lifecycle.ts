@@ -16,7 +16,7 @@ export interface LifecycleState {
   onAccept: (() => void) | undefined
 }
 
-/** What the end of a membership changes outside of the session. */
+/** The parts of the hub that a session's lifecycle changes. */
 export interface LifecyclePorts {
   readonly counters: Pick<Counters, 'refused' | 'refusals'>
   readonly aftermath: Aftermath

@@ -1,7 +1,7 @@
 import type { ClientFrame } from '../../types/index.ts'
 import type { InFlight } from './in-flight.ts'
 
-/** What a queue does with its frames. */
+/** The session of a queue. */
 export interface QueueOwner {
   /** Handles a frame. Never throws, never rejects. */
   handle (frame: ClientFrame): void | Promise<void>

@@ -33,7 +33,7 @@ export function sessionId (): string {
   return scratch.toString('latin1')
 }
 
-/** What a session asks of its hub besides what its frames ask. */
+/** The members of the hub that a session uses, those of its frames included. */
 export interface SessionPorts extends SessionHub {
   readonly lifecycle: Lifecycle
   readonly slowConsumers: SlowConsumers<Membership>

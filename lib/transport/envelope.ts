@@ -56,6 +56,12 @@ function parseJson (text: string): unknown {
   return suspect.test(text) ? parse(text, undefined, strict) : JSON.parse(text)
 }
 
+/** What is wrong with a text that `parseJson` refuses, and whether it is JSON with a forbidden key. JSON.parse never begins a message like that. */
+function faultIn (thrown: unknown): { fault: string, isPoisoned: boolean } {
+  const { message } = asError(thrown)
+  return { fault: `no JSON (${message.replace(excerpt, '')})`, isPoisoned: message.startsWith(poisoned) }
+}
+
 /** JSON as a raw member reads it. Without a schema a string is sent as its text. */
 function rawText (json: string, isUntyped: boolean): string {
   return isUntyped && json.startsWith('"') ? JSON.parse(json) as string : json
@@ -74,8 +80,8 @@ const v1: Envelope = {
     try {
       return checkFrame(parseJson(text))
     } catch (error) {
-      const { message } = asError(error)
-      return { fault: `no JSON (${message.replace(excerpt, '')})${message.startsWith(poisoned) ? '' : goodFrame}` }
+      const { fault, isPoisoned } = faultIn(error)
+      return { fault: isPoisoned ? fault : fault + goodFrame }
     }
   }
 }
@@ -90,10 +96,9 @@ const raw: Envelope = {
     try {
       return { type: 'message', data: parseJson(text) }
     } catch (error) {
-      const { message } = asError(error)
-      // Poisoned text is JSON, so it is refused also without a schema. JSON.parse never begins a message like this.
-      if (isUntyped && !message.startsWith(poisoned)) return { type: 'message', data: text }
-      return { fault: `no JSON (${message.replace(excerpt, '')})` }
+      const { fault, isPoisoned } = faultIn(error)
+      // Poisoned text is JSON, so it is refused also without a schema.
+      return isUntyped && !isPoisoned ? { type: 'message', data: text } : { fault }
     }
   }
 }

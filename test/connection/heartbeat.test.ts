@@ -1,10 +1,7 @@
-import { inspect } from 'node:util'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import type { Holder } from '../../lib/internals.ts'
 import { Heartbeat, type HeartbeatSettings } from '../../lib/connection/heartbeat.ts'
 import type { WebSocketFrames } from '../../lib/transport/websocket-frames.ts'
-import { webSocketTransport } from '../../lib/transport/websocket.ts'
-import { textFrame } from '../../lib/transport/ws/frame.ts'
 import { resolveOptions } from '../../lib/options.ts'
 import { at, fakeMember, type FakeMember } from '../helpers/fakes.ts'
 
@@ -128,6 +125,16 @@ t.test('an in-process stream cannot go silent', async t => {
   t.equal(inside.socket.pings, 0)
 })
 
+/** Checks that the silence of a peer that was pinged once counts again from this time on: a second ping, and then the end. */
+function startsAnew (t: Test, peer: FakeMember, { silent, run }: Pick<ReturnType<typeof beat>, 'silent' | 'run'>, from: number): void {
+  run(from + 500)
+  t.equal(peer.socket.pings, 1)
+  run(from + 800)
+  t.equal(peer.socket.pings, 2)
+  run(from + 1_600)
+  t.ok(silent.includes('peer'))
+}
+
 t.test('while reading is paused silence does not count, and it starts again afterwards', async t => {
   const peer = member('peer')
   const { silent, run } = beat([peer])
@@ -138,12 +145,7 @@ t.test('while reading is paused silence does not count, and it starts again afte
   t.same(silent, [])
   at(10_050, () => { peer.connection.releaseReading(reason) })
   t.match(peer.connection, { seenAt: 10_050, pingedAt: 0 })
-  run(10_600)
-  t.equal(peer.socket.pings, 1)
-  run(10_900)
-  t.equal(peer.socket.pings, 2)
-  run(11_700)
-  t.ok(silent.includes('peer'))
+  startsAnew(t, peer, { silent, run }, 10_100)
 })
 
 t.test('after a stall of the process silence does not count for one interval', async t => {
@@ -153,12 +155,7 @@ t.test('after a stall of the process silence does not count for one interval', a
   t.equal(peer.socket.pings, 1)
   stall(60_000)
   t.same(silent, [], 'its answer may be unread')
-  run(60_500)
-  t.equal(peer.socket.pings, 1)
-  run(60_800)
-  t.equal(peer.socket.pings, 2)
-  run(61_600)
-  t.ok(silent.includes('peer'))
+  startsAnew(t, peer, { silent, run }, 60_000)
 })
 
 t.test('a peer that does not answer the close frame is terminated after five seconds', async t => {
@@ -358,73 +355,6 @@ t.test('a noted wait is cleared once nothing has arrived for one sweep, and neve
       t.same(noted()[2], [0, 0])
     }
   }
-})
-
-t.test('the time of a reading pause is noted', async t => {
-  const { connection } = member('peer')
-  at(1_000, () => { connection.holdReading(reason) })
-  at(1_500, () => { connection.holdReading(reason) })
-  at(3_000, () => { connection.releaseReading(reason) })
-  t.equal(connection.withheld, 2_000)
-  at(5_000, () => { connection.holdReading(reason) })
-  at(5_500, () => { connection.releaseReading(reason) })
-  t.equal(connection.withheld, 2_500)
-})
-
-t.test('reading resumes when its last hold is released', async t => {
-  const { connection, socket } = member('peer')
-  const [one, two] = [{}, {}]
-  at(1_000, () => { connection.holdReading(one) })
-  at(2_000, () => { connection.holdReading(two) })
-  at(3_000, () => { connection.releaseReading(one) })
-  t.ok(socket.isPaused)
-  at(3_500, () => { connection.releaseReading(one) })
-  t.ok(socket.isPaused, 'a hold is released only once')
-  at(4_000, () => { connection.releaseReading(two) })
-  t.notOk(socket.isPaused)
-  t.equal(connection.withheld, 3_000)
-})
-
-t.test('a connection in a log shows its public members alone', async t => {
-  const { connection } = member('peer')
-  const shown = { mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 }
-  t.same(JSON.parse(JSON.stringify(connection)), shown)
-  t.equal(inspect(connection), `Connection ${inspect(shown)}`)
-})
-
-t.test('a connection finds its sessions by topic', async t => {
-  const { connection, session } = member('peer')
-  t.equal(connection.sessionIn('news'), session)
-  t.equal(connection.sessionIn('sports'), undefined)
-  t.same([...connection.sessions], [session])
-})
-
-t.test('a connection closes once, and keeps reading for the answer', async t => {
-  const { session, connection, socket } = fakeMember('a', 'rooms.v1', { bytesRead: 3 })
-  const { transport } = connection
-  t.match(connection, { mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 })
-  t.match(transport, { bytesRead: 3, isOpen: true, isPaused: false })
-  t.equal(webSocketTransport(socket, undefined, 'rooms.v1').bytesRead, undefined, 'sockets without known members of ws do not fail either')
-  connection.holdReading(reason)
-  t.ok(transport.isPaused)
-  connection.sessionEnded(session, { code: 4005, reason: 'kicked', by: 'server' })
-  connection.sessionEnded(session, { code: 1000, reason: 'normal', by: 'server' })
-  t.same(socket.closes, [{ code: 4005, reason: 'kicked' }])
-  t.notOk(transport.isPaused)
-  connection.holdReading(reason)
-  t.notOk(transport.isPaused, 'the answer to the close frame has to be read')
-  transport.writeFrame(textFrame('late'))
-  t.same(socket.sent, [], 'nothing is written after the close frame')
-  transport.terminate()
-  t.equal(socket.terminations, 1)
-})
-
-t.test('nothing more is written to a connection that is being closed because its peer reads too slowly', async t => {
-  const { connection: { transport }, socket } = fakeMember('a')
-  transport.writeFrame(textFrame('1'))
-  transport.isClosing = true
-  transport.writeFrame(textFrame('2'))
-  t.same(socket.sent, ['1'])
 })
 
 t.test('a peer that ended its side without a close frame but keeps its connection leaves at the next sweep, and is terminated after 5 s', async t => {

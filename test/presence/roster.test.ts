@@ -148,7 +148,7 @@ t.test('a room that sent counts for a moment needs a state, even without changes
 
 t.test('the first change of a quiet room is sent at once, the next ones together and later', async t => {
   const sent: { frame: any }[] = []
-  const announcer = new Announcer(() => {})
+  const announcer = new Announcer()
   t.teardown(() => { announcer.stop() })
   const { room } = fakeRoom([])
   room.announce = text => { sent.push({ frame: parse(text) }) }
@@ -166,7 +166,7 @@ t.test('the first change of a quiet room is sent at once, the next ones together
 
 t.test('changes that cancel out are not sent', async t => {
   const sent: string[] = []
-  const announcer = new Announcer(() => {})
+  const announcer = new Announcer()
   const { room } = fakeRoom([])
   room.announce = text => { sent.push(text) }
   leave(room, enter(room, 'a'))
@@ -199,7 +199,7 @@ t.test('one timer serves all rooms, and runs while one has changes', async t => 
   const two = fakeRoom(['two'])
   one.room.announce = text => { sent.push(['one', parse(text).count]) }
   two.room.announce = text => { sent.push(['two', parse(text).count]) }
-  const announcer = new Announcer(() => {})
+  const announcer = new Announcer()
   const timer = manual(t)
   at(0, () => {
     enter(one.room, 'a')
@@ -226,7 +226,7 @@ t.test('one timer serves all rooms, and runs while one has changes', async t => 
 
 t.test('a removed room is forgotten, and a stopped announcer sends nothing', async t => {
   const sent: string[] = []
-  const announcer = new Announcer(() => {})
+  const announcer = new Announcer()
   const timer = manual(t)
   const { room } = fakeRoom([])
   room.announce = text => { sent.push(text) }
