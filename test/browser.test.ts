@@ -4,7 +4,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { BrowserContextOptions, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { createRooms, listen as serve, until } from './helpers/app.ts'
-import { curve, launch, patience, reads, say, tabs } from './helpers/browser.ts'
+import { curve, holds, launch, patience, reads, say, tabs } from './helpers/browser.ts'
 import { emptyFolder } from './helpers/folder.ts'
 import { startExample } from './helpers/process.ts'
 
@@ -171,7 +171,7 @@ if (browser !== undefined) {
       if (text.startsWith('7')) app.rooms.send(session, text)
       else app.rooms.broadcast('news', text)
     }
-    await page.waitForFunction(`frames_.filter(({ data }) => data).length === ${texts.length}`, undefined, { timeout: patience })
+    await holds(page, `frames_.filter(({ data }) => data).length === ${texts.length}`)
     t.equal(await page.evaluate('socket.extensions'), 'permessage-deflate; server_no_context_takeover')
     t.ok(isDeepStrictEqual(await page.evaluate('frames_.map(frame => frame.data).filter(Boolean)'), texts))
     await page.close()

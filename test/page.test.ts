@@ -1,6 +1,6 @@
 import type { BrowserContextOptions, Locator, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
-import { curve, launch, patience, reads, say, tabs } from './helpers/browser.ts'
+import { curve, holds, launch, reads, say, tabs } from './helpers/browser.ts'
 import { startExample, type Example } from './helpers/process.ts'
 
 const desktop: BrowserContextOptions = { viewport: { width: 1280, height: 800 } }
@@ -259,7 +259,7 @@ if (browser !== undefined) {
     for (const [width, height] of [[1280, 800], [320, 568]] as const) {
       const [page, other] = await people(t, url, ['W'.repeat(32), 'Ruby Heron'], { viewport: { width, height }, heard }) as [Page, Page]
       t.ok(Number(await page.evaluate(layoutShift)) < 0.02, `${width} px: the layout does not shift`)
-      const atEnd = () => page.waitForFunction('(({ scrollHeight, scrollTop, clientHeight }) => clientHeight > 0 && scrollHeight - scrollTop - clientHeight < 2)(scroller)', undefined, { timeout: patience })
+      const atEnd = () => holds(page, '(({ scrollHeight, scrollTop, clientHeight }) => clientHeight > 0 && scrollHeight - scrollTop - clientHeight < 2)(scroller)')
       await other.evaluate(`{
         const socket = new WebSocket(location.origin.replace('http', 'ws') + '/chat:lobby?name=Olive')
         socket.onopen = () => { for (let n = 1; n <= 200; n++) socket.send(JSON.stringify({ type: 'message', data: { text: n % 20 === 0 ? 'W'.repeat(300) : 'message ' + n } })) }

@@ -63,6 +63,14 @@ export async function reads (page: Page, ...texts: string[]): Promise<void> {
   await texts.reduce((entry, hasText) => entry.filter({ hasText }), page.locator('#log li')).first().waitFor()
 }
 
+/** Waits until an expression is true in the page. `page.waitForFunction` evaluates a string inside the page each time it repeats, which the page's Content Security Policy refuses. */
+export async function holds (page: Page, expression: string): Promise<void> {
+  for (const deadline = Date.now() + patience; await page.evaluate(expression) !== true;) {
+    if (Date.now() > deadline) throw new Error(`this does not become true in the page: ${expression}`)
+    await page.waitForTimeout(20)
+  }
+}
+
 /** Returns the curve of one number, once it has this many points. */
 export async function curve (page: Page, name: string, points: number): Promise<string> {
   const path = page.locator(`.chart[data-name="${name}"] .curve`)
