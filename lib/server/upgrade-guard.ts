@@ -23,6 +23,17 @@ function isForeign ({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() !== 'websocket'
 }
 
+/** Ends an upgrade that was answered with an HTTP response. */
+function endAnswered (socket: Socket, pending: Pending): void {
+  pending.answered = true
+  socket.end()
+  socket.resume() // discards further bytes, so that the end of the stream is read
+}
+
+function endOnceAnswered (socket: Socket, pending: Pending): void {
+  answerOn(socket)?.once('finish', () => { endAnswered(socket, pending) })
+}
+
 /** A listener for errors. Node.js removes its own before an upgrade, so that without this one a peer that resets its connection would end the process. */
 function ignoreError (): void {}
 
@@ -44,8 +55,8 @@ export class UpgradeGuard {
   /** Sockets with an unfinished upgrade. */
   readonly #pending = new Map<Socket, Pending>()
   readonly #otherServers = new WeakSet<EventEmitter>()
-  /** Deadlines of all upgrades. They are kept even if a check takes the socket for a WebSocket, because a hook of the host may set its `timeout`. */
-  readonly #deadlines = new WeakMap<Socket, number>()
+  /** Past deadlines of sockets that a check took for a WebSocket. They are kept because a hook of the host may have set the `timeout` of a socket whose upgrade is unfinished. */
+  readonly #pastDeadlines = new WeakMap<Socket, number>()
   #timer: NodeJS.Timeout | undefined
   #hubs = 0
   #route: EventEmitter | undefined
@@ -104,9 +115,12 @@ export class UpgradeGuard {
    */
   upgraded (socket: Socket): number | undefined {
     const now = performance.now()
-    const deadline = this.#deadlines.get(socket) ?? now + this.timeout
-    this.#pending.delete(socket)
-    if (this.#deadlines.delete(socket)) socket.removeListener('error', ignoreError) // ws has a listener now
+    const known = this.#pending.get(socket)?.deadline ?? this.#pastDeadlines.get(socket)
+    if (known !== undefined) {
+      this.#pending.delete(socket)
+      socket.removeListener('error', ignoreError) // ws has a listener now
+    }
+    const deadline = known ?? now + this.timeout
     if (deadline > now) return deadline - this.timeout
     socket.destroy()
     this.#onTimeout()
@@ -132,20 +146,14 @@ export class UpgradeGuard {
     // A deadline and not the socket's own timer, because that counts idle time only, and a peer that goes on sending would reset it.
     const pending: Pending = { deadline: performance.now() + this.timeout, foreign, answered: false }
     this.#pending.set(socket, pending)
-    this.#deadlines.set(socket, pending.deadline)
     if (!foreign) (socket as { timeout?: number }).timeout = guardedTimeout
     this.#timer ??= setInterval(() => { this.#endBefore(performance.now()) }, this.timeout / checksPerTimeout).unref()
-    const answered = (): void => {
-      pending.answered = true
-      socket.end()
-      socket.resume() // discards further bytes, so that the end of the stream is read
-    }
     if (this.#server.listenerCount('upgrade') > 1) {
       // In the next tick, when the listeners after this one have made their response.
-      process.nextTick(() => { answerOn(socket)?.once('finish', answered) })
+      process.nextTick(endOnceAnswered, socket, pending)
     } else {
       socket.write(unavailable)
-      answered()
+      endAnswered(socket, pending)
     }
   }
 
@@ -157,7 +165,9 @@ export class UpgradeGuard {
         socket.destroy()
         if (!answered) this.#onTimeout()
       }
-      if (deadline <= now || socket.destroyed) this.#pending.delete(socket)
+      if (deadline > now && !socket.destroyed) continue
+      this.#pending.delete(socket)
+      if (!unfinished) this.#pastDeadlines.set(socket, deadline)
     }
     if (this.#pending.size > 0) return
     clearInterval(this.#timer)
