@@ -32,6 +32,17 @@ const count = (value: number, description: string, minimum = 1) => Type.Integer(
 const policies = [Type.Literal('close'), Type.Literal('latest'), Type.Literal('drop')]
 const slowBytes = 'buffered bytes of one member, a whole number from 1'
 
+const historyBounds = {
+  bytes: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes of kept messages, a whole number from 1' })),
+  ttl: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'milliseconds from the last publication, a whole number from 1' })),
+  replay: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes that are replayed to one member, a whole number from 1' }))
+}
+const historySchema = Type.Union([
+  Type.Boolean(),
+  Type.Object({ ...historyBounds, latest: Type.Literal(true) }, { additionalProperties: false }),
+  Type.Object({ ...historyBounds, size: Type.Optional(Type.Integer({ minimum: 1, description: 'kept messages, a whole number from 1' })) }, { additionalProperties: false })
+], { description: 'true, false, or an object with "size" or "latest: true", and "bytes", "ttl" and "replay", each a whole number from 1' })
+
 const topicSchema = Type.Object({
   message: Type.Optional(schemaOf('a JSON Schema object')),
   publish: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema')], { description: 'true or a JSON Schema object' })),
@@ -46,8 +57,9 @@ const topicSchema = Type.Object({
   slow: Type.Optional(Type.Object({
     policy: Type.Optional(Type.Union(policies, { description: '"close", "latest" or "drop"' })),
     bytes: Type.Optional(Type.Integer({ minimum: 1, description: slowBytes }))
-  }, { additionalProperties: false, description: 'an object with "policy" and "bytes"' }))
-}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post", "limits" and "slow"' })
+  }, { additionalProperties: false, description: 'an object with "policy" and "bytes"' })),
+  history: Type.Optional(historySchema)
+}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post", "limits", "slow" and "history"' })
 
 const logLevel = (description: string): TUnsafe<LogLevel> => Type.Unsafe(Type.String({ description }))
 
@@ -119,12 +131,14 @@ export const optionsSchema = Type.Object({
     badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
     handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin, a whole number from 100'),
     publish: milliseconds(100, 5_000, 'milliseconds that a publication waits for the broker, a whole number from 100'),
+    history: count(268_435_456, 'bytes of all kept messages, a whole number from 1'),
     unfinished: milliseconds(100, 30_000, 'milliseconds from the first to the last byte of a member\'s message, a whole number from 100')
   }, 'an object of bounds'),
   slow: group({
     policy: Type.Union([...policies, functionOf<Public<'slow'>['policy']>('a function')], { default: 'close', description: '"close", "latest", "drop", or a function of (session, { bytes }) that returns one of them' }),
     bytes: count(1_048_576, slowBytes)
   }, 'an object with "policy" and "bytes"'),
+  history: Type.Unsafe<NonNullable<Public<'history'>>>({ ...historySchema, default: false }),
   drain: group({
     timeout: milliseconds(0, 5_000, 'milliseconds for the whole drain, a whole number from 0'),
     batch: count(500, 'members closed at a time, a whole number from 1'),

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import { memoryBroker } from './brokers/memory.ts'
-import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED, FST_ROOMS_WEBSOCKET_TOO_OLD } from './errors.ts'
+import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_HISTORY, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED, FST_ROOMS_WEBSOCKET_TOO_OLD } from './errors.ts'
 import type { AddressLimits } from './limits/addresses.ts'
 import type { Hooks } from './hub/ports.ts'
 import type { DeflateOptions } from './transport/ws/deflate.ts'
@@ -55,7 +55,8 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
       if (definition.publish === null) throw new FST_ROOMS_INVALID_OPTION(`${option}.${key}`, 'nothing: members of this topic may not publish', 'a function')
     }
   }
-  for (const { key, converted, post } of registry.definitions) {
+  for (const { key, converted, post, history } of registry.definitions) {
+    if (history !== null && options.broker !== undefined && (!options.broker.capabilities.history || options.broker.history === undefined)) throw new FST_ROOMS_NO_HISTORY(key)
     if (converted && !Object.hasOwn(options.onMessage ?? {}, key)) throw new FST_ROOMS_HANDLER_MISSING(key)
     if (!registry.open && post !== false && !isGuarded(options, 'broadcast')) throw new FST_ROOMS_OPEN_BROADCAST(key)
   }

@@ -174,7 +174,7 @@ const many = 3_000
 /** A hub without Fastify, for thousands of members. */
 async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
   watchProcess(t)
-  const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 } })
+  const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 }, history: false })
   const left = new Map<AnySession, number>()
   const { onLeave, ...others } = hooks
   const hub = new Hub(memoryBroker(), bareHooks({

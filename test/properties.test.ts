@@ -158,7 +158,7 @@ t.test('a topic resolves to its exact name, else to its family, else to nothing;
     const sound = keys.every(key => wellFormed(key.endsWith('*') ? `${key.slice(0, -1)}x` : key))
     let registry: TopicRegistry
     try {
-      registry = new TopicRegistry(Object.fromEntries(keys.map(key => [key, {}])), compile, { limits: { payload: 1_000, messages: 1, per: 1, topicLength: 255 }, slow: { policy: 'close', bytes: 1 } })
+      registry = new TopicRegistry(Object.fromEntries(keys.map(key => [key, {}])), compile, { limits: { payload: 1_000, messages: 1, per: 1, topicLength: 255 }, slow: { policy: 'close', bytes: 1 }, history: false })
       seen.built++
     } catch (error) {
       seen.refused++

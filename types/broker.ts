@@ -33,8 +33,65 @@ export interface Publication {
   except?: string
   /** Names the value that this message replaces. It is in `tail`, too. */
   key?: string
+  /** The messages that the topic keeps. The broker appends this one, and drops what is over the bounds. Absent: the topic keeps none. */
+  retention?: Retention
   /** The time at which the publisher stops waiting, in milliseconds since 1970. From then on the outcome is `unknown`, and a later one is ignored. */
   deadline: number
+}
+
+/** The messages that a topic keeps. */
+export interface Retention {
+  /** Most messages; `Infinity`: no bound. */
+  readonly size: number
+  /** Most bytes of their tails. */
+  readonly bytes: number
+  /** Milliseconds from the last publication until all of them expire. */
+  readonly ttl: number
+  /** Keeps the newest message of each key, in place of the newest messages. Messages without a key are one value. */
+  readonly latest: boolean
+}
+
+/** A message that is kept. */
+export interface KeptMessage {
+  /** Its position, in the epoch of the page. */
+  readonly offset: number
+  /** As in a publication. The reader MUST NOT change it. */
+  readonly tail: Buffer
+  readonly payloadLength: number
+  readonly key?: string | undefined
+}
+
+/** A reading of kept messages. */
+export interface HistoryQuery {
+  /** Only messages behind this offset, from the oldest on. Absent: the newest messages. */
+  readonly after?: number
+  /** Most messages. */
+  readonly limit: number
+  /** Most bytes of their tails. */
+  readonly bytes: number
+}
+
+/** Kept messages of one topic, in the order of their positions. */
+export interface HistoryPage {
+  /** The position of the topic's last publication. */
+  readonly position: Position
+  readonly messages: readonly KeptMessage[]
+  /**
+   * The least offset behind which every message is kept: the top if none is kept. A topic that keeps the newest message of each key has it behind the last message
+   * that was replaced.
+   */
+  readonly from: number
+}
+
+/** Kept messages of all topics. */
+export interface HistoryStats {
+  /** Topics with kept messages. */
+  topics: number
+  messages: number
+  /** Bytes of their tails. */
+  bytes: number
+  /** Topics whose messages were dropped because all topics together kept too many bytes. Grows only. */
+  evicted: number
 }
 
 export interface Outcome {
@@ -75,6 +132,11 @@ export interface BrokerCapabilities {
   once: 'shared' | 'node'
 }
 
+export interface BrokerSettings {
+  /** `limits.history`: most bytes of kept messages of all topics, for a broker that keeps them in this process. */
+  readonly historyBytes: number
+}
+
 export interface Broker {
   readonly capabilities: BrokerCapabilities
   /**
@@ -84,12 +146,14 @@ export interface Broker {
    */
   readonly inProcess?: boolean
   /** Called once, before the other functions. MUST resolve even if the server is down, and report that by `handlers.state`. */
-  start (node: string, handlers: BrokerHandlers): Promise<void>
+  start (node: string, handlers: BrokerHandlers, settings?: BrokerSettings): Promise<void>
   /**
    * Begins delivery of these topics. MUST settle after the server has confirmed the subscription, with positions that are read after that (`null`:
    * the topic has none). `attach` and `detach` of one topic MUST take effect in the order of the calls. The hub waits for `limits.handshake`.
+   * @param retention - the messages that these topics keep. Such a topic has a position from its first `attach` or publication on, and keeps it while it has
+   * neither members nor kept messages.
    */
-  attach (topics: string[]): Promise<(Position | null)[]>
+  attach (topics: string[], retention?: Retention): Promise<(Position | null)[]>
   /** Ends delivery of these topics. MUST NOT call `entry` for them after it has resolved. */
   detach (topics: string[]): Promise<void>
   /**
@@ -97,6 +161,12 @@ export interface Broker {
    * attached here before it returns. MUST NOT throw or reject, because a failure is an outcome.
    */
   publish (batch: Publication[]): Outcome[] | Promise<Outcome[]>
+  /**
+   * Reads kept messages. MUST be present if `capabilities.history` is `true`. MAY return synchronously. `undefined`: the topic has no position yet.
+   */
+  history? (topic: string, query: HistoryQuery): HistoryPage | undefined | Promise<HistoryPage | undefined>
+  /** Counts kept messages, if they are in this process. */
+  historyStats? (): HistoryStats
   /** Sends bytes to one node, to the nodes that hold a user, or to all. */
   control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<'sent' | 'gone' | 'unknown'>
   /** Releases all resources. MUST NOT close a client that the host passed in. The hub waits for 2 s. */

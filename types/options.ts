@@ -2,7 +2,7 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest, RouteShorthandOptions } from 'fastify'
 import type { Broker } from './broker.ts'
 import type { AnySession, Session } from './session.ts'
-import type { Closed, Converted, Message, NameOf, Publish, Publishable, SlowPolicy, TopicMap, TopicName, Topics } from './topics.ts'
+import type { Closed, Converted, Message, NameOf, Publish, Publishable, SlowPolicy, TopicHistory, TopicMap, TopicName, Topics } from './topics.ts'
 
 /** The identity of a request, as `identify` and `onAuth` return it. */
 export interface Identity {
@@ -18,8 +18,8 @@ export interface Identity {
 }
 
 /**
- * The argument of `authorize`. `broadcast` is a request to the broadcast route; `stay` comes from `rooms.reauthorize`; `history` is reserved, and
- * is not used yet.
+ * The argument of `authorize`. `broadcast` is a request to the broadcast route; `stay` comes from `rooms.reauthorize`; `history` is a request that reads kept
+ * messages: a join with `since`, of a topic that keeps some. It is asked after `join`.
  */
 export type AuthorizeContext<T = Topics> =
   | { action: 'join' | 'broadcast' | 'history', topic: TopicName<T>, request: FastifyRequest, identity: Identity | null }
@@ -173,6 +173,8 @@ export type RoomsOptions<T = Topics> = {
     handshake?: number
     /** Milliseconds that a publication waits for the broker. Default 5,000. After that: `published: false`, or an ack with `FST_ROOMS_BROKER_DOWN`. */
     publish?: number
+    /** Bytes of all kept messages of all topics. Default 268,435,456. Over it, the topics that were quiet longest lose theirs. */
+    history?: number
     /** Milliseconds from the first to the last byte of a member's message, or of any other WebSocket frame. Default 30,000. Over it: 1008. */
     unfinished?: number
   }
@@ -182,6 +184,11 @@ export type RoomsOptions<T = Topics> = {
    * another value, the member is closed.
    */
   slow?: { policy?: SlowPolicy | ((session: AnySession<T>, backlog: { bytes: number }) => SlowPolicy), bytes?: number }
+  /**
+   * The messages that topics keep, unless they say otherwise: in memory with the memory broker. `true`: the newest 100 of each topic, at most 1 MiB, for five
+   * minutes after the last one. Default `false`.
+   */
+  history?: boolean | TopicHistory
   /** How members are closed when the app closes, or by `rooms.drain()`. */
   drain?: {
     /** Milliseconds for the whole drain. Connections still open after that are terminated. Default 5,000; must be below Fastify's `pluginTimeout`. */

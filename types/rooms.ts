@@ -1,4 +1,4 @@
-import type { BrokerState } from './broker.ts'
+import type { BrokerState, HistoryStats } from './broker.ts'
 import type { DirectFrame, Member, MessageFrame, Mode, PresenceFrame, ServerFrame } from './protocol.ts'
 import type { Info, Message, Payload, Publish, TopicName, Topics } from './topics.ts'
 
@@ -113,8 +113,16 @@ export interface Stats {
   lagging: number
   /** Gauge: publications that the broker has not answered. 0 with the memory broker, which answers synchronously. */
   publishing: number
+  /** Gauges: messages that topics keep in this process. `evicted` is a counter: topics that lost them over `limits.history`. */
+  history: HistoryStats
   /** Sessions that became members. */
   joined: number
+  /** Joins with the `id` of a position after which the member gets every message (`recovered: true`). */
+  recovered: number
+  /** Joins with the `id` of a position after which messages are missing (`recovered: false`). */
+  unrecovered: number
+  /** Kept messages queued to members that joined. They count as deliveries, too. */
+  replayed: number
   /** Messages to rooms, from code, broadcast routes and members. */
   broadcasts: number
   /** Messages queued to members by broadcasts. */

@@ -57,6 +57,22 @@ export interface TopicSlow {
   bytes?: number
 }
 
+/** Bounds of the messages that a topic keeps: whichever is met first. */
+interface HistoryBounds {
+  /** Most bytes of kept messages. Default 1,048,576. */
+  bytes?: number
+  /** Milliseconds from the topic's last publication until all of its kept messages expire. Default 300,000. */
+  ttl?: number
+  /** Most bytes that are replayed to one member. A longer replay is refused as a whole (`recovered: false`). Default 1,048,576. */
+  replay?: number
+}
+
+/**
+ * The messages that a topic keeps. With `size` and `bytes` it keeps the newest messages; `size` counts them (default 100; no bound if `bytes` is given). With
+ * `latest: true` it keeps the newest message of each `key`: state, and not a log. Messages without a key are one value.
+ */
+export type TopicHistory = (HistoryBounds & { size?: number }) | (HistoryBounds & { latest: true })
+
 /** A declared topic, or a family of topics (its key ends in `*`). */
 export interface TopicOptions {
   /** Schema of the payloads that members receive. Absent: any JSON. */
@@ -69,6 +85,8 @@ export interface TopicOptions {
   post?: true | `/${string}`
   limits?: TopicLimits
   slow?: TopicSlow
+  /** The messages that the topic keeps, for members that come back or come late; `true`: the defaults; `false`: none. Default: the option `history`. */
+  history?: boolean | TopicHistory
 }
 
 /** The options of topics by name, or family (`chat:*`). */
@@ -77,7 +95,7 @@ export type TopicMap = Record<string, TopicOptions>
 type Data<O, Known> = { [K in keyof O]: K extends keyof Known ? O[K] extends (...args: never[]) => unknown ? never : O[K] : never }
 
 /** Refuses unknown options and functions, which a constraint on the type parameter does not. */
-export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) }
+export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) & (T[K] extends { history: infer H extends object } ? { history: Data<H, HistoryBounds & { size?: number, latest?: true }> } : unknown) }
 
 /**
  * The topics of a program. Declare it once to type `app.rooms`, hooks and options everywhere:

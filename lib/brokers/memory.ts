@@ -1,46 +1,67 @@
 import { randomBytes } from 'node:crypto'
-import type { Broker, BrokerCapabilities, BrokerHandlers, Outcome, Position, Publication } from '../../types/index.ts'
+import type { Broker, BrokerCapabilities, BrokerHandlers, BrokerSettings, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from '../errors.ts'
+import { KeptTopics, type Log } from './kept-topics.ts'
 
 const delivered: Outcome = { state: 'ok' }
 
-/** The position of an attached topic. */
-interface Log { epoch: string, offset: number }
-
 class MemoryBroker implements Broker {
-  readonly capabilities: BrokerCapabilities = { order: 'total', history: false, presence: false, once: 'shared' }
+  readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: false, once: 'shared' }
   readonly #topics = new Map<string, Log>()
+  readonly #kept = new KeptTopics(topic => { this.#topics.delete(topic) })
   #handlers: BrokerHandlers | undefined
 
   get inProcess (): true { return true }
 
-  async start (_node: string, handlers: BrokerHandlers): Promise<void> {
+  async start (_node: string, handlers: BrokerHandlers, settings?: BrokerSettings): Promise<void> {
     if (this.#handlers !== undefined) throw new FST_ROOMS_INVALID_OPTION('broker', 'a broker of its own', 'a broker that has already been started')
     this.#handlers = handlers
+    if (settings !== undefined) this.#kept.mostBytes = settings.historyBytes
     handlers.state('up')
   }
 
-  async attach (topics: string[]): Promise<Position[]> {
+  async attach (topics: string[], retention?: Retention): Promise<Position[]> {
     return topics.map(topic => {
-      let log = this.#topics.get(topic)
-      if (log === undefined) this.#topics.set(topic, log = { epoch: randomBytes(8).toString('hex'), offset: 0 })
-      return { ...log }
+      const log = this.#enter(topic, retention)
+      log.isAttached = true
+      this.#kept.attached(log)
+      return { epoch: log.epoch, offset: log.offset }
     })
   }
 
   async detach (topics: string[]): Promise<void> {
-    for (const topic of topics) this.#topics.delete(topic)
+    for (const topic of topics) {
+      const log = this.#topics.get(topic)
+      if (log === undefined) continue
+      log.isAttached = false
+      if (log.retention === undefined) this.#topics.delete(topic)
+      else this.#kept.detached(log)
+    }
   }
 
   // Synchronous, so that the members' frames are queued when this returns. `entry` gets the same object, not a copy.
   publish (batch: Publication[]): Outcome[] {
     return batch.map(publication => {
-      const log = this.#topics.get(publication.topic)
+      const { topic, retention } = publication
+      const log = retention === undefined ? this.#topics.get(topic) : this.#enter(topic, retention)
       if (log === undefined) return delivered
       const position = { epoch: log.epoch, offset: ++log.offset }
-      this.#handlers?.entry(publication.topic, publication, position)
+      if (log.retention !== undefined) this.#kept.append(log, publication)
+      if (log.isAttached) this.#handlers?.entry(topic, publication, position)
       return { state: 'ok', position }
     })
+  }
+
+  history (topic: string, query: HistoryQuery): HistoryPage | undefined {
+    const log = this.#topics.get(topic)
+    if (log === undefined) return undefined
+    const { epoch, offset } = log
+    const kept = this.#kept.of(log)
+    return { position: { epoch, offset }, messages: kept?.read(query) ?? [], from: kept?.from ?? offset }
+  }
+
+  historyStats (): HistoryStats {
+    return this.#kept.stats()
   }
 
   async control (): Promise<'gone'> {
@@ -49,13 +70,21 @@ class MemoryBroker implements Broker {
 
   async close (): Promise<void> {
     this.#topics.clear()
+    this.#kept.close()
     this.#handlers = undefined
+  }
+
+  #enter (topic: string, retention: Retention | undefined): Log {
+    let log = this.#topics.get(topic)
+    if (log === undefined) this.#topics.set(topic, log = { topic, epoch: randomBytes(8).toString('hex'), offset: 0, isAttached: false, retention, kept: undefined, expiresAt: Infinity, quietSince: 0 })
+    return log
   }
 }
 
 /**
- * Returns a broker for a single process, which is the reference for other brokers. Publications pass through it synchronously and are not copied.
- * A topic has positions from its first member to its last; after that it starts again with a new epoch.
+ * Returns a broker for a single process, which is the reference for other brokers. Publications pass through it synchronously and are not copied, unless their
+ * topic keeps messages. A topic that keeps none has positions from its first member to its last; after that it starts again with a new epoch. A topic that keeps
+ * messages has positions as long as the process runs, until 30 days after its messages have expired.
  */
 export function memoryBroker (): Broker {
   return new MemoryBroker()

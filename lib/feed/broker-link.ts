@@ -1,8 +1,8 @@
-import type { Broker, BrokerHandlers, BrokerState, Outcome, Position, Publication } from '../../types/index.ts'
+import type { Broker, BrokerHandlers, BrokerSettings, BrokerState, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
 import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
-import { checkEntry } from './check-entry.ts'
+import { checkEntry, checkKept } from './check-entry.ts'
 import type { Feed, FeedBroker } from './feed.ts'
 import { Outgoing } from './outgoing.ts'
 import { Publisher } from './publisher.ts'
@@ -58,14 +58,16 @@ export class BrokerLink implements FeedBroker {
   /** Publications that the broker has not answered, or whose entry has not come. */
   get pending (): number { return this.#publisher.size }
 
-  async start (node: string): Promise<void> {
-    await this.#broker.start(node, this.#handlers)
+  get isInProcess (): boolean { return this.#broker.inProcess === true }
+
+  async start (node: string, settings: BrokerSettings): Promise<void> {
+    await this.#broker.start(node, this.#handlers, settings)
   }
 
   /** @throws FST_ROOMS_BROKER_SILENT, FST_ROOMS_BROKER_FAULT, what the broker throws */
-  async attach (topic: string): Promise<Position | undefined> {
+  async attach (topic: string, retention: Retention | undefined): Promise<Position | undefined> {
     const { attach } = this.#timeouts
-    const answer = this.#broker.attach([topic])
+    const answer = this.#broker.attach([topic], retention)
     const positions: unknown = this.#broker.inProcess === true ? await answer : await within(answer, attach, `attach of topic "${topic}"`)
     const position = readPosition(Array.isArray(positions) ? positions[0] : undefined)
     if (position !== null) return position
@@ -76,6 +78,25 @@ export class BrokerLink implements FeedBroker {
   detach (topic: string): void {
     const detach = async (): Promise<void> => this.#broker.detach([topic])
     detach().catch((error: unknown) => { this.#ports.fault(asError(error)) })
+  }
+
+  /** Reads kept messages. `undefined` if the topic has no position, or the broker does not answer in time or with what is not a page. */
+  read (topic: string, query: HistoryQuery): HistoryPage | undefined | Promise<HistoryPage | undefined> {
+    try {
+      const answer = this.#broker.history?.(topic, query)
+      if (!(answer instanceof Promise)) return answer
+      return within(answer, this.#timeouts.attach, `history of topic "${topic}"`).then(page => this.#checkPage(topic, page)).catch((error: unknown) => {
+        this.#ports.fault(asError(error))
+        return undefined
+      })
+    } catch (error) {
+      this.#ports.fault(asError(error))
+      return undefined
+    }
+  }
+
+  historyStats (): HistoryStats {
+    return this.#broker.historyStats?.() ?? { topics: 0, messages: 0, bytes: 0, evicted: 0 }
   }
 
   /** Hands a publication to the broker. Returns an outcome, at once or at the latest at the deadline. */
@@ -151,6 +172,17 @@ export class BrokerLink implements FeedBroker {
     // Bytes that this node has made itself need no parsing.
     const publication = own ?? checkEntry(topic, given)
     if (!feed.isGone) feed.receive(publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
+  }
+
+  /** @throws FST_ROOMS_BROKER_FAULT */
+  #checkPage (topic: string, page: HistoryPage | undefined): HistoryPage | undefined {
+    if (page === undefined) return undefined
+    const position = readPosition(page.position)
+    const { messages, from } = page
+    const isPage = position != null && Number.isInteger(from) && Array.isArray(messages) &&
+      (messages as HistoryPage['messages']).every((message, index) => Number.isInteger(message.offset) && message.offset <= position.offset && message.offset > (index === 0 ? 0 : (messages as HistoryPage['messages'])[index - 1]!.offset))
+    if (!isPage) throw new FST_ROOMS_BROKER_FAULT(`history of topic "${topic}" is not a page of messages in order`)
+    return { position, from, messages: messages.map(message => checkKept(topic, message)) }
   }
 
   #fault (message: string, cause?: Error): void {

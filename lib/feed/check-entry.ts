@@ -1,4 +1,4 @@
-import type { Publication } from '../../types/index.ts'
+import type { KeptMessage, Publication } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import { isKey } from '../protocol/client-frames.ts'
 import { tailStart } from '../protocol/server-frames.ts'
@@ -61,4 +61,14 @@ export function checkEntry (topic: string, given: unknown): Publication {
   const fault = faultOf(topic, publication)
   if (fault !== undefined) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: ${fault}`)
   return { ...publication, tail: bufferOf(tail) } as Publication
+}
+
+/**
+ * Checks a kept message that a broker brings, as `checkEntry` does an entry.
+ * @throws FST_ROOMS_BROKER_FAULT
+ */
+export function checkKept (topic: string, { offset, tail, payloadLength, key }: KeptMessage): KeptMessage {
+  const isValid = tail instanceof Uint8Array && Number.isInteger(payloadLength) && payloadLength >= 1 && (key === undefined || isKey(key)) && isTail(bufferOf(tail), payloadLength)
+  if (!isValid) throw new FST_ROOMS_BROKER_FAULT(`a kept message of topic "${topic}" is refused: it is not the end of a frame`)
+  return { offset, tail: bufferOf(tail), payloadLength, key }
 }

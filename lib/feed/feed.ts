@@ -1,4 +1,4 @@
-import type { GapFrame, Position, Publication } from '../../types/index.ts'
+import type { GapFrame, Position, Publication, Retention } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import type { Aftermath } from '../hub/aftermath.ts'
@@ -25,7 +25,7 @@ export interface FeedReceiver {
 /** The broker as a feed sees it. */
 export interface FeedBroker {
   /** Asks the broker to deliver the topic here. */
-  attach (topic: string): Promise<Position | undefined>
+  attach (topic: string, retention: Retention | undefined): Promise<Position | undefined>
   /** An entry of a publication of this node was delivered. */
   delivered (publication: Outgoing): void
   /** An entry of the feed has come, or will never come: publications of this node need not wait for it. */
@@ -64,16 +64,19 @@ export class Feed {
   readonly #topic: string
   readonly #receiver: FeedReceiver
   readonly #ports: FeedPorts
+  readonly #retention: Retention | undefined
 
-  constructor (topic: string, receiver: FeedReceiver, ports: FeedPorts) {
+  /** @param retention - the messages that the topic keeps; `undefined`: none */
+  constructor (topic: string, receiver: FeedReceiver, ports: FeedPorts, retention?: Retention) {
     this.#topic = topic
     this.#receiver = receiver
     this.#ports = ports
+    this.#retention = retention
   }
 
   /** Attaches the topic; `ready` tells the outcome. */
   attach (): void {
-    this.ready = this.#ports.broker.attach(this.#topic).then(position => {
+    this.ready = this.#ports.broker.attach(this.#topic, this.#retention).then(position => {
       this.attachedAt(position)
       this.#receiver.attached(this.position)
     })

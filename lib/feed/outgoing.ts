@@ -1,4 +1,4 @@
-import type { Publication } from '../../types/index.ts'
+import type { Publication, Retention } from '../../types/index.ts'
 import { tailEnd, tailStart, withKey } from '../protocol/server-frames.ts'
 
 /** The members of a publication that its payload does not say. */
@@ -9,6 +9,7 @@ export interface PublicationHead {
   deadline: number
   except?: string | undefined
   key?: string | undefined
+  retention?: Retention | undefined
 }
 
 /** A publication of this node on its way out. A broker of this process brings the same object back. */
@@ -19,6 +20,7 @@ export class Outgoing implements Publication {
   readonly topic: string
   readonly except?: string
   readonly key?: string
+  readonly retention?: Retention
   readonly deadline: number
   /** The payload. */
   readonly json: string
@@ -40,6 +42,7 @@ export class Outgoing implements Publication {
     this.deadline = head.deadline
     if (head.except !== undefined) this.except = head.except
     if (head.key !== undefined) this.key = head.key
+    if (head.retention !== undefined) this.retention = head.retention
     this.json = json
     this.text = tailStart + json + (head.key === undefined ? end : withKey(end, head.key))
   }
@@ -50,8 +53,8 @@ export class Outgoing implements Publication {
   /** The publication as a plain object, for a broker that copies it or sends it over a network. Made once. */
   toPublication (): Publication {
     if (this.#copy === undefined) {
-      const { v, uid, node, topic, tail, payloadLength, deadline, except, key } = this
-      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }) }
+      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention } = this
+      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }) }
     }
     return this.#copy
   }

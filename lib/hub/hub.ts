@@ -8,6 +8,7 @@ import { FST_ROOMS_CLOSED } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
 import { Losses } from '../feed/loss.ts'
 import { Outgoing } from '../feed/outgoing.ts'
+import { IdleReplays } from '../history/idle-replays.ts'
 import { Reviews } from '../identity/reauthorize.ts'
 import { Admission, closeCodeOf } from '../limits/admission.ts'
 import { RecentKicks } from '../limits/recent-kicks.ts'
@@ -71,6 +72,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly #broker: BrokerLink
   readonly #heartbeat: Heartbeat<Peer>
   readonly #announcer = new Announcer()
+  readonly #replays = new IdleReplays()
   readonly #drain: Drain<Peer>
   readonly #turn: Turn<Room<MemberSession>>
   readonly #failures: Failures
@@ -110,6 +112,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       deflate: settings.deflate === undefined ? undefined : new Deflate(settings.deflate),
       losses: new Losses(),
       turn: this.#turn as RoomPorts<MemberSession>['turn'],
+      history: this.#broker,
+      replays: this.#replays,
       member: (topic, id) => {
         const session = this.directory.find(id)
         return session?.topic === topic && session.state === 'open' ? session : undefined
@@ -148,7 +152,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   }
 
   async start (): Promise<void> {
-    await this.#broker.start(this.#node)
+    await this.#broker.start(this.#node, { historyBytes: this.settings.limits.history })
     this.#heartbeat.start()
   }
 
@@ -201,7 +205,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       topic,
       deadline: Date.now() + this.settings.limits.publish,
       except,
-      key
+      key,
+      retention: definition.history ?? undefined
     }, json, senderFields)
     this.counters.broadcasts++
     if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
@@ -242,6 +247,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (room !== undefined) this.#flush(room)
   }
 
+  replayRest (session: Membership): void {
+    this.slowConsumers.sendKept(session.room as Room<MemberSession>, session as MemberSession)
+  }
+
   presenceChanged (session: Membership): void {
     const roster = session.room?.roster
     if (roster === undefined) return
@@ -274,7 +283,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     let lagging = 0
     for (const room of this.#rooms.values()) {
       members += room.size
-      lagging += room.lagging.size
+      lagging += room.slow
     }
     for (const { transport } of this.connections) queuedBytes += transport.bufferedBytes
     const { counters, working } = this
@@ -286,6 +295,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       working,
       lagging,
       publishing: this.#broker.pending,
+      history: this.#broker.historyStats(),
       ...counters,
       refusals: { ...counters.refusals }
     }
@@ -311,6 +321,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     for (const room of [...this.#rooms.values()]) {
       for (const reader of [...room.readers]) reader.end()
     }
+    this.#replays.close()
     await this.#broker.close()
   }
 

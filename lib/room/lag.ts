@@ -1,4 +1,12 @@
 import type { Position, SlowPolicy } from '../../types/index.ts'
+import type { KeptFrames } from '../history/kept-frames.ts'
+
+/** The messages that a member which has just joined is being sent. It gets the room's messages when it has all of them. */
+export interface Catching {
+  frames: KeptFrames
+  /** The offset of the last message that was written. */
+  behind: number
+}
 
 /** The place at which a slow member stopped reading: numbers and never a queue, so it costs the same however far the member falls behind. */
 export class Lag {
@@ -12,18 +20,22 @@ export class Lag {
   excepted: number
   /** Private frames from among those that the member was not sent. They are never dropped. */
   owed: Buffer[]
-  /** The policy that applies; `undefined` until it is decided. */
-  policy: SlowPolicy | undefined
+  /** The policy that applies; `undefined` until it is decided. `'replay'`: the member is not slow, but is being sent kept messages. */
+  policy: SlowPolicy | 'replay' | undefined
+  /** What a member under `'replay'` is being sent. */
+  readonly catching: Catching | undefined
   /** The gap frame of the first loss since then, to be sent when the member has caught up. */
   loss: string | undefined
   /** The latest values that it was to be sent have become too many. */
   isLost = false
 
-  constructor (message: number, announcement: number, position: Position | undefined, excepted: number, owed: Buffer[]) {
+  constructor (message: number, announcement: number, position: Position | undefined, excepted: number, owed: Buffer[], catching?: Catching) {
     this.message = message
     this.announcement = announcement
     this.position = position
     this.excepted = excepted
     this.owed = owed
+    this.catching = catching
+    this.policy = catching === undefined ? undefined : 'replay'
   }
 }

@@ -5,7 +5,7 @@ import type { Lag } from './lag.ts'
 import { LatestValues, type LatestValue } from './latest-values.ts'
 import type { RoomMember } from './member.ts'
 
-/** The members of one room that have fallen behind, and the latest values that some of them will be sent. */
+/** The members of one room that are not in the fan-out: those that have fallen behind, with the latest values that some of them will be sent, and those that are being sent kept messages. */
 export class LaggingMembers<M extends RoomMember> {
   readonly members = new Set<M>()
   readonly #counters: Pick<Counters, 'dropped' | 'conflated'>
@@ -32,6 +32,19 @@ export class LaggingMembers<M extends RoomMember> {
   note (value: LatestValue, isSent: boolean): void {
     if (isSent) this.#recent.push(value)
     this.#latest?.put(value)
+  }
+
+  /** Members that are being sent kept messages. */
+  replaying = 0
+
+  /** Members that have fallen behind. */
+  get slow (): number { return this.members.size - this.replaying }
+
+  /** Adds a member that is being sent kept messages. */
+  addReplaying (member: M, lag: Lag): void {
+    member.lag = lag
+    this.members.add(member)
+    this.replaying++
   }
 
   /** Begins a new turn. Returns the messages of the last one. */
@@ -85,6 +98,7 @@ export class LaggingMembers<M extends RoomMember> {
     else if (lag.policy === 'drop') this.#counters.dropped += missed
     member.lag = undefined
     this.members.delete(member)
+    if (lag.policy === 'replay') this.replaying--
     if (this.mayConflate && (lag.policy === undefined || lag.policy === 'latest')) this.#endConflating()
   }
 

@@ -1,6 +1,7 @@
 import type { SessionState } from '../../types/index.ts'
 import type { Feed } from '../feed/feed.ts'
 import type { PresentMember, Roster } from '../presence/roster.ts'
+import type { Replay, ReplayPlan } from '../history/replay.ts'
 import type { Ending } from '../session/ending.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Lag } from './lag.ts'
@@ -24,7 +25,16 @@ export interface SessionRoom {
   readonly roster: Roster | undefined
   /** Joins under way. */
   joining: number
+  /** The messages that the topic keeps; `undefined` if it keeps none. */
+  readonly replay: Replay | undefined
   add (member: RoomMember): void
+  /** Adds a member that is sent kept messages before live ones: call `sendKept` until it returns something else than `'more'`. */
+  addReplaying (member: RoomMember, plan: ReplayPlan): void
+  /**
+   * Sends a member kept messages, until many bytes are buffered. `'more'`: call it again when the peer has read them. `'done'`: the member has all of them, and gets
+   * live ones from now on. `'lost'`: some of them are no longer kept.
+   */
+  sendKept (member: RoomMember, turn: number): 'more' | 'done' | 'lost'
   /** Sends one member a frame of its own, behind all that the room has sent so far: at once if the room has nothing to send in this turn. */
   sendTo (member: RoomMember, frame: Buffer): void
   /** Sends one member what the room has for it in this turn. */

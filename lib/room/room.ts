@@ -1,6 +1,8 @@
 import type { Position, Publication, SlowPolicy } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { Feed, type FeedPorts, type FeedReceiver, type Gap } from '../feed/feed.ts'
+import type { IdleReplays } from '../history/idle-replays.ts'
+import { Replay, type HistorySource, type ReplayPlan } from '../history/replay.ts'
 import type { Losses } from '../feed/loss.ts'
 import type { Counters } from '../hub/counters.ts'
 import { Roster, type PresentRoom } from '../presence/roster.ts'
@@ -23,15 +25,20 @@ import type { Flushable, Turn } from './turn.ts'
 const fullFrames = 256
 const fullBytes = 262_144
 
+/** Most bytes of kept messages that are buffered for a member at a time. */
+const replayBytes = 65_536
+
 const none: never[] = []
 
 /** The parts that all rooms of a hub share. */
 export interface RoomPorts<M extends RoomMember> {
   readonly feed: FeedPorts
-  readonly counters: Pick<Counters, 'deliveries' | 'sentBytes' | 'dropped' | 'conflated'>
+  readonly counters: Pick<Counters, 'deliveries' | 'sentBytes' | 'dropped' | 'conflated' | 'replayed'>
   readonly deflate: Deflate | undefined
   readonly losses: Pick<Losses, 'tell'>
   readonly turn: Pick<Turn<Flushable>, 'queued'>
+  readonly history: HistorySource
+  readonly replays: IdleReplays
   /** The open member of a topic with this session id. */
   member (topic: string, session: string): M | undefined
 }
@@ -55,6 +62,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   readonly definition: TopicDefinition
   readonly feed: Feed
   readonly roster: Roster | undefined
+  readonly replay: Replay | undefined
   /** Members that keep up, dense and unordered. */
   readonly members: M[] = []
   /** Their transports, same indices. The fan-out loop touches only these objects, because each further object costs a cache miss. */
@@ -90,13 +98,16 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#ports = ports
     this.#lagging = new LaggingMembers(definition.slow.policy !== 'close' && definition.slow.policy !== 'drop', ports.counters)
     this.roster = definition.presence === null ? undefined : new Roster(this)
-    this.feed = new Feed(topic, this, ports.feed)
+    this.feed = new Feed(topic, this, ports.feed, definition.history ?? undefined)
+    this.replay = definition.history === null ? undefined : new Replay(topic, definition.history, definition.message.schema === null, ports.history)
   }
 
   get size (): number { return this.members.length - this.#departed.length + this.#lagging.members.size }
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.readers.size === 0 }
-  /** Members that have fallen behind. */
+  /** Members that are not in the fan-out. */
   get lagging (): ReadonlySet<M> { return this.#lagging.members }
+  /** How many members have fallen behind. */
+  get slow (): number { return this.#lagging.slow }
 
   /** All open members. */
   * open (): Generator<M> {
@@ -108,6 +119,54 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#place(member)
     this.feed.receiverCame()
     this.roster?.outdate()
+  }
+
+  addReplaying (member: M, { frames, behind }: ReplayPlan): void {
+    const lag = new Lag(this.#message, this.#announcement, this.feed.position, 0, [], { frames: frames!, behind })
+    this.#lagging.addReplaying(member, lag)
+    this.feed.receiverCame()
+    this.roster?.outdate()
+    this.#ports.replays.used(this.replay!)
+  }
+
+  sendKept (member: M, turn: number): 'more' | 'done' | 'lost' {
+    const { transport, lag } = member
+    const catching = lag!.catching!
+    const { counters } = this.#ports
+    // Half of what makes a member slow, so that this turn's messages do not make it slow as soon as it gets them.
+    const most = Math.min(replayBytes, this.definition.slow.bytes / 2)
+    transport.emptyTurn = turn
+    for (;;) {
+      const { position } = this.feed
+      // A reset or a loss has been told, or will be by `lag.loss`: nothing continues these messages.
+      const to = position?.epoch === catching.frames.epoch ? position.offset : catching.behind
+      if (catching.behind >= to) break
+      if (transport.bufferedBytes >= most) return 'more'
+      const run = catching.frames.run(catching.behind, to, most)
+      if (run === undefined) {
+        const frames = catching.frames.top >= to ? undefined : this.replay!.framesBehind(transport.encoding, { epoch: catching.frames.epoch, offset: catching.behind })
+        if (frames?.run(catching.behind, to, most) === undefined) {
+          if (catching.frames.top < to) return 'lost'
+          catching.behind = to
+        } else catching.frames = frames
+        continue
+      }
+      transport.writeBatch(run, true)
+      catching.behind = run.last
+      counters.deliveries += run.count
+      counters.replayed += run.count
+      counters.sentBytes += run.whole.length
+    }
+    if (transport.bufferedBytes > most) return 'more'
+    const frames: Buffer[] = []
+    const { envelope: { canBeAnswered }, encode } = encodings[transport.encoding]
+    if (canBeAnswered && lag!.loss !== undefined) frames.push(encode(lag!.loss))
+    if (canBeAnswered && lag!.announcement !== this.#announcement) frames.push(encode(this.roster!.snapshot()))
+    this.#lagging.remove(member, lag!, 0)
+    this.#place(member)
+    for (const frame of frames) counters.sentBytes += frame.length
+    transport.writeAll(frames)
+    return 'done'
   }
 
   remove (member: M): void {
@@ -125,6 +184,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     const delivery = new Delivery(publication, position, this.definition.message.schema === null, deflate)
     const excepted = publication.except === undefined ? undefined : this.#ports.member(this.topic, publication.except)
     const count = this.deliver(delivery, excepted)
+    if (position !== undefined && this.replay?.isEmpty === false && !this.#ports.history.isInProcess) this.replay.delivered(position, publication.key, encoding => delivery.frame(encoding))
     turn.queued(this)
     counters.deliveries += count
     return count

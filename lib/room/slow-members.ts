@@ -28,6 +28,11 @@ interface SlowRoom<M> {
   caughtUp (member: M, turn: number): void
 }
 
+/** A room with members that are sent kept messages. */
+interface ReplayingRoom<M> {
+  sendKept (member: M, turn: number): 'more' | 'done' | 'lost'
+}
+
 /**
  * Watches over slow members: those for which more than `slow.bytes` would be buffered, some of it from an earlier turn. A member with an empty buffer takes
  * whatever one turn brings, however much.
@@ -63,6 +68,21 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
         })
       }
     }
+  }
+
+  /** Sends a member the kept messages that it was promised, as fast as its peer reads. That never makes it slow. */
+  sendKept (room: ReplayingRoom<M>, member: M): void {
+    const step = room.sendKept(member, this.#turn.now)
+    this.sent(member)
+    if (step === 'lost') member.end(serverEnding(4202, 'position'))
+    if (step !== 'more') return
+    const { lag } = member
+    member.transport.drained().then(() => {
+      if (member.lag === lag) this.sendKept(room, member)
+    }, () => {}).catch((error: unknown) => {
+      member.fail(asError(error))
+      member.end(serverEnding(1011))
+    })
   }
 
   async #awaitDrain (room: SlowRoom<M>, member: M): Promise<void> {

@@ -47,11 +47,17 @@ function topicOf (registry: TopicRegistry, definition: TopicDefinition, request:
  * Continues with the identity of a request, if `authorize` permits the action.
  * @throws the errors that `identify` and `authorize` throw, and FST_ROOMS_FORBIDDEN
  */
-function identify ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest, next: (identity: KnownIdentity | null) => void): void | Promise<void> {
+function identify ({ hub, options }: AccessContext, action: 'join' | 'broadcast', topic: string, request: FastifyRequest, next: (identity: KnownIdentity | null) => void | Promise<void>): void | Promise<void> {
   return proceed(options.identify === undefined ? null : options.identify(request), value => {
     const identity = checkIdentity(value, 'identify')
     return ifPermitted(hub.hooks, { action, topic, request, identity }, () => { next(identity) })
   })
+}
+
+/** Continues if the join asks for no kept messages, or `authorize` permits that. */
+function mayRead ({ hub }: AccessContext, { history }: TopicDefinition, since: string | undefined, topic: string, request: FastifyRequest, identity: KnownIdentity | null, next: () => void): void | Promise<void> {
+  if (since === undefined || history === null) next()
+  else return ifPermitted(hub.hooks, { action: 'history', topic, request, identity }, next)
 }
 
 /** Returns a hook that calls `done` synchronously, without a promise for the request, if all functions of the host are synchronous. */
@@ -93,10 +99,11 @@ export function joinAccess (context: AccessContext, definition: TopicDefinition)
       reply.header('retry-after', retryAfter)
       throw new FST_ROOMS_OVERLOADED('too many refused connections are being closed')
     }
-    return ifAllowed(context, request, () => identify(context, 'join', topic, request, identity => {
+    const { since } = request.query as { since?: string }
+    return ifAllowed(context, request, () => identify(context, 'join', topic, request, identity => mayRead(context, definition, since, topic, request, identity, () => {
       // Only the selected name is left in the header, because ws answers with the first one, whatever its options are.
       if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode
       request[kAccess] = { topic, identity: withInfo(definition, identity, context.options.limits.info, 'identify'), mode }
-    }))
+    })))
   })
 }

@@ -5,6 +5,7 @@ import type { AnySession, HubState, Settings, Host } from '../hub/ports.ts'
 import type { Counters } from '../hub/counters.ts'
 import * as events from '../hub/events.ts'
 import type { Expiry } from '../connection/expiry.ts'
+import type { ReplayPlan } from '../history/replay.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { hello } from '../protocol/server-frames.ts'
 import type { SessionRoom } from '../room/member.ts'
@@ -28,6 +29,8 @@ export interface JoinHub extends Pick<Host, 'log'> {
   readonly counters: Counters
   readonly expiry: Pick<Expiry<any>, 'check' | 'opened'>
   readonly lifecycle: Lifecycle
+  /** Sends a member the rest of the kept messages that it was promised. */
+  replayRest (session: Membership): void
   presenceChanged (session: Membership): void
 }
 
@@ -49,6 +52,13 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, r
     }
     if (session.state === 'closed') return
   }
+  if (wantsReplay(room, request)) {
+    const pending = room.replay!.refresh(session.transport.encoding)
+    if (pending !== undefined) {
+      await pending
+      if (session.state as string === 'closed') return
+    }
+  }
   hub.lifecycle.awaitAcceptance(session, () => { commit(hub, session, room, request) })
   try {
     if (request.onJoin !== undefined && await request.onJoin(session) === false) throw new FST_ROOMS_FORBIDDEN('join')
@@ -61,41 +71,59 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, r
   }
 }
 
-function commit (hub: JoinHub, session: Session, room: SessionRoom, { since, presence }: JoinRequest): void {
+/** Whether a join may begin with kept messages. */
+function wantsReplay ({ replay }: SessionRoom, { since }: JoinRequest): boolean {
+  return replay !== undefined && (since !== undefined || replay.rule.latest)
+}
+
+/** Decides what the member is sent before live messages. */
+function planOf ({ transport: { encoding } }: Session, { feed: { position }, replay }: SessionRoom, { since }: JoinRequest): ReplayPlan {
+  if (replay !== undefined) return replay.plan(since, encoding, position)
+  const id = position === undefined ? undefined : formatPosition(position)
+  const known = since === undefined ? null : parsePosition(since)
+  // A topic that keeps no messages can be resumed if nothing was published since the position.
+  return { id, recovered: known === null ? undefined : id === since, replayed: since === undefined ? undefined : 0, frames: undefined, behind: 0 }
+}
+
+function commit (hub: JoinHub, session: Session, room: SessionRoom, request: JoinRequest): void {
   const { connection, canBeAnswered } = session
+  const { presence } = request
   if (hub.expiry.check(connection)) return
   if (hub.state !== 'open') {
     session.end(serverEnding(1001, 'draining'))
     return
   }
-  const known = since === undefined ? null : parsePosition(since)
-  // Without history nothing can be replayed: a join resumes if nothing was published since its position.
-  const { position } = room.feed
-  const recovered = known !== null && position !== undefined && formatPosition(position) === since
-  if (!canBeAnswered && known !== null && !recovered) {
+  const plan = planOf(session, room, request)
+  if (!canBeAnswered && plan.recovered === false) {
     session.end(serverEnding(4202, 'position')) // no frame can tell a raw member that messages are missing
     return
   }
+  const { frames, id, recovered, replayed } = plan
+  if (recovered === true) hub.counters.recovered++
+  else if (recovered === false) hub.counters.unrecovered++
   hub.lifecycle.open(session)
   room.joining--
-  room.add(session)
+  if (frames === undefined) room.add(session)
+  else room.addReplaying(session, plan)
   if (canBeAnswered) {
     const { heartbeat } = hub.settings
     session.deliver(hello({
-      id: position === undefined ? undefined : formatPosition(position),
+      id,
       v: 1,
       session: session.id,
       topic: session.topic,
       heartbeat: heartbeat === false ? 0 : heartbeat.interval,
       maxPayload: session.definition.maxPayload,
-      recovered: known === null ? undefined : recovered,
-      replayed: since === undefined ? undefined : 0
+      recovered,
+      replayed
     }))
   }
   hub.expiry.opened(connection)
   session.sendEarly()
   if (presence && canBeAnswered && room.roster !== undefined) session.deliver(room.roster.snapshot())
   if (session.state as string === 'closed') return // all of that was too much for a slow peer
+  if (frames !== undefined) hub.replayRest(session)
+  if (session.state as string === 'closed') return
   hub.presenceChanged(session)
   hub.counters.joined++
   hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')

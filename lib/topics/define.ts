@@ -1,6 +1,7 @@
-import type { SlowPolicy, TopicMap, TopicOptions, TopicsAsData } from '../../types/index.ts'
+import type { SlowPolicy, TopicHistory, TopicMap, TopicOptions, TopicsAsData } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION } from '../errors.ts'
 import { asError } from '../error-utils.ts'
+import { historyRule, type HistoryRule } from '../history/rule.ts'
 import { anyPayload, type CompilePayload, type PayloadType } from './payload.ts'
 import { isTopicName, maxTopicLength } from '../protocol/topic-name.ts'
 import { explainFault, schemaFault } from '../schema/fault.ts'
@@ -20,6 +21,7 @@ export interface SlowRule {
 export interface TopicDefaults {
   readonly limits: { readonly payload: number, readonly messages: number, readonly per: number, readonly topicLength: number }
   readonly slow: SlowRule
+  readonly history: boolean | TopicHistory
 }
 
 /** A compiled topic, or a compiled family of topics. */
@@ -44,6 +46,8 @@ export interface TopicDefinition {
   /** Frames of one member: `capacity` within `per` milliseconds. */
   readonly rate: { readonly capacity: number, readonly per: number }
   readonly slow: SlowRule
+  /** `null` if no messages are kept. */
+  readonly history: HistoryRule | null
 }
 
 /**
@@ -88,6 +92,7 @@ export function compileTopic (key: string, options: TopicOptions, compile: Compi
     maxMembers: members,
     maxPayload: payload,
     rate: { capacity: messages, per },
-    slow: { policy: options.slow?.policy ?? defaults.slow.policy, bytes: options.slow?.bytes ?? defaults.slow.bytes }
+    slow: { policy: options.slow?.policy ?? defaults.slow.policy, bytes: options.slow?.bytes ?? defaults.slow.bytes },
+    history: historyRule(options.history ?? defaults.history)
   }
 }

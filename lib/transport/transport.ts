@@ -1,4 +1,5 @@
-import type { Batch, BatchView } from '../room/batch.ts'
+import type { FrameRun } from '../history/kept-frames.ts'
+import type { BatchView } from '../room/batch.ts'
 import { encodings, type Encoding } from './encoding.ts'
 import type { Envelope } from './envelope.ts'
 
@@ -43,7 +44,7 @@ export abstract class Transport {
    * Writes the frames that all members with this encoding get.
    * @param isBehind - bytes are buffered already, so these will be kept
    */
-  abstract writeBatch (batch: Batch, isBehind: boolean): void
+  abstract writeBatch (batch: FrameRun, isBehind: boolean): void
   /** Writes the frames that only this peer gets. */
   abstract writeView (view: BatchView): void
   /** Writes several frames that only this peer gets. */

@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises'
 import { isWithinMessage, type Holder } from '../internals.ts'
-import type { Batch, BatchView } from '../room/batch.ts'
+import type { FrameRun } from '../history/kept-frames.ts'
+import type { BatchView } from '../room/batch.ts'
 import type { Encoding } from './encoding.ts'
 import { Transport } from './transport.ts'
 import { payloadOf } from './ws/frame.ts'
@@ -73,7 +74,7 @@ export class WebSocketFrames extends Transport {
     if (this.isWritable) this.#socket.send(payloadOf(frame), TEXT)
   }
 
-  writeBatch (batch: Batch, _isBehind: boolean): void {
+  writeBatch (batch: FrameRun, _isBehind: boolean): void {
     this.writeAll(batch.frames)
   }
 

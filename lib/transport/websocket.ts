@@ -2,7 +2,8 @@ import { Socket } from 'node:net'
 import type { Mode } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { deflateParameters, unsentOf } from '../internals.ts'
-import type { Batch, BatchView } from '../room/batch.ts'
+import type { FrameRun } from '../history/kept-frames.ts'
+import type { BatchView } from '../room/batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
 import type { Transport } from './transport.ts'
 import { WebSocketFrames, type ByteStream, type WebSocketLike } from './websocket-frames.ts'
@@ -65,7 +66,7 @@ export class WebSocketTransport extends WebSocketFrames {
     }
   }
 
-  override writeBatch (batch: Batch, isBehind: boolean): void {
+  override writeBatch (batch: FrameRun, isBehind: boolean): void {
     if (this.isWritable) this.#write(isBehind ? batch.unpooled : batch.whole)
   }
 

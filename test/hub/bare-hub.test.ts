@@ -13,7 +13,7 @@ import { bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
 async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   const lines: [string, object][] = []
   const log = { ...silent, debug: (object: object, message: string) => { lines.push([message, object]) } }
-  const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 } })
+  const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 }, history: false })
   const hub = new Hub(memoryBroker(), bareHooks(), bareSettings({ limits: { connections: 10, topics: 10 } }), log)
   hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))
   await hub.start()

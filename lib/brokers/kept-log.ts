@@ -1,0 +1,133 @@
+import type { HistoryQuery, KeptMessage, Publication, Retention } from '../../types/index.ts'
+
+/** The kept messages of one topic. */
+export interface Kept {
+  readonly count: number
+  /** Bytes of all tails. */
+  readonly bytes: number
+  /** The least offset behind which every message is kept. */
+  readonly from: number
+  /** Appends the message of the next offset, and drops what is over the bounds of the topic. */
+  append (offset: number, publication: Publication): void
+  /** Drops the oldest message. */
+  dropOldest (): void
+  read (query: HistoryQuery): KeptMessage[]
+}
+
+/** A record before its key and its tail: the lengths of tail, payload and key, in bytes. */
+const recordHead = 12
+/** A topic without a key among its messages. No key is as long. */
+const noKey = 0xffff_ffff
+
+/** Records are kept in slabs of an eighth of what the topic keeps, within these bounds, so that little of them is empty. */
+const leastSlab = 1_024
+const mostSlab = 65_536
+const slabsPerTopic = 8
+
+interface Slab { readonly bytes: Buffer, start: number, end: number }
+
+/**
+ * The newest messages of a topic. An object for each message would cost as much memory as a short message, so the messages stand in slabs, one record behind the
+ * other.
+ */
+export class KeptLog implements Kept {
+  readonly #retention: Retention
+  readonly #slabs: Slab[] = []
+  #first: number
+  #next: number
+  bytes = 0
+
+  /** @param top - the offset of the topic's last publication */
+  constructor (retention: Retention, top: number) {
+    this.#retention = retention
+    this.#first = this.#next = top + 1
+  }
+
+  get count (): number { return this.#next - this.#first }
+  get from (): number { return this.#first - 1 }
+
+  append (offset: number, { tail, payloadLength, key }: Publication): void {
+    const keyBytes = key === undefined ? 0 : Buffer.byteLength(key)
+    const { bytes, end } = this.#slabFor(recordHead + keyBytes + tail.length)
+    bytes.writeUInt32LE(tail.length, end)
+    bytes.writeUInt32LE(payloadLength, end + 4)
+    bytes.writeUInt32LE(key === undefined ? noKey : keyBytes, end + 8)
+    if (key !== undefined) bytes.write(key, end + recordHead)
+    bytes.set(tail, end + recordHead + keyBytes)
+    this.#next = offset + 1
+    this.bytes += tail.length
+    while (this.count > this.#retention.size || (this.bytes > this.#retention.bytes && this.count > 0)) this.dropOldest()
+  }
+
+  dropOldest (): void {
+    const slab = this.#slabs[0]!
+    const length = slab.bytes.readUInt32LE(slab.start)
+    slab.start = recordEnd(slab.bytes, slab.start)
+    if (slab.start === slab.end) this.#slabs.shift()
+    this.#first++
+    this.bytes -= length
+  }
+
+  read ({ after, limit, bytes: mostBytes }: HistoryQuery): KeptMessage[] {
+    const messages: KeptMessage[] = []
+    const begin = after === undefined ? this.#beginOfNewest(limit, mostBytes) : after + 1
+    let offset = this.#first
+    let read = 0
+    for (const { bytes, start, end } of this.#slabs) {
+      for (let at = start; at < end; at = recordEnd(bytes, at), offset++) {
+        if (offset < begin) continue
+        read += bytes.readUInt32LE(at)
+        if (messages.length === limit || read > mostBytes) return messages
+        messages.push(messageAt(bytes, at, offset))
+      }
+    }
+    return messages
+  }
+
+  /** The offset from which on the newest messages are within the bounds. */
+  #beginOfNewest (limit: number, mostBytes: number): number {
+    let begin = Math.max(this.#first, this.#next - limit)
+    let offset = this.#first
+    let read = this.bytes
+    for (const { bytes, start, end } of this.#slabs) {
+      for (let at = start; at < end; at = recordEnd(bytes, at), offset++) {
+        if (read <= mostBytes) return Math.max(begin, offset)
+        read -= bytes.readUInt32LE(at)
+        begin = Math.max(begin, offset + 1)
+      }
+    }
+    return begin
+  }
+
+  /** The slab that the next record goes into. Its `end` is moved on behind the record. */
+  #slabFor (size: number): { bytes: Buffer, end: number } {
+    let slab = this.#slabs.at(-1)
+    if (slab === undefined || slab.bytes.length - slab.end < size) {
+      const usual = Math.min(mostSlab, Math.max(leastSlab, Math.ceil(this.bytes / slabsPerTopic)))
+      this.#slabs.push(slab = { bytes: Buffer.allocUnsafeSlow(Math.max(size, usual)), start: 0, end: 0 })
+    }
+    const { bytes, end } = slab
+    slab.end += size
+    return { bytes, end }
+  }
+}
+
+function keyLengthAt (bytes: Buffer, at: number): number {
+  const length = bytes.readUInt32LE(at + 8)
+  return length === noKey ? 0 : length
+}
+
+function recordEnd (bytes: Buffer, at: number): number {
+  return at + recordHead + keyLengthAt(bytes, at) + bytes.readUInt32LE(at)
+}
+
+function messageAt (bytes: Buffer, at: number, offset: number): KeptMessage {
+  const tailAt = at + recordHead + keyLengthAt(bytes, at)
+  const hasKey = bytes.readUInt32LE(at + 8) !== noKey
+  return {
+    offset,
+    tail: bytes.subarray(tailAt, recordEnd(bytes, at)),
+    payloadLength: bytes.readUInt32LE(at + 4),
+    ...(hasKey ? { key: bytes.toString('utf8', at + recordHead, tailAt) } : {})
+  }
+}

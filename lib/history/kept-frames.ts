@@ -1,0 +1,139 @@
+/** Frames that leave in one write. None of their memory is reused. */
+export interface FrameRun {
+  readonly frames: Buffer[]
+  /** All frames, one behind the other. */
+  readonly whole: Buffer
+  /** The same in memory that is not one of Node's slabs. */
+  readonly unpooled: Buffer
+}
+
+/** Some of the frames of kept messages, in order. */
+export class KeptRun implements FrameRun {
+  readonly whole: Buffer
+  readonly count: number
+  /** The offset of the last message. */
+  readonly last: number
+  readonly #starts: readonly number[]
+
+  /** @param starts - where each frame begins in `whole` */
+  constructor (whole: Buffer, starts: readonly number[], last: number) {
+    this.whole = whole
+    this.#starts = starts
+    this.count = starts.length
+    this.last = last
+  }
+
+  get unpooled (): Buffer { return this.whole }
+  get frames (): Buffer[] { return this.#starts.map((start, index) => this.whole.subarray(start, this.#starts[index + 1])) }
+}
+
+/**
+ * Kept messages of one topic as frames of one encoding, one behind the other in one piece of memory. Frames are appended and never changed, so that members that
+ * resume are sent slices of this memory, and members that read them slowly need no copy.
+ */
+export class KeptFrames {
+  readonly epoch: string
+  /** The offset behind which every message up to `top` is among the frames. */
+  from: number
+  top: number
+  readonly #bytes: Buffer
+  #end = 0
+  readonly #offsets: number[] = []
+  readonly #ends: number[] = []
+  readonly #keys: (string | undefined)[] = []
+
+  constructor (epoch: string, from: number, capacity: number) {
+    this.epoch = epoch
+    this.from = this.top = from
+    this.#bytes = Buffer.allocUnsafeSlow(capacity)
+  }
+
+  /** Appends the frame of a message. Returns `false` if there is no space for it. */
+  append (offset: number, frame: Buffer, key: string | undefined): boolean {
+    if (this.#bytes.length - this.#end < frame.length) return false
+    this.#bytes.set(frame, this.#end)
+    this.#end += frame.length
+    this.#offsets.push(offset)
+    this.#ends.push(this.#end)
+    this.#keys.push(key)
+    this.top = offset
+    return true
+  }
+
+  /** Returns a copy of what is still kept, with as much space again, and some more. */
+  grown (space: number): KeptFrames {
+    const start = this.#indexBehind(this.from)
+    const startByte = this.#startOf(start)
+    const used = this.#end - startByte
+    const copy = new KeptFrames(this.epoch, this.from, 2 * (used + space))
+    this.#bytes.copy(copy.#bytes, 0, startByte, this.#end)
+    copy.#end = used
+    for (let index = start; index < this.#offsets.length; index++) {
+      copy.#offsets.push(this.#offsets[index]!)
+      copy.#ends.push(this.#ends[index]! - startByte)
+      copy.#keys.push(this.#keys[index])
+    }
+    copy.top = this.top
+    return copy
+  }
+
+  /** Bytes of the frames behind an offset. */
+  bytesBehind (offset: number): number {
+    return this.#end - this.#startOf(this.#indexBehind(offset))
+  }
+
+  /** Counts the frames behind an offset. */
+  countBehind (offset: number): number {
+    return this.#offsets.length - this.#indexBehind(offset)
+  }
+
+  /** Returns a copy with the newest message of each key alone. Messages without a key are one value. */
+  newestOfEachKey (): KeptFrames {
+    const newest = new Map<string | undefined, number>()
+    for (let index = this.#indexBehind(this.from); index < this.#offsets.length; index++) {
+      const key = this.#keys[index]
+      newest.delete(key)
+      newest.set(key, index)
+    }
+    const copy = new KeptFrames(this.epoch, this.from, this.#end)
+    for (const [key, index] of newest) copy.append(this.#offsets[index]!, this.#bytes.subarray(this.#startOf(index), this.#ends[index]), key)
+    copy.top = this.top
+    return copy
+  }
+
+  /** The offset before the first of the newest messages that are at most so many bytes; `top` if there are none. */
+  beforeNewest (bytes: number): number {
+    const least = this.#indexBehind(this.from)
+    let index = this.#offsets.length
+    while (index > least && this.#end - this.#startOf(index - 1) <= bytes) index--
+    return index === this.#offsets.length ? this.top : this.#offsets[index]! - 1
+  }
+
+  /** The frames behind an offset and up to another: at least one, and more while they are at most so many bytes. `undefined` if there are none. */
+  run (behind: number, to: number, bytes: number): KeptRun | undefined {
+    const begin = this.#indexBehind(behind)
+    const start = this.#startOf(begin)
+    let end = begin
+    while (end < this.#offsets.length && this.#offsets[end]! <= to && (end === begin || this.#ends[end]! - start <= bytes)) end++
+    if (end === begin) return undefined
+    const starts: number[] = []
+    for (let index = begin; index < end; index++) starts.push(this.#startOf(index) - start)
+    return new KeptRun(this.#bytes.subarray(start, this.#ends[end - 1]), starts, this.#offsets[end - 1]!)
+  }
+
+  #startOf (index: number): number {
+    return index === 0 ? 0 : this.#ends[index - 1]!
+  }
+
+  /** The index of the first frame behind an offset. */
+  #indexBehind (offset: number): number {
+    let low = 0
+    let high = this.#offsets.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (this.#offsets[middle]! <= offset) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}

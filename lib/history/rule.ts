@@ -1,0 +1,21 @@
+import type { Retention, TopicHistory } from '../../types/index.ts'
+
+/** The messages that a topic keeps, and replays. */
+export interface HistoryRule extends Retention {
+  /** Most bytes that are replayed to one member. */
+  readonly replay: number
+}
+
+const defaultSize = 100
+const defaultBytes = 1_048_576
+const defaultTtl = 300_000
+const defaultReplay = 1_048_576
+
+/** Compiles the option `history`; `null` if the topic keeps no messages. */
+export function historyRule (given: boolean | TopicHistory): HistoryRule | null {
+  if (given === false) return null
+  const { size, latest = false, bytes, ttl = defaultTtl, replay = defaultReplay } = (given === true ? {} : given) as { size?: number, latest?: boolean, bytes?: number, ttl?: number, replay?: number }
+  // Values have no number of their own: the host's keys bound them, and the bytes do.
+  const count = size ?? (latest || bytes !== undefined ? Infinity : defaultSize)
+  return Object.freeze({ size: count, bytes: bytes ?? defaultBytes, ttl, latest, replay })
+}
