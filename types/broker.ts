@@ -69,6 +69,8 @@ export interface HistoryQuery {
   readonly limit: number
   /** Most bytes of their tails. */
   readonly bytes: number
+  /** The messages that the topic keeps. A topic that has no position yet gets its first one, so that what is published after this is known to be missing. */
+  readonly retention: Retention
 }
 
 /** Kept messages of one topic, in the order of their positions. */
@@ -162,9 +164,9 @@ export interface Broker {
    */
   publish (batch: Publication[]): Outcome[] | Promise<Outcome[]>
   /**
-   * Reads kept messages. MUST be present if `capabilities.history` is `true`. MAY return synchronously. `undefined`: the topic has no position yet.
+   * Reads kept messages. MUST be present if `capabilities.history` is `true`. MAY return synchronously. Rejects if the server does not answer.
    */
-  history? (topic: string, query: HistoryQuery): HistoryPage | undefined | Promise<HistoryPage | undefined>
+  history? (topic: string, query: HistoryQuery): HistoryPage | Promise<HistoryPage>
   /** Counts kept messages, if they are in this process. */
   historyStats? (): HistoryStats
   /** Sends bytes to one node, to the nodes that hold a user, or to all. */

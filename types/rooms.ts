@@ -43,6 +43,38 @@ export interface SubscribeOptions {
   buffer?: number
 }
 
+export interface HistoryOptions {
+  /**
+   * The `id` of a message, of a hello or of an earlier page: the messages behind it. `'latest'`: the newest message of each `key`. Absent, or `'0'`: the newest
+   * messages.
+   */
+  since?: string
+  /** Most messages. Default 100, at most 1,000. A page has at most 1 MiB, unless a single message is larger. */
+  limit?: number
+}
+
+/** A message that a topic keeps. */
+export interface StoredMessage<P = unknown> {
+  id: string
+  data: P
+  /** The id of the session that published it. Absent if the host did. */
+  from?: string
+  /** The user of that session. */
+  user?: string
+  key?: string
+}
+
+/** A page of the messages that a topic keeps, in order. */
+export interface KeptMessages<P = unknown> {
+  /** The position up to which the page goes: valid as `since` for the next page, and for a join. Absent if the topic has none. */
+  id?: string
+  messages: StoredMessage<P>[]
+  /** Present if `since` was the `id` of a position. `false`: messages behind it are no longer kept, and these are the newest ones. */
+  recovered?: boolean
+  /** Nothing between `since`, or the topic's beginning, and its last publication is missing. */
+  complete: boolean
+}
+
 export interface AskOptions {
   /** Milliseconds to wait for the answer. Default 10,000. */
   timeout?: number
@@ -274,6 +306,11 @@ export interface Rooms<T = Topics> {
   topics (): Promise<TopicName<T>[]>
   /** Whether a name, for example of a request, is a topic. In the open lobby: whether it is well formed. */
   has (topic: string): topic is TopicName<T>
+  /**
+   * Resolves with a page of the messages that a topic keeps (see the option `history`). A topic that keeps none has no messages, and is not `complete`.
+   * @throws `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_ARGUMENT`, `FST_ROOMS_BROKER_SILENT`
+   */
+  history<N extends TopicName<T>> (topic: N, options?: HistoryOptions): Promise<KeptMessages<Message<N, T>>>
   /**
    * Returns an iterator of the messages of a topic from this call on, for a worker on the server. The subscriber is not a member, and presence does
    * not show it.

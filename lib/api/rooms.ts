@@ -1,11 +1,13 @@
-import type { AskOptions, BroadcastOptions, BroadcastResult, Health, InjectedClient, InjectOptions, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../../types/index.ts'
+import type { AskOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
 import type { ApiHub } from '../hub/hub-api.ts'
+import { defaultPage, maxPage } from '../history/read.ts'
 import type { PublishOptions } from '../hub/ports.ts'
 import { describe } from '../presence/roster.ts'
 import { checkClose } from '../session/check-close.ts'
 import type { Membership } from '../session/membership.ts'
 import { isKey, maxKeyLength } from '../protocol/client-frames.ts'
+import { isSince } from '../protocol/position.ts'
 import { kInside } from '../symbols.ts'
 import type { TopicRegistry } from '../topics/registry.ts'
 
@@ -118,6 +120,15 @@ export class HubRooms implements Rooms<any> {
 
   has (topic: string): topic is string {
     return this.#registry.find(topic) !== undefined
+  }
+
+  async history (topic: string, options: HistoryOptions = {}): Promise<KeptMessages<any>> {
+    const definition = this.#registry.get(topic)
+    const { since } = options
+    if (since !== undefined && !isSince(since)) throw new FST_ROOMS_INVALID_ARGUMENT('since', 'the id of a message, "0" or "latest"')
+    const limit = wholeNumber('limit', options.limit, defaultPage)
+    if (limit > maxPage) throw new FST_ROOMS_INVALID_ARGUMENT('limit', `a whole number up to ${maxPage}`)
+    return this.#hub.history(definition, topic, { since, limit })
   }
 
   subscribe (topic: string, options: SubscribeOptions = {}): AsyncIterableIterator<any, void, undefined> {

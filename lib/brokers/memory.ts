@@ -52,9 +52,10 @@ class MemoryBroker implements Broker {
     })
   }
 
-  history (topic: string, query: HistoryQuery): HistoryPage | undefined {
-    const log = this.#topics.get(topic)
-    if (log === undefined) return undefined
+  history (topic: string, query: HistoryQuery): HistoryPage {
+    const isKnown = this.#topics.has(topic)
+    const log = this.#enter(topic, query.retention)
+    if (!isKnown) this.#kept.detached(log)
     const { epoch, offset } = log
     const kept = this.#kept.of(log)
     return { position: { epoch, offset }, messages: kept?.read(query) ?? [], from: kept?.from ?? offset }

@@ -2,7 +2,7 @@ import type { Broker, BrokerHandlers, BrokerSettings, BrokerState, HistoryPage, 
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
 import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
-import { checkEntry, checkKept } from './check-entry.ts'
+import { checkEntry, checkPage } from './check-entry.ts'
 import type { Feed, FeedBroker } from './feed.ts'
 import { Outgoing } from './outgoing.ts'
 import { Publisher } from './publisher.ts'
@@ -80,12 +80,12 @@ export class BrokerLink implements FeedBroker {
     detach().catch((error: unknown) => { this.#ports.fault(asError(error)) })
   }
 
-  /** Reads kept messages. `undefined` if the topic has no position, or the broker does not answer in time or with what is not a page. */
+  /** Reads kept messages. `undefined` if the broker does not answer in time, or with what is not a page. */
   read (topic: string, query: HistoryQuery): HistoryPage | undefined | Promise<HistoryPage | undefined> {
     try {
-      const answer = this.#broker.history?.(topic, query)
+      const answer = this.#broker.history!(topic, query)
       if (!(answer instanceof Promise)) return answer
-      return within(answer, this.#timeouts.attach, `history of topic "${topic}"`).then(page => this.#checkPage(topic, page)).catch((error: unknown) => {
+      return within(answer, this.#timeouts.attach, `history of topic "${topic}"`).then(page => checkPage(topic, page)).catch((error: unknown) => {
         this.#ports.fault(asError(error))
         return undefined
       })
@@ -172,17 +172,6 @@ export class BrokerLink implements FeedBroker {
     // Bytes that this node has made itself need no parsing.
     const publication = own ?? checkEntry(topic, given)
     if (!feed.isGone) feed.receive(publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
-  }
-
-  /** @throws FST_ROOMS_BROKER_FAULT */
-  #checkPage (topic: string, page: HistoryPage | undefined): HistoryPage | undefined {
-    if (page === undefined) return undefined
-    const position = readPosition(page.position)
-    const { messages, from } = page
-    const isPage = position != null && Number.isInteger(from) && Array.isArray(messages) &&
-      (messages as HistoryPage['messages']).every((message, index) => Number.isInteger(message.offset) && message.offset <= position.offset && message.offset > (index === 0 ? 0 : (messages as HistoryPage['messages'])[index - 1]!.offset))
-    if (!isPage) throw new FST_ROOMS_BROKER_FAULT(`history of topic "${topic}" is not a page of messages in order`)
-    return { position, from, messages: messages.map(message => checkKept(topic, message)) }
   }
 
   #fault (message: string, cause?: Error): void {

@@ -1,6 +1,7 @@
-import type { KeptMessage, Publication } from '../../types/index.ts'
+import type { HistoryPage, KeptMessage, Publication } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import { isKey } from '../protocol/client-frames.ts'
+import { readPosition } from '../protocol/position.ts'
 import { tailStart } from '../protocol/server-frames.ts'
 
 /** Characters of a `uid` or `node`: far above those of this package (a UUID and a number), and a bound for what is remembered of them. */
@@ -63,12 +64,32 @@ export function checkEntry (topic: string, given: unknown): Publication {
   return { ...publication, tail: bufferOf(tail) } as Publication
 }
 
+function isKept ({ tail, payloadLength, key }: KeptMessage): boolean {
+  return tail instanceof Uint8Array && Number.isInteger(payloadLength) && payloadLength >= 1 && (key === undefined || isKey(key)) && isTail(bufferOf(tail), payloadLength)
+}
+
 /**
- * Checks a kept message that a broker brings, as `checkEntry` does an entry.
+ * Checks kept messages that a broker brings, as `checkEntry` does an entry: their places, and their bytes. Returns a copy.
  * @throws FST_ROOMS_BROKER_FAULT
  */
-export function checkKept (topic: string, { offset, tail, payloadLength, key }: KeptMessage): KeptMessage {
-  const isValid = tail instanceof Uint8Array && Number.isInteger(payloadLength) && payloadLength >= 1 && (key === undefined || isKey(key)) && isTail(bufferOf(tail), payloadLength)
-  if (!isValid) throw new FST_ROOMS_BROKER_FAULT(`a kept message of topic "${topic}" is refused: it is not the end of a frame`)
-  return { offset, tail: bufferOf(tail), payloadLength, key }
+export function checkPage (topic: string, given: unknown): HistoryPage {
+  const { position: at, from, messages } = Object(given) as HistoryPage
+  const position = readPosition(at)
+  const refuse = (fault: string): never => { throw new FST_ROOMS_BROKER_FAULT(`history of topic "${topic}" is refused: ${fault}`) }
+  if (position == null) return refuse('"position" is not a position')
+  if (!Number.isInteger(from) || from < 0 || from > position.offset) return refuse('"from" is not an offset up to the position')
+  if (!Array.isArray(messages)) return refuse('"messages" is not an array')
+  let last = 0
+  return {
+    position,
+    from,
+    messages: messages.map(given => {
+      const message = Object(given) as KeptMessage
+      const { offset, tail, payloadLength, key } = message
+      if (!Number.isInteger(offset) || offset <= last || offset > position.offset) return refuse('its messages are not in order')
+      if (!isKept(message)) return refuse('a message is not the end of a frame')
+      last = offset
+      return { offset, tail: bufferOf(tail), payloadLength, key }
+    })
+  }
 }

@@ -10,7 +10,7 @@ import type { HistoryRule } from './rule.ts'
 export interface HistorySource {
   /** A broker of this process answers at once. */
   readonly isInProcess: boolean
-  /** Reads kept messages. `undefined` if they cannot be read, or the topic has no position. */
+  /** Reads kept messages. `undefined` if they cannot be read. */
   read (topic: string, query: HistoryQuery): HistoryPage | undefined | Promise<HistoryPage | undefined>
 }
 
@@ -79,7 +79,7 @@ export class Replay {
     this.usedAt = performance.now()
     const known = this.#frames.get(plain)
     if (known === undefined) return this.#readAll(plain)
-    return then(this.#source.read(this.#topic, { after: known.top, limit: Infinity, bytes: Infinity }), page => {
+    return then(this.#source.read(this.#topic, { after: known.top, limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
       if (page === undefined || !this.#continue(plain, known, page)) return this.#readAll(plain)
       return undefined
     }) as void | Promise<void>
@@ -127,7 +127,7 @@ export class Replay {
   }
 
   #readAll (encoding: Encoding): void | Promise<void> {
-    return then(this.#source.read(this.#topic, { limit: Infinity, bytes: Infinity }), page => {
+    return then(this.#source.read(this.#topic, { limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
       if (page === undefined) {
         this.#frames.delete(encoding)
         return

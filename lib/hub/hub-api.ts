@@ -9,7 +9,7 @@ import type { ByteStream } from '../transport/websocket-frames.ts'
 import type { MemberSocket } from '../transport/ws/listeners.ts'
 import type { Counters } from './counters.ts'
 import type { Meter } from './meter.ts'
-import type { Directory, Hooks, HubState, Log, Publishing } from './ports.ts'
+import type { Directory, HistoryReading, Hooks, HubState, Log, Publishing } from './ports.ts'
 
 /** A WebSocket that was upgraded, its peer, and the topic that it joins. */
 export interface ConnectRequest extends JoinRequest {
@@ -41,7 +41,7 @@ export interface RoomView {
 }
 
 /** The members of the hub that the routes use. */
-export interface RoutesHub extends Publishing {
+export interface RoutesHub extends Publishing, HistoryReading {
   readonly log: Log
   readonly rooms: Rooms<any>
   readonly hooks: Hooks
@@ -65,7 +65,7 @@ export interface MetricsHub {
 }
 
 /** The members of the hub that `app.rooms` uses. */
-export interface ApiHub extends Publishing, MetricsHub {
+export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
   readonly state: HubState
   readonly brokerState: BrokerState
   readonly kicks: RecentKicks

@@ -1,14 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import type { BroadcastResult, Broker, BrokerState, Outcome, Rooms, Stats } from '../../types/index.ts'
+import type { BroadcastResult, Broker, BrokerState, KeptMessages, Outcome, Rooms, Stats } from '../../types/index.ts'
 import { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
 import { Heartbeat } from '../connection/heartbeat.ts'
 import { asError } from '../error-utils.ts'
-import { FST_ROOMS_CLOSED } from '../errors.ts'
+import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
 import { Losses } from '../feed/loss.ts'
 import { Outgoing } from '../feed/outgoing.ts'
 import { IdleReplays } from '../history/idle-replays.ts'
+import { nothingKept, readPage, type PageRequest } from '../history/read.ts'
 import { Reviews } from '../identity/reauthorize.ts'
 import { Admission, closeCodeOf } from '../limits/admission.ts'
 import { RecentKicks } from '../limits/recent-kicks.ts'
@@ -212,6 +213,14 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
     const outcome = this.#broker.publish(publication, this.#rooms.get(topic)?.feed)
     return outcome instanceof Promise ? outcome.then(outcome => this.#result(publication, outcome, definition, from)) : this.#result(publication, outcome, definition, from)
+  }
+
+  async history ({ history }: TopicDefinition, topic: string, request: PageRequest): Promise<KeptMessages<any>> {
+    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
+    if (history === null) return nothingKept
+    const page = await readPage(this.#broker, topic, history, request)
+    if (page === undefined) throw new FST_ROOMS_BROKER_SILENT(`history of topic "${topic}"`, this.settings.limits.handshake)
+    return page
   }
 
   subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription {

@@ -1,5 +1,6 @@
-import type { AuthorizeContext, BroadcastResult, DirectDetails, InvalidMessage, LeaveReason, Ref, Rooms, Session, SessionState } from '../../types/index.ts'
+import type { AuthorizeContext, BroadcastResult, DirectDetails, InvalidMessage, KeptMessages, LeaveReason, Ref, Rooms, Session, SessionState } from '../../types/index.ts'
 import type { Expiry } from '../connection/expiry.ts'
+import type { PageRequest } from '../history/read.ts'
 import type { AddressLimits } from '../limits/addresses.ts'
 import type { Roster } from '../presence/roster.ts'
 import type { InFlight } from '../session/in-flight.ts'
@@ -84,6 +85,15 @@ export interface Publishing {
   publish (definition: TopicDefinition, topic: string, json: string, options: PublishOptions): BroadcastResult | Promise<BroadcastResult>
 }
 
+/** The way to the messages that topics keep. */
+export interface HistoryReading {
+  /**
+   * Reads a page of them. A topic that keeps none has no messages.
+   * @throws FST_ROOMS_CLOSED, FST_ROOMS_BROKER_SILENT
+   */
+  history (definition: TopicDefinition, topic: string, request: PageRequest): Promise<KeptMessages<any>>
+}
+
 /** A session as the receiver of a private message. */
 export interface DirectReceiver {
   readonly id: string
@@ -113,7 +123,7 @@ export interface SlowConsumers<S> {
 }
 
 /** The members of the hub that sessions, and the frames of their peers, use. */
-export interface SessionHub extends Host, Publishing {
+export interface SessionHub extends Host, Publishing, HistoryReading {
   readonly settings: Settings
   readonly counters: Counters
   readonly state: HubState

@@ -7,6 +7,13 @@ const epochRegExp = new RegExp(`^${epochPattern}$`)
 /** The values of `?since=`: an id, `0` for all kept history, `latest` for the newest kept value. */
 export const sincePattern = `^(?:0|latest|${epochPattern}-[0-9]{1,${maxOffsetDigits}})$`
 
+const sinceRegExp = new RegExp(sincePattern)
+
+/** Whether a value is valid in `?since=`. */
+export function isSince (value: unknown): value is string {
+  return typeof value === 'string' && sinceRegExp.test(value)
+}
+
 /** Whether a value is a position whose id is valid in `?since=`. */
 function isPosition (value: unknown): value is Position {
   if (typeof value !== 'object' || value === null) return false

@@ -1,0 +1,67 @@
+import type { HistoryPage, KeptMessage, KeptMessages, StoredMessage } from '../../types/index.ts'
+import { formatPosition, parsePosition } from '../protocol/position.ts'
+import type { HistorySource } from './replay.ts'
+import type { HistoryRule } from './rule.ts'
+
+/** Messages of one page by default, and at most. */
+export const defaultPage = 100
+export const maxPage = 1_000
+/** Most bytes of one page, unless a single message is larger. */
+const pageBytes = 1_048_576
+
+/** A page of a topic's kept messages. */
+export interface PageRequest {
+  /** As in the URL of a join. Absent: the newest messages. */
+  readonly since?: string | undefined
+  readonly limit: number
+}
+
+/** The answer for a topic that keeps no messages. */
+export const nothingKept: KeptMessages<any> = Object.freeze({ messages: [], complete: false })
+
+function storedMessage (epoch: string, { offset, tail }: KeptMessage): StoredMessage<any> {
+  // A tail is the end of a frame: `"data":…` and the sender, the key.
+  return { id: formatPosition({ epoch, offset }), ...JSON.parse(`{${tail.toString()}`) as Omit<StoredMessage<any>, 'id'> }
+}
+
+/** The newest message of each key, at most so many. */
+function newestOfEachKey (messages: readonly KeptMessage[], limit: number): KeptMessage[] {
+  const newest = new Map<string | undefined, KeptMessage>()
+  for (const message of messages) {
+    newest.delete(message.key)
+    newest.set(message.key, message)
+  }
+  return [...newest.values()].slice(-limit)
+}
+
+/** The newest messages that are kept, up to the top. */
+function newest ({ position, messages, from }: HistoryPage, { since, limit }: PageRequest): KeptMessages<any> {
+  const { epoch, offset } = position
+  const chosen = since === 'latest' ? newestOfEachKey(messages, limit) : messages
+  return { id: formatPosition(position), messages: chosen.map(message => storedMessage(epoch, message)), complete: from === 0 && chosen.length === offset }
+}
+
+/**
+ * Reads a page of a topic's kept messages.
+ * @returns `undefined` if the broker does not answer
+ */
+export async function readPage (source: HistorySource, topic: string, rule: HistoryRule, request: PageRequest): Promise<KeptMessages<any> | undefined> {
+  const { since, limit } = request
+  const known = since === undefined ? null : parsePosition(since)
+  if (known !== null) {
+    const page = await source.read(topic, { after: known.offset, limit, bytes: pageBytes, retention: rule })
+    if (page === undefined) return undefined
+    const { position: { epoch, offset }, messages, from } = page
+    if (known.epoch === epoch && known.offset <= offset && from <= known.offset) {
+      // A message that is larger than a page comes alone.
+      const found = messages.length > 0 || known.offset === offset ? messages : (await source.read(topic, { after: known.offset, limit: 1, bytes: Infinity, retention: rule }))?.messages ?? []
+      const last = found.at(-1)?.offset ?? known.offset
+      return { id: formatPosition({ epoch, offset: last }), messages: found.map(message => storedMessage(epoch, message)), recovered: true, complete: last === offset }
+    }
+  }
+  const all = since === 'latest'
+  const page = await source.read(topic, { limit: all ? Infinity : limit, bytes: all ? Infinity : pageBytes, retention: rule })
+  if (page === undefined) return undefined
+  const found = newest(page, request)
+  return known === null ? found : { ...found, recovered: false, complete: false }
+}

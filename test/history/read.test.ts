@@ -1,0 +1,75 @@
+import t from 'tap'
+import { createRooms } from '../helpers/app.ts'
+
+async function serve (history: unknown) {
+  const app = await createRooms(t, { topics: { news: { history } as never, plain: {} } })
+  const rooms = app.rooms as any
+  return { rooms, publish: async (data: unknown, options?: object) => (await rooms.broadcast('news', data, options)).id as string }
+}
+
+t.test('without since: the newest messages, up to the top; complete if none was ever left out', async t => {
+  const { rooms, publish } = await serve({ size: 3 })
+  const first = await rooms.history('news')
+  t.match(first, { messages: [], complete: true })
+  t.match(first.id, /^[0-9a-f]{16}-0$/, 'a page of a topic without messages has a position, so that a later join misses nothing')
+  const ids = [await publish('a'), await publish({ b: 1 }, { key: 'k' })]
+  t.same(await rooms.history('news'), { id: ids[1], messages: [{ id: ids[0], data: 'a' }, { id: ids[1], data: { b: 1 }, key: 'k' }], complete: true })
+  t.same(await rooms.history('news', { since: first.id }), { id: ids[1], messages: [{ id: ids[0], data: 'a' }, { id: ids[1], data: { b: 1 }, key: 'k' }], recovered: true, complete: true })
+  t.same(await rooms.history('news', { limit: 1 }), { id: ids[1], messages: [{ id: ids[1], data: { b: 1 }, key: 'k' }], complete: false })
+  await publish('c')
+  await publish('d')
+  t.match(await rooms.history('news', { since: '0' }), { messages: [{ data: { b: 1 } }, { data: 'c' }, { data: 'd' }], complete: false }, 'one was trimmed')
+})
+
+t.test('with since: a page of what came after, from which the next one goes on', async t => {
+  const { rooms, publish } = await serve({ size: 10 })
+  const ids: string[] = []
+  for (let n = 0; n < 12; n++) ids.push(await publish(n))
+  const one = await rooms.history('news', { since: ids[2], limit: 5 })
+  t.match(one, { id: ids[7], recovered: true, complete: false })
+  t.same(one.messages.map(({ data }: any) => data), [3, 4, 5, 6, 7])
+  t.match(await rooms.history('news', { since: one.id, limit: 5 }), { id: ids[11], recovered: true, complete: true, messages: [{ data: 8 }, { data: 9 }, { data: 10 }, { data: 11 }] })
+  t.same(await rooms.history('news', { since: ids[11] }), { id: ids[11], messages: [], recovered: true, complete: true })
+  const lost = await rooms.history('news', { since: ids[0], limit: 2 })
+  t.match(lost, { id: ids[11], recovered: false, complete: false, messages: [{ data: 10 }, { data: 11 }] }, 'the newest, with their position: a reload in one request')
+  t.match(await rooms.history('news', { since: ids[11]!.replace(/\d+$/, '99') }), { recovered: false })
+  t.match(await rooms.history('news', { since: `${'x'.repeat(11)}-1` }), { recovered: false })
+})
+
+t.test('pages are bounded in bytes, and a larger message comes alone', async t => {
+  const { rooms, publish } = await serve({ size: 100, bytes: 10_000_000 })
+  const start = (await rooms.history('news')).id
+  for (const data of ['a'.repeat(600_000), 'b'.repeat(600_000), 'c'.repeat(1_200_000), 'd']) await publish(data)
+  const sizes = []
+  for (let since = start, complete = false; !complete;) {
+    const page = await rooms.history('news', { since })
+    sizes.push(page.messages.map(({ data }: any) => data[0]).join(''))
+    since = page.id
+    complete = page.complete
+  }
+  t.same(sizes, ['a', 'b', 'c', 'd'])
+  t.same((await rooms.history('news')).messages.map(({ data }: any) => data[0]), ['d'])
+})
+
+t.test('since=latest: the newest message of each key', async t => {
+  for (const history of [true, { latest: true }]) {
+    const { rooms, publish } = await serve(history)
+    for (const [key, data] of [['a', 1], ['b', 2], ['a', 3], ['c', 4]] as const) await publish(data, { key })
+    const page = await rooms.history('news', { since: 'latest' })
+    t.same(page.messages.map(({ data, key }: any) => [key, data]), [['b', 2], ['a', 3], ['c', 4]])
+    t.equal(page.complete, false)
+    t.same((await rooms.history('news', { since: 'latest', limit: 2 })).messages.map(({ data }: any) => data), [3, 4])
+  }
+})
+
+t.test('a topic that keeps no messages has none, and is not complete', async t => {
+  const { rooms } = await serve(true)
+  t.same(await rooms.history('plain'), { messages: [], complete: false })
+})
+
+t.test('bad arguments get their errors', async t => {
+  const { rooms } = await serve(true)
+  await t.rejects(rooms.history('other'), { code: 'FST_ROOMS_NO_SUCH_TOPIC' })
+  for (const since of ['', 'x', 1, null, 'abc-1', {}]) await t.rejects(rooms.history('news', { since }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /"since"/ })
+  for (const limit of [0, -1, 1.5, 1_001, '5', null]) await t.rejects(rooms.history('news', { limit }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /"limit"/ })
+})
