@@ -32,16 +32,16 @@ const count = (value: number, description: string, minimum = 1) => Type.Integer(
 const policies = [Type.Literal('close'), Type.Literal('latest'), Type.Literal('drop')]
 const slowBytes = 'buffered bytes of one member, a whole number from 1'
 
-const historyBounds = {
-  bytes: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes of kept messages, a whole number from 1' })),
-  ttl: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'milliseconds from the last publication, a whole number from 1' })),
-  replay: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes that are replayed to one member, a whole number from 1' }))
-}
 const historySchema = Type.Union([
   Type.Boolean(),
-  Type.Object({ ...historyBounds, latest: Type.Literal(true) }, { additionalProperties: false }),
-  Type.Object({ ...historyBounds, size: Type.Optional(Type.Integer({ minimum: 1, description: 'kept messages, a whole number from 1' })) }, { additionalProperties: false })
-], { description: 'true, false, or an object with "size" or "latest: true", and "bytes", "ttl" and "replay", each a whole number from 1' })
+  Type.Object({
+    size: Type.Optional(Type.Integer({ minimum: 1, description: 'kept messages, a whole number from 1' })),
+    bytes: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes of kept messages, a whole number from 1' })),
+    ttl: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'milliseconds from the last publication, a whole number from 1' })),
+    replay: Type.Optional(Type.Integer({ minimum: 1, description: 'bytes that are replayed to one member, a whole number from 1' })),
+    latest: Type.Optional(Type.Literal(true, { description: 'true' }))
+  }, { additionalProperties: false })
+], { description: 'true, false, or an object with "size", "bytes", "ttl" and "replay", whole numbers from 1, and "latest: true"' })
 
 const topicSchema = Type.Object({
   message: Type.Optional(schemaOf('a JSON Schema object')),

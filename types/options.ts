@@ -18,11 +18,12 @@ export interface Identity {
 }
 
 /**
- * The argument of `authorize`. `broadcast` is a request to the broadcast route; `stay` comes from `rooms.reauthorize`; `history` is a request that reads kept
- * messages: a join with `since`, of a topic that keeps some. It is asked after `join`.
+ * The argument of `authorize`. `broadcast` is a request to the broadcast route; `stay` comes from `rooms.reauthorize`; `history` is the reading of kept
+ * messages: by a request (a join with `since`, of a topic that keeps some; it is asked after `join`) or by a member's frame.
  */
 export type AuthorizeContext<T = Topics> =
   | { action: 'join' | 'broadcast' | 'history', topic: TopicName<T>, request: FastifyRequest, identity: Identity | null }
+  | { action: 'history', topic: TopicName<T>, session: AnySession<T> }
   | { action: 'stay', topic: TopicName<T>, session: AnySession<T> }
   | { action: 'publish', topic: TopicName<T>, session: AnySession<T>, payload: unknown, key: string | undefined }
   | { action: 'presence', topic: TopicName<T>, session: AnySession<T>, payload: unknown }

@@ -239,6 +239,10 @@ describe('authorize', () => {
           expect(context).type.not.toHaveProperty('request')
           return true
         }
+        if (context.action === 'history' && 'session' in context) {
+          expect(context.session).type.toBe<AnySession<Converted>>()
+          return true
+        }
         expect(context.action).type.toBe<'join' | 'broadcast' | 'history'>()
         expect(context.request).type.toBe<FastifyRequest>()
         expect(context.identity).type.toBe<Identity | null>()

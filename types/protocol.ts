@@ -38,7 +38,7 @@ export interface HelloFrame {
   maxPayload: number
   /** Present only for `?since=<id>`. `false`: messages may be missing, so the client has to reload its state. */
   recovered?: boolean
-  /** Present only for `?since=`: the number of messages from before the join that follow. */
+  /** Present for `?since=`, and if kept messages follow: the number of messages from before the join that follow. */
   replayed?: number
 }
 
@@ -119,5 +119,6 @@ export type ClientFrame =
   | { type: 'direct', to: string, data: unknown, ref?: Ref }
   | { type: 'ack', ref: Ref, data?: unknown }
   | { type: 'presence', info?: unknown, ref?: Ref }
+  | { type: 'history', since?: string, limit?: number, ref: Ref }
   | { type: 'auth', token: string, ref?: Ref }
   | { type: 'ping', ref?: Ref }

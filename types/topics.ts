@@ -57,21 +57,19 @@ export interface TopicSlow {
   bytes?: number
 }
 
-/** Bounds of the messages that a topic keeps: whichever is met first. */
-interface HistoryBounds {
-  /** Most bytes of kept messages. Default 1,048,576. */
+/** The messages that a topic keeps: the newest ones, within bounds of which the first that is met applies. */
+export interface TopicHistory {
+  /** Most messages. Default 100; no bound if `bytes` or `latest` is given. */
+  size?: number
+  /** Most bytes of them. Default 1,048,576. */
   bytes?: number
-  /** Milliseconds from the topic's last publication until all of its kept messages expire. Default 300,000. */
+  /** Milliseconds from the topic's last publication until all of its messages expire. Default 300,000. */
   ttl?: number
   /** Most bytes that are replayed to one member. A longer replay is refused as a whole (`recovered: false`). Default 1,048,576. */
   replay?: number
+  /** The topic keeps the newest message of each `key` instead: state, and not a log. Messages without a key are one value. */
+  latest?: true
 }
-
-/**
- * The messages that a topic keeps. With `size` and `bytes` it keeps the newest messages; `size` counts them (default 100; no bound if `bytes` is given). With
- * `latest: true` it keeps the newest message of each `key`: state, and not a log. Messages without a key are one value.
- */
-export type TopicHistory = (HistoryBounds & { size?: number }) | (HistoryBounds & { latest: true })
 
 /** A declared topic, or a family of topics (its key ends in `*`). */
 export interface TopicOptions {
@@ -95,7 +93,7 @@ export type TopicMap = Record<string, TopicOptions>
 type Data<O, Known> = { [K in keyof O]: K extends keyof Known ? O[K] extends (...args: never[]) => unknown ? never : O[K] : never }
 
 /** Refuses unknown options and functions, which a constraint on the type parameter does not. */
-export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) & (T[K] extends { history: infer H extends object } ? { history: Data<H, HistoryBounds & { size?: number, latest?: true }> } : unknown) }
+export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) & (T[K] extends { history: infer H extends object } ? { history: Data<H, TopicHistory> } : unknown) }
 
 /**
  * The topics of a program. Declare it once to type `app.rooms`, hooks and options everywhere:

@@ -1,7 +1,7 @@
 import type { AskOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
 import type { ApiHub } from '../hub/hub-api.ts'
-import { defaultPage, maxPage } from '../history/read.ts'
+import { defaultPage, maxPage } from '../protocol/page-size.ts'
 import type { PublishOptions } from '../hub/ports.ts'
 import { describe } from '../presence/roster.ts'
 import { checkClose } from '../session/check-close.ts'

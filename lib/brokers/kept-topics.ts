@@ -117,10 +117,8 @@ export class KeptTopics {
     log.quietSince = performance.now()
     this.#quiet.add(log)
     if (this.#quiet.size > mostQuiet) {
-      for (const oldest of this.#quiet) {
-        this.#forget(oldest)
-        break
-      }
+      const [oldest] = this.#quiet
+      this.#forget(oldest!)
     }
     this.#startTimer()
   }

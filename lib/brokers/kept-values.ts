@@ -1,5 +1,4 @@
 import type { HistoryQuery, KeptMessage, Publication, Retention } from '../../types/index.ts'
-import { unpooled } from '../transport/ws/frame.ts'
 import type { Kept } from './kept-log.ts'
 
 /** The newest message of each key of a topic. Messages without a key are one value. */
@@ -21,16 +20,14 @@ export class KeptValues implements Kept {
   append (offset: number, { tail, payloadLength, key }: Publication): void {
     const before = this.#values.get(key)
     if (before !== undefined) this.#drop(key, before)
-    this.#values.set(key, { offset, tail: unpooled(tail), payloadLength, key })
+    this.#values.set(key, { offset, tail: copyOf(tail), payloadLength, key })
     this.bytes += tail.length
     while (this.count > this.#retention.size || (this.bytes > this.#retention.bytes && this.count > 0)) this.dropOldest()
   }
 
   dropOldest (): void {
-    for (const [key, value] of this.#values) {
-      this.#drop(key, value)
-      return
-    }
+    const [oldest] = this.#values
+    this.#drop(...oldest!)
   }
 
   read ({ after, limit, bytes }: HistoryQuery): KeptMessage[] {
@@ -51,4 +48,11 @@ export class KeptValues implements Kept {
     this.bytes -= tail.length
     this.from = Math.max(this.from, offset)
   }
+}
+
+/** Copies bytes into memory of their own, because small Buffers share slabs, and a slab lives as long as any Buffer in it. */
+function copyOf (bytes: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length)
+  bytes.copy(copy)
+  return copy
 }

@@ -31,6 +31,8 @@ export interface LinkTimeouts {
   readonly publish: number
   /** Milliseconds for `attach`. */
   readonly attach: number
+  /** Milliseconds for `history`. */
+  readonly read: number
 }
 
 /**
@@ -85,7 +87,7 @@ export class BrokerLink implements FeedBroker {
     try {
       const answer = this.#broker.history!(topic, query)
       if (!(answer instanceof Promise)) return answer
-      return within(answer, this.#timeouts.attach, `history of topic "${topic}"`).then(page => checkPage(topic, page)).catch((error: unknown) => {
+      return within(answer, this.#timeouts.read, `history of topic "${topic}"`).then(page => checkPage(topic, page)).catch((error: unknown) => {
         this.#ports.fault(asError(error))
         return undefined
       })

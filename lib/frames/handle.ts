@@ -6,6 +6,7 @@ import { countRefusal, refusalOf } from '../limits/refusals.ts'
 import type { Membership } from '../session/membership.ts'
 import { authenticate } from './auth.ts'
 import { sendDirect } from './direct.ts'
+import { readHistory } from './history.ts'
 import { publishMessage } from './message.ts'
 import { changePresence } from './presence.ts'
 import { acknowledge, refuse } from './reply.ts'
@@ -40,6 +41,7 @@ function dispatch (session: Membership, frame: ClientFrame): void | Promise<void
     case 'auth': return authenticate(session, frame)
     case 'direct': return sendDirect(session, frame)
     case 'presence': return changePresence(session, frame)
+    case 'history': return readHistory(session, frame)
   }
 }
 

@@ -1,4 +1,9 @@
-import type { Replay } from './replay.ts'
+/** Frames of kept messages that may become idle. */
+interface Replay {
+  /** When they were last asked for, on the clock of `performance`. */
+  readonly usedAt: number
+  drop (): void
+}
 
 /** Milliseconds after which frames of kept messages that no member has asked for are dropped. */
 const idleFor = 5_000

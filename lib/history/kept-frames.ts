@@ -1,11 +1,4 @@
-/** Frames that leave in one write. None of their memory is reused. */
-export interface FrameRun {
-  readonly frames: Buffer[]
-  /** All frames, one behind the other. */
-  readonly whole: Buffer
-  /** The same in memory that is not one of Node's slabs. */
-  readonly unpooled: Buffer
-}
+import type { FrameRun } from '../transport/transport.ts'
 
 /** Some of the frames of kept messages, in order. */
 export class KeptRun implements FrameRun {

@@ -3,9 +3,6 @@ import { formatPosition, parsePosition } from '../protocol/position.ts'
 import type { HistorySource } from './replay.ts'
 import type { HistoryRule } from './rule.ts'
 
-/** Messages of one page by default, and at most. */
-export const defaultPage = 100
-export const maxPage = 1_000
 /** Most bytes of one page, unless a single message is larger. */
 const pageBytes = 1_048_576
 

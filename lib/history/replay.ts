@@ -3,6 +3,7 @@ import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { encodings, type Encoding } from '../transport/encoding.ts'
 import type { MessageContent } from '../transport/envelope.ts'
 import { tailStart } from '../protocol/server-frames.ts'
+import type { IdleReplays } from './idle-replays.ts'
 import { KeptFrames } from './kept-frames.ts'
 import type { HistoryRule } from './rule.ts'
 
@@ -50,6 +51,7 @@ export class Replay {
   readonly #topic: string
   readonly #isUntyped: boolean
   readonly #source: HistorySource
+  readonly #idle: IdleReplays
   /** By plain encoding. */
   readonly #frames = new Map<Encoding, KeptFrames>()
   /** The newest message of each key, of a topic that keeps more, by plain encoding. */
@@ -57,14 +59,15 @@ export class Replay {
   /** When it was last used, on the clock of `performance`. */
   usedAt = 0
 
-  constructor (topic: string, rule: HistoryRule, isUntyped: boolean, source: HistorySource) {
+  constructor (topic: string, rule: HistoryRule, isUntyped: boolean, source: HistorySource, idle: IdleReplays) {
     this.#topic = topic
     this.rule = rule
     this.#isUntyped = isUntyped
     this.#source = source
+    this.#idle = idle
   }
 
-  /** Whether it holds frames. */
+  /** Whether it holds no frames. */
   get isEmpty (): boolean { return this.#frames.size === 0 && this.#values.size === 0 }
 
   /** Drops the frames, because no member has asked for them for some time. Members that are being sent some keep these. */
@@ -73,16 +76,24 @@ export class Replay {
     this.#values.clear()
   }
 
-  /** Brings the frames of an encoding up to date. Returns a promise if the broker does not answer at once. */
-  refresh (encoding: Encoding): void | Promise<void> {
+  /** Brings the frames of an encoding up to date. Returns whether they could be read: a promise if the broker does not answer at once. */
+  refresh (encoding: Encoding): boolean | Promise<boolean> {
     const { plain } = encodings[encoding]
     this.usedAt = performance.now()
+    this.#idle.used(this)
     const known = this.#frames.get(plain)
     if (known === undefined) return this.#readAll(plain)
     return then(this.#source.read(this.#topic, { after: known.top, limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
-      if (page === undefined || !this.#continue(plain, known, page)) return this.#readAll(plain)
-      return undefined
-    }) as void | Promise<void>
+      if (page !== undefined) return this.#continue(plain, page) || this.#readAll(plain)
+      this.#frames.delete(plain)
+      return false
+    }) as boolean | Promise<boolean>
+  }
+
+  /** Whether the frames of an encoding reach up to a position, so that a join can begin there. */
+  reaches (encoding: Encoding, { epoch, offset }: Position): boolean {
+    const frames = this.#frames.get(encodings[encoding].plain)
+    return frames?.epoch === epoch && frames.top >= offset
   }
 
   /** Appends a message that was just delivered, for a broker that cannot be asked again at once. */
@@ -102,7 +113,7 @@ export class Replay {
     const id = top === undefined ? undefined : formatPosition(top)
     const position = since === undefined ? null : parsePosition(since)
     const frames = this.#frames.get(encodings[encoding].plain)
-    const isCurrent = frames !== undefined && top !== undefined && frames.epoch === top.epoch && frames.top >= top.offset
+    const isCurrent = frames !== undefined && top !== undefined && this.reaches(encoding, top)
     if (position === null) {
       const nothing = { id, recovered: undefined, replayed: since === undefined ? undefined : 0, frames: undefined, behind: 0 }
       if (!isCurrent || (since === undefined && !this.rule.latest)) return nothing
@@ -121,30 +132,33 @@ export class Replay {
 
   /** The frames with every message behind a position of this topic; `undefined` if some of these are no longer kept. A topic of values has the newest ones in any case. */
   framesBehind (encoding: Encoding, { epoch, offset }: Position): KeptFrames | undefined {
-    if (this.#source.isInProcess) void this.refresh(encoding)
+    if (this.#source.isInProcess) this.refresh(encoding)
     const frames = this.#frames.get(encodings[encoding].plain)
     return frames !== undefined && frames.epoch === epoch && (this.rule.latest || frames.from <= offset) ? frames : undefined
   }
 
-  #readAll (encoding: Encoding): void | Promise<void> {
-    return then(this.#source.read(this.#topic, { limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
+  #readAll (encoding: Encoding): boolean | Promise<boolean> {
+    return then<HistoryPage | undefined, boolean>(this.#source.read(this.#topic, { limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
       if (page === undefined) {
         this.#frames.delete(encoding)
-        return
+        return false
       }
       const { position: { epoch, offset }, messages, from } = page
       this.#frames.set(encoding, this.#make(encoding, messages, epoch, from, offset))
+      return true
     })
   }
 
-  /** Appends a page to the frames before it. Returns `false` if it does not continue them. */
-  #continue (encoding: Encoding, known: KeptFrames, { position: { epoch, offset }, messages, from }: HistoryPage): boolean {
-    if (epoch !== known.epoch) return false
-    known.from = Math.max(known.from, from)
-    if (known.top === offset) return true
-    if (this.rule.latest || from > known.top) return false
-    let frames = known
-    for (const message of messages) frames = this.#append(encoding, frames, message.offset, this.#encode(encoding, message, epoch), message.key)
+  /** Appends a page to the frames before it, which may have grown meanwhile. Returns `false` if it does not continue them. */
+  #continue (encoding: Encoding, { position: { epoch, offset }, messages, from }: HistoryPage): boolean {
+    let frames = this.#frames.get(encoding)
+    if (frames?.epoch !== epoch) return false
+    frames.from = Math.max(frames.from, from)
+    if (frames.top >= offset) return true
+    if (this.rule.latest || from > frames.top) return false
+    for (const message of messages) {
+      if (message.offset > frames.top) frames = this.#append(encoding, frames, message.offset, this.#encode(encoding, message, epoch), message.key)
+    }
     return true
   }
 

@@ -14,8 +14,7 @@ const defaultReplay = 1_048_576
 /** Compiles the option `history`; `null` if the topic keeps no messages. */
 export function historyRule (given: boolean | TopicHistory): HistoryRule | null {
   if (given === false) return null
-  const { size, latest = false, bytes, ttl = defaultTtl, replay = defaultReplay } = (given === true ? {} : given) as { size?: number, latest?: boolean, bytes?: number, ttl?: number, replay?: number }
-  // Values have no number of their own: the host's keys bound them, and the bytes do.
+  const { size, latest = false, bytes, ttl = defaultTtl, replay = defaultReplay } = given === true ? {} : given
   const count = size ?? (latest || bytes !== undefined ? Infinity : defaultSize)
   return Object.freeze({ size: count, bytes: bytes ?? defaultBytes, ttl, latest, replay })
 }

@@ -44,6 +44,9 @@ import type { AnySession, Hooks, HubState, Log, PublishOptions, Settings } from 
 /** Milliseconds between two faults of the broker that are reported. All are counted. */
 const faultEvery = 1_000
 
+/** The part of `limits.handshake` that a join may wait for kept messages. If they do not come, it goes on without them. */
+const readShare = 1 / 2
+
 type Peer = Connection<Membership>
 
 /** One node: assembles its connections, sessions, rooms and broker, and leads each event from one to the other. */
@@ -96,7 +99,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.kicks = new RecentKicks(limits.handshake)
     this.#turn = new Turn(room => { this.#flush(room) })
     this.slowConsumers = new SlowMembers(this.counters, this.#turn)
-    this.#broker = new BrokerLink(broker, { publish: limits.publish, attach: limits.handshake }, {
+    this.#broker = new BrokerLink(broker, { publish: limits.publish, attach: limits.handshake, read: limits.handshake * readShare }, {
       feed: topic => this.#rooms.get(topic)?.feed,
       feeds: () => Array.from(this.#rooms.values(), room => room.feed),
       state: (state, cause) => {
@@ -219,7 +222,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     if (history === null) return nothingKept
     const page = await readPage(this.#broker, topic, history, request)
-    if (page === undefined) throw new FST_ROOMS_BROKER_SILENT(`history of topic "${topic}"`, this.settings.limits.handshake)
+    if (page === undefined) throw new FST_ROOMS_BROKER_SILENT(`history of topic "${topic}"`, this.settings.limits.handshake * readShare)
     return page
   }
 

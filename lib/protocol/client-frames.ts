@@ -1,4 +1,6 @@
 import type { ClientFrame, Ref } from '../../types/index.ts'
+import { maxPage } from './page-size.ts'
+import { isSince } from './position.ts'
 
 /** The fault of a frame, for the peer that sent it. `ref` is that of the frame, if it could be read. */
 export interface FrameFault { fault: string, ref?: Ref }
@@ -23,7 +25,7 @@ export const goodFrame = '; a frame looks like {"type":"message","data":…}'
 /** Checks a parsed frame of a client. Unknown members are ignored; an unknown type is a fault. */
 export function checkFrame (value: unknown): ClientFrame | FrameFault {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: `a frame is a JSON object${goodFrame}` }
-  const { type, ref, data, to, key, token } = value as Record<string, unknown>
+  const { type, ref, data, to, key, token, since, limit } = value as Record<string, unknown>
   if (ref !== undefined && !isRef(ref)) return { fault: `"ref" is a string of 1 to ${maxRefLength} characters or a safe integer` }
   const fault = (text: string): FrameFault => ref === undefined ? { fault: text } : { fault: text, ref }
 
@@ -38,6 +40,11 @@ export function checkFrame (value: unknown): ClientFrame | FrameFault {
       break
     case 'ack':
       if (ref === undefined) return fault('"ref" is missing')
+      break
+    case 'history':
+      if (ref === undefined) return fault('"ref" is missing')
+      if (since !== undefined && !isSince(since)) return fault('"since" is the id of a message, "0" or "latest"')
+      if (limit !== undefined && !(Number.isInteger(limit) && limit as number >= 1 && limit as number <= maxPage)) return fault(`"limit" is a whole number from 1 to ${maxPage}`)
       break
     case 'auth':
       if (typeof token !== 'string' || token === '' || token.length > maxTokenLength) return fault(`"token" is a string of 1 to ${maxTokenLength} characters`)

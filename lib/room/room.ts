@@ -99,7 +99,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#lagging = new LaggingMembers(definition.slow.policy !== 'close' && definition.slow.policy !== 'drop', ports.counters)
     this.roster = definition.presence === null ? undefined : new Roster(this)
     this.feed = new Feed(topic, this, ports.feed, definition.history ?? undefined)
-    this.replay = definition.history === null ? undefined : new Replay(topic, definition.history, definition.message.schema === null, ports.history)
+    this.replay = definition.history === null ? undefined : new Replay(topic, definition.history, definition.message.schema === null, ports.history, ports.replays)
   }
 
   get size (): number { return this.members.length - this.#departed.length + this.#lagging.members.size }
@@ -126,7 +126,6 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#lagging.addReplaying(member, lag)
     this.feed.receiverCame()
     this.roster?.outdate()
-    this.#ports.replays.used(this.replay!)
   }
 
   sendKept (member: M, turn: number): 'more' | 'done' | 'lost' {

@@ -13,6 +13,9 @@ import { endingFor, serverEnding } from './ending.ts'
 import type { Lifecycle, LifecycleState } from './lifecycle.ts'
 import type { Membership } from './membership.ts'
 
+/** Most readings of kept messages for one join. If messages are published faster than a broker answers, the position counts as lost. */
+const mostReadings = 3
+
 /** The wishes in the URL of a join. */
 export interface JoinRequest {
   since: string | undefined
@@ -53,10 +56,15 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, r
     if (session.state === 'closed') return
   }
   if (wantsReplay(room, request)) {
-    const pending = room.replay!.refresh(session.transport.encoding)
-    if (pending !== undefined) {
-      await pending
+    const { replay, feed } = room
+    const { encoding } = session.transport
+    // Messages may be published while a broker answers. Each reading continues the one before it.
+    for (let count = 0; count < mostReadings; count++) {
+      const reading = replay!.refresh(encoding)
+      if (typeof reading === 'boolean') break
+      const isRead = await reading
       if (session.state as string === 'closed') return
+      if (!isRead || feed.position === undefined || replay!.reaches(encoding, feed.position)) break
     }
   }
   hub.lifecycle.awaitAcceptance(session, () => { commit(hub, session, room, request) })

@@ -1,7 +1,15 @@
-import type { FrameRun } from '../history/kept-frames.ts'
 import type { BatchView } from '../room/batch.ts'
 import { encodings, type Encoding } from './encoding.ts'
 import type { Envelope } from './envelope.ts'
+
+/** Frames that leave in one write. Their memory is never reused. */
+export interface FrameRun {
+  readonly frames: Buffer[]
+  /** All frames, one behind the other. */
+  readonly whole: Buffer
+  /** The same in memory of their own, for peers that buffer them. */
+  readonly unpooled: Buffer
+}
 
 /**
  * How bytes reach one peer, and the only object of a member that a fan-out touches. Frames leave in the order of the calls. No write throws: a stream that fails

@@ -1,9 +1,8 @@
 import { setTimeout } from 'node:timers/promises'
 import { isWithinMessage, type Holder } from '../internals.ts'
-import type { FrameRun } from '../history/kept-frames.ts'
 import type { BatchView } from '../room/batch.ts'
 import type { Encoding } from './encoding.ts'
-import { Transport } from './transport.ts'
+import { Transport, type FrameRun } from './transport.ts'
 import { payloadOf } from './ws/frame.ts'
 import { isUnfinished } from './ws/unfinished.ts'
 

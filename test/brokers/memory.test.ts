@@ -1,12 +1,13 @@
 import t from 'tap'
 import { memoryBroker } from '../../lib/index.ts'
-import { brokerSuite, positionSuite, publication, startBroker } from './suite.ts'
+import { brokerSuite, historySuite, positionSuite, publication, startBroker } from './suite.ts'
 
 brokerSuite(t, memoryBroker)
 positionSuite(t, memoryBroker)
+historySuite(t, memoryBroker)
 
 t.test('the memory broker declares its capabilities', async t => {
-  t.same(memoryBroker().capabilities, { order: 'total', history: false, presence: false, once: 'shared' })
+  t.same(memoryBroker().capabilities, { order: 'total', history: true, presence: false, once: 'shared' })
 })
 
 t.test('publish is synchronous, and delivers the same object', async t => {

@@ -1,5 +1,6 @@
 import type { Test } from 'tap'
-import type { Broker, BrokerState, Outcome, Position, Publication } from '../../types/index.ts'
+import fc from 'fast-check'
+import type { Broker, BrokerState, HistoryPage, Outcome, Position, Publication, Retention } from '../../types/index.ts'
 
 interface Entry { topic: string, publication: Publication, position: Position | undefined }
 
@@ -113,5 +114,80 @@ export function positionSuite (t: Test, create: () => Broker): void {
     t.same(await broker.attach(['a']), [{ epoch: before!.epoch, offset: before!.offset + 1 }])
     await broker.publish([publication('a')])
     t.same(before!.offset + 2, (await broker.attach(['a']))[0]!.offset, 'an earlier result does not change afterwards')
+  })
+}
+
+const kept: Retention = { size: 100, bytes: 1_000_000, ttl: 60_000, latest: false }
+
+function payloads ({ messages }: HistoryPage): unknown[] {
+  return messages.map(({ tail, payloadLength }) => JSON.parse(tail.toString('utf8', 7, 7 + payloadLength)))
+}
+
+/** Tests of the contract of brokers that keep messages. */
+export function historySuite (t: Test, create: () => Broker): void {
+  t.test('a topic that keeps messages has positions without members, from the first reading, join or publication on', async t => {
+    const { broker } = await startBroker(t, create())
+    const { position } = await broker.history!('read', { limit: 1, bytes: 1_000, retention: kept })
+    t.equal(position.offset, 0)
+    t.match(await broker.publish([{ ...publication('read', 1), retention: kept }]), [{ position: { epoch: position.epoch, offset: 1 } }])
+    const [attached] = await broker.attach(['read'], kept)
+    t.same(attached, { epoch: position.epoch, offset: 1 })
+    await broker.detach(['read'])
+    t.match(await broker.publish([{ ...publication('read', 2), retention: kept }]), [{ position: { epoch: position.epoch, offset: 2 } }])
+    t.same((await broker.attach(['read'], kept))[0], { epoch: position.epoch, offset: 2 })
+  })
+
+  t.test('kept messages are those of the model: by number, bytes and key, for every reading', async t => {
+    let topics = 0
+    const { broker } = await startBroker(t, create())
+    await fc.assert(fc.asyncProperty(
+      fc.record({ size: fc.oneof(fc.constant(Infinity), fc.integer({ min: 1, max: 12 })), bytes: fc.integer({ min: 1, max: 400 }), latest: fc.boolean() }),
+      fc.array(fc.record({ length: fc.integer({ min: 0, max: 120 }), key: fc.option(fc.constantFrom('a', 'b', 'ä', ''), { nil: undefined }) }), { maxLength: 40 }),
+      fc.record({ after: fc.option(fc.integer({ min: 0, max: 45 }), { nil: undefined }), limit: fc.integer({ min: 1, max: 20 }), bytes: fc.integer({ min: 0, max: 600 }) }),
+      async (bounds, messages, query) => {
+        const retention = { ...bounds, ttl: 60_000 }
+        const topic = `model-${++topics}`
+        let model: { offset: number, size: number, key: string | undefined, data: string }[] = []
+        let from = 0
+        let offset = 0
+        for (const { length, key } of messages) {
+          const one = publication(topic, 'x'.repeat(length))
+          await broker.publish([{ ...one, ...(key === undefined ? {} : { key }), retention }])
+          offset++
+          const drop = (gone: { offset: number }): void => {
+            model = model.filter(other => other !== gone)
+            from = Math.max(from, gone.offset)
+          }
+          if (retention.latest) for (const other of model.filter(other => other.key === key)) drop(other)
+          model.push({ offset, size: one.tail.length, key, data: 'x'.repeat(length) })
+          while (model.length > retention.size || (model.length > 0 && model.reduce((sum, { size }) => sum + size, 0) > retention.bytes)) drop(model[0]!)
+        }
+        const behind = query.after === undefined ? [...model].reverse() : model.filter(message => message.offset > query.after!)
+        let read = 0
+        const expected = behind.filter((message, index) => (read += message.size) <= query.bytes && index < query.limit)
+        if (query.after === undefined) expected.reverse()
+        const page = await broker.history!(topic, { ...query, ...(query.after === undefined ? {} : { after: query.after }), retention } as never)
+        return page.position.offset === offset && page.from === from &&
+          JSON.stringify(page.messages.map(({ offset, key }) => [offset, key])) === JSON.stringify(expected.map(({ offset, key }) => [offset, key])) &&
+          JSON.stringify(payloads(page)) === JSON.stringify(expected.map(({ data }) => data))
+      }
+    ), { numRuns: 400 })
+  })
+
+  t.test('messages expire as a whole, a ttl after the last publication', async t => {
+    const { broker } = await startBroker(t, create())
+    const retention = { ...kept, ttl: 150 }
+    const read = async (): Promise<unknown[]> => payloads(await broker.history!('t', { limit: 10, bytes: 1_000, retention }))
+    await broker.publish([{ ...publication('t', 1), retention }])
+    await new Promise(resolve => setTimeout(resolve, 100))
+    await broker.publish([{ ...publication('t', 2), retention }])
+    await new Promise(resolve => setTimeout(resolve, 100))
+    t.same(await read(), [1, 2])
+    await new Promise(resolve => setTimeout(resolve, 120))
+    t.same(await read(), [])
+    await broker.publish([{ ...publication('t', 3), retention }])
+    t.same(await read(), [3])
+    const { position, from } = await broker.history!('t', { limit: 1, bytes: 1_000, retention })
+    t.match([position.offset, from], [3, 2], 'the position goes on')
   })
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { createRooms } from '../helpers/app.ts'
+import { createRooms, join, listen } from '../helpers/app.ts'
 
 async function serve (history: unknown) {
   const app = await createRooms(t, { topics: { news: { history } as never, plain: {} } })
@@ -72,4 +72,24 @@ t.test('bad arguments get their errors', async t => {
   await t.rejects(rooms.history('other'), { code: 'FST_ROOMS_NO_SUCH_TOPIC' })
   for (const since of ['', 'x', 1, null, 'abc-1', {}]) await t.rejects(rooms.history('news', { since }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /"since"/ })
   for (const limit of [0, -1, 1.5, 1_001, '5', null]) await t.rejects(rooms.history('news', { limit }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /"limit"/ })
+})
+
+t.test('history frames: a page in the ack, permitted by authorize', async t => {
+  let allowed = true
+  const app = await createRooms(t, { topics: { news: { history: true, publish: true } as never, plain: { publish: true } }, authorize: ({ action }: any) => action !== 'history' || allowed })
+  const url = await listen(app)
+  const client = await join(t, `${url}/rooms/news`)
+  const ids: string[] = []
+  for (const data of [1, 2, 3]) ids.push((await client.ask({ type: 'message', data }) as any).id)
+  const { session } = client.hello
+  t.same(await client.ask({ type: 'history', since: ids[1] }, 'h'), { type: 'ack', ref: 'h', ok: true, data: { id: ids[2], messages: [{ id: ids[2], data: 3, from: session }], recovered: true, complete: true } })
+  t.match(await client.ask({ type: 'history', limit: 2 }), { ok: true, data: { messages: [{ data: 2 }, { data: 3 }], complete: false } })
+  t.same((await (await join(t, `${url}/rooms/plain`)).ask({ type: 'history' }) as any).data, { messages: [], complete: false })
+  allowed = false
+  t.match(await client.ask({ type: 'history' }), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } })
+  for (const [frame, fault] of [[{ since: 'x' }, /"since"/], [{ limit: 0 }, /"limit"/], [{ limit: 1_001 }, /"limit"/], [{ limit: '1' }, /"limit"/]] as const) {
+    t.match(await client.ask({ type: 'history', ...frame }), { ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: fault } })
+  }
+  client.send({ type: 'history' })
+  t.match(await client.next('error'), { error: { code: 'FST_ROOMS_BAD_FRAME', message: /"ref" is missing/ } })
 })

@@ -1,0 +1,100 @@
+import t, { type Test } from 'tap'
+import { memoryBroker } from '../../lib/index.ts'
+import type { Broker } from '../../types/index.ts'
+import { connect, createRooms, join, listen, until } from '../helpers/app.ts'
+import { SlowBroker } from '../helpers/slow-broker.ts'
+
+const sleep = (milliseconds: number) => new Promise<void>(resolve => setTimeout(resolve, milliseconds))
+
+async function serve (t: Test, broker: Broker, history: object | true = true, options: object = {}) {
+  const errors: (Error & { code: string })[] = []
+  const app = await createRooms(t, { broker, topics: { news: { history } as never }, limits: { handshake: 300 }, onError: (error: any) => { errors.push(error) }, ...options })
+  const rooms = app.rooms as any
+  return { rooms, errors, url: `${await listen(app)}/rooms/news`, publish: async (data: unknown, more?: object) => (await rooms.broadcast('news', data, more)).id as string }
+}
+
+t.test('a broker that answers later: replay, then live, also while messages are published', async t => {
+  const broker = new SlowBroker(() => sleep(1))
+  const { url, publish } = await serve(t, broker, { size: 1_000 })
+  const first = await publish(0)
+  const keeper = await join(t, url)
+  let isDone = false
+  const publishing = (async () => { for (let n = 1; !isDone; n++) await publish(n) })()
+  const clients = await Promise.all(Array.from({ length: 5 }, () => join(t, `${url}?since=${first}`)))
+  await sleep(50)
+  isDone = true
+  await publishing
+  await publish('end')
+  for (const client of [...clients, await join(t, `${url}?since=${first}`)]) {
+    t.equal(client.hello.recovered, true)
+    const payloads: unknown[] = []
+    while (payloads.at(-1) !== 'end') payloads.push((await client.next('message')).data)
+    t.same(payloads.slice(0, -1), Array.from({ length: payloads.length - 1 }, (_, index) => index + 1))
+  }
+  await keeper.close()
+})
+
+t.test('a topic of values, with a broker that answers later', async t => {
+  const { url, publish } = await serve(t, new SlowBroker(() => sleep(1)), { latest: true })
+  for (const [key, data] of [['a', 1], ['b', 2], ['a', 3]] as const) await publish(data, { key })
+  const late = await join(t, url)
+  t.match([await late.next('message'), await late.next('message')], [{ data: 2 }, { data: 3 }])
+  await publish(4, { key: 'b' })
+  t.match(await late.next('message'), { data: 4 })
+  const later = await join(t, url)
+  t.match([await later.next('message'), await later.next('message')], [{ data: 3 }, { data: 4 }])
+})
+
+t.test('a broker that fails to read: the position counts as lost, live messages go on, and the host is told', async t => {
+  const broker = new SlowBroker(() => sleep(0))
+  const { url, publish, errors, rooms } = await serve(t, broker)
+  const first = await publish(1)
+  await publish(2)
+  const before = await join(t, `${url}?since=${first}`)
+  t.equal(before.hello.recovered, true)
+  for (const fails of [async () => { throw new Error('cut') }, () => { throw new Error('thrown') }, async () => 'no page', () => new Promise(() => {})]) {
+    broker.fails = fails
+    const lost = await join(t, `${url}?since=${first}`)
+    t.match(lost.hello, { recovered: false, replayed: 0 })
+    const raw = await connect(t, `${url}?since=${first}`, 'rooms.raw')
+    t.match(await raw.closed, { code: 4202 })
+    await publish('live')
+    t.match(await lost.next('message'), { data: 'live' })
+    await t.rejects(rooms.history('news'), { code: 'FST_ROOMS_BROKER_SILENT' })
+  }
+  t.ok(errors.length > 0)
+  t.ok(rooms.stats().brokerFaults >= 4)
+  broker.fails = undefined
+  t.equal((await join(t, `${url}?since=${first}`)).hello.recovered, true)
+})
+
+t.test('a member that ends while its messages are read joins no room', async t => {
+  let open = (): void => {}
+  const broker = new SlowBroker(() => new Promise(resolve => setImmediate(resolve)))
+  const { url, publish, rooms } = await serve(t, broker)
+  const first = await publish(1)
+  await publish(2)
+  broker.fails = () => new Promise(resolve => { open = () => { resolve({ position: { epoch: 'a'.repeat(16), offset: 0 }, from: 0, messages: [] }) } })
+  const client = await connect(t, `${url}?since=${first}`)
+  await until(() => broker.readings > 0)
+  client.socket.terminate()
+  await until(() => rooms.stats().connections === 0)
+  open()
+  await sleep(20)
+  t.match(rooms.stats(), { members: 0, topics: 0, joined: 0 })
+})
+
+t.test('a broker that keeps no messages is refused for topics that do', async t => {
+  const memory = memoryBroker()
+  for (const capabilities of [{ ...memory.capabilities, history: false }, memory.capabilities]) {
+    const broker = { capabilities, start: async () => {}, attach: async () => [], detach: async () => {}, publish: () => [], control: async () => 'gone', close: async () => {} }
+    await t.rejects(createRooms(t, { broker: broker as never, topics: { news: {}, log: { history: true } } }), { code: 'FST_ROOMS_NO_HISTORY', message: /"log"/ })
+  }
+})
+
+t.test('the option history holds for topics that say nothing', async t => {
+  const { rooms } = await serve(t, memoryBroker(), true, { topics: { news: {}, none: { history: false }, own: { history: { size: 1 } } }, history: { size: 2 } })
+  for (const topic of ['news', 'none', 'own']) for (let n = 0; n < 3; n++) await rooms.broadcast(topic, n)
+  t.same(await Promise.all(['news', 'none', 'own'].map(async topic => (await rooms.history(topic)).messages.length)), [2, 0, 1])
+  t.match(rooms.stats().history, { topics: 2, messages: 3, evicted: 0 })
+})
