@@ -18,11 +18,11 @@ t.test('a broker that answers later: replay, then live, also while messages are 
   const { url, publish } = await serve(t, broker, { size: 1_000 })
   const first = await publish(0)
   const keeper = await join(t, url)
-  let isDone = false
-  const publishing = (async () => { for (let n = 1; !isDone; n++) await publish(n) })()
+  const done = new AbortController()
+  const publishing = (async () => { for (let n = 1; !done.signal.aborted; n++) await publish(n) })()
   const clients = await Promise.all(Array.from({ length: 5 }, () => join(t, `${url}?since=${first}`)))
   await sleep(50)
-  isDone = true
+  done.abort()
   await publishing
   await publish('end')
   for (const client of [...clients, await join(t, `${url}?since=${first}`)]) {
