@@ -50,8 +50,13 @@ export async function readPage (source: HistorySource, topic: string, rule: Hist
     if (page === undefined) return undefined
     const { position: { epoch, offset }, messages, from } = page
     if (known.epoch === epoch && known.offset <= offset && from <= known.offset) {
-      // A message that is larger than a page comes alone.
-      const found = messages.length > 0 || known.offset === offset ? messages : (await source.read(topic, { after: known.offset, limit: 1, bytes: Infinity, retention: rule }))?.messages ?? []
+      let found = messages
+      if (messages.length === 0 && known.offset < offset) {
+        // A message that is larger than a page comes alone.
+        const larger = await source.read(topic, { after: known.offset, limit: 1, bytes: Infinity, retention: rule })
+        if (larger === undefined) return undefined
+        found = larger.messages
+      }
       const last = found.at(-1)?.offset ?? known.offset
       return { id: formatPosition({ epoch, offset: last }), messages: found.map(message => storedMessage(epoch, message)), recovered: true, complete: last === offset }
     }

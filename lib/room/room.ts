@@ -137,8 +137,8 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     transport.emptyTurn = turn
     for (;;) {
       const { position } = this.feed
-      // A reset or a loss has been told, or will be by `lag.loss`: nothing continues these messages.
-      const to = position?.epoch === catching.frames.epoch ? position.offset : catching.behind
+      // After a reset or a loss nothing continues these messages. `lag.loss` tells that behind them.
+      const to = position?.epoch === catching.frames.epoch ? position.offset : catching.frames.top
       if (catching.behind >= to) break
       if (transport.bufferedBytes >= most) return 'more'
       const run = catching.frames.run(catching.behind, to, most)

@@ -61,11 +61,7 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
         transport.writeAll(lag.owed.splice(0))
         // The event's subscriber may end the session.
         fellBehind(member, policy)
-        this.#awaitDrain(room, member).catch((error: unknown) => {
-          member.fail(asError(error))
-          // Without its frames the member cannot catch up.
-          member.end(serverEnding(1011))
-        })
+        this.#guard(member, this.#awaitDrain(room, member))
       }
     }
   }
@@ -77,9 +73,14 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
     if (step === 'lost') member.end(serverEnding(4202, 'position'))
     if (step !== 'more') return
     const { lag } = member
-    member.transport.drained().then(() => {
+    this.#guard(member, member.transport.drained().then(() => {
       if (member.lag === lag) this.sendKept(room, member)
-    }, () => {}).catch((error: unknown) => {
+    }, () => {}))
+  }
+
+  /** Ends a member whose frames cannot be made or written, because without them it cannot catch up. */
+  #guard (member: M, work: Promise<void>): void {
+    work.catch((error: unknown) => {
       member.fail(asError(error))
       member.end(serverEnding(1011))
     })

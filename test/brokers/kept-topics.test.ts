@@ -1,3 +1,4 @@
+import { mock } from 'node:test'
 import t from 'tap'
 import { KeptTopics, type Log } from '../../lib/brokers/kept-topics.ts'
 import type { Retention } from '../../types/index.ts'
@@ -49,19 +50,29 @@ t.test('positions of topics that have nothing else are forgotten after 30 days, 
 })
 
 t.test('a sweep each second drops what has expired, and ends when there is nothing left', async t => {
+  mock.timers.enable({ apis: ['setInterval'] })
+  t.teardown(() => { mock.timers.reset() })
   const forgotten: string[] = []
   const topics = new KeptTopics(topic => { forgotten.push(topic) })
-  const short = log('short', { retention: { ...retention, ttl: 100 } })
-  const attached = log('attached', { retention: { ...retention, ttl: 100 }, isAttached: true })
-  fill(topics, short)
-  fill(topics, attached)
-  fill(topics, log('long'))
-  await new Promise(resolve => setTimeout(resolve, 1_300))
+  const short = fill(topics, log('short'))
+  const attached = fill(topics, log('attached', { isAttached: true }))
+  const long = fill(topics, log('long'))
+  mock.timers.tick(1_000)
+  t.equal(topics.stats().topics, 3)
+  short.expiresAt = attached.expiresAt = 0
+  mock.timers.tick(1_000)
   t.same(topics.stats(), { topics: 1, messages: 1, bytes: sizeOfOne, evicted: 0 })
   t.equal(short.kept, undefined)
   short.quietSince = -31 * 86_400_000
-  await new Promise(resolve => setTimeout(resolve, 1_100))
+  mock.timers.tick(1_000)
+  t.same(forgotten, ['short'], 'after 30 days')
+  long.expiresAt = 0
+  mock.timers.tick(1_000)
   t.same(forgotten, ['short'])
-  topics.detached(attached)
+  long.quietSince = -31 * 86_400_000
+  mock.timers.tick(1_000)
+  t.same(forgotten, ['short', 'long'], 'a topic with members keeps its position')
+  fill(topics, log('again'))
+  t.equal(topics.stats().topics, 1)
   topics.close()
 })

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { memoryBroker } from '../../lib/index.ts'
+import type { HistoryPage } from '../../types/index.ts'
 import { brokerSuite, historySuite, positionSuite, publication, startBroker } from './suite.ts'
 
 brokerSuite(t, memoryBroker)
@@ -45,4 +46,14 @@ t.test('a topic attached after the close delivers nothing, and attach does not t
   await broker.attach(['a'])
   t.match(await broker.publish([publication('a')]), [{ state: 'ok' }])
   t.same(entries, [])
+})
+
+t.test('positions of topics without members and messages are bounded in number', async t => {
+  const { broker } = await startBroker(t, memoryBroker())
+  const retention = { size: 1, bytes: 1_000, ttl: 1_000, latest: false }
+  const epoch = (topic: string): string => (broker.history!(topic, { limit: 1, bytes: 1, retention }) as HistoryPage).position.epoch
+  const first = epoch('first')
+  t.equal(epoch('first'), first)
+  for (let n = 0; n < 100_000; n++) epoch(`t${n}`)
+  t.not(epoch('first'), first)
 })

@@ -7,6 +7,7 @@ export class SlowBroker implements Broker {
   readonly #memory = memoryBroker()
   readonly #wait: () => Promise<void>
   #line: Promise<void> = Promise.resolve()
+  #handlers: BrokerHandlers | undefined
   /** Fails each reading. */
   fails: ((topic: string) => unknown) | undefined
   readings = 0
@@ -17,6 +18,7 @@ export class SlowBroker implements Broker {
   }
 
   async start (node: string, handlers: BrokerHandlers, settings?: BrokerSettings): Promise<void> {
+    this.#handlers = handlers
     await this.#memory.start(node, {
       ...handlers,
       entry: (topic, publication, position) => {
@@ -24,6 +26,11 @@ export class SlowBroker implements Broker {
         this.#line = this.#line.then(this.#wait).then(() => { handlers.entry(topic, copy, position) })
       }
     }, settings)
+  }
+
+  /** Tells that entries of all topics may have been missed. */
+  lose (): void {
+    this.#handlers!.lost('all')
   }
 
   async attach (topics: string[], retention?: Retention): Promise<(Position | null)[]> {

@@ -62,3 +62,19 @@ export async function joinMute (t: Test, url: string, headers = ''): Promise<Mut
     send: (opcode, payload) => { socket.write(clientFrame(opcode, payload)) }
   }
 }
+
+/** All bytes that a peer was sent after the 101. */
+export function bytesOf (peer: MutePeer): Buffer {
+  return Buffer.from(peer.text(), 'latin1')
+}
+
+/** All frames that have arrived whole. */
+export function framesOf (peer: MutePeer): any[] {
+  return textsIn(bytesOf(peer)).flatMap(text => {
+    try {
+      return [JSON.parse(text)]
+    } catch {
+      return []
+    }
+  })
+}

@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import { memoryBroker } from '../../lib/index.ts'
 import type { Broker } from '../../types/index.ts'
 import { connect, createRooms, join, listen, until } from '../helpers/app.ts'
+import { framesOf, joinMute } from '../helpers/wire.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
 
 const sleep = (milliseconds: number) => new Promise<void>(resolve => setTimeout(resolve, milliseconds))
@@ -62,6 +63,12 @@ t.test('a broker that fails to read: the position counts as lost, live messages 
     t.match(await lost.next('message'), { data: 'live' })
     await t.rejects(rooms.history('news'), { code: 'FST_ROOMS_BROKER_SILENT' })
   }
+  broker.fails = async () => { throw new Error('cut') }
+  await t.rejects(rooms.history('news', { since: first }), { code: 'FST_ROOMS_BROKER_SILENT' })
+  const { history } = broker
+  broker.history = () => { throw new Error('thrown at once') }
+  t.match((await join(t, `${url}?since=${first}`)).hello, { recovered: false })
+  broker.history = history
   t.ok(errors.length > 0)
   t.ok(rooms.stats().brokerFaults >= 4)
   broker.fails = undefined
@@ -97,4 +104,63 @@ t.test('the option history holds for topics that say nothing', async t => {
   for (const topic of ['news', 'none', 'own']) for (let n = 0; n < 3; n++) await rooms.broadcast(topic, n)
   t.same(await Promise.all(['news', 'none', 'own'].map(async topic => (await rooms.history(topic)).messages.length)), [2, 0, 1])
   t.match(rooms.stats().history, { topics: 2, messages: 3, evicted: 0 })
+})
+
+t.test('a page of a message that is larger than a page: the broker fails between the two readings', async t => {
+  const broker = new SlowBroker(() => sleep(0))
+  const { publish, rooms } = await serve(t, broker, { bytes: 10_000_000 })
+  const { id } = await rooms.history('news')
+  await publish('x'.repeat(1_100_000))
+  t.equal((await rooms.history('news', { since: id })).messages.length, 1)
+  const { history } = broker
+  broker.history = async (topic, query) => query.limit === 1 ? Promise.reject(new Error('cut')) : history.call(broker, topic, query)
+  await t.rejects(rooms.history('news', { since: id }), { code: 'FST_ROOMS_BROKER_SILENT' })
+})
+
+t.test('a loss and a reset during a replay are told behind the messages that were promised', async t => {
+  const broker = new SlowBroker(() => sleep(0))
+  const { url, publish, rooms } = await serve(t, broker, { size: 10_000, bytes: 10_000_000, replay: 10_000_000 })
+  const first = await publish('0')
+  for (let n = 1; n <= 3_000; n++) await publish(`${n} ${'x'.repeat(2_000)}`)
+  const peer = await joinMute(t, `${url}?since=${first}`)
+  peer.socket.pause()
+  await until(async () => await rooms.count('news') === 1)
+  broker.lose()
+  const during = await join(t, `${url}?since=${first}`)
+  t.match(during.hello, { recovered: false, replayed: 0 }, 'no position is promised until the next message')
+  t.notOk('id' in during.hello)
+  peer.socket.resume()
+  const types = () => framesOf(peer).map(({ type }) => type)
+  await until(() => types().includes('gap'))
+  t.same(types(), ['hello', ...Array.from({ length: 3_000 }, () => 'message'), 'gap'])
+  await publish('live')
+  await until(() => types().at(-1) === 'message')
+  t.equal(types().length, 3_003)
+})
+
+t.test('a member whose messages are no longer kept, before it has read so far, is closed with 4202', async t => {
+  const { url, publish, rooms } = await serve(t, memoryBroker(), { size: 400, bytes: 50_000_000, replay: 50_000_000 })
+  const first = await publish('first')
+  const text = 'x'.repeat(20_000)
+  for (let n = 0; n < 399; n++) await publish(text)
+  const peer = await joinMute(t, `${url}?since=${first}`)
+  peer.socket.pause()
+  await until(async () => await rooms.count('news') === 1)
+  for (let n = 0; n < 900; n++) await publish(text)
+  peer.socket.resume()
+  await until(() => framesOf(peer).some(({ type }) => type === 'bye'))
+  const frames = framesOf(peer)
+  t.same(frames.slice(0, -1).map(({ type }) => type), ['hello', ...Array.from({ length: 399 }, () => 'message')], 'it got what it was promised')
+  t.match(frames.at(-1), { type: 'bye', code: 4202 })
+  t.match(rooms.stats(), { lagging: 0, slow: 0 })
+})
+
+t.test('members whose frames go one by one through ws are sent a replay', async t => {
+  const { rooms, publish } = await serve(t, memoryBroker())
+  const since = await publish(0)
+  for (let n = 1; n < 5; n++) await publish(n)
+  const client = await rooms.inject('/rooms/news', { since })
+  t.match(await client.next('hello'), { recovered: true, replayed: 4 })
+  for (let n = 1; n < 5; n++) t.match(await client.next(), { type: 'message', data: n })
+  await client.close()
 })

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import type { Position } from '../../types/index.ts'
 import { connect, createRooms, join, listen, refused, until, type AnyOptions } from '../helpers/app.ts'
-import { joinMute, textsIn, type MutePeer } from '../helpers/wire.ts'
+import { bytesOf, framesOf, joinMute } from '../helpers/wire.ts'
 
 const sleep = (milliseconds: number) => new Promise(resolve => setTimeout(resolve, milliseconds))
 
@@ -10,21 +10,6 @@ async function serve (t: Test, history: unknown = true, options: AnyOptions = {}
   const rooms = app.rooms as any
   const publish = async (...payloads: unknown[]): Promise<string[]> => Promise.all(payloads.map(async payload => (await rooms.broadcast('news', payload)).id))
   return { app, rooms, publish, url: await listen(app) }
-}
-
-function bytesOf (peer: MutePeer): Buffer {
-  return Buffer.from(peer.text(), 'latin1')
-}
-
-/** All frames that have arrived whole. */
-function framesOf (peer: MutePeer): any[] {
-  return textsIn(bytesOf(peer)).flatMap(text => {
-    try {
-      return [JSON.parse(text)]
-    } catch {
-      return []
-    }
-  })
 }
 
 function at (id: string): Position {
