@@ -57,6 +57,7 @@ for (const [name, client] of Object.entries(clients)) {
       broker_up: 1,
       joins_total: 4,
       broadcasts_total: 2,
+      duplicates_total: 0,
       deliveries_total: 2,
       directs_total: 1,
       received_frames_total: 2,

@@ -50,6 +50,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   broker_up: flag('Whether the broker is up', ({ health }) => health.broker === 'up'),
   joins_total: counter('Sessions that became members', ({ joined }) => joined),
   broadcasts_total: counter('Messages to rooms, from code, broadcast routes and members', ({ broadcasts }) => broadcasts),
+  duplicates_total: counter('Messages that had been accepted before, and were answered with the first result', ({ duplicates }) => duplicates),
   deliveries_total: counter('Messages queued to members by broadcasts', ({ deliveries }) => deliveries),
   directs_total: counter('Private messages queued to members', ({ directs }) => directs),
   received_frames_total: counter('Frames from members', ({ received }) => received),
