@@ -6,7 +6,7 @@ import { connect, createRooms, join, listen, until, type AnyOptions, type Client
 import { HostileBroker } from './helpers/hostile-broker.ts'
 
 const mid = '5c0ae6b5-26fd-4f1f-8d93-9d1c4a2b7a10'
-const identify: AnyOptions['identify'] = request => typeof request.headers['x-user'] === 'string' ? { user: request.headers['x-user'] } : null
+const identify: NonNullable<AnyOptions['identify']> = request => typeof request.headers['x-user'] === 'string' ? { user: request.headers['x-user'] } : null
 const as = (user: string) => ({ headers: { 'x-user': user } })
 const turn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
@@ -102,15 +102,16 @@ t.test('a second message waits for the first one, and gets its answer', async t 
   const [one, two, other] = await Promise.all([join(t, url, as('ann')), join(t, url, as('ann')), join(t, url, as('bob'))])
   const first = one.ask({ type: 'message', data: 1, mid })
   await until(() => calls.length === 1)
-  const second = two.ask({ type: 'message', data: 1, mid })
+  two.send({ type: 'message', data: 1, mid, ref: 'second' })
   const third = post(1, mid, { 'x-user': 'ann' })
   const ofBob = other.ask({ type: 'message', data: 2, mid })
   await until(() => calls.length === 2)
   t.equal(calls[1]!.payload, 2, 'another user does not wait')
-  t.match(await two.ask({ type: 'ping' }), { ok: true })
+  two.send({ type: 'ping', ref: 'ping' })
+  t.match(await two.next('ack'), { ref: 'ping' })
   calls[0]!.resolve({ n: 1 })
   t.match(await first, { ok: true, data: { n: 1 } })
-  t.match(await second, { ok: true, data: { n: 1 }, duplicate: true })
+  t.match(await two.next('ack'), { ref: 'second', ok: true, data: { n: 1 }, duplicate: true })
   t.same((await third).json(), { topic: 'news', local: 0, published: true, duplicate: true }, 'the response of a request has no data')
   calls[1]!.resolve()
   t.notOk('duplicate' in await ofBob)
