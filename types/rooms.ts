@@ -12,8 +12,8 @@ export interface BroadcastOptions {
   key?: string
   /**
    * Names the message, 16 to 64 characters: a second broadcast of the host with the same one in the same topic within 5 minutes is not sent, and
-   * resolves with the first result and `duplicate: true`. While the first is not answered, it waits. A result with `published: false` is not
-   * remembered. The `mid` of a member is never the same as one of the host. Members do not see it.
+   * resolves with the first result and `duplicate: true`. While the first is not answered, it waits (the 101st rejects with `FST_ROOMS_OVERLOADED`).
+   * A result with `published: false` is not remembered. The `mid` of a member is never the same as one of the host. Members do not see it.
    */
   mid?: string
 }
@@ -125,7 +125,7 @@ export interface Stats {
   joined: number
   /** Messages to rooms, from code, broadcast routes and members. */
   broadcasts: number
-  /** Messages that had been accepted before, by their `mid` or `Idempotency-Key`, and were answered with the first result. */
+  /** Messages that had been accepted before, and were answered with the first result. */
   duplicates: number
   /** Messages queued to members by broadcasts. */
   deliveries: number
