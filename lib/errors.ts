@@ -22,6 +22,7 @@ export const FST_ROOMS_DRAIN_TOO_LONG = createError<[number, number]>('FST_ROOMS
 export const FST_ROOMS_UPGRADE_REQUIRED = createError('FST_ROOMS_UPGRADE_REQUIRED', 'this is a WebSocket URL', 426)
 export const FST_ROOMS_BAD_SUBPROTOCOL = createError<[string]>('FST_ROOMS_BAD_SUBPROTOCOL', 'none of the subprotocols offered is known: offer %s, or none at all', 400)
 export const FST_ROOMS_BODY_MISSING = createError('FST_ROOMS_BODY_MISSING', 'a JSON body is required', 400)
+export const FST_ROOMS_BAD_IDEMPOTENCY_KEY = createError<[number, number]>('FST_ROOMS_BAD_IDEMPOTENCY_KEY', 'the header Idempotency-Key takes one string of %d to %d characters of ASCII, with or without quotes', 400)
 export const FST_ROOMS_BODY_TIMEOUT = createError<[number]>('FST_ROOMS_BODY_TIMEOUT', 'the body did not arrive within %d ms', 408)
 export const FST_ROOMS_ORIGIN_REFUSED = createError('FST_ROOMS_ORIGIN_REFUSED', 'this origin may not use the rooms', 403)
 export const FST_ROOMS_TOKEN_EXPIRED = createError('FST_ROOMS_TOKEN_EXPIRED', 'these credentials have expired', 401)

@@ -127,6 +127,7 @@ export const optionsSchema = Type.Object({
     info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
     pending: count(16, 'unfinished messages of one member before reading from it pauses, a whole number from 1'),
     work: count(10_000, 'unfinished calls of onMessage and onDirect, a whole number from 1'),
+    mids: count(100_000, 'answers to messages with a mid that are remembered, a whole number from 1'),
     topicLength: Type.Integer({ minimum: 1, maximum: maxTopicLength, default: maxTopicLength, description: `characters of a topic name, a whole number from 1 to ${maxTopicLength}` }),
     badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
     handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin, a whole number from 100'),

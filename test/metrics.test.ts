@@ -64,6 +64,7 @@ for (const [name, client] of Object.entries(clients)) {
       replayed_messages_total: 0,
       history_evictions_total: 0,
       broadcasts_total: 2,
+      duplicates_total: 0,
       deliveries_total: 2,
       directs_total: 1,
       received_frames_total: 2,

@@ -435,11 +435,14 @@ t.test('@fastify/swagger shows each broadcast route once, with its schemas, and 
   t.match(body, { type: 'array', items: { type: 'object', required: ['name', 'value'], properties: { name: { type: 'string' }, value: { type: 'number' } }, additionalProperties: false } })
   t.same(Object.keys(news.requestBody.content), ['application/json'])
   t.match(news.responses['200'].content['application/json'].schema, { type: 'object', required: ['topic', 'local', 'published'] })
-  t.notOk('parameters' in news)
+  t.match(news.responses['200'].content['application/json'].schema.properties, { duplicate: { type: 'boolean' } })
+  const header = { in: 'header', name: 'idempotency-key', required: false, description: /first response/, schema: { type: 'string' } }
+  t.match(news.parameters, [header])
+  t.equal(news.parameters.length, 1)
 
   const chat = paths['/rooms/chat:{topic}'].post
   t.equal(chat.summary, 'Broadcast to a topic of chat:*')
-  t.match(chat.parameters, [{ in: 'path', name: 'topic', required: true, description: 'the part of the topic after chat:', schema: { type: 'string', minLength: 1, maxLength: 250 } }])
+  t.match(chat.parameters, [{ in: 'path', name: 'topic', required: true, description: 'the part of the topic after chat:', schema: { type: 'string', minLength: 1, maxLength: 250 } }, header])
   t.match(chat.requestBody.content['application/json'].schema, { properties: { text: { type: 'string' } } })
 })
 
@@ -450,7 +453,7 @@ t.test('@fastify/swagger shows the broadcast route of the open lobby', async t =
   await app.ready()
   const { paths = {} } = app.swagger() as { paths?: Record<string, any> }
   t.same(Object.keys(paths), ['/rooms/{topic}'])
-  t.match(paths['/rooms/{topic}'].post.parameters, [{ in: 'body' }, { in: 'path', name: 'topic', description: 'the topic' }])
+  t.match(paths['/rooms/{topic}'].post.parameters, [{ in: 'body' }, { in: 'path', name: 'topic', description: 'the topic' }, { in: 'header', name: 'idempotency-key' }])
 })
 
 t.test('schemas may refer to schemas of the host (addSchema)', async t => {

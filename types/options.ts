@@ -52,8 +52,13 @@ export interface InvalidMessage {
   details?: { path: string, message: string }[]
 }
 
-/** Members of a message frame beside the payload. `key`: the value that the message replaces; a handler that broadcasts passes it on. */
-export interface MessageDetails { key: string | undefined }
+/** Members of a message frame beside the payload. */
+export interface MessageDetails {
+  /** The value that the message replaces. A handler that broadcasts passes it on. */
+  key: string | undefined
+  /** The name that the member gave the message, 1 to 64 characters. It is unique per user and topic at most, and may be the key of a row of the host. */
+  mid: string | undefined
+}
 
 /** A private message of a member that has not been delivered yet. */
 export interface DirectDetails<K extends string = string, T = Topics> {
@@ -166,6 +171,11 @@ export type RoomsOptions<T = Topics> = {
     pending?: number
     /** Unfinished calls of `onMessage` and `onDirect` for all members. Default 10,000. Over it: `FST_ROOMS_OVERLOADED`. */
     work?: number
+    /**
+     * Answers to messages with a `mid` or an `Idempotency-Key` that are remembered for 5 minutes. Default 100,000. Over it the oldest are forgotten. An
+     * answer with `data` counts once more for each 256 characters of its JSON.
+     */
+    mids?: number
     /** Longest topic name, in characters: 1 to 255. Default 255. A longer name is not a topic. */
     topicLength?: number
     /** Consecutive bad frames at which a member is closed with 4000. Default 10. */

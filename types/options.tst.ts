@@ -91,7 +91,11 @@ describe('onMessage', () => {
           expect(session.key).type.toBe<'chat:*'>()
           expect(payload).type.toBe<{ text: string, user: string }>()
         },
-        any: (_session, payload) => { expect(payload).type.toBe<unknown>() }
+        any: (_session, payload, { key, mid }) => {
+          expect(payload).type.toBe<unknown>()
+          expect(key).type.toBe<string | undefined>()
+          expect(mid).type.toBe<string | undefined>()
+        }
       }
     })
   })

@@ -72,7 +72,8 @@ export interface PresenceFrame<Info = unknown> {
 }
 
 export type AckFrame =
-  | { type: 'ack', ref: Ref, ok: true, id?: string, data?: unknown }
+  /** `duplicate`: a message with the same `mid` had been accepted before, and this is the answer to that one. */
+  | { type: 'ack', ref: Ref, ok: true, id?: string, data?: unknown, duplicate?: true }
   | { type: 'ack', ref: Ref, ok: false, error: WireError }
 
 export interface ErrorFrame { type: 'error', error: WireError }
@@ -115,7 +116,8 @@ export type ServerFrame = HelloFrame | MessageFrame | DirectFrame | PresenceFram
 
 /** A frame of a client. A client that only listens need not send any. */
 export type ClientFrame =
-  | { type: 'message', data: unknown, ref?: Ref, key?: string }
+  /** `mid`: names the message, so that it can be sent again without doubt: 1 to 64 characters, at least 16 from an anonymous member. */
+  | { type: 'message', data: unknown, ref?: Ref, key?: string, mid?: string }
   | { type: 'direct', to: string, data: unknown, ref?: Ref }
   | { type: 'ack', ref: Ref, data?: unknown }
   | { type: 'presence', info?: unknown, ref?: Ref }

@@ -10,6 +10,12 @@ export interface BroadcastOptions {
    * key. 1 to 255 characters; members see it.
    */
   key?: string
+  /**
+   * Names the message, 16 to 64 characters: a second broadcast of the host with the same one in the same topic within 5 minutes is not sent, and
+   * resolves with the first result and `duplicate: true`. While the first is not answered, it waits (the 101st rejects with `FST_ROOMS_OVERLOADED`).
+   * A result with `published: false` is not remembered. The `mid` of a member is never the same as one of the host. Members do not see it.
+   */
+  mid?: string
 }
 
 export interface BroadcastResult<N extends string = string> {
@@ -20,6 +26,8 @@ export interface BroadcastResult<N extends string = string> {
   local: number
   /** Whether the broker accepted it. */
   published: boolean
+  /** Present if it had been accepted before, and was not sent again. The other members are those of the first result. */
+  duplicate?: true
 }
 
 /** Selects sessions that match every given member. At least one is required, and `undefined` is refused. */
@@ -157,6 +165,8 @@ export interface Stats {
   replayed: number
   /** Messages to rooms, from code, broadcast routes and members. */
   broadcasts: number
+  /** Messages that had been accepted before, and were answered with the first result. */
+  duplicates: number
   /** Messages queued to members by broadcasts. */
   deliveries: number
   /** Private messages queued to members. */

@@ -17,6 +17,7 @@ describe('broadcast', () => {
   test('takes a declared name and its payload', () => {
     expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' })
     expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' }, { except: 'session', key: 'kitchen' })
+    expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' }, { mid: '5c0ae6b5-26fd-4f1f-8d93-9d1c4a2b7a10' })
     expect(rooms.broadcast).type.toBeCallableWith('chat:42', { text: 'x' })
     expect(rooms.broadcast).type.toBeCallableWith(`chat:${42}` as const, { text: 'x' })
     expect(rooms.broadcast).type.toBeCallableWith('any', 42)
@@ -59,12 +60,13 @@ describe('broadcast', () => {
     expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { expect: 'session' })
     expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { except: 1 })
     expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { key: 1 })
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { mid: 1 })
   })
 
   test('resolves with what was done', () => {
     expect(rooms.broadcast('news', { headline: 'x' })).type.toBe<Promise<BroadcastResult<'news'>>>()
     expect<BroadcastResult<'news'>['topic']>().type.toBe<'news'>()
-    expect<BroadcastResult>().type.toBe<{ topic: string, id?: string, local: number, published: boolean }>()
+    expect<BroadcastResult>().type.toBe<{ topic: string, id?: string, local: number, published: boolean, duplicate?: true }>()
   })
 })
 
@@ -167,6 +169,8 @@ describe('a client without a port', () => {
     expect(client.next).type.not.toBeCallableWith('massage')
     expect(client.next({ timeout: 10 })).type.toBe<Promise<string | ServerFrame>>()
     expect(client.next('ack', { timeout: 10 })).type.toBe<Promise<AckFrame>>()
+    expect<Extract<AckFrame, { ok: true }>['duplicate']>().type.toBe<true | undefined>()
+    expect<keyof Extract<AckFrame, { ok: false }>>().type.toBe<'type' | 'ref' | 'ok' | 'error'>()
     expect(client.next).type.not.toBeCallableWith({ timeout: '10' })
     expect(client.next).type.not.toBeCallableWith('ack', 10)
     expect(client.closed).type.toBe<Promise<{ code: number, reason: string }>>()

@@ -4,7 +4,7 @@ import type { BroadcastOptions, RequestRooms } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { FST_ROOMS_CLOSED, FST_ROOMS_NO_RESPONSE, FST_ROOMS_RESPONSE_ENDED } from '../errors.ts'
 import type { RequestHub } from '../hub/hub-api.ts'
-import { checkBroadcast } from './rooms.ts'
+import { checkBroadcast, publishOfHost } from './rooms.ts'
 import { kPending, kReply } from '../symbols.ts'
 import type { TopicRegistry } from '../topics/registry.ts'
 
@@ -39,7 +39,7 @@ class PendingBroadcasts implements RequestRooms<any> {
     const publishOptions = checkBroadcast(options)
     const json = definition.message.serialise(payload)
     this.#waiting.push(() => {
-      Promise.resolve(this.#hub.publish(definition, topic, json, publishOptions)).catch((error: unknown) => { this.#hub.fail(asError(error)) })
+      Promise.resolve(publishOfHost(this.#hub, definition, topic, json, publishOptions)).catch((error: unknown) => { this.#hub.fail(asError(error)) })
     })
   }
 

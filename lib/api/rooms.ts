@@ -1,15 +1,16 @@
 import type { AskOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
+import { hostKey, publishOnce } from '../feed/mids.ts'
 import type { ApiHub } from '../hub/hub-api.ts'
 import { defaultPage, maxPage } from '../protocol/page-size.ts'
-import type { PublishOptions } from '../hub/ports.ts'
+import { isSince } from '../protocol/position.ts'
+import type { PublishOptions, Publishing } from '../hub/ports.ts'
 import { describe } from '../presence/roster.ts'
 import { checkClose } from '../session/check-close.ts'
 import type { Membership } from '../session/membership.ts'
-import { isKey, maxKeyLength } from '../protocol/client-frames.ts'
-import { isSince } from '../protocol/position.ts'
+import { isKey, isMid, maxKeyLength, maxMidLength, minSharedMidLength } from '../protocol/client-frames.ts'
 import { kInside } from '../symbols.ts'
-import type { TopicRegistry } from '../topics/registry.ts'
+import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 
 const defaultMembers = 1_000
 const defaultBuffer = 1_000
@@ -26,12 +27,25 @@ export function wholeNumber (name: string, value: unknown, fallback: number): nu
   throw new FST_ROOMS_INVALID_ARGUMENT(name, 'a whole number from 1')
 }
 
+/** The options of a broadcast of the host, checked. */
+export interface HostPublishOptions extends PublishOptions {
+  mid: string | undefined
+}
+
 /** @throws FST_ROOMS_INVALID_ARGUMENT */
-export function checkBroadcast (options: BroadcastOptions | undefined): PublishOptions {
-  const { except, key } = options ?? {}
+export function checkBroadcast (options: BroadcastOptions | undefined): HostPublishOptions {
+  const { except, key, mid } = options ?? {}
   if (except !== undefined && typeof except !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
   if (key !== undefined && !isKey(key)) throw new FST_ROOMS_INVALID_ARGUMENT('key', `a string of 1 to ${maxKeyLength} characters`)
-  return { except, key }
+  if (mid !== undefined && !isMid(mid, minSharedMidLength)) throw new FST_ROOMS_INVALID_ARGUMENT('mid', `a string of ${minSharedMidLength} to ${maxMidLength} characters`)
+  return { except, key, mid }
+}
+
+/** Publishes a broadcast of the host; one with a `mid` once. */
+export function publishOfHost (hub: Publishing, definition: TopicDefinition, topic: string, json: string, options: HostPublishOptions): BroadcastResult | Promise<BroadcastResult> {
+  const { mid } = options
+  if (mid === undefined) return hub.publish(definition, topic, json, options)
+  return publishOnce(hub.mids, hostKey(topic, mid), topic, () => hub.publish(definition, topic, json, options))
 }
 
 /**
@@ -75,7 +89,7 @@ export class HubRooms implements Rooms<any> {
   async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
     const definition = this.#registry.get(topic)
     const publishOptions = checkBroadcast(options)
-    return this.#hub.publish(definition, topic, definition.message.serialise(payload), publishOptions)
+    return publishOfHost(this.#hub, definition, topic, definition.message.serialise(payload), publishOptions)
   }
 
   async send (session: string, payload: unknown): Promise<void> {

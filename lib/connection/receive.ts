@@ -3,6 +3,7 @@ import { FST_ROOMS_BAD_FRAME, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_RATE_LIMITED 
 import { closeFor, invalid, refuse } from '../frames/reply.ts'
 import * as events from '../hub/events.ts'
 import { countRefusal } from '../limits/refusals.ts'
+import { minSharedMidLength } from '../protocol/client-frames.ts'
 import type { Membership } from '../session/membership.ts'
 import type { Connection } from './connection.ts'
 import { drawFor, isPersistent, type OverRate } from './frame-rate.ts'
@@ -83,7 +84,9 @@ export function receive (connection: Peer, data: Buffer, isBinary: boolean): voi
   }
   const frame = connection.transport.envelope.read(data.toString(), publish?.schema === null)
   if ('fault' in frame) badFrame(connection, frame.fault, frame.ref)
-  else {
+  else if (frame.type === 'message' && frame.mid !== undefined && session.user === undefined && frame.mid.length < minSharedMidLength) {
+    badFrame(connection, `"mid" of an anonymous member is a string of at least ${minSharedMidLength} characters`, frame.ref)
+  } else {
     connection.badFrames = 0
     session.take(frame)
   }

@@ -25,9 +25,12 @@ export function refuse (session: Membership, error: Error, ref?: Ref): void {
   else if ((error as { code?: unknown }).code !== 'FST_ROOMS_SESSION_CLOSED') closeFor(session, error)
 }
 
-/** Tells a member that its frame was taken, if it asked for that by a `ref`. */
-export function acknowledge (session: Membership, ref: Ref | undefined, id?: string, data?: unknown): void {
-  if (ref !== undefined && session.canBeAnswered) reply(session, frames.ackOk(ref, id, data))
+/**
+ * Tells a member that its frame was taken, if it asked for that by a `ref`.
+ * @param duplicate - it had been taken before
+ */
+export function acknowledge (session: Membership, ref: Ref | undefined, id?: string, data?: unknown, duplicate?: true): void {
+  if (ref !== undefined && session.canBeAnswered) reply(session, frames.ackOk(ref, id, data, duplicate))
 }
 
 /** Handles a frame that is malformed or does not match its schema, as the host's `onInvalid` says. */

@@ -7,6 +7,7 @@ import { asError } from '../error-utils.ts'
 import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
 import { Losses } from '../feed/loss.ts'
+import { Mids } from '../feed/mids.ts'
 import { Outgoing } from '../feed/outgoing.ts'
 import { IdleReplays } from '../history/idle-replays.ts'
 import { nothingKept, readPage, type PageRequest } from '../history/read.ts'
@@ -68,6 +69,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly expiry: Expiry<Peer>
   readonly admission: Admission<Peer>
   readonly kicks: RecentKicks
+  readonly mids: Mids
   readonly lifecycle: Lifecycle
   readonly slowConsumers: SlowMembers<MemberSession>
   readonly #node = randomUUID()
@@ -97,6 +99,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.#reviews = new Reviews(hooks)
     this.admission = new Admission({ settings, log: this.log, connections: this.connections, rooms: this.#rooms, state: () => this.state })
     this.kicks = new RecentKicks(limits.handshake)
+    this.mids = new Mids(limits.mids, this.counters)
     this.#turn = new Turn(room => { this.#flush(room) })
     this.slowConsumers = new SlowMembers(this.counters, this.#turn)
     this.#broker = new BrokerLink(broker, { publish: limits.publish, attach: limits.handshake, read: limits.handshake * readShare }, {
@@ -146,7 +149,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
         connection.close(serverEnding(4203))
         connection.transport.terminate()
       },
-      swept: (now) => { this.admission.sweep(now) }
+      swept: (now) => {
+        this.admission.sweep(now)
+        this.mids.sweep(now)
+      }
     })
     this.expiry = new Expiry(settings.notice, connection => {
       this.counters.expired++
@@ -319,6 +325,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (begins) {
       this.state = 'draining'
       this.leaving = this.connections.size
+      this.mids.drain(performance.now() + this.settings.drain.timeout)
       events.drained(this.rooms, 'begin', this.connections.size)
     }
     this.#announcer.stop()
@@ -330,6 +337,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     await this.drain()
     this.state = 'closed'
     this.#heartbeat.stop()
+    this.mids.close()
     for (const room of [...this.#rooms.values()]) {
       for (const reader of [...room.readers]) reader.end()
     }
@@ -403,7 +411,11 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     const { topic, local, failure } = publication
     if (failure !== undefined) throw failure
     const published = state === 'ok' || state === 'duplicate'
-    const result = position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
+    const result: BroadcastResult = position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
+    if (state === 'duplicate') {
+      result.duplicate = true
+      this.counters.duplicates++
+    }
     events.published(this.rooms, key, publication, result, from)
     return result
   }

@@ -1,6 +1,7 @@
 import type { AuthorizeContext, BroadcastResult, DirectDetails, InvalidMessage, KeptMessages, LeaveReason, Ref, Rooms, Session, SessionState } from '../../types/index.ts'
 import type { Expiry } from '../connection/expiry.ts'
 import type { PageRequest } from '../history/read.ts'
+import type { Once } from '../feed/mids.ts'
 import type { AddressLimits } from '../limits/addresses.ts'
 import type { Roster } from '../presence/roster.ts'
 import type { InFlight } from '../session/in-flight.ts'
@@ -23,7 +24,7 @@ export interface Log {
 /** The host's hooks, loosely typed, because the public types have checked them. */
 export interface Hooks {
   authorize: ((context: AuthorizeContext<any>) => unknown) | undefined
-  onMessage: ReadonlyMap<string, (session: AnySession, payload: unknown, message: { key: string | undefined }) => unknown>
+  onMessage: ReadonlyMap<string, (session: AnySession, payload: unknown, message: { key: string | undefined, mid: string | undefined }) => unknown>
   onDirect: ReadonlyMap<string, (session: AnySession, payload: unknown, direct: DirectDetails<string, any>) => unknown>
   onAuth: ((session: AnySession, token: string) => unknown) | undefined
   onLeave: ((session: AnySession, reason: LeaveReason) => unknown) | undefined
@@ -36,7 +37,7 @@ export interface Settings {
   heartbeat: false | { readonly interval: number, readonly timeout: number }
   /** `expiry.notice` */
   notice: number
-  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly work: number, readonly badFrames: number, readonly handshake: number, readonly publish: number, readonly unfinished: number, readonly history: number }
+  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly work: number, readonly mids: number, readonly badFrames: number, readonly handshake: number, readonly publish: number, readonly unfinished: number, readonly history: number }
   /** `limits.perAddress`, `limits.addressMessages` */
   address: AddressLimits
   drain: DrainSettings
@@ -78,6 +79,8 @@ export interface Host {
 
 /** The way of a message to a room. */
 export interface Publishing {
+  /** Messages that carry a `mid`, each of which is handled once. */
+  readonly mids: Once
   /**
    * Publishes to a topic. Returns a result, and not a promise, if the broker answers at once.
    * @throws FST_ROOMS_CLOSED

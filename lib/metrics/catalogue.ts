@@ -57,6 +57,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   replayed_messages_total: counter('Kept messages queued to members that joined', ({ replayed }) => replayed),
   history_evictions_total: counter('Topics that lost kept messages over limits.history', ({ history }) => history.evicted),
   broadcasts_total: counter('Messages to rooms, from code, broadcast routes and members', ({ broadcasts }) => broadcasts),
+  duplicates_total: counter('Messages that had been accepted before, and were answered with the first result', ({ duplicates }) => duplicates),
   deliveries_total: counter('Messages queued to members by broadcasts', ({ deliveries }) => deliveries),
   directs_total: counter('Private messages queued to members', ({ directs }) => directs),
   received_frames_total: counter('Frames from members', ({ received }) => received),

@@ -7,6 +7,10 @@ export interface FrameFault { fault: string, ref?: Ref }
 
 const maxRefLength = 64
 const maxTokenLength = 8_192
+/** Longest `mid` of a message, in characters. */
+export const maxMidLength = 64
+/** Shortest `mid` that senders share, in characters: those of anonymous members, and those of the host. It has to be random. */
+export const minSharedMidLength = 16
 /** Longest key of a message, in characters. */
 export const maxKeyLength = 255
 
@@ -19,13 +23,18 @@ export function isKey (value: unknown): value is string {
   return typeof value === 'string' && value.length >= 1 && value.length <= maxKeyLength
 }
 
+/** Whether a value is the `mid` of a message. */
+export function isMid (value: unknown, minimum = 1): value is string {
+  return typeof value === 'string' && value.length >= minimum && value.length <= maxMidLength
+}
+
 /** An example of a valid frame, added to the fault of a text that is not a frame. */
 export const goodFrame = '; a frame looks like {"type":"message","data":…}'
 
 /** Checks a parsed frame of a client. Unknown members are ignored; an unknown type is a fault. */
 export function checkFrame (value: unknown): ClientFrame | FrameFault {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: `a frame is a JSON object${goodFrame}` }
-  const { type, ref, data, to, key, token, since, limit } = value as Record<string, unknown>
+  const { type, ref, data, to, key, mid, token, since, limit } = value as Record<string, unknown>
   if (ref !== undefined && !isRef(ref)) return { fault: `"ref" is a string of 1 to ${maxRefLength} characters or a safe integer` }
   const fault = (text: string): FrameFault => ref === undefined ? { fault: text } : { fault: text, ref }
 
@@ -33,6 +42,7 @@ export function checkFrame (value: unknown): ClientFrame | FrameFault {
     case 'message':
       if (data === undefined) return fault('"data" is missing')
       if (key !== undefined && !isKey(key)) return fault(`"key" is a string of 1 to ${maxKeyLength} characters`)
+      if (mid !== undefined && !isMid(mid)) return fault(`"mid" is a string of 1 to ${maxMidLength} characters`)
       break
     case 'direct':
       if (typeof to !== 'string' || to === '' || to === 'user:') return fault('"to" is a session id or "user:" and a user')

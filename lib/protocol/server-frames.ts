@@ -44,8 +44,8 @@ export function hello ({ id, v, session, topic, heartbeat, maxPayload, recovered
   return text + '}'
 }
 
-export function ackOk (ref: Ref, id?: string, data?: unknown): string {
-  return JSON.stringify({ type: 'ack', ref, ok: true, id, data })
+export function ackOk (ref: Ref, id?: string, data?: unknown, duplicate?: true): string {
+  return JSON.stringify({ type: 'ack', ref, ok: true, id, data, duplicate })
 }
 
 export function ackError (ref: Ref, error: WireError): string {

@@ -9,10 +9,14 @@ export interface Compilers {
   serializerCompiler: FastifySerializerCompiler<any>
 }
 
-/** Returns the compilers of a topic's routes. The body is checked by the topic's validator, the other parts of a request by the same Ajv. */
+/**
+ * Returns the compilers of a topic's routes. The body is checked by the topic's validator, the other parts of a request by the same Ajv. Schemas of headers are for
+ * documentation alone, because the plugin reads its headers itself, and refuses them with errors of its own.
+ */
 export function compilersFor (definition: TopicDefinition, compile: (schema: object) => Validate): Compilers {
   return {
     validatorCompiler: ({ schema, httpPart }) => {
+      if (httpPart === 'headers') return () => true
       const validate = httpPart === 'body' ? definition.message.validate : null
       return (validate ?? compile(schema)) as never
     },

@@ -1,6 +1,8 @@
 import type { FastifyInstance, FastifyRequest, FastifySchema, onResponseHookHandler, preParsingHookHandler, preValidationHookHandler } from 'fastify'
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
-import { broadcastResponseSchema, paramsSchema } from './schemas.ts'
+import { memberKey, publishOnce } from '../feed/mids.ts'
+import { readIdempotencyKey } from './idempotency-key.ts'
+import { broadcastHeadersSchema, broadcastResponseSchema, paramsSchema } from './schemas.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { broadcastAccess, type AccessContext, type AccessRequest } from './access.ts'
@@ -29,9 +31,13 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
     done()
   }
   const handler = (request: FastifyRequest) => {
-    const { topic } = (request as AccessRequest)[kAccess]
+    const { topic, identity } = (request as AccessRequest)[kAccess]
     // The route has checked the body with the topic's validator.
-    return hub.publish(definition, topic, definition.message.stringify(request.body), {})
+    const json = definition.message.stringify(request.body)
+    const header = request.headers['idempotency-key']
+    if (header === undefined) return hub.publish(definition, topic, json, {})
+    const key = memberKey(topic, identity?.user, readIdempotencyKey(header, identity === null))
+    return publishOnce(hub.mids, key, topic, () => hub.publish(definition, topic, json, {}))
   }
 
   const { onError, onResponse } = countRefusals(hub, definition, hooks)
@@ -46,6 +52,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
         summary: definition.family ? `Broadcast to a topic of ${definition.key}` : `Broadcast to ${definition.key}`,
         // Only the first path is documented; the others are spellings of it.
         ...(index > 0 ? { hide: true } : {}),
+        headers: broadcastHeadersSchema,
         body: definition.message.schema ?? {},
         response: { 200: broadcastResponseSchema },
         ...(definition.family ? { params: paramsSchema(definition, options.limits.topicLength) } : {})

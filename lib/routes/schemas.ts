@@ -1,3 +1,4 @@
+import { maxMidLength, minSharedMidLength } from '../protocol/client-frames.ts'
 import { sincePattern } from '../protocol/position.ts'
 import { topicCharacters } from '../protocol/topic-name.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
@@ -28,6 +29,17 @@ export const querySchema: { type: 'object', properties: Record<string, { type: '
   }
 }
 
+/** The schema of the headers of a broadcast route, for documentation alone (see `compilersFor`). */
+export const broadcastHeadersSchema: object = {
+  type: 'object',
+  properties: {
+    'idempotency-key': {
+      type: 'string',
+      description: `names the message: a second one of the same user within 5 minutes gets the first response again, and is not sent. 1 to ${maxMidLength} characters of ASCII, at least ${minSharedMidLength} for an anonymous client; quotes around them are not counted`
+    }
+  }
+}
+
 /** The schema of the response of a broadcast route. */
 export const broadcastResponseSchema: object = {
   type: 'object',
@@ -37,6 +49,7 @@ export const broadcastResponseSchema: object = {
     topic: { type: 'string' },
     id: { type: 'string', description: 'the position of the message' },
     local: { type: 'integer', description: 'members of this node that it was queued to' },
-    published: { type: 'boolean', description: 'whether the broker accepted it' }
+    published: { type: 'boolean', description: 'whether the broker accepted it' },
+    duplicate: { type: 'boolean', description: 'present if the message had been accepted before; this is the response to the first one' }
   }
 }
