@@ -36,7 +36,7 @@ export interface Scenario extends Load {
   /** The name of a unit. */
   unit: string
   /** Settings of the server. */
-  setup?: { large?: boolean, lobby?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
+  setup?: { history?: number, large?: boolean, lobby?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
 }
 
 const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js', 'bun']
@@ -52,6 +52,8 @@ export const scenarios: (Scenario & { only: string[] })[] = [
   { ...thousand, id: 'room1k-w64-pub64-except', title: 'One room of 1,000, window 64, 64 publishers with except: no publisher gets its own message', window: 64, publishers: 64, except: true, only: [ours] },
   { ...thousand, id: 'room1k-w64-joins64', title: 'One room of 1,000, window 64, 64 publishers and 64 joins in each round (their own cost subtracted)', window: 64, publishers: 64, joins: 64, only: [ours] },
   { ...thousand, id: 'room1k-w64-stopped', title: 'One room of 1,000, window 64, and 10 more that have stopped reading (slow: drop)', window: 64, stopped: 10, only: [ours], setup: { slow: 'drop' } },
+  { ...thousand, id: 'room1k-w1-history', title: 'One room of 1,000, window 1, that keeps its last 100 messages', window: 1, only: [ours], setup: { history: 100 } },
+  { ...thousand, id: 'room1k-w64-history', title: 'One room of 1,000, window 64, one publisher (the server), that keeps its last 100 messages', window: 64, only: [ours], setup: { history: 100 } },
   { kind: 'rounds', id: 'room10k-w4', title: 'One room of 10,000, window 4', members: 10_000, rooms: 1, window: 4, metric: 'cpu', unit: 'delivery' },
   { kind: 'rounds', id: 'rooms1000x10-w1', title: '1,000 rooms of 10, window 1 each', members: 10_000, rooms: 1_000, window: 1, metric: 'cpu', unit: 'delivery' },
   { ...thousand, id: 'deflate-1k', title: 'One room of 1,000, window 1, 1 KiB of JSON, permessage-deflate', window: 1, deflate: true, setup: { large: true } },
@@ -90,6 +92,8 @@ export const targets: Target[] = [
   beside('room1k-w64-pub64-except', 1.5, 'room1k-w64-pub64'),
   beside('room1k-w64-joins64', 1.5, 'room1k-w64-pub64'),
   beside('room1k-w64-stopped', 1.1, 'room1k-w64'),
+  beside('room1k-w1-history', 1.03, 'room1k-w1'),
+  beside('room1k-w64-history', 1.15, 'room1k-w64'),
   beside('latency-stopped', 1.1, 'latency'),
   ...most('room1k-w1', 0.9, 'ws'),
   ...most('room1k-w1', 0.55, 'socket.io'),

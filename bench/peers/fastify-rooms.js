@@ -12,7 +12,7 @@ await app.register(fastifyRooms, {
     : {
         topics: defineTopics({
           // The bound is low, so that members that have stopped reading are behind before the measurement.
-          'room:*': { message: schema, publish: true, ...(setup.slow === undefined ? {} : { slow: { policy: setup.slow, bytes: 65_536 } }) },
+          'room:*': { message: schema, publish: true, ...(setup.history === undefined ? {} : { history: { size: setup.history } }), ...(setup.slow === undefined ? {} : { slow: { policy: setup.slow, bytes: 65_536 } }) },
           ...(setup.post === true ? { news: { message: schema, post: true } } : {})
         })
       }),
