@@ -206,7 +206,7 @@ t.test('onUserJoin comes with the first session of a user in a topic, and onUser
 })
 
 t.test('a user that comes back within the grace has neither left nor joined, and one that does not has left', async t => {
-  const { url, ofUsers, users } = await serve(t, 400)
+  const { url, ofUsers, users } = await serve(t, 1_500)
   for (let tab = 0; tab < 3; tab++) await (await join(t, url(`user=ann&tab=${tab}`))).close()
   await until(() => ofUsers().length === 2)
   t.same(ofUsers(), ['ann joins chat', 'ann leaves chat'])

@@ -89,6 +89,9 @@ export class Users<S extends UserSession = UserSession> {
     this.#hasHooks = ports.hooks.onUserJoin !== undefined || ports.hooks.onUserLeave !== undefined
   }
 
+  /** Topics with users. */
+  get size (): number { return this.#topics.size }
+
   /** Members of a topic that have left and are still shown, the oldest leave first. */
   held (topic: string): ReadonlySet<PresentMember> {
     return this.#topics.get(topic)?.held ?? noneHeld

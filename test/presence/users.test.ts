@@ -60,7 +60,7 @@ function create (t: Test, limit = 10) {
 }
 
 t.test('one timer serves all topics and users, and runs while a leave is held', async t => {
-  const { timers, calls, announced, enter, leave, fire, held } = create(t)
+  const { users, timers, calls, announced, enter, leave, fire, held } = create(t)
   const members = [enter('ann'), enter('bob'), enter('ann', 'sport', 500)]
   t.equal(timers.size, 0)
   t.same(at(0, () => members.map(leave)), [true, true, true])
@@ -75,6 +75,7 @@ t.test('one timer serves all topics and users, and runs while a leave is held', 
   t.same(calls.slice(4), ['-ann news', '-bob news'])
   t.equal(announced.length, 2, 'leaves of one room that are due together are announced together')
   t.equal(timers.size, 0)
+  t.equal(users.size, 0, 'nothing is kept of topics without users')
 })
 
 t.test('a leave whose session came back is not held, and the timer ends without it', async t => {
@@ -165,6 +166,7 @@ t.test('after the release nothing is held, and all users without sessions have l
   t.same(calls.slice(3), ['-ann news', '-cat sport'])
   users.left(sessions[3]!)
   t.same(calls.slice(5), ['-bob news'])
+  t.equal(users.size, 0)
 })
 
 t.test('a user that a hook lets in while another one leaves is there', async t => {
