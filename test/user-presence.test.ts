@@ -77,6 +77,22 @@ t.test('a user that comes back within the grace is never missing from presence, 
   t.same(shown(watcher), ['?', 'ann', 'watcher'])
 })
 
+t.test('a user that comes back for the messages that it missed has not left either', async t => {
+  const { url, rooms, ofUsers } = await serve(t, long, { topics: { chat: { presence: { grace: long }, history: true } } })
+  const watcher = await join(t, url('user=watcher&presence=1'))
+  const ann = await join(t, url('user=ann'))
+  await until(() => shown(watcher)?.length === 2)
+  await ann.close()
+  await until(async () => await rooms.count('chat') === 1)
+  for (const n of [1, 2]) await rooms.broadcast('chat', n)
+  const again = await join(t, url(`user=ann&presence=1&since=${ann.hello.id}`))
+  t.match(again.hello, { recovered: true, replayed: 2 })
+  for (const data of [1, 2]) t.equal((await again.next('message')).data, data)
+  await until(() => presenceOf(watcher).at(-1).leave !== undefined)
+  t.match(presenceOf(watcher).at(-1), { count: 2, join: [{ session: again.hello.session }], leave: [{ session: ann.hello.session }] })
+  t.same(ofUsers(), ['watcher joins chat', 'ann joins chat'])
+})
+
 t.test('a leave is told when the grace has passed', async t => {
   const { url } = await serve(t, 300)
   const watcher = await join(t, url('user=watcher&presence=1'))
