@@ -46,7 +46,11 @@ const historySchema = Type.Union([
 const topicSchema = Type.Object({
   message: Type.Optional(schemaOf('a JSON Schema object')),
   publish: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema')], { description: 'true or a JSON Schema object' })),
-  presence: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema')], { description: 'true or a JSON Schema object' })),
+  // Options and a schema are told apart when the topic is compiled (topics/presence.ts).
+  presence: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema'), Type.Object({
+    info: Type.Optional(Type.Union([Type.Literal(true), schemaOf('a schema')])),
+    grace: milliseconds(0, 0, 'milliseconds, a whole number from 0')
+  })], { description: 'true, a JSON Schema object, or an object with "info" and "grace"' })),
   post: Type.Optional(Type.Union([Type.Literal(true), Type.Unsafe<`/${string}`>(Type.String({ pattern: '^(?:/|(?:/[A-Za-z0-9_.~-]+)+)$' }))], { description: 'true or a path of literal segments, beginning with "/"' })),
   limits: Type.Optional(Type.Object({
     members: Type.Optional(Type.Integer({ minimum: 1, description: 'a whole number from 1' })),
@@ -96,6 +100,8 @@ export const optionsSchema = Type.Object({
   authorize: Type.Optional(functionOf<Public<'authorize'>>('a function of { action, topic, … } that returns a boolean')),
   onJoin: Type.Optional(functionOf<Public<'onJoin'>>('a function of (session, request)')),
   onLeave: Type.Optional(functionOf<Public<'onLeave'>>('a function of (session, { code, reason })')),
+  onUserJoin: Type.Optional(functionOf<Public<'onUserJoin'>>('a function of { user, topic, key, info, rooms }')),
+  onUserLeave: Type.Optional(functionOf<Public<'onUserLeave'>>('a function of ({ user, topic, key, info, rooms }, { code, reason })')),
   onError: Type.Optional(functionOf<Public<'onError'>>('a function of (error, session)')),
   onMessage: Type.Optional(Type.Record(Type.String(), functionOf<Public<'onMessage'>[string]>('a function of (session, payload)'), { description: 'functions of (session, payload) by topic key ("*" in the open lobby)' })),
   onDirect: Type.Optional(Type.Record(Type.String(), functionOf<Public<'onDirect'>[string]>('a function of (session, payload, direct)'), { description: 'functions of (session, payload, direct) by topic key ("*" in the open lobby)' })),

@@ -81,6 +81,8 @@ function hooksOf (options: ResolvedOptions): Hooks {
     onDirect: new Map(Object.entries(options.onDirect ?? {})),
     onAuth: options.onAuth,
     onLeave: options.onLeave,
+    onUserJoin: options.onUserJoin,
+    onUserLeave: options.onUserLeave,
     onError: options.onError,
     onInvalid: options.onInvalid
   }

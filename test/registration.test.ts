@@ -38,7 +38,7 @@ t.test('a wrong option is refused with a coded error that names it and the accep
     [{ topics: { news: { mesage: {} } } }, 'topics.news.mesage', /no such option/],
     [{ topics: { news: { message: 'string' } } }, 'topics.news.message', /a JSON Schema object; got "string"/],
     [{ topics: { news: { publish: false } } }, 'topics.news.publish', /true or a JSON Schema object; got false/],
-    [{ topics: { news: { presence: 1 } } }, 'topics.news.presence', /true or a JSON Schema object/],
+    [{ topics: { news: { presence: 1 } } }, 'topics.news.presence', /true, a JSON Schema object, or an object with "info" and "grace"; got 1/],
     [{ topics: { news: { post: false } } }, 'topics.news.post', /true or a path of literal segments/],
     [{ topics: { news: { post: 'news' } } }, 'topics.news.post', /beginning with "\/"/],
     [{ topics: { news: { post: '/:id' } } }, 'topics.news.post', /literal segments/],
@@ -233,6 +233,47 @@ t.test('a Zod or other Standard Schema object is refused with a hint, for messag
   const app = await createRooms(t, { topics: { news: { message: z.toJSONSchema(z.object({ a: z.string() }), { target: 'draft-7' }), post: true } }, authorize })
   t.equal((await app.inject({ method: 'POST', url: '/rooms/news', payload: { a: 1 } })).statusCode, 400, 'the hint\'s advice works')
   t.equal((await app.inject({ method: 'POST', url: '/rooms/news', payload: { a: 'b' } })).statusCode, 200)
+})
+
+t.test('presence is true, a schema, or options: an object with grace, and nothing else but info', async t => {
+  const Info = Type.Object({ name: Type.String() })
+  for (const presence of [true, {}, Info, { info: Info, grace: 0 }, { grace: 5_000 }, { info: true, grace: 2 ** 31 - 1 }, { info: undefined, grace: 1 }]) {
+    const app = await createRooms(t, { topics: { news: { presence: presence as never } } })
+    const client = await app.rooms.inject('/rooms/news')
+    client.send({ type: 'presence', info: { name: 1 }, ref: 1 })
+    const takesAny = !JSON.stringify(presence).includes('name')
+    t.match(await client.next('ack'), { ok: takesAny }, JSON.stringify(presence))
+  }
+
+  const refused: [unknown, RegExp][] = [
+    [{ info: Info }, /"presence" with "info" also takes "grace", in milliseconds \(0: off\)/],
+    [{ ...Info, grace: 5_000 }, /"presence" with "grace" takes the schema in "info", and nothing else; got "type"/],
+    [{ info: Info, grace: 5_000, greace: 1 }, /got "greace"/],
+    ...[-1, 1.5, NaN, 2 ** 31].map((grace): [unknown, RegExp] => [{ grace }, /"presence\.grace" takes milliseconds, a whole number from 0 to 2147483647; got /]),
+    [{ grace: '5s' }, /got "5s"/],
+    [{ grace: true }, /got a value of type boolean/],
+    [{ grace: null, info: Info }, /got a value of type object/],
+    ...[false, 'any', null, [], 1].map((info): [unknown, RegExp] => [{ info, grace: 1 }, /"presence\.info" takes true or a JSON Schema object/])
+  ]
+  for (const [presence, message] of refused) t.match(await failure(t, { topics: { news: { presence } } }), { code: 'FST_ROOMS_INVALID_TOPIC_OPTION', message }, JSON.stringify(presence))
+
+  for (const presence of [{ info: { type: 'strin' } }, { info: { type: 'strin' }, type: 'object' }, { info: { type: 'strin' }, grace: 1 }, { info: z.string(), grace: 1 }]) {
+    const error = await failure(t, { topics: { news: { presence } } })
+    t.match(error.message, 'grace' in presence || 'type' in presence ? /"presence" is not a JSON Schema that can be compiled/ : /also takes "grace"/)
+  }
+})
+
+t.test('a schema with a keyword "grace" of the host is never taken for options', async t => {
+  const ajv = { customOptions: { keywords: [{ keyword: 'grace', type: 'number', schemaType: 'number', validate: (grace: number, value: number) => value >= grace }] } } as never
+  t.match(await failure(t, { topics: { news: { presence: { grace: 5_000 } } } }, { ajv }), { code: 'FST_ROOMS_INVALID_TOPIC_OPTION', message: /topic "news": "presence" with "grace" may be options or a schema, because this app has a keyword "grace"/ })
+  t.match(await failure(t, { topics: { news: { presence: { info: Type.String(), grace: 5_000 } } } }, { ajv }), { code: 'FST_ROOMS_INVALID_TOPIC_OPTION', message: /may be options or a schema/ })
+  const app = createApp(t, { ajv })
+  await app.register(plugin, { topics: { news: { presence: { type: 'number', grace: 5 } } } })
+  const client = await app.rooms.inject('/news')
+  for (const [info, ok] of [[4, false], [5, true]]) {
+    client.send({ type: 'presence', info, ref: 1 })
+    t.match(await client.next('ack'), { ok })
+  }
 })
 
 t.test('a schema that cannot be compiled is refused with its place and the reason', async t => {

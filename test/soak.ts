@@ -40,9 +40,15 @@ const watch = (object: object): void => {
 /** Returns a new promise for each call, because waiters are attached to it. */
 const never = (): Promise<never> => new Promise(() => {})
 const refuse = (statusCode: number): never => { throw Object.assign(new Error('as it was told to'), { statusCode }) }
+/** Milliseconds for which presence holds the leave of a user. */
+const grace = 200
+/** Users that are in a topic, as the hooks tell it. */
+const present = new Set<string>()
+const faults: string[] = []
 const app = Fastify()
 await app.register(fastifyRooms as any, {
   prefix: '/rooms',
+  topics: { '*': { publish: true, presence: { grace }, post: true } },
   heartbeat: { interval: 400, timeout: 400 },
   limits: { handshake: 1_000 },
   identify: request => {
@@ -74,6 +80,15 @@ await app.register(fastifyRooms as any, {
       if (payload === 'ask') session.rooms.ask(session.id, 'well?', { timeout: 60_000 }).catch(() => {})
       else await session.rooms.broadcast(session.topic, payload, { except: session.id })
     }
+  },
+  onUserJoin: ({ user, topic }) => {
+    if (present.has(`${user} ${topic}`)) faults.push(`${user} joined ${topic} twice`)
+    present.add(`${user} ${topic}`)
+    if (user === 'crash') throw new Error('as it was told to')
+  },
+  onUserLeave: async ({ user, topic }) => {
+    if (!present.delete(`${user} ${topic}`)) faults.push(`${user} left ${topic} without a join`)
+    if (user === 'crash') throw new Error('as it was told to')
   },
   onLeave: session => { if (session.user === 'crash') throw new Error('as it was told to') },
   onError: () => {}
@@ -267,7 +282,8 @@ for (let part = 0; part < parts; part++) {
   look(Math.round((part + 1) * cycles / parts))
 }
 
-const faults: string[] = []
+await sleep(3 * grace)
+if (present.size > 0) faults.push(`users: ${[...present].slice(0, 5).join(', ')}`)
 const { connections, topics, members, queuedBytes, errors } = rooms.stats()
 if (connections + topics + members + queuedBytes > 0) faults.push(`stats: ${JSON.stringify({ connections, topics, members, queuedBytes })}`)
 if (alive > 0) faults.push(`${alive} sessions and requests were not collected`)

@@ -1,7 +1,7 @@
 import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest, RouteShorthandOptions } from 'fastify'
 import type { Broker } from './broker.ts'
-import type { AnySession, Session } from './session.ts'
+import type { AnySession, AnyUserPresence, Session } from './session.ts'
 import type { Closed, Converted, Message, NameOf, Publish, Publishable, SlowPolicy, TopicHistory, TopicMap, TopicName, Topics } from './topics.ts'
 
 /** The identity of a request, as `identify` and `onAuth` return it. */
@@ -119,6 +119,16 @@ export type RoomsOptions<T = Topics> = {
   onJoin?: (session: AnySession<T>, request: FastifyRequest) => unknown
   /** Called once for every session that `onJoin` accepted, when the session has left its room. */
   onLeave?: (session: AnySession<T>, reason: LeaveReason) => unknown
+  /**
+   * Called when the first session of a user has joined a topic: once per user and topic, over all sessions of this node. Not for members without an
+   * identity. It cannot refuse the join: an error goes to `onError`.
+   */
+  onUserJoin?: (presence: AnyUserPresence<T>) => unknown
+  /**
+   * Called when the last session of a user has left a topic, after its `onLeave`, and after the topic's `presence.grace` if the user has not come back:
+   * once for each call of `onUserJoin`. During a drain there is no grace.
+   */
+  onUserLeave?: (presence: AnyUserPresence<T>, reason: LeaveReason) => unknown
   /** Called with each error of a hook or a connection; `session` is absent if the error concerns none. Default: the error is logged. */
   onError?: (error: Error, session?: AnySession<T>) => unknown
   /**

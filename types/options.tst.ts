@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
-import { defineTopics, memoryBroker, type AnySession, type AuthorizeContext, type DirectDetails, type DirectTarget, type Identity, type LeaveReason, type RoomsOptions, type Session } from 'fastify-rooms'
+import { defineTopics, memoryBroker, type AnySession, type AnyUserPresence, type AuthorizeContext, type DirectDetails, type DirectTarget, type Identity, type LeaveReason, type OpenTopics, type RoomsOptions, type Session, type UserPresence } from 'fastify-rooms'
 import { describe, expect, test, when } from 'tstyche'
 
 const Chat = Type.Object({ text: Type.String(), user: Type.String() })
@@ -8,6 +8,8 @@ const Draft = Type.Object({ text: Type.String() })
 
 /** Nobody may publish. */
 export const readOnly = defineTopics({ news: { message: Chat }, sports: { message: Draft } })
+export const away = defineTopics({ 'chat:*': { presence: { info: Type.Object({ away: Type.Boolean() }), grace: 5_000 } } })
+
 /** Members send what members receive. */
 export const same = defineTopics({ news: { message: Chat }, 'chat:*': { message: Chat, publish: true }, echo: { message: Draft, publish: Draft }, any: { publish: true } })
 /** Members send something else. */
@@ -160,6 +162,17 @@ describe('hooks', () => {
         expect(reason).type.toBe<LeaveReason>()
         expect(reason.code).type.toBe<number>()
       },
+      onUserJoin (presence) {
+        expect(presence).type.toBe<UserPresence<'news', typeof readOnly> | UserPresence<'sports', typeof readOnly>>()
+        expect(presence).type.toBe<AnyUserPresence<typeof readOnly>>()
+        expect(presence.user).type.toBe<string>()
+        expect(presence).type.not.toHaveProperty('session')
+        if (presence.key === 'sports') { expect(presence.topic).type.toBe<'sports'>() }
+      },
+      onUserLeave (presence, reason) {
+        expect(presence).type.toBe<AnyUserPresence<typeof readOnly>>()
+        expect(reason).type.toBe<LeaveReason>()
+      },
       onError (error, session) {
         expect(error).type.toBe<Error>()
         expect(session).type.toBe<AnySession<typeof readOnly> | undefined>()
@@ -173,6 +186,10 @@ describe('hooks', () => {
     })
     expect(acceptReadOnly).type.not.toBeCallableWith({ onInvalid: () => 'kill' })
     expect(acceptReadOnly).type.not.toBeCallableWith({ onInvalid: 'kill' })
+    expect(acceptReadOnly).type.not.toBeCallableWith({ onUserJoin: 'log' })
+    expect<UserPresence<'chat:*', typeof away>['info']>().type.toBe<{ away: boolean } | undefined>()
+    expect<UserPresence<'chat:*', typeof away>['topic']>().type.toBe<`chat:${string}`>()
+    expect<AnyUserPresence<OpenTopics>>().type.toBe<UserPresence<string, OpenTopics>>()
   })
 })
 

@@ -44,6 +44,15 @@ export interface KickOptions {
   reason?: string
 }
 
+/** A user of a topic, as `rooms.members` lists it. */
+export interface UserMember<Info = unknown> {
+  user: string
+  /** Presence info of the session that connected last. */
+  info?: Info
+  /** The ids of the user's sessions, the one that connected last at the end. Empty: the user has left, and `presence.grace` has not passed. */
+  sessions: string[]
+}
+
 export interface SubscribeOptions {
   /** Ends the iteration when aborted. */
   signal?: AbortSignal
@@ -308,8 +317,17 @@ export interface Rooms<T = Topics> {
    * `FST_ROOMS_SESSION_CLOSED`; the signal's reason if it is aborted.
    */
   ask (session: string, payload: unknown, options?: AskOptions): Promise<unknown>
-  /** Resolves with the members of a topic, at most `limit` of them. Default 1,000. */
-  members<N extends TopicName<T>> (topic: N, options?: { limit?: number }): Promise<Member<Info<N, T>>[]>
+  /**
+   * Resolves with the members of a topic, at most `limit` of them. Default 1,000.
+   * @throws `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_ARGUMENT`.
+   */
+  members<N extends TopicName<T>> (topic: N, options?: { limit?: number, by?: 'session' }): Promise<Member<Info<N, T>>[]>
+  /**
+   * Resolves with the users of a topic, at most `limit` of them, each once with all its sessions. A user that has left is listed until
+   * `presence.grace` has passed. Members without an identity are not listed.
+   * @throws `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_ARGUMENT`.
+   */
+  members<N extends TopicName<T>> (topic: N, options: { limit?: number, by: 'user' }): Promise<UserMember<Info<N, T>>[]>
   /** Resolves with the number of members of a topic. */
   count (topic: TopicName<T>): Promise<number>
   /** Resolves with the topics that have members. */

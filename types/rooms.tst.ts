@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { defineTopics, type AckFrame, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame } from 'fastify-rooms'
+import { defineTopics, type AckFrame, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame, type UserMember } from 'fastify-rooms'
 import { describe, expect, test } from 'tstyche'
 
 export const topics = defineTopics({
@@ -102,6 +102,15 @@ describe('members', () => {
     expect<Member<{ name: string }>>().type.toBe<{ session: string, user?: string, info?: { name: string } }>()
     expect(rooms.members).type.toBeCallableWith('news', { limit: 10 })
     expect(rooms.members).type.not.toBeCallableWith('weather')
+  })
+
+  test('by user carry the sessions of each', () => {
+    expect(rooms.members('chat:1', { by: 'user' })).type.toBe<Promise<UserMember<{ name: string }>[]>>()
+    expect(rooms.members('any', { by: 'user', limit: 10 })).type.toBe<Promise<UserMember<unknown>[]>>()
+    expect(rooms.members('chat:1', { by: 'session' })).type.toBe<Promise<Member<{ name: string }>[]>>()
+    expect<UserMember<{ name: string }>>().type.toBe<{ user: string, info?: { name: string }, sessions: string[] }>()
+    expect(rooms.members).type.not.toBeCallableWith('chat:1', { by: 'users' })
+    expect(rooms.members).type.not.toBeCallableWith('weather', { by: 'user' })
   })
 
   test('topics are names', () => {

@@ -73,3 +73,17 @@ export type SessionSummary = Pick<Session, 'id' | 'key' | 'topic' | 'user' | 'st
 
 /** A session of any topic of the map: a union over its keys, so that `session.key` narrows it. */
 export type AnySession<T = Topics> = Closed<T> extends false ? Session<string, T> : { [K in keyof T & string]: Session<K, T> }[keyof T & string]
+
+/** A user in a topic: all sessions there that this node has of the user. */
+export interface UserPresence<K extends string = string, T = Topics> {
+  readonly user: string
+  /** The key of the topic map that the topic falls under; `*` in the open lobby. */
+  readonly key: K
+  readonly topic: NameOf<K, T>
+  /** Presence info of the session that joined first (`onUserJoin`), or left last (`onUserLeave`). */
+  readonly info: Info<K, T> | undefined
+  readonly rooms: Rooms<T>
+}
+
+/** A user in any topic of the map: a union over its keys, so that `key` narrows it. */
+export type AnyUserPresence<T = Topics> = Closed<T> extends false ? UserPresence<string, T> : { [K in keyof T & string]: UserPresence<K, T> }[keyof T & string]

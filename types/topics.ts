@@ -71,14 +71,26 @@ export interface TopicHistory {
   latest?: true
 }
 
+/** Presence with options. An object is this, and not a schema, if it has `grace`. */
+export interface TopicPresence {
+  /** Schema of a member's presence info. Absent, or `true`: any JSON. */
+  info?: true | object
+  /**
+   * Milliseconds for which the leave of a user is not told, neither in presence frames nor to `onUserLeave`, because the user may come back: 0 to
+   * 2,147,483,647; 0: told at once. A session that the user joins meanwhile takes the place of the one that left. Members without an identity leave
+   * at once.
+   */
+  grace: number
+}
+
 /** A declared topic, or a family of topics (its key ends in `*`). */
 export interface TopicOptions {
   /** Schema of the payloads that members receive. Absent: any JSON. */
   message?: object
   /** Schema of the payloads that members may send; `true`: the `message` schema. Absent: members may not publish. */
   publish?: true | object
-  /** Schema of a member's presence info; `true`: any JSON. Absent: joins and leaves are not announced. */
-  presence?: true | object
+  /** Schema of a member's presence info; `true`: any JSON; `{ info?, grace }`: with options. Absent: joins and leaves are not announced. */
+  presence?: true | object | TopicPresence
   /** `true`: a broadcast route at the topic's URL; a path: a broadcast route there, under `prefix` (not for families). Absent: no route. */
   post?: true | `/${string}`
   limits?: TopicLimits
@@ -93,7 +105,8 @@ export type TopicMap = Record<string, TopicOptions>
 type Data<O, Known> = { [K in keyof O]: K extends keyof Known ? O[K] extends (...args: never[]) => unknown ? never : O[K] : never }
 
 /** Refuses unknown options and functions, which a constraint on the type parameter does not. */
-export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) & (T[K] extends { history: infer H extends object } ? { history: Data<H, TopicHistory> } : unknown) }
+export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) & (T[K] extends { history: infer H extends object } ? { history: Data<H, TopicHistory> } : unknown) &
+  (T[K] extends { presence: infer P extends { grace: unknown } } ? { presence: TopicPresence & Data<P, TopicPresence> } : unknown) }
 
 /**
  * The topics of a program. Declare it once to type `app.rooms`, hooks and options everywhere:
@@ -133,7 +146,8 @@ export type Message<N extends string, T = Topics> = Definition<T, N> extends { m
 export type Publish<N extends string, T = Topics> = Definition<T, N> extends { publish: infer S } ? S extends true ? Message<N, T> : Static<S> : never
 
 /** The presence info of a topic's members. */
-export type Info<N extends string, T = Topics> = Definition<T, N> extends { presence: infer S } ? S extends true ? unknown : Static<S> : unknown
+export type Info<N extends string, T = Topics> = Definition<T, N> extends { presence: infer S } ? S extends { grace: unknown } ? S extends { info: infer I } ? InfoOf<I> : unknown : InfoOf<S> : unknown
+type InfoOf<S> = S extends true ? unknown : Static<S>
 
 /** The payload of a broadcast to a topic. For a union of names it is the payload that each of them takes. */
 export type Payload<N extends string, T = Topics> = (N extends unknown ? (payload: Message<N, T>) => 0 : never) extends (payload: infer P) => 0 ? P : never

@@ -10,14 +10,17 @@ const topics = defineTopics({
   news: { message: Type.Object({ headline: Type.String() }), post: '/dashboard' },
   'chat:*': { message: Chat, publish: Draft, presence: Type.Object({ name: Type.String() }), post: true, limits: { members: 10, payload: 1_000, messages: 20, per: 1_000 } },
   'chat:admin': { message: Type.Object({ secret: Type.Number() }), publish: true },
-  any: { publish: true, presence: true }
+  any: { publish: true, presence: true },
+  away: { presence: { info: Type.Object({ away: Type.Boolean() }), grace: 5_000 } },
+  late: { presence: { grace: 5_000 } }
 })
 type T = typeof topics
 type ChatMessage = { text: string, user: string }
 
 describe('defineTopics', () => {
   test('keeps names, options and schemas as they were written', () => {
-    expect<keyof T>().type.toBe<'news' | 'chat:*' | 'chat:admin' | 'any'>()
+    expect<keyof T>().type.toBe<'news' | 'chat:*' | 'chat:admin' | 'any' | 'away' | 'late'>()
+    expect(topics.away.presence.grace).type.toBe<5_000>()
     expect(topics.news.post).type.toBe<'/dashboard'>()
     expect(topics['chat:*'].limits.members).type.toBe<10>()
     expect(topics['chat:*'].message).type.toBe(Chat)
@@ -51,6 +54,19 @@ describe('defineTopics', () => {
     expect(defineTopics).type.not.toBeCallableWith()
   })
 
+  test('takes presence as true, a schema or options', () => {
+    expect(defineTopics).type.toBeCallableWith({ news: { presence: Chat } })
+    expect(defineTopics).type.toBeCallableWith({ news: { presence: { type: 'object' } } })
+    expect(defineTopics).type.toBeCallableWith({ news: { presence: { grace: 1 } } })
+    expect(defineTopics).type.toBeCallableWith({ news: { presence: { info: Chat, grace: 1 } } })
+    expect(defineTopics).type.toBeCallableWith({ news: { presence: { info: true, grace: 1 } } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { presence: { grace: '1' } } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { presence: { info: 'any', grace: 1 } } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { presence: { info: () => true, grace: 1 } } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { presence: { info: Chat, grace: 1, graces: 1 } } })
+    expect(defineTopics).type.not.toBeCallableWith({ news: { presence: { type: 'object', grace: 1 } } })
+  })
+
   test('refuses functions: topics are data', () => {
     expect(defineTopics).type.not.toBeCallableWith({ news: () => ({ message: Chat }) })
     expect(defineTopics).type.not.toBeCallableWith({ news: { message: Chat, onMessage: () => {} } })
@@ -62,7 +78,7 @@ describe('defineTopics', () => {
 
 describe('names', () => {
   test('are the exact ones, and template literals for families', () => {
-    expect<TopicName<T>>().type.toBe<'news' | 'any' | 'chat:admin' | `chat:${string}`>()
+    expect<TopicName<T>>().type.toBe<'news' | 'any' | 'away' | 'late' | 'chat:admin' | `chat:${string}`>()
     expect<'chat:42'>().type.toBeAssignableTo<TopicName<T>>()
     expect<'chat'>().type.not.toBeAssignableTo<TopicName<T>>()
     expect<'new'>().type.not.toBeAssignableTo<TopicName<T>>()
@@ -111,6 +127,8 @@ describe('what a topic carries', () => {
     expect<Info<'chat:42', T>>().type.toBe<{ name: string }>()
     expect<Info<'any', T>>().type.toBe<unknown>()
     expect<Info<'news', T>>().type.toBe<unknown>()
+    expect<Info<'away', T>>().type.toBe<{ away: boolean }>()
+    expect<Info<'late', T>>().type.toBe<unknown>()
   })
 
   test('a payload for several topics is what every one of them takes', () => {

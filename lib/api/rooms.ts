@@ -1,4 +1,4 @@
-import type { AskOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions } from '../../types/index.ts'
+import type { AskOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions, UserMember } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
 import { hostKey, publishOnce } from '../feed/mids.ts'
 import type { ApiHub } from '../hub/hub-api.ts'
@@ -6,6 +6,7 @@ import { defaultPage, maxPage } from '../protocol/page-size.ts'
 import { isSince } from '../protocol/position.ts'
 import type { PublishOptions, Publishing } from '../hub/ports.ts'
 import { describe } from '../presence/roster.ts'
+import { listUsers } from '../presence/list-users.ts'
 import { checkClose } from '../session/check-close.ts'
 import type { Membership } from '../session/membership.ts'
 import { isKey, isMid, maxKeyLength, maxMidLength, minSharedMidLength } from '../protocol/client-frames.ts'
@@ -112,9 +113,18 @@ export class HubRooms implements Rooms<any> {
     return member.ask(payload, timeout, options.signal)
   }
 
-  async members (topic: string, options: { limit?: number } = {}): Promise<Member<any>[]> {
+  async members (topic: string, options?: { limit?: number, by?: 'session' }): Promise<Member<any>[]>
+  async members (topic: string, options: { limit?: number, by: 'user' }): Promise<UserMember<any>[]>
+  async members (topic: string, options: { limit?: number, by?: unknown } = {}): Promise<Member<any>[] | UserMember<any>[]> {
     this.#registry.get(topic)
     const limit = wholeNumber('limit', options.limit, defaultMembers)
+    const { by = 'session' } = options
+    if (by !== 'session' && by !== 'user') throw new FST_ROOMS_INVALID_ARGUMENT('by', '"session" or "user"')
+    if (by === 'user') {
+      const { users, directory } = this.#hub
+      return listUsers(this.#hub.room(topic)?.open() ?? [], users.held(topic), limit, user =>
+        [...directory.ofUser(user)].filter(session => session.topic === topic && session.state === 'open'))
+    }
     const members: Member[] = []
     for (const member of this.#hub.room(topic)?.open() ?? []) {
       if (members.length === limit) break

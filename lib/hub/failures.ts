@@ -102,7 +102,7 @@ export class Failures {
   }
 
   /** Runs a hook whose answer the hub does not use. */
-  guard (hook: () => unknown, session: AnySession): void {
+  guard (hook: () => unknown, session?: AnySession): void {
     this.#run(hook, error => { this.tell(error, session) })
   }
 

@@ -1,6 +1,7 @@
 import type { BrokerState, Mode, Rooms, Stats } from '../../types/index.ts'
 import type { Admission } from '../limits/admission.ts'
 import type { RecentKicks } from '../limits/recent-kicks.ts'
+import type { Users } from '../presence/users.ts'
 import type { Subscription } from '../room/reader.ts'
 import type { JoinRequest } from '../session/join.ts'
 import type { Membership } from '../session/membership.ts'
@@ -70,6 +71,7 @@ export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
   readonly brokerState: BrokerState
   readonly kicks: RecentKicks
   readonly directory: Directory<Membership> & { all (): Iterable<Membership> }
+  readonly users: Pick<Users<Membership>, 'held'>
   room (topic: string): RoomView | undefined
   /** Writes this turn's frames of a room, once for all members, before all of them are ended. */
   flush (topic: string): void

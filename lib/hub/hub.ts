@@ -16,6 +16,7 @@ import { Admission, closeCodeOf } from '../limits/admission.ts'
 import { RecentKicks } from '../limits/recent-kicks.ts'
 import { countRefusal } from '../limits/refusals.ts'
 import { Announcer } from '../presence/announcer.ts'
+import { Users } from '../presence/users.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { Subscription } from '../room/reader.ts'
 import { Room, type RoomPorts } from '../room/room.ts'
@@ -72,6 +73,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly mids: Mids
   readonly lifecycle: Lifecycle
   readonly slowConsumers: SlowMembers<MemberSession>
+  readonly users: Users<Membership>
   readonly #node = randomUUID()
   readonly #rooms = new Map<string, Room<MemberSession>>()
   readonly #roomPorts: RoomPorts<MemberSession>
@@ -113,6 +115,15 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       fault: error => { this.#fault(error) },
       unanswered: () => { this.counters.unanswered++ }
     })
+    this.users = new Users({
+      hooks,
+      aftermath,
+      limit: limits.connections,
+      announcer: this.#announcer,
+      roster: topic => this.#rooms.get(topic)?.roster,
+      rooms: () => this.rooms,
+      guard: (hook, session) => { this.#failures.guard(hook, session) }
+    })
     this.#roomPorts = {
       feed: { broker: this.#broker, aftermath, counters: this.counters, fault: error => { this.#fault(error) } },
       counters: this.counters,
@@ -124,7 +135,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       member: (topic, id) => {
         const session = this.directory.find(id)
         return session?.topic === topic && session.state === 'open' ? session : undefined
-      }
+      },
+      held: topic => this.users.held(topic)
     }
     this.lifecycle = new Lifecycle({
       counters: this.counters,
@@ -329,6 +341,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       events.drained(this.rooms, 'begin', this.connections.size)
     }
     this.#announcer.stop()
+    this.users.release()
     await this.#drain.run()
     if (begins) events.drained(this.rooms, 'end', this.connections.size)
   }
@@ -376,7 +389,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (room === undefined) return
     if (wasOpen) {
       room.remove(session)
-      if (room.roster !== undefined && this.state === 'open') {
+      if (room.roster !== undefined && this.state === 'open' && !this.users.hold(session)) {
         room.roster.memberLeft(session)
         this.#announcer.changed(room.roster)
       }
@@ -396,6 +409,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   #callOnLeave (session: Membership, aftermath: Aftermath): void {
     const { onLeave } = this.hooks
     if (onLeave !== undefined) aftermath.run(() => { this.#failures.guard(() => onLeave(session, session.ending), session) })
+    this.users.left(session)
   }
 
   /** Counts a breach of contract by the broker, and tells `onError` of it at most once a second. */

@@ -1,4 +1,4 @@
-import type { AuthorizeContext, BroadcastResult, DirectDetails, InvalidMessage, KeptMessages, LeaveReason, Ref, Rooms, Session, SessionState } from '../../types/index.ts'
+import type { AuthorizeContext, BroadcastResult, DirectDetails, InvalidMessage, KeptMessages, LeaveReason, Ref, Rooms, Session, SessionState, UserPresence } from '../../types/index.ts'
 import type { Expiry } from '../connection/expiry.ts'
 import type { PageRequest } from '../history/read.ts'
 import type { Once } from '../feed/mids.ts'
@@ -28,6 +28,8 @@ export interface Hooks {
   onDirect: ReadonlyMap<string, (session: AnySession, payload: unknown, direct: DirectDetails<string, any>) => unknown>
   onAuth: ((session: AnySession, token: string) => unknown) | undefined
   onLeave: ((session: AnySession, reason: LeaveReason) => unknown) | undefined
+  onUserJoin: ((presence: UserPresence<string, any>) => unknown) | undefined
+  onUserLeave: ((presence: UserPresence<string, any>, reason: LeaveReason) => unknown) | undefined
   onError: ((error: Error, session?: AnySession) => unknown) | undefined
   onInvalid: 'answer' | 'ignore' | 'close' | ((session: AnySession, fault: InvalidMessage) => unknown)
 }

@@ -24,6 +24,8 @@ export interface PresentRoom {
   readonly size: number
   /** All open members. */
   open (): Iterable<PresentMember>
+  /** Members that have left and are still shown, because their users may come back. */
+  readonly held: ReadonlySet<PresentMember>
   /** Queues a presence frame to all members that can be answered. */
   announce (text: string): void
 }
@@ -76,12 +78,23 @@ export class Roster {
     else this.#changes.set(member.id, 'gone')
   }
 
+  /**
+   * Notes that a member has left and is still shown. Frames stay as they would be if it had not left.
+   * @param held - stands for the member from now on
+   */
+  memberHeld (member: PresentMember, held: PresentMember): void {
+    if (this.#changes.get(member.id) === member) this.#changes.set(member.id, held)
+  }
+
+  /** Members as the room is told of them. */
+  get #size (): number { return this.room.size + this.room.held.size }
+
   /** Milliseconds until the next frame may be sent. */
   wait (now: number): number { return Math.max(0, this.#nextAt - now) }
 
   /** Returns the frame of all changes since the last one; `undefined` if there are none. */
   flush (now: number): string | undefined {
-    const count = this.room.size
+    const count = this.#size
     const wasCounting = this.#isCounting
     this.#isCounting = count > (wasCounting ? listBelow - 1 : countAbove)
     if (this.#changes.size === 0 && wasCounting === this.#isCounting) return undefined
@@ -101,12 +114,12 @@ export class Roster {
 
   /** Returns the frame that names all members, or counts them. Made once per version of the room. */
   snapshot (): string {
-    const { size } = this.room
+    const size = this.#size
     // A member that was sent a count has no list to which a difference could be applied.
     this.#isCounting ||= size > countAbove
     this.#snapshot ??= this.#isCounting
       ? presenceCount(size)
-      : presenceState(size, Array.from(this.room.open(), name))
+      : presenceState(size, [...Array.from(this.room.open(), name), ...Array.from(this.room.held, name)])
     return this.#snapshot
   }
 

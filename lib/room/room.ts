@@ -5,7 +5,7 @@ import type { IdleReplays } from '../history/idle-replays.ts'
 import { Replay, type HistorySource, type ReplayPlan } from '../history/replay.ts'
 import type { Losses } from '../feed/loss.ts'
 import type { Counters } from '../hub/counters.ts'
-import { Roster, type PresentRoom } from '../presence/roster.ts'
+import { Roster, type PresentMember, type PresentRoom } from '../presence/roster.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { gap as gapFrame } from '../protocol/server-frames.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
@@ -41,6 +41,8 @@ export interface RoomPorts<M extends RoomMember> {
   readonly replays: IdleReplays
   /** The open member of a topic with this session id. */
   member (topic: string, session: string): M | undefined
+  /** Members of a topic that have left and are still shown. */
+  held (topic: string): ReadonlySet<PresentMember>
 }
 
 /** Hands a message to a reader. If the reader fails, it ends alone. */
@@ -104,6 +106,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
 
   get size (): number { return this.members.length - this.#departed.length + this.#lagging.members.size }
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.readers.size === 0 }
+  get held (): ReadonlySet<PresentMember> { return this.#ports.held(this.topic) }
   /** Members that are not in the fan-out. */
   get lagging (): ReadonlySet<M> { return this.#lagging.members }
   /** How many members have fallen behind. */

@@ -6,6 +6,7 @@ import type { Counters } from '../hub/counters.ts'
 import * as events from '../hub/events.ts'
 import type { Expiry } from '../connection/expiry.ts'
 import type { ReplayPlan } from '../history/replay.ts'
+import type { Users } from '../presence/users.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { hello } from '../protocol/server-frames.ts'
 import type { SessionRoom } from '../room/member.ts'
@@ -34,6 +35,7 @@ export interface JoinHub extends Pick<Host, 'log'> {
   readonly lifecycle: Lifecycle
   /** Sends a member the rest of the kept messages that it was promised. */
   replayRest (session: Membership): void
+  readonly users: Pick<Users<Membership>, 'entered' | 'joined'>
   presenceChanged (session: Membership): void
 }
 
@@ -128,6 +130,7 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
   }
   hub.expiry.opened(connection)
   session.sendEarly()
+  hub.users.entered(session) // before the snapshot, so that it does not name a session whose place this one takes
   if (presence && canBeAnswered && room.roster !== undefined) session.deliver(room.roster.snapshot())
   if (session.state as string === 'closed') return // all of that was too much for a slow peer
   if (frames !== undefined) hub.replayRest(session)
@@ -136,5 +139,6 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
   hub.counters.joined++
   hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')
   events.joined(session)
+  hub.users.joined(session)
   receiveHeld(connection)
 }

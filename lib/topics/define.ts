@@ -3,6 +3,7 @@ import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION } from '../err
 import { asError } from '../error-utils.ts'
 import { historyRule, type HistoryRule } from '../history/rule.ts'
 import { anyPayload, type CompilePayload, type PayloadType } from './payload.ts'
+import { readPresence } from './presence.ts'
 import { isTopicName, maxTopicLength } from '../protocol/topic-name.ts'
 import { explainFault, schemaFault } from '../schema/fault.ts'
 
@@ -38,6 +39,8 @@ export interface TopicDefinition {
   readonly converted: boolean
   /** `null` if joins and leaves are not announced. */
   readonly presence: PayloadType | null
+  /** Milliseconds for which the leave of a user is not told, because the user may come back; 0: told at once. */
+  readonly grace: number
   /** Whether there is a broadcast route; its path, unless that is the topic's own URL. */
   readonly post: boolean | string
   readonly maxMembers: number
@@ -66,8 +69,7 @@ export function compileTopic (key: string, options: TopicOptions, compile: Compi
     throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, 'a path in "post" is for one topic: for a family give true')
   }
 
-  const compiled = (option: 'message' | 'publish' | 'presence'): PayloadType => {
-    const schema = options[option]
+  const compiled = (option: 'message' | 'publish' | 'presence', schema: true | object | undefined): PayloadType => {
     if (schema === undefined || schema === true) return anyPayload
     const fault = schemaFault(schema)
     if (fault !== null) throw new FST_ROOMS_INVALID_SCHEMA(key, option, fault)
@@ -77,7 +79,7 @@ export function compileTopic (key: string, options: TopicOptions, compile: Compi
       throw new FST_ROOMS_INVALID_SCHEMA(key, option, explainFault(schema, asError(error).message))
     }
   }
-  const message = compiled('message')
+  const message = compiled('message', options.message)
   const { members = Infinity, payload, messages, per } = { ...defaults.limits, ...options.limits }
   const same = options.publish === true || options.publish === options.message
   return {
@@ -85,9 +87,9 @@ export function compileTopic (key: string, options: TopicOptions, compile: Compi
     stem,
     family,
     message,
-    publish: options.publish === undefined ? null : same ? message : compiled('publish'),
+    publish: options.publish === undefined ? null : same ? message : compiled('publish', options.publish),
     converted: options.publish !== undefined && !same,
-    presence: options.presence === undefined ? null : compiled('presence'),
+    ...(options.presence === undefined ? { presence: null, grace: 0 } : readPresence(key, options.presence, schema => compiled('presence', schema), compile)),
     post: options.post ?? false,
     maxMembers: members,
     maxPayload: payload,

@@ -112,3 +112,54 @@ t.test('frames after one that ends the member are ignored, also among those queu
   t.equal(hub.counters.received, 1)
   t.same(socket.closes, [{ code: 1000, reason: 'normal' }])
 })
+
+t.test('joins and leaves of a user in one turn are told to the hooks in order', async t => {
+  const calls: string[] = []
+  const { hub, arrive } = await createHub(t, {
+    onUserJoin: ({ user }) => { calls.push(`${user} joins`) },
+    onLeave: ({ user }) => { calls.push(`onLeave ${user}`) },
+    onUserLeave: ({ user }, { code }) => { calls.push(`${user} leaves ${code}`) }
+  })
+  for (const grace of [0, 60_000]) {
+    const definition = fakeDefinition({ grace })
+    const topic = `grace-${grace}`
+    arrive({ user: 'keeper', definition, topic })
+    await turn()
+    calls.length = 0
+    arrive({ definition, topic }).gone()
+    const [first, second] = [arrive({ definition, topic }), arrive({ definition, topic })]
+    first.gone()
+    second.gone(1001)
+    t.same(calls, grace === 0
+      ? ['ann joins', 'onLeave ann', 'ann leaves 1006', 'ann joins', 'onLeave ann', 'onLeave ann', 'ann leaves 1001']
+      : ['ann joins', 'onLeave ann', 'onLeave ann', 'onLeave ann'])
+  }
+  t.equal(hub.users.held('grace-60000').size, 2, 'one of three leaves was undone')
+})
+
+t.test('a member that cannot take its first frames has not joined, and its user neither joins nor leaves', async t => {
+  const calls: string[] = []
+  const { hub, arrive } = await createHub(t, {
+    onUserJoin: ({ user }) => { calls.push(`${user} joins`) },
+    onLeave: ({ user }) => { calls.push(`onLeave ${user}`) },
+    onUserLeave: ({ user }) => { calls.push(`${user} leaves`) }
+  })
+  arrive({ user: undefined, topic: 'busy' })
+  for (const presence of [false, true]) {
+    for (const grace of [0, 60_000]) {
+      // Hello alone exceeds the bound, or the snapshot does.
+      const definition = fakeDefinition({ grace, slow: { policy: 'close', bytes: presence ? 350 : 1 } })
+      hub.publish(definition, 'busy', '1', {}) // so that the turn ends before onJoin
+      const socket = arrive({ definition, topic: `${grace}-${presence}`, presence, info: 'x'.repeat(300), onJoin: turn })
+      socket.bufferedAmount = 1
+      await turn()
+      await turn()
+      t.equal(socket.sent.length, presence ? 1 : 0)
+    }
+  }
+  t.equal(hub.counters.slow, 4)
+  t.same(calls, Array.from({ length: 4 }, () => 'onLeave ann'))
+  t.equal(hub.users.held('60000-false').size, 0, 'no frame has named the member')
+  await hub.drain()
+  t.same([...new Set(calls)], ['onLeave ann', 'onLeave undefined'])
+})

@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
 import { Announcer } from '../../lib/presence/announcer.ts'
 import { describe } from '../../lib/presence/roster.ts'
-import { fakeMember, fakeRoom, type FakeMember, at } from '../helpers/fakes.ts'
+import { fakeDefinition, fakeMember, fakePorts, fakeRoom, type FakeMember, at } from '../helpers/fakes.ts'
 import type { MemberSession } from '../../lib/session/session.ts'
-import type { Room } from '../../lib/room/room.ts'
+import { Room } from '../../lib/room/room.ts'
 
 const ids = (count: number, prefix = 's') => Array.from({ length: count }, (_, index) => `${prefix}${index}`)
 
@@ -70,6 +70,40 @@ t.test('a change of info followed by a leave is a leave', async t => {
   room.roster!.memberChanged(a.session)
   leave(room, a)
   t.same(parse(room.roster!.flush(100)), { type: 'presence', count: 0, leave: [{ session: 'a' }] })
+})
+
+t.test('a member that is held is named and counted, until it has left', async t => {
+  const held = new Set<any>()
+  const room = new Room<MemberSession>('news', fakeDefinition({ grace: 1 }), fakePorts({ held: topic => topic === 'news' ? held : new Set() }))
+  const roster = room.roster!
+  const a = enter(room, 'a')
+  enter(room, 'b')
+  const hold = ({ session }: FakeMember) => {
+    const { id, info, isAnnounced } = session
+    const stand = { id, user: 'u', info, isAnnounced }
+    session.state = 'closed'
+    room.remove(session)
+    held.add(stand)
+    roster.memberHeld(session, stand)
+    return stand
+  }
+  const first = hold(a)
+  t.same(parse(roster.flush(0)), { type: 'presence', count: 2, join: [{ session: 'a', user: 'u' }, { session: 'b' }] }, 'its join is told')
+  t.ok(first.isAnnounced)
+  t.same(parse(roster.snapshot()), { type: 'presence', count: 2, state: [{ session: 'b' }, { session: 'a', user: 'u' }] })
+  t.equal(roster.flush(100), undefined, 'its leave is not')
+  held.delete(first)
+  roster.memberLeft(first)
+  const c = enter(room, 'c')
+  t.same(parse(roster.flush(200)), { type: 'presence', count: 2, join: [{ session: 'c' }], leave: [{ session: 'a' }] })
+  const second = hold(c)
+  t.equal(roster.flush(300), undefined)
+  const third = hold(enter(room, 'd'))
+  for (const stand of [second, third]) {
+    held.delete(stand)
+    roster.memberLeft(stand)
+  }
+  t.same(parse(roster.flush(400)), { type: 'presence', count: 1, leave: [{ session: 'c' }] }, 'a member that no frame has named cancels out')
 })
 
 t.test('a snapshot is built once per version of the room', async t => {
