@@ -99,6 +99,7 @@ export const optionsSchema = Type.Object({
   onAuth: Type.Optional(functionOf<Public<'onAuth'>>('a function of (session, token) that returns { user, info?, expires? } or null')),
   authorize: Type.Optional(functionOf<Public<'authorize'>>('a function of { action, topic, … } that returns a boolean')),
   onJoin: Type.Optional(functionOf<Public<'onJoin'>>('a function of (session, request)')),
+  onJoined: Type.Optional(functionOf<Public<'onJoined'>>('a function of (session)')),
   onLeave: Type.Optional(functionOf<Public<'onLeave'>>('a function of (session, { code, reason })')),
   onUserJoin: Type.Optional(functionOf<Public<'onUserJoin'>>('a function of { user, topic, key, info, rooms }')),
   onUserLeave: Type.Optional(functionOf<Public<'onUserLeave'>>('a function of ({ user, topic, key, info, rooms }, { code, reason })')),
@@ -136,7 +137,7 @@ export const optionsSchema = Type.Object({
     mids: count(100_000, 'answers to messages with a mid that are remembered, a whole number from 1'),
     topicLength: Type.Integer({ minimum: 1, maximum: maxTopicLength, default: maxTopicLength, description: `characters of a topic name, a whole number from 1 to ${maxTopicLength}` }),
     badFrames: count(10, 'bad frames in a row before the close, a whole number from 1'),
-    handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin, a whole number from 100'),
+    handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin and for onJoined, a whole number from 100'),
     publish: milliseconds(100, 5_000, 'milliseconds that a publication waits for the broker, a whole number from 100'),
     history: count(268_435_456, 'bytes of all kept messages, a whole number from 1'),
     unfinished: milliseconds(100, 30_000, 'milliseconds from the first to the last byte of a member\'s message, a whole number from 100')

@@ -80,6 +80,7 @@ function hooksOf (options: ResolvedOptions): Hooks {
     onMessage: new Map(Object.entries(options.onMessage ?? {})),
     onDirect: new Map(Object.entries(options.onDirect ?? {})),
     onAuth: options.onAuth,
+    onJoined: options.onJoined,
     onLeave: options.onLeave,
     onUserJoin: options.onUserJoin,
     onUserLeave: options.onUserLeave,

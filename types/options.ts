@@ -117,6 +117,13 @@ export type RoomsOptions<T = Topics> = {
    * Called before hello. Messages that it sends follow hello. `false` or an error refuses the join (4003), and no member sees it in presence.
    */
   onJoin?: (session: AnySession<T>, request: FastifyRequest) => unknown
+  /**
+   * Called after hello, when the member is in its room. Until it settles, messages, presence and all other frames of the member wait behind what
+   * `session.send` sends, so state that it reads and sends has no hole: send it before you open the session's messages, which ends the wait. Frames of
+   * the member are handled meanwhile. More than `slow.bytes` that wait make the member slow. It has `limits.handshake` (4100). An error closes the
+   * member: with the code for its status if that is 400 to 499, otherwise with 1011.
+   */
+  onJoined?: (session: AnySession<T>) => unknown
   /** Called once for every session that `onJoin` accepted, when the session has left its room. */
   onLeave?: (session: AnySession<T>, reason: LeaveReason) => unknown
   /**
@@ -190,7 +197,7 @@ export type RoomsOptions<T = Topics> = {
     topicLength?: number
     /** Consecutive bad frames at which a member is closed with 4000. Default 10. */
     badFrames?: number
-    /** Milliseconds for an upgrade, for the body of a broadcast, and for `onJoin`, each. Default 10,000. */
+    /** Milliseconds for an upgrade, for the body of a broadcast, for `onJoin`, and for `onJoined`, each. Default 10,000. */
     handshake?: number
     /** Milliseconds that a publication waits for the broker. Default 5,000. After that: `published: false`, or an ack with `FST_ROOMS_BROKER_DOWN`. */
     publish?: number

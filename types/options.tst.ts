@@ -157,6 +157,14 @@ describe('hooks', () => {
         if (session.key === 'sports') { expect(session.send).type.toBeCallableWith({ text: 'x' }) }
         return false
       },
+      async onJoined (session) {
+        expect(session).type.toBe<AnySession<typeof readOnly>>()
+        if (session.key === 'sports') {
+          await session.send({ text: 'x' })
+          expect(session.send).type.not.toBeCallableWith({ text: 'x', user: 1 })
+          expect(session.send).type.not.toBeCallableWith({ user: 'ann' })
+        }
+      },
       onLeave (session, reason) {
         expect(session).type.toBe<AnySession<typeof readOnly>>()
         expect(reason).type.toBe<LeaveReason>()
@@ -190,6 +198,10 @@ describe('hooks', () => {
     expect<UserPresence<'chat:*', typeof away>['info']>().type.toBe<{ away: boolean } | undefined>()
     expect<UserPresence<'chat:*', typeof away>['topic']>().type.toBe<`chat:${string}`>()
     expect<AnyUserPresence<OpenTopics>>().type.toBe<UserPresence<string, OpenTopics>>()
+    expect(acceptReadOnly).type.toBeCallableWith({ onJoined: () => {} })
+    // The request is released when the member has joined.
+    expect(acceptReadOnly).type.not.toBeCallableWith({ onJoined: (_session: unknown, _request: FastifyRequest) => {} })
+    expect(acceptReadOnly).type.not.toBeCallableWith({ onJoined: { news: () => {} } })
   })
 })
 
@@ -341,6 +353,7 @@ describe('without declared topics', () => {
         return true
       },
       onJoin (session) { expect(session).type.toBe<Session>() },
+      onJoined (session) { expect(session).type.toBe<Session>() },
       onMessage: {
         '*': async (session, payload: { text: string }) => {
           expect(session).type.toBe<Session>()

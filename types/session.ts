@@ -37,6 +37,7 @@ export interface Session<K extends string = string, T = Topics> {
   readonly signal: AbortSignal
   /**
    * Sends a private message (a `direct` frame; the bare payload in raw mode). A message sent before hello is queued and follows hello.
+   * While `onJoined` runs, it passes the frames of the room that wait.
    *
    * Settles when the buffered bytes are below the high-water mark (64 KiB), so a caller that awaits it cannot outrun the peer. It need not be
    * awaited: a session that closes meanwhile causes no unhandled rejection.
@@ -52,7 +53,8 @@ export interface Session<K extends string = string, T = Topics> {
   close (code?: number, reason?: string): void
   /**
    * Returns an iterator of the member's messages. Opening it turns off `onMessage` and the default broadcast for this session. Leaving the loop
-   * ends the session (1000), as leaving a loop over a Node.js stream destroys the stream.
+   * ends the session (1000), as leaving a loop over a Node.js stream destroys the stream. In `onJoin`, opening it accepts the member; in `onJoined`, it
+   * ends the wait of the room's frames.
    * @throws `FST_ROOMS_SESSION_CLAIMED` if the messages are already being read.
    */
   [Symbol.asyncIterator] (): AsyncIterator<Publish<K, T>, void, undefined>

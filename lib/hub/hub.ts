@@ -277,8 +277,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (room !== undefined) this.#flush(room)
   }
 
-  replayRest (session: Membership): void {
-    this.slowConsumers.sendKept(session.room as Room<MemberSession>, session as MemberSession)
+  replayRest (session: Membership, done: (() => void) | undefined): void {
+    this.slowConsumers.sendKept(session.room as Room<MemberSession>, session as MemberSession, done)
   }
 
   presenceChanged (session: Membership): void {
@@ -286,6 +286,11 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (roster === undefined) return
     roster.memberChanged(session)
     this.#announcer.changed(roster)
+  }
+
+  release (session: { readonly id: string }): void {
+    const member = session as MemberSession
+    this.slowConsumers.release(member.room as Room<MemberSession>, member)
   }
 
   stalledFor (now: number): number {

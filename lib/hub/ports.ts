@@ -27,6 +27,7 @@ export interface Hooks {
   onMessage: ReadonlyMap<string, (session: AnySession, payload: unknown, message: { key: string | undefined, mid: string | undefined }) => unknown>
   onDirect: ReadonlyMap<string, (session: AnySession, payload: unknown, direct: DirectDetails<string, any>) => unknown>
   onAuth: ((session: AnySession, token: string) => unknown) | undefined
+  onJoined: ((session: AnySession) => unknown) | undefined
   onLeave: ((session: AnySession, reason: LeaveReason) => unknown) | undefined
   onUserJoin: ((presence: UserPresence<string, any>) => unknown) | undefined
   onUserLeave: ((presence: UserPresence<string, any>, reason: LeaveReason) => unknown) | undefined
@@ -107,8 +108,11 @@ export interface DirectReceiver {
   readonly definition: TopicDefinition
   /** The text of a private message, in the envelope of this session. */
   privateText (json: string, from?: string, user?: string, ref?: Ref): string
-  /** @throws FST_ROOMS_SESSION_CLOSED */
-  sendPrivate (text: string): void | Promise<void>
+  /**
+   * @param passesHold - the message does not wait for `onJoined`
+   * @throws FST_ROOMS_SESSION_CLOSED
+   */
+  sendPrivate (text: string, passesHold?: boolean): void | Promise<void>
 }
 
 /** The sessions of this node, those still joining included. */
@@ -141,4 +145,6 @@ export interface SessionHub extends Host, Publishing, HistoryReading {
   working: number
   /** A member has joined, or has new info. */
   presenceChanged (session: { readonly room: { readonly roster: Roster | undefined } | undefined }): void
+  /** Ends the wait of a member for `onJoined`: sends it what has waited. Does nothing if the member does not wait. */
+  release (session: { readonly id: string }): void
 }

@@ -1,5 +1,6 @@
 import type { Position, SlowPolicy } from '../../types/index.ts'
 import type { KeptFrames } from '../history/kept-frames.ts'
+import type { Hold } from './hold.ts'
 
 /** The messages that a member which has just joined is being sent. It gets the room's messages when it has all of them. */
 export interface Catching {
@@ -28,6 +29,10 @@ export class Lag {
   loss: string | undefined
   /** The latest values that it was to be sent have become too many. */
   isLost = false
+  /** Set while the host's `onJoined` runs for the member. */
+  hold: Hold | undefined = undefined
+  /** Bytes of the room that waited for `onJoined` when they became too many. */
+  waited = 0
 
   constructor (message: number, announcement: number, position: Position | undefined, excepted: number, owed: Buffer[], catching?: Catching) {
     this.message = message

@@ -68,6 +68,17 @@ export class LaggingMembers<M extends RoomMember> {
     for (const value of recent) this.#latest.put(value)
   }
 
+  /**
+   * Adds a member that waited for `onJoined` when too much was queued for it.
+   * @param messages - those that were queued; some may be older than the values that are kept
+   */
+  addHeld (member: M, lag: Lag, messages: readonly LatestValue[]): void {
+    const kept = this.#latest?.all() ?? []
+    this.#latest = undefined
+    // Members that fall behind in this turn rely on its messages being among the values.
+    this.add(member, lag, [...kept, ...this.#recent, ...messages].sort((a, b) => a.message - b.message))
+  }
+
   /** Sets the policy of a member that stays. */
   decide (lag: Lag, policy: SlowPolicy): void {
     lag.policy = policy

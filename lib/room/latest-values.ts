@@ -10,9 +10,10 @@ export interface LatestValue {
 }
 
 /** Bytes that a value counts besides its payload and its key: the rest of its frame, and what a small object costs more than its bytes. */
-const overhead = 128
+export const overhead = 128
 
-function sizeOf ({ publication }: Delivery): number {
+/** Bytes that a message counts while it is kept. */
+export function sizeOf ({ publication }: Delivery): number {
   return overhead + publication.payloadLength + (publication.key?.length ?? 0)
 }
 
@@ -34,6 +35,9 @@ export class LatestValues {
     this.#values.set(key, value)
     this.bytes += sizeOf(value.delivery)
   }
+
+  /** All values, in order. */
+  all (): Iterable<LatestValue> { return this.#values.values() }
 
   /** The values behind a message, for one session, in order. */
   * after (message: number, session: string): Generator<Delivery> {

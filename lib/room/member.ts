@@ -35,8 +35,13 @@ export interface SessionRoom {
    * live ones from now on. `'lost'`: some of them are no longer kept.
    */
   sendKept (member: RoomMember, turn: number): 'more' | 'done' | 'lost'
-  /** Sends one member a frame of its own, behind all that the room has sent so far: at once if the room has nothing to send in this turn. */
-  sendTo (member: RoomMember, frame: Buffer): void
+  /** Lets all frames wait for a member, except those that are sent at once, until `onJoined` has settled. */
+  hold (member: RoomMember): void
+  /**
+   * Sends one member a frame of its own, behind all that the room has sent so far: at once if the room has nothing to send in this turn.
+   * @param passesHold - the frame does not wait for `onJoined`
+   */
+  sendTo (member: RoomMember, frame: Buffer, passesHold?: boolean): void
   /** Sends one member what the room has for it in this turn. */
   flushMember (member: RoomMember): void
   /** Bytes of the member's own frames that leave with this turn; `undefined` if it gets what the others get. */

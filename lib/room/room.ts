@@ -14,6 +14,7 @@ import type { Transport } from '../transport/transport.ts'
 import type { Deflate } from '../transport/ws/deflate.ts'
 import { Batch, BatchView } from './batch.ts'
 import { Delivery } from './delivery.ts'
+import { HeldMembers, OtherFrame } from './held-members.ts'
 import { Lag } from './lag.ts'
 import { LaggingMembers } from './lagging-members.ts'
 import type { LatestValue } from './latest-values.ts'
@@ -45,6 +46,11 @@ export interface RoomPorts<M extends RoomMember> {
   held (topic: string): ReadonlySet<PresentMember>
 }
 
+/** Whether the room's frames wait for a member with this lag. */
+function isHeld ({ hold }: Lag): boolean {
+  return hold !== undefined && !hold.isExceeded
+}
+
 /** Hands a message to a reader. If the reader fails, it ends alone. */
 function push (reader: Subscription, delivery: Delivery): void {
   try {
@@ -57,7 +63,8 @@ function push (reader: Subscription, delivery: Delivery): void {
 /**
  * The members of one topic on this node. A room appears with its first member or reader, and goes with its last.
  *
- * A slow member is taken out of the fan-out, and comes back when it has caught up (see lag.ts).
+ * A slow member is taken out of the fan-out, and comes back when it has caught up (see lag.ts). So is a member for which `onJoined` runs, until that has settled
+ * (see held-members.ts).
  */
 export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Flushable, PresentRoom, SessionRoom {
   readonly topic: string
@@ -78,6 +85,9 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   isFull = false
   readonly #ports: RoomPorts<M>
   readonly #lagging: LaggingMembers<M>
+  readonly #held = new HeldMembers<M>()
+  /** Members for which more frames were held than may be. The next flush returns them as slow. */
+  #exceeded: M[] = []
   /** This turn's frames, by encoding. One flush empties all. */
   #batches = perEncoding<Batch | undefined>(undefined)
   /** Members that keep up, by encoding. */
@@ -104,7 +114,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.replay = definition.history === null ? undefined : new Replay(topic, definition.history, definition.message.schema === null, ports.history, ports.replays)
   }
 
-  get size (): number { return this.members.length - this.#departed.length + this.#lagging.members.size }
+  get size (): number { return this.members.length - this.#departed.length + this.#lagging.members.size + this.#held.members.size }
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.readers.size === 0 }
   get held (): ReadonlySet<PresentMember> { return this.#ports.held(this.topic) }
   /** Members that are not in the fan-out. */
@@ -116,6 +126,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   * open (): Generator<M> {
     for (const member of this.members) if (member.state === 'open') yield member
     yield * this.#lagging.members
+    yield * this.#held.members
   }
 
   add (member: M): void {
@@ -173,12 +184,48 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
 
   remove (member: M): void {
     const { lag } = member
-    if (lag !== undefined) this.#lagging.remove(member, lag, this.#missed(lag))
-    else {
-      this.#counts[member.transport.encoding]!--
-      if (this.#isFlushing) this.#departed.push(member)
-      else this.#take(member)
+    if (lag === undefined) this.#leaveFanOut(member)
+    else if (isHeld(lag)) {
+      this.#ports.counters.deliveries -= this.#missed(lag)
+      this.#held.remove(member)
+      member.lag = undefined
+    } else this.#lagging.remove(member, lag, this.#missed(lag))
+  }
+
+  hold (member: M): void {
+    this.flushMember(member)
+    this.#leaveFanOut(member)
+    this.#held.add(member, new Lag(this.#message, this.#announcement, this.feed.position, 0, []))
+  }
+
+  /**
+   * Sends a member what has waited for `onJoined`, and takes it into the fan-out. Returns `false` if that is too much: then the member is slow.
+   * @param turn - the turn's number
+   */
+  release (member: M, turn: number): boolean {
+    const { transport } = member
+    const lag = member.lag!
+    const hold = lag.hold!
+    if (hold.isExceeded) {
+      lag.hold = undefined
+      return false
     }
+    const frames = this.#held.framesFor(member, hold)
+    const bytes = frames.reduce((sum, frame) => sum + frame.length, 0)
+    const buffered = transport.bufferedBytes
+    if (buffered === 0) transport.emptyTurn = turn
+    else if (transport.emptyTurn !== turn && frames.length > 0 && buffered + bytes > this.definition.slow.bytes) {
+      this.#exceed(member, lag)
+      lag.hold = undefined
+      this.#ports.turn.queued(this)
+      return false
+    }
+    this.#held.remove(member)
+    member.lag = undefined
+    this.#place(member)
+    this.#ports.counters.sentBytes += bytes
+    transport.writeAll(frames)
+    return true
   }
 
   receive (publication: Publication, position: Position | undefined): number {
@@ -213,12 +260,10 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#message++
     if (this.#lagging.mayConflate) this.#note({ delivery, message: this.#message, except: excepted?.id })
     for (const reader of this.readers) push(reader, delivery)
-    const count = this.members.length - this.#departed.length
-    if (excepted === undefined) return count
-    if (excepted.lag !== undefined) {
-      excepted.lag.excepted++
-      return count
-    }
+    if (excepted?.lag !== undefined) excepted.lag.excepted++
+    let count = this.members.length - this.#departed.length
+    if (this.#held.members.size > 0) count += this.#holdMessage(delivery, excepted)
+    if (excepted === undefined || excepted.lag !== undefined) return count
     this.#view(excepted).skipLast()
     this.#ports.counters.sentBytes -= delivery.frame(excepted.transport.encoding).length
     return count - 1
@@ -236,10 +281,16 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#pushOther(text)
     this.#loss ??= text
     for (const { lag } of this.#lagging.members) lag!.loss ??= text
+    for (const { lag } of this.#held.members) lag!.loss ??= text
   }
 
-  sendTo (member: M, frame: Buffer): void {
+  sendTo (member: M, frame: Buffer, passesHold = false): void {
     const { transport, lag } = member
+    if (lag?.hold !== undefined) {
+      if (passesHold) transport.writeFrame(frame)
+      else this.#held.pushOwn(lag.hold, frame)
+      return
+    }
     if (lag !== undefined && lag.policy === undefined) {
       lag.owed.push(frame) // keeps its place behind the frames that wait for the decision
       return
@@ -307,6 +358,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
       if (member.state === 'open') this.#fallBehind(member, batches[member.transport.encoding]!, message, recent, loss)
     }
     this.#flushed = { announcement, position }
+    if (this.#exceeded.length > 0) behind = [...behind, ...this.#exceeded.splice(0)]
     if (this.#lagging.latestBytes > bound) return [...behind, ...this.#lagging.exceed()]
     return behind
   }
@@ -386,6 +438,9 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
         this.#batches[encoding]!.markOther()
       }
     }
+    if (this.#held.members.size === 0) return
+    this.#held.pushOther(new OtherFrame(text))
+    this.#boundHeld()
   }
 
   #view ({ index, transport }: M): BatchView {
@@ -402,6 +457,12 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     // Frames that were queued before the member came are not for it.
     const batch = this.#batches[encoding]
     this.#views.push(batch === undefined ? undefined : new BatchView(batch, batch.length))
+  }
+
+  #leaveFanOut (member: M): void {
+    this.#counts[member.transport.encoding]!--
+    if (this.#isFlushing) this.#departed.push(member)
+    else this.#take(member)
   }
 
   #take (member: M): void {
@@ -430,6 +491,33 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#counts[member.transport.encoding]!--
     this.#take(member)
     this.#lagging.add(member, lag, recent)
+  }
+
+  /** Queues a message to the members that are held. Returns to how many. */
+  #holdMessage (delivery: Delivery, excepted: M | undefined): number {
+    const { members } = this.#held
+    const count = excepted !== undefined && members.has(excepted) ? members.size - 1 : members.size
+    this.#held.pushMessage({ delivery, message: this.#message, except: excepted?.id })
+    this.#boundHeld()
+    return count
+  }
+
+  /** Makes held members slow if more than `slow.bytes` of the room wait for them. */
+  #boundHeld (): void {
+    for (const member of this.#held.over(this.definition.slow.bytes)) this.#exceed(member, member.lag!)
+  }
+
+  /** Makes a held member slow: it is a place again, and nothing of the room waits for it. */
+  #exceed (member: M, lag: Lag): void {
+    const hold = lag.hold!
+    const messages = this.#lagging.mayConflate ? this.#held.messages(hold) : none
+    this.#held.remove(member)
+    hold.isExceeded = true
+    lag.waited = this.#held.bytesFor(hold)
+    this.#ports.counters.deliveries -= this.#missed(lag)
+    this.#lagging.addHeld(member, lag, messages)
+    this.#exceeded.push(member)
+    this.isDirty = true
   }
 
   #missed (lag: Lag): number {

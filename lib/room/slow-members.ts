@@ -26,6 +26,8 @@ interface SlowRoom<M> {
   readonly definition: { readonly slow: SlowRule }
   decide (lag: Lag, policy: SlowPolicy): void
   caughtUp (member: M, turn: number): void
+  /** Sends a held member what has waited for it. Returns `false` if that is too much: then the member is slow. */
+  release (member: M, turn: number): boolean
 }
 
 /** A room with members that are sent kept messages. */
@@ -53,29 +55,46 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
       if (lag === undefined) continue // a hook about another member has ended it
       const owed = lag.owed.reduce((bytes, frame) => bytes + frame.length, 0)
       const isOver = lag.isLost || (owed > 0 && transport.bufferedBytes + owed > room.definition.slow.bytes)
-      const policy = isOver ? 'close' : this.#policy(member)
+      const policy = isOver ? 'close' : this.#policy(member, lag)
       if (member.lag !== lag) continue // the host has ended it
       if (policy === 'close') this.#close(member)
       else {
         room.decide(lag, policy)
-        transport.writeAll(lag.owed.splice(0))
+        // While onJoined runs, the member is behind the room, however fast it reads.
+        const catchesUp = lag.hold === undefined
+        if (catchesUp) transport.writeAll(lag.owed.splice(0))
         // The event's subscriber may end the session.
         fellBehind(member, policy)
-        this.#guard(member, this.#awaitDrain(room, member))
+        if (catchesUp) this.#guard(member, this.#awaitDrain(room, member))
       }
     }
   }
 
-  /** Sends a member the kept messages that it was promised, as fast as its peer reads. That never makes it slow. */
-  sendKept (room: ReplayingRoom<M>, member: M): void {
+  /**
+   * Sends a member the kept messages that it was promised, as fast as its peer reads. That never makes it slow.
+   * @param done - called when the member has all of them
+   */
+  sendKept (room: ReplayingRoom<M>, member: M, done: (() => void) | undefined): void {
     const step = room.sendKept(member, this.#turn.now)
     this.sent(member)
     if (step === 'lost') member.end(serverEnding(4202, 'position'))
+    if (step === 'done') done?.()
     if (step !== 'more') return
     const { lag } = member
     this.#guard(member, member.transport.drained().then(() => {
-      if (member.lag === lag) this.sendKept(room, member)
+      if (member.lag === lag) this.sendKept(room, member, done)
     }, () => {}))
+  }
+
+  /** Sends a member that was held while `onJoined` ran what has waited for it, and takes it into the fan-out of its room. Does nothing if it has ended. */
+  release (room: SlowRoom<M>, member: M): void {
+    const { transport, lag } = member
+    if (lag?.hold === undefined) return
+    if (room.release(member, this.#turn.now)) this.sent(member)
+    else if (lag.policy !== undefined) {
+      transport.writeAll(lag.owed.splice(0))
+      this.#guard(member, this.#awaitDrain(room, member))
+    }
   }
 
   /** Ends a member whose frames cannot be made or written, because without them it cannot catch up. */
@@ -109,15 +128,17 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
   }
 
   /** Ends the current turn soon, so that bytes still buffered then count as left over from an earlier turn. */
-  sent ({ transport }: M): void {
-    if (transport.bufferedBytes > 0) this.#turn.mark()
+  sent (member: M): void {
+    const { transport, lag } = member
+    if (lag?.hold !== undefined && lag.hold.frameBytes > member.definition.slow.bytes) this.#close(member)
+    else if (transport.bufferedBytes > 0) this.#turn.mark()
   }
 
-  #policy (member: M): SlowPolicy {
+  #policy (member: M, { waited }: Lag): SlowPolicy {
     const { policy } = member.definition.slow
     if (typeof policy !== 'function') return policy
     try {
-      const answer = policy(member as never, { bytes: member.transport.bufferedBytes })
+      const answer = policy(member as never, { bytes: member.transport.bufferedBytes + waited })
       if (policies.includes(answer)) return answer as SlowPolicy
       // The function has to decide at once. If it is asynchronous, its promise is not awaited, but its failure is told.
       Promise.resolve(answer).catch((error: unknown) => { member.fail(asError(error)) })

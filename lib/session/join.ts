@@ -11,6 +11,7 @@ import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { hello } from '../protocol/server-frames.ts'
 import type { SessionRoom } from '../room/member.ts'
 import { endingFor, serverEnding } from './ending.ts'
+import { callOnJoined, type JoinedHub } from './joined.ts'
 import type { Lifecycle, LifecycleState } from './lifecycle.ts'
 import type { Membership } from './membership.ts'
 
@@ -27,14 +28,14 @@ export interface JoinRequest {
 }
 
 /** The members of the hub that a join uses. */
-export interface JoinHub extends Pick<Host, 'log'> {
+export interface JoinHub extends Pick<Host, 'hooks' | 'log'>, JoinedHub {
   readonly state: HubState
   readonly settings: Settings
   readonly counters: Counters
   readonly expiry: Pick<Expiry<any>, 'check' | 'opened'>
   readonly lifecycle: Lifecycle
-  /** Sends a member the rest of the kept messages that it was promised. */
-  replayRest (session: Membership): void
+  /** Sends a member the rest of the kept messages that it was promised, and calls back when it has all of them. */
+  replayRest (session: Membership, done: (() => void) | undefined): void
   readonly users: Pick<Users<Membership>, 'entered' | 'joined'>
   presenceChanged (session: Membership): void
 }
@@ -42,8 +43,8 @@ export interface JoinHub extends Pick<Host, 'log'> {
 type Session = Membership & LifecycleState
 
 /**
- * Joins a session to its room (rule 1 of the lifecycle): attach, `onJoin`, then in one synchronous step hello, the frames that `onJoin` sent, and the presence
- * join. A failure before that step closes the session, and no member has seen it.
+ * Joins a session to its room (rule 1 of the lifecycle): attach, `onJoin`, then in one synchronous step hello, the frames that `onJoin` sent, the presence
+ * join, and the call of `onJoined`. A failure before that step closes the session, and no member has seen it.
  */
 export async function join (hub: JoinHub, session: Session, room: SessionRoom, request: JoinRequest): Promise<void> {
   // If the room is attached and there is no onJoin, nothing is awaited: hello leaves in the same write as the 101 response.
@@ -133,12 +134,25 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
   hub.users.entered(session) // before the snapshot, so that it does not name a session whose place this one takes
   if (presence && canBeAnswered && room.roster !== undefined) session.deliver(room.roster.snapshot())
   if (session.state as string === 'closed') return // all of that was too much for a slow peer
-  if (frames !== undefined) hub.replayRest(session)
+  // onJoined begins behind the kept messages that the member was promised.
+  const { onJoined } = hub.hooks
+  let isCommitted = false
+  let hold: (() => void) | undefined
+  if (onJoined !== undefined) {
+    hold = () => {
+      room.hold(session)
+      if (isCommitted) callOnJoined(hub, session, onJoined)
+    }
+  }
+  if (frames === undefined) hold?.()
+  else hub.replayRest(session, hold)
   if (session.state as string === 'closed') return
   hub.presenceChanged(session)
   hub.counters.joined++
   hub.log.info({ session: session.id, topic: session.topic, user: session.user, address: connection.address }, 'member joined')
   events.joined(session)
   hub.users.joined(session)
+  isCommitted = true
+  if (onJoined !== undefined && session.lag?.hold !== undefined) callOnJoined(hub, session, onJoined)
   receiveHeld(connection)
 }

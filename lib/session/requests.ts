@@ -37,7 +37,7 @@ export class PendingRequests {
     answer.catch(() => {})
     try {
       // The answer may fail, for instance because the session ends, while the request still waits to be sent.
-      await Promise.race([session.sendPrivate(text), answer])
+      await Promise.race([session.sendPrivate(text, true), answer])
       return await answer
     } finally {
       clearTimeout(timer)

@@ -146,7 +146,7 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
 
   async #send (payload: unknown): Promise<void> {
     const text = this.privateText(this.definition.message.serialise(payload))
-    await this.sendPrivate(text)
+    await this.sendPrivate(text, true)
   }
 
   privateText (json: string, from?: string, user?: string, ref?: Ref): string {
@@ -154,14 +154,14 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
   }
 
   /** Returns a promise if more than the high-water mark is buffered. The caller need not await it. */
-  sendPrivate (text: string): void | Promise<void> {
+  sendPrivate (text: string, passesHold = false): void | Promise<void> {
     if (this.state === 'closed' || this.transport.isClosing) throw new FST_ROOMS_SESSION_CLOSED(this.id)
     if (this.state === 'joining') {
       (this.#early ??= []).push(text)
       this.hub.counters.directs++
       return
     }
-    const sent = this.deliver(text)
+    const sent = this.deliver(text, passesHold)
     if (this.transport.isClosing) throw new FST_ROOMS_SESSION_CLOSED(this.id) // this frame was too much for a slow peer
     this.hub.counters.directs++
     return sent
@@ -178,12 +178,12 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
   }
 
   /** Writes a frame if the member reads fast enough, otherwise ends the session. Returns a promise if more than the high-water mark was buffered before. */
-  deliver (text: string): void | Promise<void> {
+  deliver (text: string, passesHold = false): void | Promise<void> {
     const frame = this.#encode(text)
     const { slowConsumers } = this.hub
     if (!slowConsumers.admits(this, frame.length)) return
     const waits = this.transport.bufferedBytes + (this.room?.ownBytes(this) ?? 0) > highWaterMark
-    this.#write(frame)
+    this.#write(frame, passesHold)
     slowConsumers.sent(this)
     if (!waits) return
     if (this.#draining === undefined) {
@@ -197,9 +197,9 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
     return encodings[this.transport.encoding].encode(text)
   }
 
-  #write (frame: Buffer): void {
+  #write (frame: Buffer, passesHold = false): void {
     this.hub.counters.sentBytes += frame.length
-    if (this.state === 'open') this.room!.sendTo(this, frame)
+    if (this.state === 'open') this.room!.sendTo(this, frame, passesHold)
     else this.transport.writeFrame(frame)
   }
 
@@ -242,6 +242,7 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
     })
     if (this.state === 'closed') this.iterator.end()
     if (this.state === 'joining') this.hub.lifecycle.accept(this)
+    else this.hub.release(this)
     return this.iterator
   }
 

@@ -1,3 +1,4 @@
+import type { MemberSession } from '../../lib/session/session.ts'
 import type { Member, Mode, ServerFrame, Session } from '../../types/index.ts'
 
 export const topicNames = ['chat', 'work'] as const
@@ -30,6 +31,10 @@ export interface Entry {
   /** Messages that were sent to it before hello. */
   readonly early: unknown[]
   readonly expected: string[]
+  /** Frames that wait until `onJoined` has settled. `isOwn`: no other member gets the frame. */
+  waiting: { text: string, isOwn: boolean }[]
+  /** Its peer left while frames waited: it is not known which of these were sent. */
+  isCut: boolean
   /** Its messages that the server has handled. */
   seen: number
   /** The close that the server sends to it. */
@@ -70,31 +75,61 @@ export class Model {
     const json = JSON.stringify(data)
     this.published.get(topic)!.push(json)
     const told = this.members(topic).filter(({ session }) => session.id !== except)
-    for (const { mode, expected } of told) expected.push(mode === 'rooms.raw' ? json : `message ${id} ${from} ${json}`)
+    for (const entry of told) this.#send(entry, entry.mode === 'rooms.raw' ? json : `message ${id} ${from} ${json}`)
     return { id, local: told.length }
   }
 
-  direct (entry: Entry, data: unknown, from?: string): void {
-    const json = JSON.stringify(data)
+  /** @param isFirst - the host sends it by `session.send`, so it does not wait for `onJoined` */
+  direct (entry: Entry, data: unknown, from?: string, isFirst = false): void {
+    const text = `${entry.mode === 'rooms.raw' ? '' : `direct ${from} `}${JSON.stringify(data)}`
     if (entry.state === 'joining') entry.early.push(data)
-    else if (entry.state === 'open') entry.expected.push(entry.mode === 'rooms.raw' ? json : `direct ${from} ${json}`)
+    else if (entry.state === 'open' && isFirst) {
+      this.settle(entry)
+      entry.expected.push(text)
+    } else if (entry.state === 'open') this.#send(entry, text, true)
+  }
+
+  /** Whether `onJoined` runs for a member. The moment at which it has settled is not visible from outside. */
+  #isHeld ({ session }: Entry): boolean {
+    return (session as unknown as MemberSession).lag?.hold !== undefined
+  }
+
+  #send (entry: Entry, text: string, isOwn = false): void {
+    this.settle(entry)
+    if (this.#isHeld(entry)) entry.waiting.push({ text, isOwn })
+    else entry.expected.push(text)
+  }
+
+  /** Call this before frames are compared: notes that `onJoined` may have settled. */
+  settle (entry: Entry): void {
+    if (!this.#isHeld(entry)) entry.expected.push(...entry.waiting.splice(0).map(({ text }) => text))
   }
 
   /** An ack or an error, which only `rooms.v1` has. */
   answer (entry: Entry, text: string): void {
-    if (entry.state === 'open' && entry.mode === 'rooms.v1') entry.expected.push(text)
+    if (entry.state === 'open' && entry.mode === 'rooms.v1') this.#send(entry, text, true)
   }
 
   joined (entry: Entry): void {
     entry.state = 'open'
     if (entry.mode === 'rooms.v1') entry.expected.push(`hello ${this.position(entry.topic)} ${entry.session.id}`)
-    for (const data of entry.early) this.direct(entry, data)
+    for (const data of entry.early) this.direct(entry, data, undefined, true)
+  }
+
+  /** A member has left its room. */
+  left (entry: Entry): void {
+    entry.isCut = entry.waiting.length > 0
+    entry.waiting = []
+    entry.state = 'closed'
   }
 
   /** The server ends a member. */
   end (entry: Entry, code: number, reason: string): void {
     if (entry.state !== 'open') return
-    this.answer(entry, `bye ${code} ${reason} ${this.position(entry.topic)}`)
+    this.settle(entry)
+    this.answer(entry, `bye ${code} ${reason} ${this.#isHeld(entry) ? undefined : this.position(entry.topic)}`)
+    // A member that waits for onJoined is sent no message of the room any more.
+    entry.expected.push(...entry.waiting.splice(0).filter(({ isOwn }) => isOwn).map(({ text }) => text))
     entry.state = 'closed'
     entry.close = { code, reason }
   }

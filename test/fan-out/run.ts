@@ -35,7 +35,7 @@ export class Run {
   readonly #way: Way
   readonly #url: string
   readonly #random: () => number
-  /** Joins that wait in onJoin. */
+  /** Joins that wait in onJoin, and members in onJoined. */
   readonly #gates: (() => void)[] = []
   readonly #results: Promise<void>[] = []
   readonly #subscribed = new Map<Topic, string[]>()
@@ -55,6 +55,7 @@ export class Run {
       limits: { badFrames: 100_000, pending: 1_000 },
       websocket: { options: { perMessageDeflate: way === 'deflate' } },
       onJoin: (session, request) => run().onJoin(session, Number(request.headers['x-peer'])),
+      onJoined: session => run().onJoined(session as Session),
       onLeave: (session, reason) => { run().onLeave(session as Session, reason) },
       onInvalid: (session, { code }) => { run().onInvalid(session as Session, code); return 'answer' },
       onMessage: { work: (session, payload) => run().onMessage(session, payload) },
@@ -113,17 +114,24 @@ export class Run {
 
   async onJoin (session: Session, peer: number): Promise<void> {
     const { mode, topic } = this.peers[peer]!
-    const entry: Entry = { session, peer, mode, topic, state: 'joining', early: [], expected: [], seen: 0, close: undefined }
+    const entry: Entry = { session, peer, mode, topic, state: 'joining', early: [], expected: [], waiting: [], isCut: false, seen: 0, close: undefined }
     this.model.entries.set(session.id, entry)
     if (this.#chance(0.3)) this.#sendTo(entry)
     await new Promise<void>(resolve => { this.#gates.push(resolve) })
+  }
+
+  onJoined (session: Session): void | Promise<void> {
+    const entry = this.model.entries.get(session.id)!
+    if (this.#chance(0.3)) this.broadcast(entry.topic)
+    if (this.#chance(0.5)) this.#sendTo(entry)
+    if (this.#chance(0.6)) return new Promise<void>(resolve => { this.#gates.push(resolve) })
   }
 
   heard ({ msg, session }: LogLine): void {
     if (msg !== 'member joined' && msg !== 'member left') return
     const entry = this.model.entries.get(session as string)!
     if (msg === 'member joined') this.model.joined(entry)
-    else entry.state = 'closed'
+    else this.model.left(entry)
   }
 
   onLeave (session: Session, { code }: LeaveReason): void {
@@ -207,8 +215,9 @@ export class Run {
 
   #sendTo (entry: Entry): void {
     const data = this.#data()
-    this.model.direct(entry, data)
-    const sent = this.#chance(0.5) ? entry.session.send(data) : this.app.rooms.send(entry.session.id, data)
+    const isFirst = this.#chance(0.5)
+    this.model.direct(entry, data, undefined, isFirst)
+    const sent = isFirst ? entry.session.send(data) : this.app.rooms.send(entry.session.id, data)
     sent.catch((error: Error & { code?: string }) => {
       if (!['FST_ROOMS_SESSION_CLOSED', 'FST_ROOMS_NO_SUCH_SESSION'].includes(error.code!)) this.faults.push(error.message)
     })
@@ -332,7 +341,7 @@ export class Run {
   async #settle (): Promise<void> {
     await until(async () => {
       this.#release()
-      return this.peers.every((peer, index) => peer.gone || (peer.ready && [...this.model.entries.values()].some(entry => entry.peer === index && entry.state !== 'joining')))
+      return this.#gates.length === 0 && this.peers.every((peer, index) => peer.gone || (peer.ready && [...this.model.entries.values()].some(entry => entry.peer === index && entry.state !== 'joining')))
     }, 10_000)
     const living = this.model.open.filter(({ peer }) => !this.peers[peer]!.gone)
     for (const { mode, peer } of living) if (mode === 'rooms.v1') this.peers[peer]!.send({ type: 'ping', ref: 'over' })
@@ -354,10 +363,11 @@ export class Run {
 
   async #check (): Promise<void> {
     const { faults, model } = this
-    for (const { peer: index, mode, topic, expected, close, session } of model.entries.values()) {
+    for (const entry of model.entries.values()) model.settle(entry)
+    for (const { peer: index, mode, topic, expected, close, session, isCut } of model.entries.values()) {
       const peer = this.peers[index]!
       const who = `peer ${index} (${mode}, ${topic})`
-      const got = peer.received.map(text => essence(mode, text)).filter(text => text !== undefined && !text.startsWith('ack over ') && !text.endsWith(' FST_ROOMS_NO_SUCH_SESSION'))
+      const got = peer.received.map(text => essence(mode, text)).filter(text => text !== undefined && !text.startsWith('ack over ') && !text.endsWith(' FST_ROOMS_NO_SUCH_SESSION')).slice(0, isCut ? expected.length : undefined)
       const place = got.findIndex((text, place) => text !== expected[place])
       if (place >= 0) faults.push(`${who}: frame ${place} is ${brief(got[place])} instead of ${brief(expected[place])}`)
       else if (got.length < expected.length && !peer.gone) faults.push(`${who}: frame ${got.length} is missing: ${brief(expected[got.length])}`)

@@ -7,7 +7,7 @@ export const silent: Log = { debug () {}, info () {}, warn () {}, error () {} }
 
 /** The hooks of a hub without hooks of the host. */
 export function bareHooks (more: Partial<Hooks> = {}): Hooks {
-  return { authorize: undefined, onMessage: new Map(), onDirect: new Map(), onAuth: undefined, onLeave: undefined, onUserJoin: undefined, onUserLeave: undefined, onError: undefined, onInvalid: 'answer', ...more }
+  return { authorize: undefined, onMessage: new Map(), onDirect: new Map(), onAuth: undefined, onJoined: undefined, onLeave: undefined, onUserJoin: undefined, onUserLeave: undefined, onError: undefined, onInvalid: 'answer', ...more }
 }
 
 /** Limits of a hub without Fastify, which has no timers. */

@@ -18,7 +18,8 @@ type Step =
   | { act: 'private', to: number, bytes: number }
   | { act: 'reads', who: number }
   | { act: 'stalls', who: number }
-  | { act: 'presence' | 'join' | 'turn' }
+  | { act: 'presence' | 'join' | 'join held' | 'turn' }
+  | { act: 'release', who: number }
   | { act: 'leave', who: number }
 
 const who = fc.nat(5)
@@ -29,6 +30,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ act: fc.constant('reads' as const), who }) },
   { weight: 3, arbitrary: fc.record({ act: fc.constant('stalls' as const), who }) },
   { weight: 6, arbitrary: fc.record({ act: fc.constantFrom('turn' as const, 'turn' as const, 'turn' as const, 'presence' as const, 'join' as const) }) },
+  { weight: 2, arbitrary: fc.oneof(fc.record({ act: fc.constant('join held' as const) }), fc.record({ act: fc.constant('release' as const), who })) },
   { weight: 1, arbitrary: fc.record({ act: fc.constant('leave' as const), who }) }
 )
 
@@ -36,14 +38,16 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 class Pipe extends FakeStream {
   waiting = 0
   stalled = false
-  override write (bytes: Buffer): boolean {
+  override write (bytes: Buffer, written?: any): boolean {
     if (this.stalled) this.waiting += bytes.length
+    if (bytes.length === 0) process.nextTick(written)
     return super.write(bytes)
   }
 
   constructor () {
     super()
     Object.defineProperty(this, 'writableLength', { get: () => this.waiting })
+    Object.defineProperty(this, 'writableNeedDrain', { get: () => this.waiting > 0 })
   }
 
   readAll (): void {
@@ -62,6 +66,8 @@ interface Member {
   /** The latest message of each key; `undefined` if it was not for this member, which must then get no older one. */
   newest: Map<number | undefined, number | undefined>
   privates: number[]
+  /** `onJoined` runs: `state` is to be sent before all other frames. */
+  isHeld: boolean
   closed: boolean
 }
 
@@ -79,7 +85,7 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
     member.session.state = 'closed'
     room.remove(member.session)
   }
-  const join = (): void => {
+  const join = (isHeld = false): void => {
     const pipe = new Pipe()
     const { session } = fakeMember(`m${members.length}`, 'rooms.v1', pipe)
     const end = ({ code }: Ending): void => {
@@ -87,12 +93,19 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
       leave(members.find(member => member.session === session)!)
     }
     Object.assign(session, { definition, room, end, fail (error: Error) { throw error } })
-    members.push({ session, pipe, due: [], newest: new Map(), privates: [], closed: false })
+    members.push({ session, pipe, due: [], newest: new Map(), privates: [], isHeld, closed: false })
     room.add(session)
+    if (isHeld) room.hold(session)
   }
   const member = (index: number): Member | undefined => {
     const found = members[index % members.length]
     return found?.closed === false ? found : undefined
+  }
+  const release = (member: Member | undefined): void => {
+    if (member?.isHeld !== true || member.closed) return
+    member.isHeld = false
+    room.sendTo(member.session, textFrame('{"type":"state"}'), true)
+    slow.release(room, member.session)
   }
   const end = async (): Promise<void> => {
     flush()
@@ -138,6 +151,8 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
       }
       case 'presence': room.announce(JSON.stringify({ type: 'presence', count: room.size })); break
       case 'join': if (members.length < 6) join(); break
+      case 'join held': if (members.length < 6) join(true); break
+      case 'release': release(member(step.who)); break
       case 'leave': {
         const one = member(step.who)
         if (one === undefined) break
@@ -148,6 +163,7 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
       case 'turn': await end()
     }
   }
+  for (const one of members) release(one)
   // All members read, so that none stays behind.
   for (const { pipe, closed } of members) if (!closed) pipe.readAll()
   for (let turns = 0; turns < 3; turns++) await end()
@@ -157,6 +173,7 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
   let missed = 0
   for (const { session, pipe, due, newest, privates, closed } of members) {
     const frames: any[] = textsIn(Buffer.concat(pipe.written)).map(text => JSON.parse(text))
+    if (frames.findIndex(({ type }) => type === 'state') > 0) throw new Error(`${session.id} got other frames before its state`)
     const told = frames.filter(({ type }) => type === 'direct').map(({ p }) => p)
     if (JSON.stringify(told) !== JSON.stringify(closed ? privates.slice(0, told.length) : privates)) throw new Error(`${session.id} must get the private frames ${privates} and got ${told}`)
     const got: number[] = frames.filter(({ type }) => type === 'message').map(({ data }) => data.n)

@@ -56,6 +56,9 @@ describe('with Register', () => {
       },
       onJoin (session) {
         if (session.key === 'chat:*') { expect(session.info).type.toBe<{ name: string } | undefined>() }
+      },
+      async onJoined (session) {
+        if (session.key === 'chat:*') expect(session).type.toBe<Session<'chat:*'>>()
       }
     })
   })
