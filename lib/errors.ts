@@ -19,7 +19,9 @@ export const FST_ROOMS_WEBSOCKET_TOO_OLD = createError('FST_ROOMS_WEBSOCKET_TOO_
 export const FST_ROOMS_DRAIN_TOO_LONG = createError<[number, number]>('FST_ROOMS_DRAIN_TOO_LONG', 'drain.timeout (%d ms) must be below Fastify\'s pluginTimeout (%d ms), which also bounds closing', 500)
 
 // Requests: answered with this status before the upgrade, or by a broadcast route.
-export const FST_ROOMS_UPGRADE_REQUIRED = createError('FST_ROOMS_UPGRADE_REQUIRED', 'this is a WebSocket URL', 426)
+export const FST_ROOMS_UPGRADE_REQUIRED = createError('FST_ROOMS_UPGRADE_REQUIRED', 'this URL is upgraded to a WebSocket, and to no other protocol', 426)
+export const FST_ROOMS_NOT_ACCEPTABLE = createError('FST_ROOMS_NOT_ACCEPTABLE', 'a GET of a topic is answered with application/json, which "Accept" does not take', 406)
+export const FST_ROOMS_BAD_WAIT = createError<[string]>('FST_ROOMS_BAD_WAIT', '"wait" %s', 400)
 export const FST_ROOMS_BAD_SUBPROTOCOL = createError<[string]>('FST_ROOMS_BAD_SUBPROTOCOL', 'none of the subprotocols offered is known: offer %s, or none at all', 400)
 export const FST_ROOMS_BODY_MISSING = createError('FST_ROOMS_BODY_MISSING', 'a JSON body is required', 400)
 export const FST_ROOMS_BAD_IDEMPOTENCY_KEY = createError<[number, number]>('FST_ROOMS_BAD_IDEMPOTENCY_KEY', 'the header Idempotency-Key takes one string of %d to %d characters of ASCII, with or without quotes', 400)
@@ -35,7 +37,7 @@ export const FST_ROOMS_NO_SUCH_TOPIC = createError<[string]>('FST_ROOMS_NO_SUCH_
 export const FST_ROOMS_INVALID_PAYLOAD = createError<[string]>('FST_ROOMS_INVALID_PAYLOAD', 'invalid payload: %s', 400)
 export const FST_ROOMS_FORBIDDEN = createError<[string]>('FST_ROOMS_FORBIDDEN', 'not allowed: %s', 403)
 export const FST_ROOMS_CLOSED = createError('FST_ROOMS_CLOSED', 'the app has closed', 503)
-export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the broker did not accept the message; try again', 503)
+export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the broker refused, or could not be reached; try again', 503)
 export const FST_ROOMS_BROKER_SILENT = createError<[string, number]>('FST_ROOMS_BROKER_SILENT', 'the broker has not answered %s within %d ms', 503)
 export const FST_ROOMS_BROKER_FAULT = createError<[string]>('FST_ROOMS_BROKER_FAULT', 'the broker has broken its contract: %s', 500)
 

@@ -140,6 +140,7 @@ export const optionsSchema = Type.Object({
     handshake: milliseconds(100, 10_000, 'milliseconds for an upgrade, for the body of a broadcast, and again for onJoin and for onJoined, a whole number from 100'),
     publish: milliseconds(100, 5_000, 'milliseconds that a publication waits for the broker, a whole number from 100'),
     history: count(268_435_456, 'bytes of all kept messages, a whole number from 1'),
+    waiters: count(10_000, 'requests that wait for a message, a whole number from 1'),
     unfinished: milliseconds(100, 30_000, 'milliseconds from the first to the last byte of a member\'s message, a whole number from 100')
   }, 'an object of bounds'),
   slow: group({

@@ -365,13 +365,13 @@ t.test('fetch can broadcast, and gets the reason of a refusal', async t => {
   t.match(await member.next(), { type: 'message', data: { headline: 'at last' } }, 'refused broadcasts are delivered to no member')
 })
 
-t.test('fetch is told that a topic is a WebSocket URL', async t => {
+t.test('fetch reads a topic without joining it', async t => {
   const { url } = await serve(t)
   const answer = await fetch(`http://${url}/news`)
-  t.equal(answer.status, 426)
-  t.equal(answer.headers.get('upgrade'), 'websocket')
-  t.match(await answer.json(), { statusCode: 426, code: 'FST_ROOMS_UPGRADE_REQUIRED' })
+  t.equal(answer.status, 200)
+  t.equal(answer.headers.get('content-type'), 'application/json; charset=utf-8')
+  t.match(await answer.json(), { topic: 'news', count: 0, messages: [] })
   t.equal((await fetch(`http://${url}/weather`)).status, 404)
-  t.equal((await fetch(`http://${url}/chat:1`)).status, 426)
-  t.equal((await fetch(`http://${url}/chat%3A1`)).status, 426)
+  t.equal((await fetch(`http://${url}/chat:1`)).status, 200)
+  t.equal((await fetch(`http://${url}/chat%3A1`)).status, 200)
 })

@@ -53,6 +53,7 @@ for (const [name, client] of Object.entries(clients)) {
       working: 0,
       lagging: 0,
       publishing: 0,
+      waiting: 0,
       history_topics: 0,
       history_messages: 0,
       history_bytes: 0,

@@ -123,7 +123,7 @@ t.test('defaults are as documented, also in a group that is given in part', asyn
     onInvalid: 'answer',
     origin: 'same',
     heartbeat: { interval: 25_000, timeout: 10_000 },
-    limits: { connections: 100_000, messages: 10_000, per: 1_000, topics: 100_000, payload: 65_536, info: 1_024, pending: 16, work: 10_000, mids: 100_000, topicLength: 255, badFrames: 10, handshake: 10_000, publish: 5_000, history: 268_435_456, unfinished: 30_000 },
+    limits: { connections: 100_000, messages: 10_000, per: 1_000, topics: 100_000, payload: 65_536, info: 1_024, pending: 16, work: 10_000, mids: 100_000, topicLength: 255, badFrames: 10, handshake: 10_000, publish: 5_000, history: 268_435_456, waiters: 10_000, unfinished: 30_000 },
     slow: { policy: 'close', bytes: 1_048_576 },
     expiry: { notice: 30_000 },
     drain: { timeout: 5_000, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } },

@@ -46,13 +46,13 @@ t.test('without options there are GET /:topic, POST /:topic and app.rooms: an op
   t.equal(app.rooms.has('anything'), true)
 })
 
-t.test('a plain GET of a topic answers 426 with an Upgrade header and Fastify\'s JSON body', async t => {
+t.test('a GET that asks for another protocol answers 426 with an Upgrade header and Fastify\'s JSON body', async t => {
   const app = await createRooms(t, { topics: { news: {}, 'chat:*': {} } })
   for (const url of ['/rooms/news', '/rooms/chat:lobby', '/rooms/chat%3Alobby']) {
-    const response = await app.inject(url)
+    const response = await app.inject({ url, headers: { upgrade: 'foo' } })
     t.equal(response.statusCode, 426)
     t.match(response.headers, { upgrade: 'websocket', connection: /upgrade/i })
-    t.same(response.json(), { statusCode: 426, code: 'FST_ROOMS_UPGRADE_REQUIRED', error: 'Upgrade Required', message: 'this is a WebSocket URL' })
+    t.same(response.json(), { statusCode: 426, code: 'FST_ROOMS_UPGRADE_REQUIRED', error: 'Upgrade Required', message: 'this URL is upgraded to a WebSocket, and to no other protocol' })
   }
 })
 
@@ -65,7 +65,7 @@ t.test('a prefix works with and without a slash at its end, with several segment
   for (const [prefix, path] of [['/rooms', '/rooms/news'], ['/rooms/', '/rooms/news'], ['/a/b.c', '/a/b.c/news'], ['/', '/news'], ['', '/news']] as const) {
     const app = createApp(t)
     await app.register(plugin, { prefix })
-    t.equal((await app.inject(path)).statusCode, 426, `${prefix} → ${path}`)
+    t.equal((await app.inject(path)).statusCode, 200, `${prefix} → ${path}`)
     t.equal((await app.inject({ method: 'POST', url: path, payload: {} })).statusCode, 200)
     t.equal((await app.inject(`/rooms/rooms${path}`)).statusCode, 404)
   }
@@ -98,7 +98,7 @@ t.test('Fastify\'s own maxParamLength limits a name first: 100 characters, then 
   const app = await createRooms(t)
   const url = await listen(app)
   const long = 'x'.repeat(101)
-  t.equal((await app.inject(`/rooms/${'x'.repeat(100)}`)).statusCode, 426)
+  t.equal((await app.inject(`/rooms/${'x'.repeat(100)}`)).statusCode, 200)
   t.match((await app.inject(`/rooms/${long}`)).json(), { statusCode: 414, code: 'FST_ERR_MAX_PARAM_LENGTH' })
   t.equal((await app.inject({ method: 'POST', url: `/rooms/${long}`, payload: {} })).statusCode, 414)
   t.match(await refused(`${url}/rooms/${long}`), { status: 414 })
@@ -184,7 +184,7 @@ t.test('a colon may be percent-encoded, in either case of its hex digits', async
 
 t.test('a dot in a name matches only a dot, with a percent-encoded colon or not', async t => {
   const app = await createRooms(t, { topics: { 'v1.0:a': { post: true }, 'v2.0:*': { post: true } }, authorize })
-  for (const [path, status] of [['v1.0%3Aa', 426], ['v1.0:a', 426], ['v1x0%3Aa', 404], ['v2.0%3Aa', 426], ['v2x0%3Aa', 404], ['v2.0%3A', 404]] as const) {
+  for (const [path, status] of [['v1.0%3Aa', 200], ['v1.0:a', 200], ['v1x0%3Aa', 404], ['v2.0%3Aa', 200], ['v2x0%3Aa', 404], ['v2.0%3A', 404]] as const) {
     t.equal((await app.inject(`/rooms/${path}`)).statusCode, status, path)
   }
 })
@@ -195,7 +195,7 @@ t.test('many topics with colons are routed separately, exact names and families,
   const app = await createRooms(t, { topics: Object.fromEntries([...exact, ...families].map(name => [name, { post: true as const }])), authorize })
   for (const topic of [...exact, ...families.map(family => family.replace('*', 'x:y.z'))]) {
     for (const spelling of [topic, encodeURIComponent(topic), topic.replaceAll(':', '%3a')]) {
-      t.equal((await app.inject(`/rooms/${spelling}`)).statusCode, 426, spelling)
+      t.equal((await app.inject(`/rooms/${spelling}`)).statusCode, 200, spelling)
       t.match((await app.inject({ method: 'POST', url: `/rooms/${spelling}`, payload: {} })).json(), { topic }, spelling)
     }
   }
@@ -206,7 +206,7 @@ t.test('many topics with colons are routed separately, exact names and families,
 
 t.test('Fastify\'s maxParamLength limits the rest behind a percent-encoded colon like any parameter', async t => {
   const app = await createRooms(t, { topics: { 'chat:*': {} } })
-  t.equal((await app.inject(`/rooms/chat%3A${'x'.repeat(100)}`)).statusCode, 426)
+  t.equal((await app.inject(`/rooms/chat%3A${'x'.repeat(100)}`)).statusCode, 200)
   for (const topic of [`chat:${'x'.repeat(101)}`, `chat%3A${'x'.repeat(101)}`, `chat%3A${'x'.repeat(1_000)}`]) t.equal((await app.inject(`/rooms/${topic}`)).statusCode, 414, topic.slice(0, 8))
 })
 
@@ -273,7 +273,7 @@ t.test('a broadcast route exists only if the topic declares it', async t => {
   const url = await listen(app)
   const post = async (path: string, payload: unknown = []) => (await app.inject({ method: 'POST', url: path, headers: { 'content-type': 'application/json' }, payload: JSON.stringify(payload) }))
   t.equal((await post('/rooms/silent')).statusCode, 404)
-  t.equal((await app.inject('/rooms/silent')).statusCode, 426, 'a topic without a broadcast route has a WebSocket route')
+  t.equal((await app.inject('/rooms/silent')).statusCode, 200, 'a topic without a broadcast route can be read')
   t.equal((await post('/rooms/own')).statusCode, 200)
   t.equal((await post('/rooms/dailyNews')).statusCode, 404, 'a custom path replaces the default')
   t.equal((await post('/dailyDashBoard')).statusCode, 404, 'the prefix applies to a custom path')
@@ -395,7 +395,7 @@ t.test('a malformed query is 400, for the upgrade and for a plain GET', async t 
       t.match(await refused(`${url}/rooms/${topic}?${query}`), { status: 400, body: { code: 'FST_ERR_VALIDATION' } })
     }
     for (const query of ['since=0', 'since=latest', `since=${epoch}-0`, 'presence=0', 'presence=1', 'token=a&token=b', 'since[a]=0']) {
-      t.equal((await app.inject(`/rooms/${topic}?${query}`)).statusCode, 426, query)
+      t.equal((await app.inject(`/rooms/${topic}?${query}`)).statusCode, 200, query)
     }
   }
   t.equal(app.rooms.stats().connections, 0)
@@ -416,7 +416,7 @@ t.test('the join gets since and presence', async t => {
   t.notOk('state' in await without.next('presence'), 'a difference without a snapshot')
 })
 
-t.test('@fastify/swagger shows each broadcast route once, with its schemas, and no socket', async t => {
+t.test('@fastify/swagger shows each topic once, with its schemas', async t => {
   const app = createApp(t)
   await app.register(fastifySwagger, { openapi: { openapi: '3.0.3', info: { title: 'test', version: '1' } } })
   await app.register(plugin, {
@@ -426,8 +426,9 @@ t.test('@fastify/swagger shows each broadcast route once, with its schemas, and 
   })
   await app.ready()
   const { paths = {} } = app.swagger() as { paths?: Record<string, any> }
-  t.same(Object.keys(paths).sort(), ['/rooms/a:b', '/rooms/chat:{topic}', '/rooms/dailyDashBoard'])
-  for (const path of Object.values(paths)) t.same(Object.keys(path), ['post'])
+  t.same(Object.entries(paths).map(([path, methods]) => [path, ...Object.keys(methods).sort()]).sort(), [
+    ['/rooms/a:b', 'get', 'post'], ['/rooms/chat:{topic}', 'get', 'post'], ['/rooms/dailyDashBoard', 'post'], ['/rooms/dailyNews', 'get'], ['/rooms/silent', 'get']
+  ])
 
   const news = paths['/rooms/dailyDashBoard'].post
   t.equal(news.summary, 'Broadcast to dailyNews')
@@ -444,9 +445,40 @@ t.test('@fastify/swagger shows each broadcast route once, with its schemas, and 
   t.equal(chat.summary, 'Broadcast to a topic of chat:*')
   t.match(chat.parameters, [{ in: 'path', name: 'topic', required: true, description: 'the part of the topic after chat:', schema: { type: 'string', minLength: 1, maxLength: 250 } }, header])
   t.match(chat.requestBody.content['application/json'].schema, { properties: { text: { type: 'string' } } })
+
+  const read = paths['/rooms/chat:{topic}'].get
+  t.equal(read.summary, 'Read a topic of chat:*, or join it with a WebSocket')
+  t.same(read.parameters.map(({ in: where, name, schema }: any) => [where, name, schema.type]), [['query', 'since', 'string'], ['query', 'limit', 'integer'], ['query', 'wait', 'integer'], ['path', 'topic', 'string']])
+  const answer = read.responses['200'].content['application/json'].schema
+  t.match(answer, { type: 'object', required: ['topic', 'count', 'messages', 'complete'] })
+  t.match(answer.properties.messages.items, { required: ['id', 'data'], properties: { data: { type: 'object', required: ['text'], properties: { text: { type: 'string' } } } } }, 'typed by the topic')
+  t.match(paths['/rooms/dailyNews'].get.summary, 'Read dailyNews, or join it with a WebSocket')
+  t.same(paths['/rooms/silent'].get.responses['200'].content['application/json'].schema.properties.messages.items.properties.data, {})
 })
 
-t.test('@fastify/swagger shows the broadcast route of the open lobby', async t => {
+t.test('@fastify/swagger shows a topic whose schema has an $id, refers to itself, or to a schema of the host', async t => {
+  const app = createApp(t)
+  app.addSchema({ $id: 'statistic', type: 'object', required: ['value'], properties: { value: { type: 'number' } } })
+  await app.register(fastifySwagger, { openapi: { openapi: '3.0.3', info: { title: 'test', version: '1' } } })
+  await app.register(plugin, {
+    prefix: '/rooms',
+    topics: {
+      shared: { message: { type: 'array', items: { $ref: 'statistic#' } }, post: true, history: true },
+      local: { message: { type: 'array', items: { $ref: '#/definitions/one' }, definitions: { one: { type: 'number' } } }, post: true, history: true },
+      named: { message: { $id: 'named', type: 'object', required: ['a'], properties: { a: { $ref: '#/definitions/one' } }, definitions: { one: { type: 'number' } } }, post: true, history: true }
+    },
+    authorize
+  })
+  await app.ready()
+  const { paths = {} } = app.swagger() as { paths?: Record<string, any> }
+  for (const topic of ['shared', 'local', 'named']) t.ok(paths[`/rooms/${topic}`].get.responses['200'].content['application/json'].schema.properties.messages, topic)
+  for (const [topic, payload] of [['shared', [{ value: 1 }]], ['local', [1]], ['named', { a: 1 }]] as const) {
+    t.equal((await app.inject({ method: 'POST', url: `/rooms/${topic}`, payload: payload as object })).statusCode, 200)
+    t.match((await app.inject(`/rooms/${topic}`)).json(), { messages: [{ data: payload }] })
+  }
+})
+
+t.test('@fastify/swagger shows the routes of the open lobby', async t => {
   const app = createApp(t)
   await app.register(fastifySwagger, {})
   await app.register(plugin, { prefix: '/rooms' })

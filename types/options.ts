@@ -19,7 +19,7 @@ export interface Identity {
 
 /**
  * The argument of `authorize`. `broadcast` is a request to the broadcast route; `stay` comes from `rooms.reauthorize`; `history` is the reading of kept
- * messages: by a request (a join with `since`, of a topic that keeps some; it is asked after `join`) or by a member's frame.
+ * messages: by a request (a join with `since`, or a plain `GET`, of a topic that keeps some; it is asked after `join`) or by a member's frame.
  */
 export type AuthorizeContext<T = Topics> =
   | { action: 'join' | 'broadcast' | 'history', topic: TopicName<T>, request: FastifyRequest, identity: Identity | null }
@@ -203,6 +203,8 @@ export type RoomsOptions<T = Topics> = {
     publish?: number
     /** Bytes of all kept messages of all topics. Default 268,435,456. Over it, the topics that were quiet longest lose theirs. */
     history?: number
+    /** Requests that wait for a message (`?wait=`). Default 10,000. Over it: 503 `FST_ROOMS_OVERLOADED`. */
+    waiters?: number
     /** Milliseconds from the first to the last byte of a member's message, or of any other WebSocket frame. Default 30,000. Over it: 1008. */
     unfinished?: number
   }

@@ -92,6 +92,13 @@ export interface KeptMessages<P = unknown> {
   complete: boolean
 }
 
+/** The answer to a plain `GET` of a topic's URL: its messages, without joining it. */
+export interface Snapshot<N extends TopicName<T>, T = Topics> extends KeptMessages<Message<N, T>> {
+  topic: N
+  /** Members of the topic on this node. */
+  count: number
+}
+
 export interface AskOptions {
   /** Milliseconds to wait for the answer. Default 10,000. */
   timeout?: number
@@ -150,7 +157,7 @@ export interface InjectedClient<N extends string = never, T = Topics> {
 export interface Stats {
   /** Gauge: open connections, those still joining included. */
   connections: number
-  /** Gauge: rooms with a member or a subscriber. */
+  /** Gauge: rooms with a member, a subscriber or a request that waits. */
   topics: number
   /** Gauge: members of all rooms. */
   members: number
@@ -162,6 +169,8 @@ export interface Stats {
   lagging: number
   /** Gauge: publications that the broker has not answered. 0 with the memory broker, which answers synchronously. */
   publishing: number
+  /** Gauge: requests that wait for a message (`GET` of a topic with `wait`). */
+  waiting: number
   /** Gauges: messages that topics keep in this process. `evicted` is a counter: topics that lost them over `limits.history`. */
   history: HistoryStats
   /** Sessions that became members. */
@@ -231,7 +240,7 @@ export interface Refusals {
   members: number
   /** Upgrades, joins and bodies of broadcasts that took longer than `limits.handshake`. */
   handshake: number
-  /** Upgrades refused because 1,000 refused connections were still being closed. */
+  /** Upgrades refused because 1,000 refused connections were still being closed, and requests refused because too many waited for a message. */
   overloaded: number
   /** Frames over `limits.messages`. */
   messages: number

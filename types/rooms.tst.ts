@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { defineTopics, type AckFrame, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame, type UserMember } from 'fastify-rooms'
+import { defineTopics, type AckFrame, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame, type Snapshot, type StoredMessage, type UserMember } from 'fastify-rooms'
 import { describe, expect, test } from 'tstyche'
 
 export const topics = defineTopics({
@@ -12,6 +12,22 @@ export const topics = defineTopics({
 type Names = 'news' | 'any' | 'either' | 'chat:admin' | `chat:${string}`
 declare const rooms: Rooms<typeof topics>
 declare const text: string
+
+describe('Snapshot', () => {
+  test('is typed by its topic', () => {
+    expect<Snapshot<'news', typeof topics>['topic']>().type.toBe<'news'>()
+    expect<Snapshot<'news', typeof topics>['messages']>().type.toBe<StoredMessage<{ headline: string }>[]>()
+    expect<Snapshot<`chat:${string}`, typeof topics>['messages'][number]['data']>().type.toBe<{ text: string }>()
+    expect<Snapshot<'chat:admin', typeof topics>['messages'][number]['data']>().type.toBe<{ text: string, level: number }>()
+    expect<Snapshot<'any', typeof topics>['messages'][number]['data']>().type.toBe<unknown>()
+    expect<Pick<Snapshot<'any', typeof topics>, 'id' | 'count' | 'recovered' | 'complete'>>().type.toBe<{ id?: string, count: number, recovered?: boolean, complete: boolean }>()
+  })
+
+  test('refuses a name that is not a topic', () => {
+    // @ts-expect-error Type '"weather"' does not satisfy the constraint
+    expect<Snapshot<'weather', typeof topics>>().type.not.toBe<never>()
+  })
+})
 
 describe('broadcast', () => {
   test('takes a declared name and its payload', () => {

@@ -135,11 +135,11 @@ export class Room {
     this.#timer = setTimeout(() => { this.open() }, wait)
   }
 
-  /** Returns why an upgrade was refused. A browser hides that of an upgrade, but a GET of the same URL is refused alike. */
+  /** Returns why an upgrade was refused. A browser hides that of an upgrade, but a GET of the same URL, which reads without joining, is refused alike. */
   async #refusal () {
     try {
       const response = await fetch(this.#url())
-      if (response.status === 426 || response.status === 429 || response.status >= 500) return undefined
+      if (response.ok || response.status === 429 || response.status >= 500) return undefined
       return (await response.json()).message
     } catch {
       return undefined // no server answers; it may come back

@@ -1,4 +1,4 @@
-import type { HistoryPage, KeptMessage, KeptMessages, StoredMessage } from '../../types/index.ts'
+import type { HistoryPage, KeptMessage, KeptMessages, Position, StoredMessage } from '../../types/index.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import type { HistorySource } from './replay.ts'
 import type { HistoryRule } from './rule.ts'
@@ -13,12 +13,33 @@ export interface PageRequest {
   readonly limit: number
 }
 
-/** The answer for a topic that keeps no messages. */
-export const nothingKept: KeptMessages<any> = Object.freeze({ messages: [], complete: false })
+/** A page of kept messages, as the broker gave them. */
+export interface Page {
+  /** The position up to which the page goes; `undefined` if the topic has none. */
+  readonly position: Position | undefined
+  readonly messages: readonly KeptMessage[]
+  /** `undefined` if the request named no position. */
+  readonly recovered: boolean | undefined
+  readonly complete: boolean
+}
+
+/** The page of a topic that keeps no messages. */
+export const nothingKept: Page = Object.freeze({ position: undefined, messages: [], recovered: undefined, complete: false })
 
 function storedMessage (epoch: string, { offset, tail }: KeptMessage): StoredMessage<any> {
   // A tail is the end of a frame: `"data":…` and the sender, the key.
   return { id: formatPosition({ epoch, offset }), ...JSON.parse(`{${tail.toString()}`) as Omit<StoredMessage<any>, 'id'> }
+}
+
+/** Returns a page as `rooms.history` gives it. */
+export function keptMessages ({ position, messages, recovered, complete }: Page): KeptMessages<any> {
+  if (position === undefined) return { messages: [], complete }
+  return {
+    id: formatPosition(position),
+    messages: messages.map(message => storedMessage(position.epoch, message)),
+    ...(recovered === undefined ? {} : { recovered }),
+    complete
+  }
 }
 
 /** The newest message of each key, at most so many. */
@@ -32,17 +53,16 @@ function newestOfEachKey (messages: readonly KeptMessage[], limit: number): Kept
 }
 
 /** The newest messages that are kept, up to the top. */
-function newest ({ position, messages, from }: HistoryPage, { since, limit }: PageRequest): KeptMessages<any> {
-  const { epoch, offset } = position
+function newest ({ position, messages, from }: HistoryPage, { since, limit }: PageRequest): Page {
   const chosen = since === 'latest' ? newestOfEachKey(messages, limit) : messages
-  return { id: formatPosition(position), messages: chosen.map(message => storedMessage(epoch, message)), complete: from === 0 && chosen.length === offset }
+  return { position, messages: chosen, recovered: undefined, complete: from === 0 && chosen.length === position.offset }
 }
 
 /**
  * Reads a page of a topic's kept messages.
  * @returns `undefined` if the broker does not answer
  */
-export async function readPage (source: HistorySource, topic: string, rule: HistoryRule, request: PageRequest): Promise<KeptMessages<any> | undefined> {
+export async function readPage (source: HistorySource, topic: string, rule: HistoryRule, request: PageRequest): Promise<Page | undefined> {
   const { since, limit } = request
   const known = since === undefined ? null : parsePosition(since)
   if (known !== null) {
@@ -58,7 +78,7 @@ export async function readPage (source: HistorySource, topic: string, rule: Hist
         found = larger.messages
       }
       const last = found.at(-1)?.offset ?? known.offset
-      return { id: formatPosition({ epoch, offset: last }), messages: found.map(message => storedMessage(epoch, message)), recovered: true, complete: last === offset }
+      return { position: { epoch, offset: last }, messages: found, recovered: true, complete: last === offset }
     }
   }
   const all = since === 'latest'

@@ -1,4 +1,6 @@
 import type { BrokerState, Mode, Rooms, Stats } from '../../types/index.ts'
+import type { PageRequest } from '../history/read.ts'
+import type { Waiter, WaitRequest } from '../history/waiters.ts'
 import type { Admission } from '../limits/admission.ts'
 import type { RecentKicks } from '../limits/recent-kicks.ts'
 import type { Users } from '../presence/users.ts'
@@ -42,13 +44,23 @@ export interface RoomView {
 }
 
 /** The members of the hub that the routes use. */
-export interface RoutesHub extends Publishing, HistoryReading {
+export interface RoutesHub extends Publishing {
   readonly log: Log
   readonly rooms: Rooms<any>
   readonly hooks: Hooks
   readonly state: HubState
   readonly counters: Counters
   readonly admission: Pick<Admission<any>, 'isBusy' | 'bound'>
+  /**
+   * Returns the answer to a request that reads a topic without joining it, as JSON.
+   * @throws FST_ROOMS_CLOSED, FST_ROOMS_BROKER_SILENT
+   */
+  snapshot (definition: TopicDefinition, topic: string, request: PageRequest): Promise<string>
+  /**
+   * Waits for the next message of a topic that keeps messages, if there is nothing newer than a position.
+   * @throws FST_ROOMS_OVERLOADED
+   */
+  wait (definition: TopicDefinition, topic: string, request: WaitRequest, milliseconds: number): Waiter
   /** A connection joins. When this returns, the socket has all its listeners. */
   connect (request: ConnectRequest): void
 }

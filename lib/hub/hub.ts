@@ -4,13 +4,15 @@ import { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
 import { Heartbeat } from '../connection/heartbeat.ts'
 import { asError } from '../error-utils.ts'
-import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED } from '../errors.ts'
+import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED, FST_ROOMS_OVERLOADED } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
 import { Losses } from '../feed/loss.ts'
 import { Mids } from '../feed/mids.ts'
 import { Outgoing } from '../feed/outgoing.ts'
 import { IdleReplays } from '../history/idle-replays.ts'
-import { nothingKept, readPage, type PageRequest } from '../history/read.ts'
+import { keptMessages, nothingKept, readPage, type Page, type PageRequest } from '../history/read.ts'
+import { snapshotText } from '../history/snapshot.ts'
+import { Waiters, type Waiter, type WaitRequest } from '../history/waiters.ts'
 import { Reviews } from '../identity/reauthorize.ts'
 import { Admission, closeCodeOf } from '../limits/admission.ts'
 import { RecentKicks } from '../limits/recent-kicks.ts'
@@ -18,7 +20,7 @@ import { countRefusal } from '../limits/refusals.ts'
 import { Announcer } from '../presence/announcer.ts'
 import { Users } from '../presence/users.ts'
 import { formatPosition } from '../protocol/position.ts'
-import { Subscription } from '../room/reader.ts'
+import { Subscription, type RoomReader } from '../room/reader.ts'
 import { Room, type RoomPorts } from '../room/room.ts'
 import { SlowMembers } from '../room/slow-members.ts'
 import { Turn } from '../room/turn.ts'
@@ -81,6 +83,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly #heartbeat: Heartbeat<Peer>
   readonly #announcer = new Announcer()
   readonly #replays = new IdleReplays()
+  readonly #waiters: Waiters
   readonly #drain: Drain<Peer>
   readonly #turn: Turn<Room<MemberSession>>
   readonly #failures: Failures
@@ -170,6 +173,16 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       this.counters.expired++
       connection.close(serverEnding(4300, 'unauthorized'))
     })
+    this.#waiters = new Waiters({
+      limit: limits.waiters,
+      enter: (definition, topic, reader) => {
+        if (!this.#rooms.has(topic) && this.#rooms.size >= limits.topics) throw new FST_ROOMS_OVERLOADED('too many topics have rooms')
+        return this.#addReader(this.#enter(topic, definition), reader)
+      },
+      leave: (topic, reader) => { this.#removeReader(this.#rooms.get(topic)!, reader) },
+      read: (definition, topic, request) => this.#page(definition, topic, request),
+      failed: error => { this.fail(error) }
+    })
     this.#drain = new Drain(this.connections, this.inFlight, settings.drain, connections => { this.#letGo(connections) })
   }
 
@@ -236,24 +249,27 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     return outcome instanceof Promise ? outcome.then(outcome => this.#result(publication, outcome, definition, from)) : this.#result(publication, outcome, definition, from)
   }
 
-  async history ({ history }: TopicDefinition, topic: string, request: PageRequest): Promise<KeptMessages<any>> {
-    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
-    if (history === null) return nothingKept
-    const page = await readPage(this.#broker, topic, history, request)
-    if (page === undefined) throw new FST_ROOMS_BROKER_SILENT(`history of topic "${topic}"`, this.settings.limits.handshake * readShare)
-    return page
+  async history (definition: TopicDefinition, topic: string, request: PageRequest): Promise<KeptMessages<any>> {
+    return keptMessages(await this.#page(definition, topic, request))
+  }
+
+  async snapshot (definition: TopicDefinition, topic: string, request: PageRequest): Promise<string> {
+    const page = await this.#page(definition, topic, request)
+    return snapshotText(topic, this.#rooms.get(topic)?.size ?? 0, page)
+  }
+
+  wait (definition: TopicDefinition, topic: string, request: WaitRequest, milliseconds: number): Waiter {
+    return this.#waiters.add(definition, topic, request, milliseconds)
   }
 
   subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const room = this.#enter(topic, definition)
     const subscription = new Subscription(topic, bound, () => {
-      room.readers.delete(subscription)
-      this.#closeIfEmpty(room)
+      this.#removeReader(room, subscription)
       ended()
     })
-    room.readers.add(subscription)
-    room.feed.receiverCame()
+    this.#addReader(room, subscription)
     room.feed.ready.catch((error: unknown) => { subscription.end(asError(error)) })
     return subscription
   }
@@ -330,6 +346,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       working,
       lagging,
       publishing: this.#broker.pending,
+      waiting: this.#waiters.size,
       history: this.#broker.historyStats(),
       ...counters,
       refusals: { ...counters.refusals }
@@ -347,7 +364,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     }
     this.#announcer.stop()
     this.users.release()
-    await this.#drain.run()
+    await Promise.all([this.#drain.run(), this.#waiters.release(this.settings.drain.timeout)])
     if (begins) events.drained(this.rooms, 'end', this.connections.size)
   }
 
@@ -361,6 +378,25 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     }
     this.#replays.close()
     await this.#broker.close()
+  }
+
+  async #page ({ history }: TopicDefinition, topic: string, request: PageRequest): Promise<Page> {
+    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
+    if (history === null) return nothingKept
+    const page = await readPage(this.#broker, topic, history, request)
+    if (page === undefined) throw new FST_ROOMS_BROKER_SILENT(`history of topic "${topic}"`, this.settings.limits.handshake * readShare)
+    return page
+  }
+
+  #addReader (room: Room<MemberSession>, reader: RoomReader): Room<MemberSession> {
+    room.readers.add(reader)
+    room.feed.receiverCame()
+    return room
+  }
+
+  #removeReader (room: Room<MemberSession>, reader: RoomReader): void {
+    room.readers.delete(reader)
+    this.#closeIfEmpty(room)
   }
 
   #letGo (connections: Peer[]): void {

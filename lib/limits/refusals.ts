@@ -12,7 +12,8 @@ const byCode: Readonly<Record<string, Refusal>> = {
   FST_ROOMS_DRAINING: 'draining',
   FST_ROOMS_OVERLOADED: 'work',
   FST_ROOMS_CLOSED: 'draining',
-  FST_ROOMS_BROKER_DOWN: 'broker'
+  FST_ROOMS_BROKER_DOWN: 'broker',
+  FST_ROOMS_BROKER_SILENT: 'broker'
 }
 
 const byStatus: Readonly<Record<number, Refusal>> = { 401: 'unauthorized', 403: 'forbidden', 404: 'notFound', 413: 'payload', 429: 'rateLimited' }

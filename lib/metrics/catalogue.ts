@@ -41,11 +41,12 @@ function byTopic (type: 'gauge' | 'counter', help: string, read: (reading: Readi
 export const catalogue: Readonly<Record<string, Entry>> = {
   connections: gauge('Open connections, those still joining included', ({ connections }) => connections),
   members: gauge('Members of all rooms', ({ members }) => members),
-  topics: gauge('Rooms with a member or a subscriber', ({ topics }) => topics),
+  topics: gauge('Rooms with a member, a subscriber or a request that waits', ({ topics }) => topics),
   queued_bytes: gauge('Bytes written to sockets that the operating system has not taken yet', ({ queuedBytes }) => queuedBytes),
   working: gauge('Asynchronous calls of onMessage and onDirect that have not finished', ({ working }) => working),
   lagging: gauge('Slow members, which get no messages of their room until they have read the buffered bytes', ({ lagging }) => lagging),
   publishing: gauge('Publications that the broker has not answered', ({ publishing }) => publishing),
+  waiting: gauge('Requests that wait for a message', ({ waiting }) => waiting),
   history_topics: gauge('Topics with kept messages in this process', ({ history }) => history.topics),
   history_messages: gauge('Messages that topics keep in this process', ({ history }) => history.messages),
   history_bytes: gauge('Bytes of the messages that topics keep in this process', ({ history }) => history.bytes),

@@ -5,13 +5,22 @@ type Result = IteratorResult<unknown, void>
 /** Messages that a reader gets in one turn of the event loop. */
 const perTurn = 1_000
 
+/** A reader of a topic's messages that is not a member. */
+export interface RoomReader {
+  push (delivery: Delivery): void
+  /** Notes that messages are missing. Returns `true` if the reader is to be ended for it, with the same error. */
+  interrupt (error: Error): boolean
+  /** Ends the reader: with an error, or because the app closes. */
+  end (error?: Error): void
+}
+
 interface Reader { resolve (result: Result): void, reject (error: Error): void }
 
 /**
  * The messages of a topic for a reader on the server that is not a member: bounded. A reader that publishes to the same topic for each message
  * would go on for ever in microtasks, so after `perTurn` messages the next one waits for the event loop to turn.
  */
-export class Subscription implements AsyncIterableIterator<unknown, void, undefined> {
+export class Subscription implements AsyncIterableIterator<unknown, void, undefined>, RoomReader {
   readonly #topic: string
   readonly #bound: number
   readonly #detach: () => void

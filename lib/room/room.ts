@@ -19,7 +19,7 @@ import { Lag } from './lag.ts'
 import { LaggingMembers } from './lagging-members.ts'
 import type { LatestValue } from './latest-values.ts'
 import type { RoomMember, SessionRoom } from './member.ts'
-import type { Subscription } from './reader.ts'
+import type { RoomReader } from './reader.ts'
 import type { Flushable, Turn } from './turn.ts'
 
 /** A batch of this many frames or bytes is flushed before the turn ends. */
@@ -52,7 +52,7 @@ function isHeld ({ hold }: Lag): boolean {
 }
 
 /** Hands a message to a reader. If the reader fails, it ends alone. */
-function push (reader: Subscription, delivery: Delivery): void {
+function push (reader: RoomReader, delivery: Delivery): void {
   try {
     reader.push(delivery)
   } catch (error) {
@@ -79,7 +79,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   /** Their views of this turn's batch, same indices; `undefined` for a member that gets the whole batch. */
   readonly #views: (BatchView | undefined)[] = []
   /** Readers that are not members. */
-  readonly readers = new Set<Subscription>()
+  readonly readers = new Set<RoomReader>()
   joining = 0
   isDirty = false
   isFull = false

@@ -11,6 +11,7 @@ import { kAccess } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 import { ifAllowed } from './origin.ts'
 import { clientAddress } from './client-address.ts'
+import { asksForUpgrade } from './negotiation.ts'
 
 /** The result of the access hooks, for the handler. */
 export interface Access {
@@ -28,8 +29,8 @@ export interface AccessContext {
   options: ResolvedOptions
 }
 
-/** Seconds after which refused connections have been closed. */
-const retryAfter = 5
+/** Seconds after which refused connections have been closed, and most waits have ended. */
+export const retryAfter = 5
 
 /**
  * Returns the topic that a request names.
@@ -54,9 +55,9 @@ function identify ({ hub, options }: AccessContext, action: 'join' | 'broadcast'
   })
 }
 
-/** Continues if the join asks for no kept messages, or `authorize` permits that. */
+/** Continues if the request asks for no kept messages, or `authorize` permits that. A plain GET asks for them. */
 function mayRead ({ hub }: AccessContext, { history }: TopicDefinition, since: string | undefined, topic: string, request: FastifyRequest, identity: KnownIdentity | null, next: () => void): void | Promise<void> {
-  if (since === undefined || history === null) next()
+  if (history === null || (since === undefined && asksForUpgrade(request.headers))) next()
   else return ifPermitted(hub.hooks, { action: 'history', topic, request, identity }, next)
 }
 
@@ -86,7 +87,7 @@ export function broadcastAccess (context: AccessContext, definition: TopicDefini
   })
 }
 
-/** The last access hook before the upgrade. It runs for a plain GET, too, so that a page can find out why its upgrade was refused. */
+/** The last access hook before the upgrade. A plain GET, which reads without joining, takes the same steps. */
 export function joinAccess (context: AccessContext, definition: TopicDefinition): preHandlerHookHandler {
   const { admission } = context.hub
   return hook((request, reply) => {

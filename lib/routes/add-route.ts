@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifySchemaCompiler, FastifySerializerCompiler, RouteOptions } from 'fastify'
 import { FST_ROOMS_ROUTE_TAKEN } from '../errors.ts'
+import { querySchema } from './schemas.ts'
 import type { Validate } from '../topics/payload.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 
@@ -18,7 +19,8 @@ export function compilersFor (definition: TopicDefinition, compile: (schema: obj
     validatorCompiler: ({ schema, httpPart }) => {
       if (httpPart === 'headers') return () => true
       const validate = httpPart === 'body' ? definition.message.validate : null
-      return (validate ?? compile(schema)) as never
+      // The documented query has numbers, but a query consists of strings, and this Ajv does not convert them.
+      return (validate ?? compile(httpPart === 'querystring' ? querySchema : schema)) as never
     },
     serializerCompiler: () => data => JSON.stringify(data)
   }

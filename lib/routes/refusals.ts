@@ -13,7 +13,7 @@ type Hooks = Pick<RouteShorthandOptions, 'onError' | 'onResponse'>
 type Refused = Error & { code?: string, validationContext?: string }
 type Answered = FastifyRequest & { [kRefusal]: Refusal | null }
 
-/** The status of a plain GET that is not refused. It does not count as a refusal. */
+/** The status of a request for another protocol. It does not count as a refusal. */
 const upgradeRequired = 426
 
 function reasonOf (error: Refused): Refusal {

@@ -1,4 +1,5 @@
 import { maxMidLength, minSharedMidLength } from '../protocol/client-frames.ts'
+import { defaultPage, maxPage } from '../protocol/page-size.ts'
 import { sincePattern } from '../protocol/position.ts'
 import { topicCharacters } from '../protocol/topic-name.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
@@ -25,7 +26,49 @@ export const querySchema: { type: 'object', properties: Record<string, { type: '
   type: 'object',
   properties: {
     since: { type: 'string', pattern: sincePattern },
-    presence: { type: 'string', pattern: '^[01]$' }
+    presence: { type: 'string', pattern: '^[01]$' },
+    limit: { type: 'string', pattern: '^(?:[1-9][0-9]{0,2}|1000)$' },
+    wait: { type: 'string', pattern: '^-?[0-9]{1,10}$' }
+  }
+}
+
+/** The query of a plain `GET`, for documentation. */
+export const documentedQuery: object = {
+  type: 'object',
+  properties: {
+    since: { type: 'string', pattern: sincePattern, description: 'the id of a message or of an earlier answer: only what came after it' },
+    limit: { type: 'integer', minimum: 1, maximum: maxPage, default: defaultPage, description: 'most messages' },
+    wait: { type: 'integer', minimum: 1, maximum: 60_000, description: 'milliseconds to wait for a message after "since" if there is none' }
+  }
+}
+
+/** Returns the schema of the response to a plain `GET` of a topic. */
+export function snapshotResponseSchema ({ message }: TopicDefinition): object {
+  return {
+    type: 'object',
+    description: 'The messages that the topic keeps.',
+    required: ['topic', 'count', 'messages', 'complete'],
+    properties: {
+      topic: { type: 'string' },
+      id: { type: 'string', description: 'the position up to which the messages go: valid as "since"' },
+      count: { type: 'integer', description: 'members of the topic on this node' },
+      messages: {
+        type: 'array',
+        items: {
+          type: 'object',
+          required: ['id', 'data'],
+          properties: {
+            id: { type: 'string' },
+            data: message.schema ?? {},
+            from: { type: 'string', description: 'the session that published it' },
+            user: { type: 'string', description: 'the user of that session' },
+            key: { type: 'string', description: 'the value that it replaces' }
+          }
+        }
+      },
+      recovered: { type: 'boolean', description: 'whether every message after "since" is still kept' },
+      complete: { type: 'boolean', description: 'whether no message is missing up to the last one' }
+    }
   }
 }
 

@@ -1,10 +1,10 @@
 import type { IncomingMessage } from 'node:http'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { FST_ROOMS_UPGRADE_REQUIRED } from '../errors.ts'
+import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import type { AnySession } from '../hub/ports.ts'
 import { detachAnswer, streamOf } from '../internals.ts'
 import { hearErrors, hearErrorsAlone, type MemberSocket } from '../transport/ws/listeners.ts'
-import { paramsSchema, querySchema } from './schemas.ts'
+import { documentedQuery, paramsSchema, snapshotResponseSchema } from './schemas.ts'
+import { snapshotHandler } from './snapshot.ts'
 import { kAccess, kInjected, kConnection, kJoins } from '../symbols.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { joinAccess, type AccessContext, type AccessRequest } from './access.ts'
@@ -18,11 +18,6 @@ import type { UpgradeGuard } from '../server/upgrade-guard.ts'
 
 type Socket = MemberSocket & Parameters<typeof hearErrorsAlone>[0]
 type Upgrade = IncomingMessage & { [kJoins]?: true, [kInjected]?: (socket: Socket) => void }
-
-async function upgradeRequired (_request: FastifyRequest, reply: FastifyReply): Promise<never> {
-  reply.header('upgrade', 'websocket').header('connection', 'upgrade')
-  throw new FST_ROOMS_UPGRADE_REQUIRED()
-}
 
 /** Detaches the response, which is never sent, from its socket, because it would keep request and reply in memory as long as the connection lives. */
 function detachResponse (socket: Socket, request: FastifyRequest): void {
@@ -67,7 +62,7 @@ export function listenForErrors (websocketServer: object): void {
   }
 }
 
-/** Adds the route of `GET` of a topic: an upgrade joins the topic, a plain request is answered with 426. */
+/** Adds the route of `GET` of a topic: an upgrade joins the topic, a plain request reads it without joining. */
 export function socketRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, guard: UpgradeGuard): void {
   const { hub, registry, options } = context
   const { onJoin } = options
@@ -101,22 +96,25 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     })
   }
 
-  for (const url of topicPaths(registry, definition)) {
+  topicPaths(registry, definition).forEach((url, index) => {
     addRoute(scope, {
       ...hooks,
       method: 'GET',
       url,
       exposeHeadRoute: false,
       schema: {
-        hide: true,
-        querystring: querySchema,
+        summary: definition.family ? `Read a topic of ${definition.key}, or join it with a WebSocket` : `Read ${definition.key}, or join it with a WebSocket`,
+        // Only the first path is documented; the others are spellings of it.
+        ...(index > 0 ? { hide: true } : {}),
+        querystring: documentedQuery,
+        response: { 200: snapshotResponseSchema(definition) },
         ...(definition.family ? { params: paramsSchema(definition, options.limits.topicLength) } : {})
-      },
+      } as FastifySchema,
       ...compilers,
       ...countRefusals(hub, definition, hooks),
       preHandler: [...list(preHandler), joinAccess(context, definition), answerWithHello],
-      handler: upgradeRequired,
+      handler: snapshotHandler(context, definition),
       wsHandler: wsHandler as never
     } as never)
-  }
+  })
 }
