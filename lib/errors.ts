@@ -38,6 +38,7 @@ export const FST_ROOMS_INVALID_PAYLOAD = createError<[string]>('FST_ROOMS_INVALI
 export const FST_ROOMS_FORBIDDEN = createError<[string]>('FST_ROOMS_FORBIDDEN', 'not allowed: %s', 403)
 export const FST_ROOMS_CLOSED = createError('FST_ROOMS_CLOSED', 'the app has closed', 503)
 export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the broker refused, or could not be reached; try again', 503)
+export const FST_ROOMS_STALE = createError<[number]>('FST_ROOMS_STALE', 'version %d is older than that of the value which is kept', 409)
 export const FST_ROOMS_BROKER_SILENT = createError<[string, number]>('FST_ROOMS_BROKER_SILENT', 'the broker has not answered %s within %d ms', 503)
 export const FST_ROOMS_BROKER_FAULT = createError<[string]>('FST_ROOMS_BROKER_FAULT', 'the broker has broken its contract: %s', 500)
 

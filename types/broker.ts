@@ -33,6 +33,11 @@ export interface Publication {
   except?: string
   /** Names the value that this message replaces. It is in `tail`, too. */
   key?: string
+  /**
+   * The version of the value, for a topic that keeps the newest message of each key. If the kept one has a greater version, the broker MUST answer `stale`, and
+   * neither append nor deliver this one.
+   */
+  version?: number
   /** The messages that the topic keeps. The broker appends this one, and drops what is over the bounds. Absent: the topic keeps none. */
   retention?: Retention
   /** The time at which the publisher stops waiting, in milliseconds since 1970. From then on the outcome is `unknown`, and a later one is ignored. */

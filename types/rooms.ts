@@ -16,6 +16,11 @@ export interface BroadcastOptions {
    * A result with `published: false` is not remembered. The `mid` of a member is never the same as one of the host. Members do not see it.
    */
   mid?: string
+  /**
+   * The version of the value, a safe integer, for topics with `history: { latest: true }`: if the value that is kept under the same `key` has a greater one, the
+   * message is refused with `FST_ROOMS_STALE`, and takes no position. Values without a version replace any other. Members do not see it.
+   */
+  version?: number
 }
 
 export interface BroadcastResult<N extends string = string> {

@@ -33,6 +33,8 @@ describe('broadcast', () => {
   test('takes a declared name and its payload', () => {
     expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' })
     expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' }, { except: 'session', key: 'kitchen' })
+    expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' }, { key: 'kitchen', version: 7 })
+    expect(rooms.broadcast).type.not.toBeCallableWith('news', { headline: 'x' }, { version: '7' })
     expect(rooms.broadcast).type.toBeCallableWith('news', { headline: 'x' }, { mid: '5c0ae6b5-26fd-4f1f-8d93-9d1c4a2b7a10' })
     expect(rooms.broadcast).type.toBeCallableWith('chat:42', { text: 'x' })
     expect(rooms.broadcast).type.toBeCallableWith(`chat:${42}` as const, { text: 'x' })

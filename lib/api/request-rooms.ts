@@ -36,7 +36,7 @@ class PendingBroadcasts implements RequestRooms<any> {
     if (this.#hub.state === 'closed') throw new FST_ROOMS_CLOSED()
     if (this.#decided) throw new FST_ROOMS_RESPONSE_ENDED()
     const definition = this.#registry.get(topic)
-    const publishOptions = checkBroadcast(options)
+    const publishOptions = checkBroadcast(definition, options)
     const json = definition.message.serialise(payload)
     this.#waiting.push(() => {
       Promise.resolve(publishOfHost(this.#hub, definition, topic, json, publishOptions)).catch((error: unknown) => { this.#hub.fail(asError(error)) })

@@ -34,12 +34,13 @@ export interface HostPublishOptions extends PublishOptions {
 }
 
 /** @throws FST_ROOMS_INVALID_ARGUMENT */
-export function checkBroadcast (options: BroadcastOptions | undefined): HostPublishOptions {
-  const { except, key, mid } = options ?? {}
+export function checkBroadcast ({ history }: TopicDefinition, options: BroadcastOptions | undefined): HostPublishOptions {
+  const { except, key, mid, version } = options ?? {}
   if (except !== undefined && typeof except !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
   if (key !== undefined && !isKey(key)) throw new FST_ROOMS_INVALID_ARGUMENT('key', `a string of 1 to ${maxKeyLength} characters`)
   if (mid !== undefined && !isMid(mid, minSharedMidLength)) throw new FST_ROOMS_INVALID_ARGUMENT('mid', `a string of ${minSharedMidLength} to ${maxMidLength} characters`)
-  return { except, key, mid }
+  if (version !== undefined && !(Number.isSafeInteger(version) && history?.latest === true)) throw new FST_ROOMS_INVALID_ARGUMENT('version', 'a safe integer, in topics with history: { latest: true }')
+  return { except, key, mid, version }
 }
 
 /** Publishes a broadcast of the host; one with a `mid` once. */
@@ -89,7 +90,7 @@ export class HubRooms implements Rooms<any> {
 
   async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
     const definition = this.#registry.get(topic)
-    const publishOptions = checkBroadcast(options)
+    const publishOptions = checkBroadcast(definition, options)
     return publishOfHost(this.#hub, definition, topic, definition.message.serialise(payload), publishOptions)
   }
 

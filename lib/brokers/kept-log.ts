@@ -7,6 +7,8 @@ export interface Kept {
   readonly bytes: number
   /** The least offset behind which every message is kept. */
   readonly from: number
+  /** Whether a newer version of a value is kept. */
+  isStale (publication: Publication): boolean
   /** Appends the message of the next offset, and drops what is over the bounds of the topic. */
   append (offset: number, publication: Publication): void
   /** Drops the oldest message. */
@@ -45,6 +47,8 @@ export class KeptLog implements Kept {
 
   get count (): number { return this.#next - this.#first }
   get from (): number { return this.#first - 1 }
+
+  isStale (): boolean { return false }
 
   append (offset: number, { tail, payloadLength, key }: Publication): void {
     const keyBytes = key === undefined ? 0 : Buffer.byteLength(key)

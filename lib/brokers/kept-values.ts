@@ -1,11 +1,13 @@
 import type { HistoryQuery, KeptMessage, Publication, Retention } from '../../types/index.ts'
 import type { Kept } from './kept-log.ts'
 
+interface Value extends KeptMessage { readonly version: number | undefined }
+
 /** The newest message of each key of a topic. Messages without a key are one value. */
 export class KeptValues implements Kept {
   readonly #retention: Retention
   /** In the order of the offsets, because a Map keeps the order of insertion. */
-  readonly #values = new Map<string | undefined, KeptMessage>()
+  readonly #values = new Map<string | undefined, Value>()
   from: number
   bytes = 0
 
@@ -17,10 +19,15 @@ export class KeptValues implements Kept {
 
   get count (): number { return this.#values.size }
 
-  append (offset: number, { tail, payloadLength, key }: Publication): void {
+  isStale ({ key, version }: Publication): boolean {
+    const kept = this.#values.get(key)?.version
+    return version !== undefined && kept !== undefined && version < kept
+  }
+
+  append (offset: number, { tail, payloadLength, key, version }: Publication): void {
     const before = this.#values.get(key)
     if (before !== undefined) this.#drop(key, before)
-    this.#values.set(key, { offset, tail: copyOf(tail), payloadLength, key })
+    this.#values.set(key, { offset, tail: copyOf(tail), payloadLength, key, version })
     this.bytes += tail.length
     while (this.count > this.#retention.size || (this.bytes > this.#retention.bytes && this.count > 0)) this.dropOldest()
   }

@@ -4,6 +4,7 @@ import { FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 import { KeptTopics, type Log } from './kept-topics.ts'
 
 const delivered: Outcome = { state: 'ok' }
+const stale: Outcome = { state: 'stale' }
 
 class MemoryBroker implements Broker {
   readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: false, once: 'shared' }
@@ -45,6 +46,7 @@ class MemoryBroker implements Broker {
       const { topic, retention } = publication
       const log = retention === undefined ? this.#topics.get(topic) : this.#enter(topic, retention)
       if (log === undefined) return delivered
+      if (log.retention !== undefined && this.#kept.of(log)?.isStale(publication) === true) return stale
       const position = { epoch: log.epoch, offset: ++log.offset }
       if (log.retention !== undefined) this.#kept.append(log, publication)
       if (log.isAttached) this.#handlers?.entry(topic, publication, position)

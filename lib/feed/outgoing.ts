@@ -10,6 +10,7 @@ export interface PublicationHead {
   except?: string | undefined
   key?: string | undefined
   retention?: Retention | undefined
+  version?: number | undefined
 }
 
 /** A publication of this node on its way out. A broker of this process brings the same object back. */
@@ -21,6 +22,7 @@ export class Outgoing implements Publication {
   readonly except?: string
   readonly key?: string
   readonly retention?: Retention
+  readonly version?: number
   readonly deadline: number
   /** The payload. */
   readonly json: string
@@ -43,6 +45,7 @@ export class Outgoing implements Publication {
     if (head.except !== undefined) this.except = head.except
     if (head.key !== undefined) this.key = head.key
     if (head.retention !== undefined) this.retention = head.retention
+    if (head.version !== undefined) this.version = head.version
     this.json = json
     this.text = tailStart + json + (head.key === undefined ? end : withKey(end, head.key))
   }
@@ -53,8 +56,8 @@ export class Outgoing implements Publication {
   /** The publication as a plain object, for a broker that copies it or sends it over a network. Made once. */
   toPublication (): Publication {
     if (this.#copy === undefined) {
-      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention } = this
-      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }) }
+      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention, version } = this
+      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }), ...(version === undefined ? {} : { version }) }
     }
     return this.#copy
   }

@@ -4,7 +4,7 @@ import { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
 import { Heartbeat } from '../connection/heartbeat.ts'
 import { asError } from '../error-utils.ts'
-import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED, FST_ROOMS_OVERLOADED } from '../errors.ts'
+import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED, FST_ROOMS_STALE, FST_ROOMS_OVERLOADED } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
 import { Losses } from '../feed/loss.ts'
 import { Mids } from '../feed/mids.ts'
@@ -232,7 +232,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.#drain.check()
   }
 
-  publish (definition: TopicDefinition, topic: string, json: string, { senderFields, from, except, key }: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
+  publish (definition: TopicDefinition, topic: string, json: string, { senderFields, from, except, key, version }: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const publication = new Outgoing({
       uid: `${this.#node}-${++this.#publications}`,
@@ -241,7 +241,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       deadline: Date.now() + this.settings.limits.publish,
       except,
       key,
-      retention: definition.history ?? undefined
+      retention: definition.history ?? undefined,
+      version
     }, json, senderFields)
     this.counters.broadcasts++
     if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
@@ -463,8 +464,9 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   }
 
   #result (publication: Outgoing, { state, position }: Outcome, { key }: TopicDefinition, from: string | undefined): BroadcastResult {
-    const { topic, local, failure } = publication
+    const { topic, local, failure, version } = publication
     if (failure !== undefined) throw failure
+    if (state === 'stale' && version !== undefined) throw new FST_ROOMS_STALE(version)
     const published = state === 'ok' || state === 'duplicate'
     const result: BroadcastResult = position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
     if (state === 'duplicate') {

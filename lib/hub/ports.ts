@@ -59,6 +59,8 @@ export interface PublishOptions {
   /** The id of a session that is not sent the message. */
   except?: string | undefined
   key?: string | undefined
+  /** The version of the value, if the topic keeps the newest one of each key. */
+  version?: number | undefined
 }
 
 /** `open`, then `draining` (members are let go, and nothing new is taken from them), then `closed`. */
