@@ -22,7 +22,7 @@ const badFrames: [what: string, frame: string, fault: string | RegExp, ref?: str
   ['a number', '7', 'bad frame: a frame is a JSON object; a frame looks like {"type":"message","data":…}'],
   ['a string', '"ping"', 'bad frame: a frame is a JSON object; a frame looks like {"type":"message","data":…}'],
   ['an unknown type', '{"type":"shout","ref":7}', 'bad frame: the type "shout" is not known here', 7],
-  ['a type of later', '{"type":"history","ref":7}', 'bad frame: the type "history" is not known here', 7],
+  ['a type of later', '{"type":"join","ref":7}', 'bad frame: the type "join" is not known here', 7],
   ['a type of the server', '{"type":"hello","ref":7}', 'bad frame: the type "hello" is not known here', 7],
   ['no type', '{"data":1,"ref":"r"}', 'bad frame: "type" is missing; a frame looks like {"type":"message","data":…}', 'r'],
   ['no data', '{"type":"message","ref":7}', 'bad frame: "data" is missing', 7],
