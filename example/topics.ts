@@ -31,7 +31,9 @@ export const topics = defineTopics({
   'chat:*': {
     message: ChatMessage,
     publish: Type.Object({ text: Type.String({ minLength: 1, maxLength: 2_000, pattern: '\\S' }) }),
-    presence: Type.Object({ name: Name })
+    presence: Type.Object({ name: Name }),
+    // A tab whose connection was cut gets what it has missed in the meantime.
+    history: { size: 200, ttl: 600_000 }
   }
 })
 

@@ -342,6 +342,7 @@ t.test('a broker that breaks its contract by throwing fails the publication, and
     detach: inner.detach.bind(inner),
     control: inner.control.bind(inner),
     close: inner.close.bind(inner),
+    historyStats: inner.historyStats!.bind(inner),
     publish: (batch: never) => {
       if (failure !== undefined) throw failure
       return inner.publish(batch)

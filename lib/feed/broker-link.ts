@@ -98,7 +98,13 @@ export class BrokerLink implements FeedBroker {
   }
 
   historyStats (): HistoryStats {
-    return this.#broker.historyStats?.() ?? { topics: 0, messages: 0, bytes: 0, evicted: 0 }
+    try {
+      const stats = this.#broker.historyStats?.()
+      if (stats !== undefined) return stats
+    } catch (error) {
+      this.#fault('historyStats threw', asError(error))
+    }
+    return { topics: 0, messages: 0, bytes: 0, evicted: 0 }
   }
 
   /** Hands a publication to the broker. Returns an outcome, at once or at the latest at the deadline. */

@@ -164,3 +164,12 @@ t.test('members whose frames go one by one through ws are sent a replay', async 
   for (let n = 1; n < 5; n++) t.match(await client.next(), { type: 'message', data: n })
   await client.close()
 })
+
+t.test('a broker whose numbers cannot be read: stats go on without them', async t => {
+  const broker = Object.assign(memoryBroker(), { historyStats: () => { throw new Error('no numbers') } })
+  const { rooms, errors } = await serve(t, broker)
+  t.same(rooms.stats().history, { topics: 0, messages: 0, bytes: 0, evicted: 0 })
+  t.equal(rooms.stats().brokerFaults, 2)
+  t.match(errors, [{ code: 'FST_ROOMS_BROKER_FAULT', cause: { message: 'no numbers' } }])
+  t.same((await serve(t, new SlowBroker(() => sleep(0)))).rooms.stats().history, { topics: 0, messages: 0, bytes: 0, evicted: 0 })
+})
