@@ -311,6 +311,18 @@ t.test('a session that a subscriber of the join ends is no join of its user with
   t.same(calls, ['onLeave ann'])
 })
 
+t.test('a session that a subscriber of the join ends, and whose client may come back, is no join of its user either', async t => {
+  const { url, calls, rooms } = await serve(t, 50)
+  const end = (): void => { rooms.kick({ topic: 'chat' }, { code: 4200 }) }
+  subscribe('fastify-rooms:join', end)
+  t.teardown(() => { unsubscribe('fastify-rooms:join', end) })
+  const ann = await join(t, url('user=ann'))
+  t.equal((await ann.closed).code, 4200)
+  await until(() => calls.length > 0)
+  await new Promise(resolve => setTimeout(resolve, 300))
+  t.same(calls, ['onLeave ann'])
+})
+
 t.test('messages that a member had sent are handled before its user has left, and a join meanwhile is no join of the user', async t => {
   const finish: (() => void)[] = []
   const { url, calls, rooms } = await serve(t, 0, {

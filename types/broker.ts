@@ -48,7 +48,7 @@ export interface Publication {
 export interface Retention {
   /** Most messages; `Infinity`: no bound. */
   readonly size: number
-  /** Most bytes of their tails. */
+  /** Most bytes of their tails. The values of a topic with `latest` may count more, because each needs objects of its own. */
   readonly bytes: number
   /** Milliseconds from the last publication until all of them expire. */
   readonly ttl: number
@@ -95,7 +95,7 @@ export interface HistoryStats {
   /** Topics with kept messages. */
   topics: number
   messages: number
-  /** Bytes of their tails. */
+  /** Bytes of their tails, and of the keys and objects of values. */
   bytes: number
   /** Topics whose messages were dropped because all topics together kept too many bytes. Grows only. */
   evicted: number

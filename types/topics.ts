@@ -61,7 +61,7 @@ export interface TopicSlow {
 export interface TopicHistory {
   /** Most messages. Default 100; no bound if `bytes` or `latest` is given. */
   size?: number
-  /** Most bytes of them. Default 1,048,576. */
+  /** Most bytes of them. Default 1,048,576. With `latest`, each value counts 320 bytes and its key besides its message. */
   bytes?: number
   /** Milliseconds from the topic's last publication until all of its messages expire. Default 300,000. */
   ttl?: number

@@ -3,7 +3,7 @@ import type { HistoryQuery, KeptMessage, Publication, Retention } from '../../ty
 /** The kept messages of one topic. */
 export interface Kept {
   readonly count: number
-  /** Bytes of all tails. */
+  /** Bytes of all tails; for values with those of their keys and objects. */
   readonly bytes: number
   /** The least offset behind which every message is kept. */
   readonly from: number
@@ -18,7 +18,7 @@ export interface Kept {
 
 /** A record before its key and its tail: the lengths of tail, payload and key, in bytes. */
 const recordHead = 12
-/** A topic without a key among its messages. No key is as long. */
+/** The key length of a record without a key. No key is as long. */
 const noKey = 0xffff_ffff
 
 /** Records are kept in slabs of an eighth of what the topic keeps, within these bounds, so that little of them is empty. */
@@ -73,6 +73,7 @@ export class KeptLog implements Kept {
   }
 
   read ({ after, limit, bytes: mostBytes }: HistoryQuery): KeptMessage[] {
+    if (after !== undefined && after + 1 >= this.#next) return []
     const messages: KeptMessage[] = []
     const begin = after === undefined ? this.#beginOfNewest(limit, mostBytes) : after + 1
     let offset = this.#first

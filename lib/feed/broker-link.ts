@@ -86,8 +86,8 @@ export class BrokerLink implements FeedBroker {
   read (topic: string, query: HistoryQuery): HistoryPage | undefined | Promise<HistoryPage | undefined> {
     try {
       const answer = this.#broker.history!(topic, query)
-      if (!(answer instanceof Promise)) return answer
-      return within(answer, this.#timeouts.read, `history of topic "${topic}"`).then(page => checkPage(topic, page)).catch((error: unknown) => {
+      if (this.isInProcess) return answer as HistoryPage
+      return within(Promise.resolve(answer), this.#timeouts.read, `history of topic "${topic}"`).then(page => checkPage(topic, page)).catch((error: unknown) => {
         this.#ports.fault(asError(error))
         return undefined
       })

@@ -2,6 +2,8 @@
 interface Replay {
   /** When they were last asked for, on the clock of `performance`. */
   readonly usedAt: number
+  /** Members that are being sent frames. */
+  readonly readers: number
   drop (): void
 }
 
@@ -26,7 +28,7 @@ export class IdleReplays {
 
   #sweep (until: number): void {
     for (const replay of this.#used) {
-      if (replay.usedAt > until) continue
+      if (replay.usedAt > until || (replay.readers > 0 && until !== Infinity)) continue
       replay.drop()
       this.#used.delete(replay)
     }

@@ -56,6 +56,8 @@ export class Replay {
   readonly #frames = new Map<Encoding, KeptFrames>()
   /** The newest message of each key, of a topic that keeps more, by plain encoding. */
   readonly #values = new Map<Encoding, KeptFrames>()
+  /** Members that are being sent frames. */
+  readers = 0
   /** When it was last used, on the clock of `performance`. */
   usedAt = 0
 
@@ -66,6 +68,8 @@ export class Replay {
     this.#source = source
     this.#idle = idle
   }
+
+  get isInProcess (): boolean { return this.#source.isInProcess }
 
   /** Whether it holds no frames. */
   get isEmpty (): boolean { return this.#frames.size === 0 && this.#values.size === 0 }
@@ -110,6 +114,8 @@ export class Replay {
    * @param top - the position up to which the room has delivered
    */
   plan (since: string | undefined, encoding: Encoding, top: Position | undefined): ReplayPlan {
+    // Messages may have been published since the frames were made, while the host's onJoin ran.
+    if (this.#source.isInProcess && (since !== undefined || this.rule.latest)) this.refresh(encoding)
     const id = top === undefined ? undefined : formatPosition(top)
     const position = since === undefined ? null : parsePosition(since)
     const frames = this.#frames.get(encodings[encoding].plain)

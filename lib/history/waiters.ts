@@ -39,8 +39,6 @@ export interface WaitersPorts {
 export class Waiter {
   /** Settles with the answer, as JSON. */
   readonly answer: Promise<string>
-  /** The wait has ended: the answer is sent as soon as it is known whether there is anything newer. */
-  isOver = false
   readonly #group: Group
   readonly #timer: NodeJS.Timeout
   #resolve!: (text: string) => void
@@ -57,9 +55,7 @@ export class Waiter {
 
   /** Ends the wait, because its time is over or its client has gone. */
   end (): void {
-    if (!this.#group.has(this)) return // answered
-    this.isOver = true
-    this.#group.lookForOver()
+    this.#group.over(this)
   }
 
   settle (text: string): void {
@@ -84,6 +80,8 @@ class Group {
   readonly #topic: TopicWaiters
   readonly #request: WaitRequest
   readonly #waiters = new Set<Waiter>()
+  /** Those whose wait is over, and which are not answered yet. */
+  readonly #over = new Set<Waiter>()
   /** Something newer may have come since the last reading. */
   #isOutdated: boolean
   #isReading = false
@@ -102,12 +100,17 @@ class Group {
     return waiter
   }
 
-  has (waiter: Waiter): boolean {
-    return this.#waiters.has(waiter)
+  /** Ends the wait of a request: it is answered as soon as it is known whether there is anything newer. */
+  over (waiter: Waiter): void {
+    if (!this.#waiters.has(waiter)) return // answered
+    this.#over.add(waiter)
+    // Many waits end in one turn of the event loop. They are answered together.
+    if (this.#over.size === 1) setImmediate(() => { this.#lookForOver() })
   }
 
   remove (waiter: Waiter): void {
     this.#waiters.delete(waiter)
+    this.#over.delete(waiter)
     this.#topic.left()
     if (this.#waiters.size === 0) this.#topic.remove(this)
   }
@@ -141,15 +144,15 @@ class Group {
   /** Ends all waits. Returns their answers. */
   end (): Promise<string>[] {
     const answers = Array.from(this.#waiters, waiter => {
-      waiter.isOver = true
+      this.#over.add(waiter)
       return waiter.answer
     })
-    this.lookForOver()
+    this.#lookForOver()
     return answers
   }
 
   /** Answers the requests whose wait is over: now, or after a reading if the room has lost its place in the topic. */
-  lookForOver (): void {
+  #lookForOver (): void {
     if (this.#topic.isAt(this.#request.since)) this.#answerOver()
     else {
       this.outdate()
@@ -158,11 +161,9 @@ class Group {
   }
 
   #answerOver (): void {
-    if (this.#isOutdated || this.#isReading) return // answers when it has read
-    let text: string | undefined
-    for (const waiter of [...this.#waiters]) {
-      if (waiter.isOver) waiter.settle(text ??= this.#topic.text({ position: parsePosition(this.#request.since)!, messages: [], recovered: true, complete: true }))
-    }
+    if (this.#isOutdated || this.#isReading || this.#over.size === 0) return // otherwise answers when it has read
+    const text = this.#topic.text({ position: parsePosition(this.#request.since)!, messages: [], recovered: true, complete: true })
+    for (const waiter of this.#over) waiter.settle(text)
   }
 
   fail (error: Error): void {

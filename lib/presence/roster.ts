@@ -1,7 +1,7 @@
 import type { Member } from '../../types/index.ts'
 import { presenceCount, presenceDiff, presenceState } from '../protocol/server-frames.ts'
 
-/** Rule 9 of the protocol: at most one presence frame per room and this many milliseconds. */
+/** Rule 10 of the protocol: at most one presence frame per room and this many milliseconds. */
 export const diffEvery = 100
 /** A room with more members than this sends counts instead of lists, */
 const countAbove = 200

@@ -112,7 +112,8 @@ export class Users<S extends UserSession = UserSession> {
   /** Calls `onUserJoin` if a session that has joined is the first of its user. */
   joined (session: S): void {
     const user = this.#find(session)
-    if (user === undefined || user.isTold) return
+    // A subscriber of the join may have ended the session.
+    if (user === undefined || user.isTold || session.state !== 'open') return
     user.isTold = true
     const { hooks: { onUserJoin }, aftermath, guard } = this.#ports
     if (onUserJoin === undefined) return

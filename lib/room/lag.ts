@@ -3,7 +3,7 @@ import type { KeptFrames } from '../history/kept-frames.ts'
 import type { Hold } from './hold.ts'
 
 /** The messages that a member which has just joined is being sent. It gets the room's messages when it has all of them. */
-export interface Catching {
+export interface ReplayCursor {
   frames: KeptFrames
   /** The offset of the last message that was written. */
   behind: number
@@ -24,7 +24,7 @@ export class Lag {
   /** The policy that applies; `undefined` until it is decided. `'replay'`: the member is not slow, but is being sent kept messages. */
   policy: SlowPolicy | 'replay' | undefined
   /** What a member under `'replay'` is being sent. */
-  readonly catching: Catching | undefined
+  readonly replay: ReplayCursor | undefined
   /** The gap frame of the first loss since then, to be sent when the member has caught up. */
   loss: string | undefined
   /** The latest values that it was to be sent have become too many. */
@@ -34,13 +34,13 @@ export class Lag {
   /** Bytes of the room that waited for `onJoined` when they became too many. */
   waited = 0
 
-  constructor (message: number, announcement: number, position: Position | undefined, excepted: number, owed: Buffer[], catching?: Catching) {
+  constructor (message: number, announcement: number, position: Position | undefined, excepted: number, owed: Buffer[], replay?: ReplayCursor) {
     this.message = message
     this.announcement = announcement
     this.position = position
     this.excepted = excepted
     this.owed = owed
-    this.catching = catching
-    this.policy = catching === undefined ? undefined : 'replay'
+    this.replay = replay
+    this.policy = replay === undefined ? undefined : 'replay'
   }
 }

@@ -85,7 +85,8 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   isFull = false
   readonly #ports: RoomPorts<M>
   readonly #lagging: LaggingMembers<M>
-  readonly #held = new HeldMembers<M>()
+  /** Made when the first member waits for `onJoined`. */
+  #held: HeldMembers<M> | undefined
   /** Members for which more frames were held than may be. The next flush returns them as slow. */
   #exceeded: M[] = []
   /** This turn's frames, by encoding. One flush empties all. */
@@ -114,7 +115,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.replay = definition.history === null ? undefined : new Replay(topic, definition.history, definition.message.schema === null, ports.history, ports.replays)
   }
 
-  get size (): number { return this.members.length - this.#departed.length + this.#lagging.members.size + this.#held.members.size }
+  get size (): number { return this.members.length - this.#departed.length + this.#lagging.members.size + (this.#held?.members.size ?? 0) }
   get isEmpty (): boolean { return this.size === 0 && this.joining === 0 && this.readers.size === 0 }
   get held (): ReadonlySet<PresentMember> { return this.#ports.held(this.topic) }
   /** Members that are not in the fan-out. */
@@ -126,7 +127,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   * open (): Generator<M> {
     for (const member of this.members) if (member.state === 'open') yield member
     yield * this.#lagging.members
-    yield * this.#held.members
+    if (this.#held !== undefined) yield * this.#held.members
   }
 
   add (member: M): void {
@@ -138,13 +139,14 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   addReplaying (member: M, { frames, behind }: ReplayPlan): void {
     const lag = new Lag(this.#message, this.#announcement, this.feed.position, 0, [], { frames: frames!, behind })
     this.#lagging.addReplaying(member, lag)
+    this.replay!.readers++
     this.feed.receiverCame()
     this.roster?.outdate()
   }
 
   sendKept (member: M, turn: number): 'more' | 'done' | 'lost' {
     const { transport, lag } = member
-    const catching = lag!.catching!
+    const cursor = lag!.replay!
     const { counters } = this.#ports
     // Half of what makes a member slow, so that this turn's messages do not make it slow as soon as it gets them.
     const most = Math.min(replayBytes, this.definition.slow.bytes / 2)
@@ -152,20 +154,20 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     for (;;) {
       const { position } = this.feed
       // After a reset or a loss nothing continues these messages. `lag.loss` tells that behind them.
-      const to = position?.epoch === catching.frames.epoch ? position.offset : catching.frames.top
-      if (catching.behind >= to) break
+      const to = position?.epoch === cursor.frames.epoch ? position.offset : cursor.frames.top
+      if (cursor.behind >= to) break
       if (transport.bufferedBytes >= most) return 'more'
-      const run = catching.frames.run(catching.behind, to, most)
+      const run = cursor.frames.run(cursor.behind, to, most)
       if (run === undefined) {
-        const frames = catching.frames.top >= to ? undefined : this.replay!.framesBehind(transport.encoding, { epoch: catching.frames.epoch, offset: catching.behind })
-        if (frames?.run(catching.behind, to, most) === undefined) {
-          if (catching.frames.top < to) return 'lost'
-          catching.behind = to
-        } else catching.frames = frames
+        const frames = cursor.frames.top >= to ? undefined : this.replay!.framesBehind(transport.encoding, { epoch: cursor.frames.epoch, offset: cursor.behind })
+        if (frames?.run(cursor.behind, to, most) === undefined) {
+          if (cursor.frames.top < to) return 'lost'
+          cursor.behind = to
+        } else cursor.frames = frames
         continue
       }
       transport.writeBatch(run, true)
-      catching.behind = run.last
+      cursor.behind = run.last
       counters.deliveries += run.count
       counters.replayed += run.count
       counters.sentBytes += run.whole.length
@@ -176,6 +178,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     if (canBeAnswered && lag!.loss !== undefined) frames.push(encode(lag!.loss))
     if (canBeAnswered && lag!.announcement !== this.#announcement) frames.push(encode(this.roster!.snapshot()))
     this.#lagging.remove(member, lag!, 0)
+    this.replay!.readers--
     this.#place(member)
     for (const frame of frames) counters.sentBytes += frame.length
     transport.writeAll(frames)
@@ -187,14 +190,18 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     if (lag === undefined) this.#leaveFanOut(member)
     else if (isHeld(lag)) {
       this.#ports.counters.deliveries -= this.#missed(lag)
-      this.#held.remove(member)
+      this.#held!.remove(member)
       member.lag = undefined
-    } else this.#lagging.remove(member, lag, this.#missed(lag))
+    } else {
+      if (lag.policy === 'replay') this.replay!.readers--
+      this.#lagging.remove(member, lag, this.#missed(lag))
+    }
   }
 
   hold (member: M): void {
     this.flushMember(member)
     this.#leaveFanOut(member)
+    this.#held ??= new HeldMembers()
     this.#held.add(member, new Lag(this.#message, this.#announcement, this.feed.position, 0, []))
   }
 
@@ -210,7 +217,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
       lag.hold = undefined
       return false
     }
-    const frames = this.#held.framesFor(member, hold)
+    const frames = this.#held!.framesFor(member, hold)
     const bytes = frames.reduce((sum, frame) => sum + frame.length, 0)
     const buffered = transport.bufferedBytes
     if (buffered === 0) transport.emptyTurn = turn
@@ -220,7 +227,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
       this.#ports.turn.queued(this)
       return false
     }
-    this.#held.remove(member)
+    this.#held!.remove(member)
     member.lag = undefined
     this.#place(member)
     this.#ports.counters.sentBytes += bytes
@@ -262,7 +269,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     for (const reader of this.readers) push(reader, delivery)
     if (excepted?.lag !== undefined) excepted.lag.excepted++
     let count = this.members.length - this.#departed.length
-    if (this.#held.members.size > 0) count += this.#holdMessage(delivery, excepted)
+    if (this.#held !== undefined && this.#held.members.size > 0) count += this.#holdMessage(delivery, excepted)
     if (excepted === undefined || excepted.lag !== undefined) return count
     this.#view(excepted).skipLast()
     this.#ports.counters.sentBytes -= delivery.frame(excepted.transport.encoding).length
@@ -281,14 +288,14 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#pushOther(text)
     this.#loss ??= text
     for (const { lag } of this.#lagging.members) lag!.loss ??= text
-    for (const { lag } of this.#held.members) lag!.loss ??= text
+    for (const { lag } of this.#held?.members ?? none) lag!.loss ??= text
   }
 
   sendTo (member: M, frame: Buffer, passesHold = false): void {
     const { transport, lag } = member
     if (lag?.hold !== undefined) {
       if (passesHold) transport.writeFrame(frame)
-      else this.#held.pushOwn(lag.hold, frame)
+      else this.#held!.pushOwn(lag.hold, frame)
       return
     }
     if (lag !== undefined && lag.policy === undefined) {
@@ -438,7 +445,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
         this.#batches[encoding]!.markOther()
       }
     }
-    if (this.#held.members.size === 0) return
+    if (this.#held === undefined || this.#held.members.size === 0) return
     this.#held.pushOther(new OtherFrame(text))
     this.#boundHeld()
   }
@@ -495,25 +502,25 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
 
   /** Queues a message to the members that are held. Returns to how many. */
   #holdMessage (delivery: Delivery, excepted: M | undefined): number {
-    const { members } = this.#held
+    const { members } = this.#held!
     const count = excepted !== undefined && members.has(excepted) ? members.size - 1 : members.size
-    this.#held.pushMessage({ delivery, message: this.#message, except: excepted?.id })
+    this.#held!.pushMessage({ delivery, message: this.#message, except: excepted?.id })
     this.#boundHeld()
     return count
   }
 
   /** Makes held members slow if more than `slow.bytes` of the room wait for them. */
   #boundHeld (): void {
-    for (const member of this.#held.over(this.definition.slow.bytes)) this.#exceed(member, member.lag!)
+    for (const member of this.#held!.over(this.definition.slow.bytes)) this.#exceed(member, member.lag!)
   }
 
   /** Makes a held member slow: it is a place again, and nothing of the room waits for it. */
   #exceed (member: M, lag: Lag): void {
     const hold = lag.hold!
-    const messages = this.#lagging.mayConflate ? this.#held.messages(hold) : none
-    this.#held.remove(member)
+    const messages = this.#lagging.mayConflate ? this.#held!.messages(hold) : none
+    this.#held!.remove(member)
     hold.isExceeded = true
-    lag.waited = this.#held.bytesFor(hold)
+    lag.waited = this.#held!.bytesFor(hold)
     this.#ports.counters.deliveries -= this.#missed(lag)
     this.#lagging.addHeld(member, lag, messages)
     this.#exceeded.push(member)

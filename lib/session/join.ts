@@ -58,21 +58,16 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, r
     }
     if (session.state === 'closed') return
   }
-  if (wantsReplay(room, request)) {
-    const { replay, feed } = room
-    const { encoding } = session.transport
-    // Messages may be published while a broker answers. Each reading continues the one before it.
-    for (let count = 0; count < mostReadings; count++) {
-      const reading = replay!.refresh(encoding)
-      if (typeof reading === 'boolean') break
-      const isRead = await reading
-      if (session.state as string === 'closed') return
-      if (!isRead || feed.position === undefined || replay!.reaches(encoding, feed.position)) break
-    }
-  }
+  const reading = readKept(session, room, request, false)
+  if (reading !== undefined) await reading
+  if (session.state === 'closed') return
   hub.lifecycle.awaitAcceptance(session, () => { commit(hub, session, room, request) })
   try {
-    if (request.onJoin !== undefined && await request.onJoin(session) === false) throw new FST_ROOMS_FORBIDDEN('join')
+    if (request.onJoin !== undefined) {
+      if (await request.onJoin(session) === false) throw new FST_ROOMS_FORBIDDEN('join')
+      const rest = readKept(session, room, request, true)
+      if (rest !== undefined) await rest
+    }
     hub.lifecycle.accept(session)
   } catch (thrown) {
     // A throw refuses the join. If a reader has accepted the session before, the throw ends a membership, as a failure of the server.
@@ -82,9 +77,20 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, r
   }
 }
 
-/** Whether a join may begin with kept messages. */
-function wantsReplay ({ replay }: SessionRoom, { since }: JoinRequest): boolean {
-  return replay !== undefined && (since !== undefined || replay.rule.latest)
+/**
+ * Reads the kept messages that a join may begin with. A broker of this process is asked when the join is committed.
+ * @param isAgain - they have been read for this join, and may still reach up to the room's position
+ */
+function readKept (session: Session, { replay, feed }: SessionRoom, { since }: JoinRequest, isAgain: boolean): Promise<void> | undefined {
+  if (replay === undefined || replay.isInProcess || (since === undefined && !replay.rule.latest)) return undefined
+  const { encoding } = session.transport
+  const isRead = (): boolean => session.state === 'closed' || (feed.position !== undefined && replay.reaches(encoding, feed.position))
+  if (isAgain && isRead()) return undefined
+  const read = async (): Promise<void> => {
+    // Messages may be published while the broker answers. Each reading continues the one before it.
+    for (let count = 0; count < mostReadings && await replay.refresh(encoding) && !isRead(); count++);
+  }
+  return read()
 }
 
 /** Decides what the member is sent before live messages. */

@@ -141,13 +141,13 @@ export function historySuite (t: Test, create: () => Broker): void {
     let topics = 0
     const { broker } = await startBroker(t, create())
     await fc.assert(fc.asyncProperty(
-      fc.record({ size: fc.oneof(fc.constant(Infinity), fc.integer({ min: 1, max: 12 })), bytes: fc.integer({ min: 1, max: 400 }), latest: fc.boolean() }),
+      fc.record({ size: fc.oneof(fc.constant(Infinity), fc.integer({ min: 1, max: 12 })), bytes: fc.integer({ min: 1, max: 4_000 }), latest: fc.boolean() }),
       fc.array(fc.record({ length: fc.integer({ min: 0, max: 120 }), key: fc.option(fc.constantFrom('a', 'b', 'ä', ''), { nil: undefined }) }), { maxLength: 40 }),
       fc.record({ after: fc.option(fc.integer({ min: 0, max: 45 }), { nil: undefined }), limit: fc.integer({ min: 1, max: 20 }), bytes: fc.integer({ min: 0, max: 600 }) }),
       async (bounds, messages, query) => {
         const retention = { ...bounds, ttl: 60_000 }
         const topic = `model-${++topics}`
-        let model: { offset: number, size: number, key: string | undefined, data: string }[] = []
+        let model: { offset: number, size: number, weight: number, key: string | undefined, data: string }[] = []
         let from = 0
         let offset = 0
         for (const { length, key } of messages) {
@@ -159,8 +159,8 @@ export function historySuite (t: Test, create: () => Broker): void {
             from = Math.max(from, gone.offset)
           }
           if (retention.latest) for (const other of model.filter(other => other.key === key)) drop(other)
-          model.push({ offset, size: one.tail.length, key, data: 'x'.repeat(length) })
-          while (model.length > retention.size || (model.length > 0 && model.reduce((sum, { size }) => sum + size, 0) > retention.bytes)) drop(model[0]!)
+          model.push({ offset, size: one.tail.length, weight: one.tail.length + (retention.latest ? 320 + 2 * (key?.length ?? 0) : 0), key, data: 'x'.repeat(length) })
+          while (model.length > retention.size || (model.length > 0 && model.reduce((sum, { weight }) => sum + weight, 0) > retention.bytes)) drop(model[0]!)
         }
         const behind = query.after === undefined ? [...model].reverse() : model.filter(message => message.offset > query.after!)
         let read = 0

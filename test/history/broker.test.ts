@@ -1,4 +1,6 @@
+import { mock } from 'node:test'
 import t, { type Test } from 'tap'
+import { IdleReplays } from '../../lib/history/idle-replays.ts'
 import { memoryBroker } from '../../lib/index.ts'
 import type { Broker } from '../../types/index.ts'
 import { connect, createRooms, join, listen, until } from '../helpers/app.ts'
@@ -67,6 +69,11 @@ t.test('a broker that fails to read: the position counts as lost, live messages 
   await t.rejects(rooms.history('news', { since: first }), { code: 'FST_ROOMS_BROKER_SILENT' })
   const { history } = broker
   broker.history = () => { throw new Error('thrown at once') }
+  t.match((await join(t, `${url}?since=${first}`)).hello, { recovered: false })
+  broker.history = history
+  broker.history = (() => ({ nonsense: true })) as never
+  t.match((await join(t, `${url}?since=${first}`)).hello, { recovered: false })
+  broker.history = (() => ({ then: (resolve: (page: unknown) => void) => { resolve({ position: 1 }) } })) as never
   t.match((await join(t, `${url}?since=${first}`)).hello, { recovered: false })
   broker.history = history
   t.ok(errors.length > 0)
@@ -172,4 +179,34 @@ t.test('a broker whose numbers cannot be read: stats go on without them', async 
   t.equal(rooms.stats().brokerFaults, 2)
   t.match(errors, [{ code: 'FST_ROOMS_BROKER_FAULT', cause: { message: 'no numbers' } }])
   t.same((await serve(t, new SlowBroker(() => sleep(0)))).rooms.stats().history, { topics: 0, messages: 0, bytes: 0, evicted: 0 })
+})
+
+t.test('a broker that answers later, and an onJoin during which messages are published: they follow the kept ones', async t => {
+  for (const history of [{ size: 100 }, { latest: true }]) {
+    const doors: (() => void)[] = []
+    const { url, publish } = await serve(t, new SlowBroker(() => sleep(1)), history, { onJoin: () => new Promise<void>(resolve => { doors.push(resolve) }), limits: { handshake: 5_000 } })
+    const first = await publish(1)
+    const joining = join(t, `${url}?since=${first}`)
+    await until(() => doors.length === 1)
+    await publish(2, { key: 'k' })
+    await publish(3, { key: 'l' })
+    doors[0]!()
+    const client = await joining
+    t.match(client.hello, { recovered: true, replayed: 2 })
+    t.match([await client.next('message'), await client.next('message')], [{ data: 2 }, { data: 3 }])
+  }
+})
+
+t.test('frames that a slow member is being sent are not dropped, however long it takes', async t => {
+  const replays = new IdleReplays()
+  const dropped: string[] = []
+  mock.timers.enable({ apis: ['setInterval'] })
+  t.teardown(() => { mock.timers.reset() })
+  const replay = { usedAt: -60_000, readers: 1, drop: () => { dropped.push('drop') } }
+  replays.used(replay)
+  mock.timers.tick(10_000)
+  t.same(dropped, [])
+  replay.readers = 0
+  mock.timers.tick(5_000)
+  t.same(dropped, ['drop'])
 })

@@ -10,6 +10,8 @@ export interface Schedule {
   seed: number
   random: () => number
   history: object
+  /** `history` keeps and replays all messages of the schedule. */
+  keepsAll: boolean
   /** Entries and readings take turns of the event loop. */
   isSlow: boolean
 }
@@ -25,10 +27,13 @@ class ResumingClient {
   readonly holes = new Set<number>()
   id: string | undefined
   errors: string[] = []
+  /** The topic keeps all messages, and the broker answers at once, so that no position may be lost. */
+  readonly keepsAll: boolean
 
-  constructor (url: string, isRaw: boolean) {
+  constructor (url: string, isRaw: boolean, keepsAll: boolean) {
     this.#url = url
     this.isRaw = isRaw
+    this.keepsAll = keepsAll
   }
 
   /** Hello has come over this connection. */
@@ -62,7 +67,10 @@ class ResumingClient {
       const frame = JSON.parse(text)
       if (frame.type === 'hello') {
         this.isJoined = true
-        if (since !== undefined && frame.recovered !== true) this.holes.add(this.got.length)
+        if (since !== undefined && frame.recovered !== true) {
+          this.holes.add(this.got.length)
+          if (this.keepsAll) this.errors.push(`hello of ${since} says that messages are missing, but all are kept`)
+        }
         if (frame.recovered === true && frame.id !== since) this.errors.push(`hello of ${since} continues ${frame.id}`)
         this.id = frame.id
       } else if (frame.type === 'gap') this.holes.add(this.got.length)
@@ -87,7 +95,7 @@ class ResumingClient {
  * Runs one schedule: publications, joins, cuts, resumes, pauses. Returns the faults: a client that did not get exactly the topic's sequence between two places at
  * which it was told that messages may be missing.
  */
-export async function runSchedule ({ seed, random, history, isSlow }: Schedule, steps: number): Promise<string[]> {
+export async function runSchedule ({ seed, random, history, keepsAll, isSlow }: Schedule, steps: number): Promise<string[]> {
   const wait = async (): Promise<void> => { for (let turns = Math.floor(random() * 3); turns > 0; turns--) await turn() }
   const app: FastifyInstance = Fastify()
   await app.register(fastifyRooms as any, {
@@ -99,7 +107,7 @@ export async function runSchedule ({ seed, random, history, isSlow }: Schedule, 
   await app.listen({ host: '127.0.0.1', port: 0 })
   const rooms = (app as any).rooms
   const url = `ws://127.0.0.1:${(app.server.address() as { port: number }).port}/news`
-  const clients = Array.from({ length: 5 }, () => new ResumingClient(url, false))
+  const clients = Array.from({ length: 5 }, () => new ResumingClient(url, false, keepsAll && !isSlow))
   const sequence: string[] = []
   const faults: string[] = []
   const publish = async (): Promise<void> => {

@@ -13,7 +13,7 @@ function page (epoch: string, from: number, ...offsets: number[]): HistoryPage {
 
 t.test('the frames follow the broker: another epoch, a hole, messages that are dropped meanwhile', async t => {
   let pages: (HistoryPage | undefined)[] = []
-  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: true, read: () => pages.shift() }, new IdleReplays())
+  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: false, read: () => pages.shift() }, new IdleReplays())
   t.ok(replay.isEmpty)
   const plan = (since: string, epoch: string, offset: number) => {
     const { recovered, replayed } = replay.plan(since, 0, { epoch, offset })
@@ -44,13 +44,21 @@ t.test('the frames follow the broker: another epoch, a hole, messages that are d
   t.equal(replay.framesBehind(0, { epoch: two, offset: 10 }), undefined)
 })
 
+t.test('a broker of this process is asked when a join is planned, and when frames are not enough', async t => {
+  const pages = [page(one, 0, 1), page(one, 0, 2), page(one, 0, 3)]
+  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: true, read: () => pages.shift() }, new IdleReplays())
+  t.match(replay.plan('0', 0, { epoch: one, offset: 1 }), { replayed: 1 })
+  t.match(replay.plan(`${one}-1`, 0, { epoch: one, offset: 2 }), { recovered: true, replayed: 1 })
+  t.equal(replay.framesBehind(0, { epoch: one, offset: 1 })?.top, 3)
+})
+
 t.test('frames that no member asks for are dropped after five seconds', async t => {
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => { mock.timers.reset() })
   const replays = new IdleReplays()
   const dropped: string[] = []
-  const idle = { usedAt: -10_000, drop: () => { dropped.push('idle') } }
-  const used = { usedAt: performance.now() + 60_000, drop: () => { dropped.push('used') } }
+  const idle = { usedAt: -10_000, readers: 0, drop: () => { dropped.push('idle') } }
+  const used = { usedAt: performance.now() + 60_000, readers: 0, drop: () => { dropped.push('used') } }
   replays.used(idle)
   replays.used(used)
   mock.timers.tick(4_000)

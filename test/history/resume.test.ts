@@ -229,3 +229,24 @@ t.test('private messages and presence reach a member under replay, and the end o
   await until(async () => await rooms.count('news') === 0)
   t.equal(rooms.stats().lagging, 0)
 })
+
+t.test('messages that are published while onJoin runs follow the kept ones, for every since and in raw mode', async t => {
+  for (const [history, since, before] of [[true, 'first', [2]], [true, '0', [1, 2]], [true, 'latest', [2]], [{ latest: true }, undefined, [2]]] as const) {
+    const doors: (() => void)[] = []
+    const { publish, url } = await serve(t, history, { onJoin: () => new Promise<void>(resolve => { doors.push(resolve) }) })
+    const [first] = await publish(1)
+    await publish(2)
+    const query = since === undefined ? '' : `?since=${since === 'first' ? first : since}`
+    const v1 = await connect(t, `${url}/rooms/news${query}`)
+    const raw = await connect(t, `${url}/rooms/news${query}`, 'rooms.raw')
+    await until(() => doors.length === 2)
+    await publish(3)
+    for (const open of doors) open()
+    const expected = since === 'latest' || since === undefined ? [3] : [...before, 3]
+    await until(() => raw.received.length === expected.length && v1.received.length === expected.length + 1)
+    const hello = JSON.parse(v1.received[0]!)
+    t.match(hello, { replayed: expected.length, ...(since === 'first' ? { recovered: true } : {}) }, `${since}`)
+    t.same(v1.received.slice(1).map(text => JSON.parse(text).data), expected)
+    t.same(raw.received.map(text => JSON.parse(text)), expected)
+  }
+})
