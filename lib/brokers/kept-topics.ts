@@ -58,11 +58,10 @@ export class KeptTopics {
     return log.kept
   }
 
-  /** Keeps the message of a topic's newest offset. */
+  /** Keeps the message of a topic's newest offset. Call `of` before, which drops messages that have expired. */
   append (log: Log, publication: Publication): void {
     const now = performance.now()
     const retention = log.retention!
-    if (log.expiresAt <= now) this.#clear(log)
     log.kept ??= retention.latest ? new KeptValues(retention, log.offset - 1) : new KeptLog(retention, log.offset - 1)
     const { kept } = log
     const before = kept.bytes

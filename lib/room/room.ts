@@ -159,11 +159,9 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
       if (transport.bufferedBytes >= most) return 'more'
       const run = cursor.frames.run(cursor.behind, to, most)
       if (run === undefined) {
-        const frames = cursor.frames.top >= to ? undefined : this.replay!.framesBehind(transport.encoding, { epoch: cursor.frames.epoch, offset: cursor.behind })
-        if (frames?.run(cursor.behind, to, most) === undefined) {
-          if (cursor.frames.top < to) return 'lost'
-          cursor.behind = to
-        } else cursor.frames = frames
+        const frames = this.replay!.framesBehind(transport.encoding, { epoch: cursor.frames.epoch, offset: cursor.behind })
+        if (frames?.run(cursor.behind, to, most) === undefined) return 'lost'
+        cursor.frames = frames
         continue
       }
       transport.writeBatch(run, true)

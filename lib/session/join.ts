@@ -139,7 +139,6 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
   session.sendEarly()
   hub.users.entered(session) // before the snapshot, so that it does not name a session whose place this one takes
   if (presence && canBeAnswered && room.roster !== undefined) session.deliver(room.roster.snapshot())
-  if (session.state as string === 'closed') return // all of that was too much for a slow peer
   // onJoined begins behind the kept messages that the member was promised.
   const { onJoined } = hub.hooks
   let isCommitted = false
@@ -150,8 +149,11 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
       if (isCommitted) callOnJoined(hub, session, onJoined)
     }
   }
-  if (frames === undefined) hold?.()
-  else hub.replayRest(session, hold)
+  // All of that may have been too much for a slow peer.
+  if (session.state === 'open') {
+    if (frames === undefined) hold?.()
+    else hub.replayRest(session, hold)
+  }
   if (session.state as string === 'closed') return
   hub.presenceChanged(session)
   hub.counters.joined++

@@ -110,3 +110,9 @@ t.test('version: an older value than the kept one is refused as stale, and takes
   for (const version of ['1', 1.5, 2 ** 53, NaN, null]) await t.rejects(rooms.broadcast('news', 1, { version }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /"version"/ })
   await t.rejects(rooms.broadcast('plain', 1, { version: 1 }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /"version"/ })
 })
+
+t.test('after the app has closed there is nothing to read', async t => {
+  const app = await createRooms(t, { topics: { news: { history: true } as never } })
+  await app.close()
+  await t.rejects((app.rooms as any).history('news'), { code: 'FST_ROOMS_CLOSED' })
+})

@@ -167,6 +167,7 @@ t.test('since=latest of a topic that keeps all: the newest of each key', async t
   t.equal(hello.replayed, 2)
   t.equal(at(hello.id!).offset, 1)
   await gets([2, 3], 'by offset')
+  await (await member(t, url, '?since=latest')).gets([2, 3], 'made once for each position')
   await rooms.broadcast('news', 4, { key: 'b' })
   await (await member(t, url, '?since=latest')).gets([3, 4], 'made anew for the next position')
 })
