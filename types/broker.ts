@@ -139,6 +139,7 @@ export interface BrokerCapabilities {
   once: 'shared' | 'node'
 }
 
+/** The parts of the options that a broker may need. */
 export interface BrokerSettings {
   /** `limits.history`: most bytes of kept messages of all topics, for a broker that keeps them in this process. */
   readonly historyBytes: number

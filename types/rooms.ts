@@ -65,6 +65,7 @@ export interface SubscribeOptions {
   buffer?: number
 }
 
+/** The page of kept messages that `rooms.history` reads. */
 export interface HistoryOptions {
   /**
    * The `id` of a message, of a hello or of an earlier page: the messages behind it. `'latest'`: the newest message of each `key`. Absent, or `'0'`: the newest

@@ -9,7 +9,7 @@ const maxWaiting = 100
 /** Characters of an answer's data that count as one more answer. */
 const charactersPerUnit = 256
 
-/** What the sender of a message was told when it was accepted. */
+/** The answer that the sender of a message got when it was accepted. */
 export interface Answer {
   /** Its position; `undefined` if it has none. */
   readonly id: string | undefined
@@ -43,7 +43,7 @@ interface Pending {
   readonly waiting: ((turn: Turn) => void)[]
 }
 
-/** What a message that waits is told: that it is handled now, or the answer. */
+/** The end of a message's wait: it is handled now, or gets the answer. */
 type Turn = { readonly next: Pending } | { readonly next: undefined, readonly answer: Answer | undefined }
 
 /** An answer that is remembered. Its data is kept as JSON, because the host may change the object. */

@@ -23,7 +23,7 @@ export class Lag {
   owed: Buffer[]
   /** The policy that applies; `undefined` until it is decided. `'replay'`: the member is not slow, but is being sent kept messages. */
   policy: SlowPolicy | 'replay' | undefined
-  /** What a member under `'replay'` is being sent. */
+  /** The place of a member under `'replay'` in what it is being sent. */
   readonly replay: ReplayCursor | undefined
   /** The gap frame of the first loss since then, to be sent when the member has caught up. */
   loss: string | undefined

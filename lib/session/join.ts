@@ -43,8 +43,8 @@ export interface JoinHub extends Pick<Host, 'hooks' | 'log'>, JoinedHub {
 type Session = Membership & LifecycleState
 
 /**
- * Joins a session to its room (rule 1 of the lifecycle): attach, `onJoin`, then in one synchronous step hello, the frames that `onJoin` sent, the presence
- * join, and the call of `onJoined`. A failure before that step closes the session, and no member has seen it.
+ * Joins a session to its room (rule 1 of the lifecycle): attach, the reading of kept messages, `onJoin`, then in one synchronous step hello, the frames that
+ * `onJoin` sent, the kept messages, the presence join, and the call of `onJoined`. A failure before that step closes the session, and no member has seen it.
  */
 export async function join (hub: JoinHub, session: Session, room: SessionRoom, request: JoinRequest): Promise<void> {
   // If the room is attached and there is no onJoin, nothing is awaited: hello leaves in the same write as the 101 response.
