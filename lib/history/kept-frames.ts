@@ -94,9 +94,12 @@ export class KeptFrames {
     return copy
   }
 
-  /** The offset before the first of the newest messages that are at most so many bytes; `top` if there are none. */
-  beforeNewest (bytes: number): number {
-    const least = this.#indexBehind(this.from)
+  /**
+   * The offset before the first of the newest messages that are at most so many bytes; `top` if there are none.
+   * @param behind - messages up to this offset are no longer kept
+   */
+  beforeNewest (bytes: number, behind: number): number {
+    const least = this.#indexBehind(behind)
     let index = this.#offsets.length
     while (index > least && this.#end - this.#startOf(index - 1) <= bytes) index--
     return index === this.#offsets.length ? this.top : this.#offsets[index]! - 1

@@ -49,7 +49,11 @@ function newestOfEachKey (messages: readonly KeptMessage[], limit: number): Kept
     newest.delete(message.key)
     newest.set(message.key, message)
   }
-  return [...newest.values()].slice(-limit)
+  const values = [...newest.values()].slice(-limit)
+  let bytes = 0
+  const first = values.findLastIndex(({ tail }) => (bytes += tail.length) > pageBytes)
+  // A value that is larger than a page comes alone.
+  return values.slice(Math.min(first + 1, values.length - 1))
 }
 
 /** The newest messages that are kept, up to the top. */
@@ -68,21 +72,20 @@ export async function readPage (source: HistorySource, topic: string, rule: Hist
   if (known !== null) {
     const page = await source.read(topic, { after: known.offset, limit, bytes: pageBytes, retention: rule })
     if (page === undefined) return undefined
-    const { position: { epoch, offset }, messages, from } = page
+    const isLarger = page.messages.length === 0 && known.offset < page.position.offset
+    // A message that is larger than a page comes alone.
+    const found = isLarger ? await source.read(topic, { after: known.offset, limit: 1, bytes: Infinity, retention: rule }) : page
+    if (found === undefined) return undefined
+    const { position: { epoch, offset }, messages, from } = found
     if (known.epoch === epoch && known.offset <= offset && from <= known.offset) {
-      let found = messages
-      if (messages.length === 0 && known.offset < offset) {
-        // A message that is larger than a page comes alone.
-        const larger = await source.read(topic, { after: known.offset, limit: 1, bytes: Infinity, retention: rule })
-        if (larger === undefined) return undefined
-        found = larger.messages
-      }
-      const last = found.at(-1)?.offset ?? known.offset
-      return { position: { epoch, offset: last }, messages: found, recovered: true, complete: last === offset }
+      const last = messages.at(-1)?.offset ?? known.offset
+      return { position: { epoch, offset: last }, messages, recovered: true, complete: last === offset }
     }
   }
   const all = since === 'latest'
-  const page = await source.read(topic, { limit: all ? Infinity : limit, bytes: all ? Infinity : pageBytes, retention: rule })
+  let page = await source.read(topic, { limit: all ? Infinity : limit, bytes: all ? Infinity : pageBytes, retention: rule })
+  // The newest message is larger than a page.
+  if (page !== undefined && page.messages.length === 0 && page.from < page.position.offset) page = await source.read(topic, { limit: 1, bytes: Infinity, retention: rule })
   if (page === undefined) return undefined
   const found = newest(page, request)
   return known === null ? found : { ...found, recovered: false, complete: false }

@@ -114,17 +114,17 @@ export class Replay {
    * @param top - the position up to which the room has delivered
    */
   plan (since: string | undefined, encoding: Encoding, top: Position | undefined): ReplayPlan {
-    // Messages may have been published since the frames were made, while the host's onJoin ran.
-    if (this.#source.isInProcess && (since !== undefined || this.rule.latest)) this.refresh(encoding)
     const id = top === undefined ? undefined : formatPosition(top)
     const position = since === undefined ? null : parsePosition(since)
+    // Messages may have been published since the frames were made, while the host's onJoin ran.
+    if (this.#source.isInProcess && (position === null ? since !== undefined || this.rule.latest : position.offset !== top?.offset)) this.refresh(encoding)
     const frames = this.#frames.get(encodings[encoding].plain)
     const isCurrent = frames !== undefined && top !== undefined && this.reaches(encoding, top)
     if (position === null) {
       const nothing = { id, recovered: undefined, replayed: since === undefined ? undefined : 0, frames: undefined, behind: 0 }
       if (!isCurrent || (since === undefined && !this.rule.latest)) return nothing
       const source = since === 'latest' && !this.rule.latest ? this.#valuesOf(encoding, frames) : frames
-      const behind = source.beforeNewest(this.rule.replay)
+      const behind = source.beforeNewest(this.rule.replay, this.rule.latest ? 0 : source.from)
       const replayed = countTo(source, behind, top.offset)
       if (replayed === 0) return nothing
       return { id: formatPosition({ epoch: top.epoch, offset: behind }), recovered: undefined, replayed, frames: source, behind }
@@ -159,9 +159,11 @@ export class Replay {
   #continue (encoding: Encoding, { position: { epoch, offset }, messages, from }: HistoryPage): boolean {
     let frames = this.#frames.get(encoding)
     if (frames?.epoch !== epoch) return false
+    // Values are read anew if any of them was replaced or dropped.
+    if (this.rule.latest) return frames.top === offset && frames.from === from
     frames.from = Math.max(frames.from, from)
     if (frames.top >= offset) return true
-    if (this.rule.latest || from > frames.top) return false
+    if (from > frames.top) return false
     for (const message of messages) {
       if (message.offset > frames.top) frames = this.#append(encoding, frames, message.offset, this.#encode(encoding, message, epoch), message.key)
     }
@@ -189,7 +191,7 @@ export class Replay {
   #valuesOf (encoding: Encoding, frames: KeptFrames): KeptFrames {
     const { plain } = encodings[encoding]
     const known = this.#values.get(plain)
-    if (known?.epoch === frames.epoch && known.top === frames.top) return known
+    if (known?.epoch === frames.epoch && known.top === frames.top && known.from === frames.from) return known
     const values = frames.newestOfEachKey()
     this.#values.set(plain, values)
     return values

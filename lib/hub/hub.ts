@@ -444,6 +444,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (!room.isEmpty || this.#rooms.get(room.topic) !== room) return
     this.#rooms.delete(room.topic)
     if (room.roster !== undefined) this.#announcer.remove(room.roster)
+    room.replay?.drop()
     this.#broker.detach(room.topic)
     room.feed.end()
   }

@@ -33,12 +33,14 @@ export function snapshotHandler ({ hub }: AccessContext, definition: TopicDefini
     reply.header('cache-control', 'no-store')
     addVary(reply, 'Accept')
     if (!acceptsJson(request.headers.accept)) throw new FST_ROOMS_NOT_ACCEPTABLE()
-    const { topic } = (request as AccessRequest)[kAccess]
+    const { topic, identity } = (request as AccessRequest)[kAccess]
     const { since, limit: givenLimit, wait } = request.query as Query
     const limit = givenLimit === undefined ? defaultPage : Number(givenLimit)
     const position = wait === undefined ? undefined : checkWait(Number(wait), since, definition, topic)
+    // The wait ends with the credentials, as a session would.
+    const left = identity?.expires === undefined ? Infinity : Math.max(1, identity.expires.getTime() - Date.now())
     // A drain that began while the hooks ran has answered the requests that waited, and does not wait for this one.
-    const text = position === undefined || hub.state !== 'open' ? await hub.snapshot(definition, topic, { since, limit }) : await waited(reply, () => hub.wait(definition, topic, { since: position, limit }, Number(wait)))
+    const text = position === undefined || hub.state !== 'open' ? await hub.snapshot(definition, topic, { since, limit }) : await waited(reply, () => hub.wait(definition, topic, { since: position, limit }, Math.min(Number(wait), left)))
     reply.header('content-type', 'application/json; charset=utf-8')
     return text
   }

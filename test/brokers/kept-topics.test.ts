@@ -22,7 +22,7 @@ function fill (topics: KeptTopics, one: Log, times = 1): Log {
 t.test('over the bound of all topics, those that were quiet longest lose their messages', async t => {
   const topics = new KeptTopics(() => {})
   t.teardown(() => { topics.close() })
-  topics.mostBytes = 5 * sizeOfOne
+  topics.mostBytes = 5 * sizeOfOne + 3 * 1_536
   const [a, b, c] = ['a', 'b', 'c'].map(name => fill(topics, log(name))) as [Log, Log, Log]
   fill(topics, a)
   t.same(topics.stats(), { topics: 3, messages: 4, bytes: 4 * sizeOfOne, evicted: 0 })
@@ -30,11 +30,15 @@ t.test('over the bound of all topics, those that were quiet longest lose their m
   t.equal(topics.of(b), undefined, 'b was quiet longest')
   t.equal(topics.of(a)?.count, 2)
   t.same(topics.stats(), { topics: 2, messages: 5, bytes: 5 * sizeOfOne, evicted: 1 })
+  topics.mostBytes = 5 * sizeOfOne + 1_536
   fill(topics, c, 7)
   t.equal(topics.of(a), undefined)
   t.equal(topics.of(c)?.count, 5, 'the last topic keeps the newest that fit')
   t.equal(topics.of(c)?.from, 5)
   t.ok(topics.stats().bytes <= topics.mostBytes)
+  topics.mostBytes = 1
+  fill(topics, c)
+  t.equal(topics.of(c)?.count, 1, 'and at least one')
 })
 
 t.test('positions of topics that have nothing else are forgotten after 30 days, and at most 100,000 are remembered', async t => {

@@ -49,6 +49,11 @@ t.test('pages are bounded in bytes, and a larger message comes alone', async t =
   }
   t.same(sizes, ['a', 'b', 'c', 'd'])
   t.same((await rooms.history('news')).messages.map(({ data }: any) => data[0]), ['d'])
+  await publish('e'.repeat(1_200_000), { key: 'e' })
+  t.same((await rooms.history('news')).messages.map(({ data }: any) => data[0]), ['e'], 'a newest message that is larger than a page comes alone')
+  t.same((await rooms.history('news', { since: 'latest' })).messages.map(({ data }: any) => data[0]), ['e'])
+  await publish('f', { key: 'f' })
+  t.same((await rooms.history('news', { since: 'latest' })).messages.map(({ data }: any) => data[0]), ['f'])
 })
 
 t.test('since=latest: the newest message of each key', async t => {

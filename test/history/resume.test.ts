@@ -251,3 +251,29 @@ t.test('messages that are published while onJoin runs follow the kept ones, for 
     t.same(raw.received.map(text => JSON.parse(text)), expected)
   }
 })
+
+t.test('values that are older than one that was replaced are sent to members that come late', async t => {
+  for (const onJoin of [undefined, async () => { await sleep(1) }]) {
+    const { rooms, url } = await serve(t, { latest: true }, onJoin === undefined ? {} : { onJoin })
+    for (const [key, data] of [['a', 'a1'], ['b', 'b1'], ['b', 'b2'], ['c', 'c1'], ['b', 'b3']] as const) await rooms.broadcast('news', data, { key })
+    for (const since of ['', '?since=0', '?since=latest']) {
+      const { hello, gets } = await member(t, url, since)
+      t.equal(hello.replayed, 3)
+      t.equal(at(hello.id!).offset, 0)
+      await gets(['a1', 'c1', 'b3'], `all values: ${since}`)
+    }
+    const keeper = await member(t, url)
+    await rooms.broadcast('news', 'a2', { key: 'a' })
+    await (await member(t, url)).gets(['c1', 'b3', 'a2'], 'a value that was replaced is gone')
+    await keeper.gets(['a1', 'c1', 'b3', 'a2'], 'live')
+  }
+})
+
+t.test('messages that have expired are not replayed, however often members ask for the newest of each key', async t => {
+  const { publish, url } = await serve(t, { ttl: 300 })
+  await publish('old')
+  const one = await member(t, url, '?since=latest')
+  t.equal(one.hello.replayed, 1)
+  await sleep(400)
+  t.equal((await member(t, url, '?since=latest')).hello.replayed, 0)
+})
