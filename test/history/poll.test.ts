@@ -387,3 +387,14 @@ t.test('the log shows limit and wait', async t => {
   await app.inject(`/rooms/news?wait=1&since=${(await (app.rooms as any).history('news')).id}`)
   t.same(logs.map(({ req }) => req?.url).filter(Boolean).map(url => url.replace(/=[0-9a-f]{16}-0/, '=ID')), ['/rooms/news?limit=5&token=[redacted]', '/rooms/news?wait=1&since=ID'])
 })
+
+t.test('a wait ends with the credentials of its request', async t => {
+  const app = await createRooms(t, { topics: { news: { history: true } as never }, identify: () => ({ user: 'ann', expires: Date.now() + 400 }) })
+  const url = await listen(app)
+  const { id } = await (app.rooms as any).history('news')
+  const begun = performance.now()
+  const response = await fetch(`http://${url}/rooms/news?since=${id}&wait=30000`)
+  t.equal(response.status, 200)
+  t.match(await response.json(), { messages: [], recovered: true, complete: true })
+  t.ok(performance.now() - begun < 15_000)
+})

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { createRooms, join, listen } from '../helpers/app.ts'
+import { createRooms, join, listen, until } from '../helpers/app.ts'
+import { framesOf, joinMute } from '../helpers/wire.ts'
 
 async function serve (history: unknown) {
   const app = await createRooms(t, { topics: { news: { history } as never, plain: {} } })
@@ -120,4 +121,23 @@ t.test('after the app has closed there is nothing to read', async t => {
   const app = await createRooms(t, { topics: { news: { history: true } as never } })
   await app.close()
   await t.rejects((app.rooms as any).history('news'), { code: 'FST_ROOMS_CLOSED' })
+})
+
+t.test('a member that asks for many pages and reads slowly is sent one after the other', async t => {
+  const app = await createRooms(t, { topics: { news: { history: { bytes: 50_000_000 } } as never }, slow: { bytes: 1_500_000 } })
+  const rooms = app.rooms as any
+  const url = await listen(app)
+  for (let n = 0; n < 10; n++) await rooms.broadcast('news', 'x'.repeat(100_000))
+  const peer = await joinMute(t, `${url}/rooms/news`)
+  const other = await joinMute(t, `${url}/rooms/news`)
+  await until(async () => await rooms.count('news') === 2)
+  for (const { socket, send } of [peer, other]) {
+    socket.pause()
+    for (let ref = 0; ref < 12; ref++) send(1, JSON.stringify({ type: 'history', ref }))
+  }
+  await until(() => rooms.stats().queuedBytes > 1_000_000)
+  other.socket.destroy()
+  peer.socket.resume()
+  await until(() => framesOf(peer).filter(({ type }) => type === 'ack').length === 12)
+  t.equal(rooms.stats().slow, 0)
 })
