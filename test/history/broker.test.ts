@@ -210,3 +210,9 @@ t.test('frames that a slow member is being sent are not dropped, however long it
   mock.timers.tick(5_000)
   t.same(dropped, ['drop'])
 })
+
+t.test('versions reach a broker that copies publications', async t => {
+  const { rooms } = await serve(t, new SlowBroker(() => sleep(0)), { latest: true })
+  t.equal((await rooms.broadcast('news', 2, { version: 2 })).published, true)
+  await t.rejects(rooms.broadcast('news', 1, { version: 1 }), { code: 'FST_ROOMS_STALE' })
+})
