@@ -176,14 +176,14 @@ export function historySuite (t: Test, create: () => Broker): void {
 
   t.test('messages expire as a whole, a ttl after the last publication', async t => {
     const { broker } = await startBroker(t, create())
-    const retention = { ...kept, ttl: 150 }
+    const retention = { ...kept, ttl: 2_000 }
     const read = async (): Promise<unknown[]> => payloads(await broker.history!('t', { limit: 10, bytes: 1_000, retention }))
     await broker.publish([{ ...publication('t', 1), retention }])
-    await new Promise(resolve => setTimeout(resolve, 100))
+    await new Promise(resolve => setTimeout(resolve, 1_100))
     await broker.publish([{ ...publication('t', 2), retention }])
-    await new Promise(resolve => setTimeout(resolve, 100))
+    await new Promise(resolve => setTimeout(resolve, 1_100))
     t.same(await read(), [1, 2])
-    await new Promise(resolve => setTimeout(resolve, 120))
+    await new Promise(resolve => setTimeout(resolve, 2_100))
     t.same(await read(), [])
     await broker.publish([{ ...publication('t', 3), retention }])
     t.same(await read(), [3])

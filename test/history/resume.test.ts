@@ -101,13 +101,13 @@ t.test('a replay over the bound is refused as a whole; since=0 gives the newest 
 })
 
 t.test('messages expire as a whole, after the last of them', async t => {
-  const { publish, url } = await serve(t, { ttl: 200 })
+  const { publish, url } = await serve(t, { ttl: 2_000 })
   const ids = await publish('a', 'b')
-  await sleep(120)
+  await sleep(1_100)
   await publish('c')
-  await sleep(120)
+  await sleep(1_100)
   t.match((await member(t, url, `?since=${ids[0]}`)).hello, { recovered: true, replayed: 2 }, 'the last publication counts')
-  await sleep(200)
+  await sleep(2_100)
   const { hello } = await member(t, url, `?since=${ids[0]}`)
   t.match(hello, { recovered: false, replayed: 0 })
   t.same(at(hello.id!), { epoch: at(ids[0]!).epoch, offset: 3 }, 'the position outlives the messages')
