@@ -11,7 +11,7 @@ const sleep = (milliseconds: number) => new Promise<void>(resolve => setTimeout(
 
 async function serve (t: Test, broker: Broker, history: object | true = true, options: object = {}) {
   const errors: (Error & { code: string })[] = []
-  const app = await createRooms(t, { broker, topics: { news: { history } as never }, limits: { handshake: 300 }, onError: (error: any) => { errors.push(error) }, ...options })
+  const app = await createRooms(t, { broker, topics: { news: { history } as never }, limits: { handshake: 2_000 }, onError: (error: any) => { errors.push(error) }, ...options })
   const rooms = app.rooms as any
   return { rooms, errors, url: `${await listen(app)}/rooms/news`, publish: async (data: unknown, more?: object) => (await rooms.broadcast('news', data, more)).id as string }
 }
