@@ -1,12 +1,7 @@
 import type { AuthorizeContext } from '../../types/index.ts'
 import { FST_ROOMS_FORBIDDEN } from '../errors.ts'
 import type { Hooks } from '../hub/ports.ts'
-
-/** Goes on with a value at once, or when its promise settles: hooks may be asynchronous, and most of them are not. */
-export function proceed<T> (value: T | PromiseLike<T>, next: (value: T) => void | Promise<void>): void | Promise<void> {
-  if (typeof (value as PromiseLike<T> | undefined)?.then === 'function') return Promise.resolve(value).then(next)
-  return next(value as T)
-}
+import { proceed } from '../proceed.ts'
 
 /**
  * Asks `authorize`, and goes on if it permits. Without `authorize`, everything is permitted that the topic declares.

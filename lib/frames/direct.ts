@@ -6,7 +6,8 @@ import type { Membership } from '../session/membership.ts'
 import { acknowledge, isValid, jsonOf } from './reply.ts'
 import { callHandler } from './call-handler.ts'
 import { PendingDirect, queueDirect } from './pending-direct.ts'
-import { ifPermitted, proceed } from './authorize.ts'
+import { proceed } from '../proceed.ts'
+import { ifPermitted } from './authorize.ts'
 
 type Direct = ClientFrame & { type: 'direct' }
 

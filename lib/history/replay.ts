@@ -1,4 +1,5 @@
 import type { HistoryPage, HistoryQuery, KeptMessage, Position } from '../../types/index.ts'
+import { proceed } from '../proceed.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { encodings, type Encoding } from '../transport/encoding.ts'
 import type { MessageContent } from '../transport/envelope.ts'
@@ -39,10 +40,6 @@ function contentOf ({ tail, payloadLength, offset }: KeptMessage, epoch: string,
     tail,
     isUntyped
   }
-}
-
-function then<T, R> (value: T | Promise<T>, next: (value: T) => R): R | Promise<R> {
-  return value instanceof Promise ? value.then(next) : next(value)
 }
 
 /** The kept messages of one room, ready to be sent: made when the first member asks for them, and shared by all that ask. */
@@ -87,11 +84,11 @@ export class Replay {
     this.#idle.used(this)
     const known = this.#frames.get(plain)
     if (known === undefined) return this.#readAll(plain)
-    return then(this.#source.read(this.#topic, { after: known.top, limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
+    return proceed<HistoryPage | undefined, boolean>(this.#source.read(this.#topic, { after: known.top, limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
       if (page !== undefined) return this.#continue(plain, page) || this.#readAll(plain)
       this.#frames.delete(plain)
       return false
-    }) as boolean | Promise<boolean>
+    })
   }
 
   /** Whether the frames of an encoding reach up to a position, so that a join can begin there. */
@@ -144,7 +141,7 @@ export class Replay {
   }
 
   #readAll (encoding: Encoding): boolean | Promise<boolean> {
-    return then<HistoryPage | undefined, boolean>(this.#source.read(this.#topic, { limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
+    return proceed<HistoryPage | undefined, boolean>(this.#source.read(this.#topic, { limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
       if (page === undefined) {
         this.#frames.delete(encoding)
         return false

@@ -80,7 +80,7 @@ class Group {
   readonly #topic: TopicWaiters
   readonly #request: WaitRequest
   readonly #waiters = new Set<Waiter>()
-  /** Those whose wait is over, and which are not answered yet. */
+  /** Requests whose wait is over, and which are not answered yet. */
   readonly #over = new Set<Waiter>()
   /** Something newer may have come since the last reading. */
   #isOutdated: boolean

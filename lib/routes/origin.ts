@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import { FST_ROOMS_INVALID_OPTION, FST_ROOMS_ORIGIN_REFUSED } from '../errors.ts'
 import type { Log } from '../hub/ports.ts'
-import { proceed } from '../frames/authorize.ts'
+import { proceed } from '../proceed.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { requestedHost } from './forwarded.ts'
 

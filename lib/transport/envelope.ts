@@ -56,7 +56,7 @@ function parseJson (text: string): unknown {
   return suspect.test(text) ? parse(text, undefined, strict) : JSON.parse(text)
 }
 
-/** What is wrong with a text that `parseJson` refuses, and whether it is JSON with a forbidden key. JSON.parse never begins a message like that. */
+/** Returns the fault of a text that `parseJson` refuses, and whether the text is JSON with a forbidden key. JSON.parse never begins a message like that. */
 function faultIn (thrown: unknown): { fault: string, isPoisoned: boolean } {
   const { message } = asError(thrown)
   return { fault: `no JSON (${message.replace(excerpt, '')})`, isPoisoned: message.startsWith(poisoned) }

@@ -5,7 +5,7 @@ import { WebSocket } from 'ws'
 import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
 
-/** What one schedule of the model is about. */
+/** One schedule of the model: its seed, its topic, and its broker. */
 export interface Schedule {
   seed: number
   random: () => number
