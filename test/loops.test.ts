@@ -8,6 +8,7 @@ import type { AnySession, Hooks } from '../lib/hub/ports.ts'
 import { payloadCompiler, schemaCompiler } from '../lib/topics/payload.ts'
 import { HubRooms } from '../lib/api/rooms.ts'
 import { TopicRegistry } from '../lib/topics/registry.ts'
+import { webSocketPeer } from '../lib/transport/ws/listeners.ts'
 import { createRooms, join, listen, until, type AnyOptions, type LogLine } from './helpers/app.ts'
 import { bareHooks, bareSettings, LiveSocket, silent } from './helpers/bare-hub.ts'
 
@@ -193,7 +194,7 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
       socket.readyState = 2
       setImmediate(() => { socket.gone(code) })
     }
-    hub.connect({ socket: socket as never, stream: {}, mode: 'rooms.v1', address: '-', addressKey: '-', isForwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined })
+    hub.connect({ ...webSocketPeer(socket as never, {}, 'rooms.v1'), address: '-', addressKey: '-', isForwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined })
     return { socket, session: [...hub.directory.all()].at(-1)! }
   }
   return {

@@ -328,7 +328,7 @@ export interface Rooms<T = Topics> {
   sendToUser<N extends TopicName<T>> (user: string, payload: Payload<NoInfer<N>, T>, options: { topic: N }): Promise<{ local: number }>
   /**
    * Sends a private message that requests an answer, and resolves with the answer.
-   * @throws `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw session), `FST_ROOMS_INVALID_PAYLOAD`,
+   * @throws `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw WebSocket or an event stream), `FST_ROOMS_INVALID_PAYLOAD`,
    * `FST_ROOMS_SESSION_CLOSED`; the signal's reason if it is aborted.
    */
   ask (session: string, payload: unknown, options?: AskOptions): Promise<unknown>

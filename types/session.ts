@@ -5,8 +5,10 @@ import type { Closed, Info, Message, NameOf, Publish, Topics } from './topics.ts
 
 /** The connection of one or more sessions. */
 export interface Connection {
+  /** An event stream carries frames of `rooms.v1` in one direction: its member cannot publish, answer or renew its credentials. */
+  readonly protocol: 'websocket' | 'event-stream'
   readonly mode: Mode
-  /** `request.ip` at the upgrade, so `trustProxy` applies; `'unix'` for a unix socket, which has no address. */
+  /** `request.ip` at the join, so `trustProxy` applies; `'unix'` for a unix socket, which has no address. */
   readonly address: string
   /** Bytes accepted for sending that the operating system has not taken yet. */
   readonly bufferedBytes: number

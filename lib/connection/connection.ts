@@ -9,12 +9,13 @@ import type { Transport } from '../transport/transport.ts'
 
 /** A session as its connection sees it. */
 export interface ConnectedSession {
+  readonly id: string
   readonly topic: string
   readonly state: SessionState
   /** Takes a frame of the peer that names its topic. */
   take (frame: ClientFrame): void
   /** Sends the peer a frame that is not a message. */
-  deliver (text: string): void | Promise<void>
+  deliver (text: string, passesHold?: boolean, id?: string): void | Promise<void>
   /** Writes what its room has for it in this turn. */
   flush (): void
   /** Ends the membership. */
@@ -88,7 +89,7 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
   isJoined = false
 
   // heartbeat.ts
-  /** `bytesRead` at the last look, and when it changed. */
+  /** The transport's `activity` at the last look, and when it changed. */
   seenBytes: number | undefined = undefined
   seenAt: number
   /** When the ping was sent that is not answered; 0 if there is none. */
@@ -121,6 +122,7 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
     this.seenAt = this.filledAt = this.openedAt = performance.now()
   }
 
+  get protocol (): PublicConnection['protocol'] { return this.transport.canReceive ? 'websocket' : 'event-stream' }
   get mode (): Mode { return this.transport.envelope.mode }
   get bufferedBytes (): number { return this.transport.bufferedBytes }
   /** Its sessions. */
@@ -175,6 +177,11 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
     this.closingAt = performance.now()
   }
 
+  /** Logs an error of the stream below, which closes by itself. It is not an error of the host. */
+  failed (err: Error): void {
+    this.hub.log.debug({ err, session: this.session.id }, 'connection error')
+  }
+
   /** Call this when a membership has ended. Closes the connection if its URL named that topic. */
   sessionEnded (_session: S, { code, reason }: Ending): void {
     if (this.closingAt !== 0) return
@@ -192,8 +199,8 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
 
   /** The public members alone, because a log that shows a connection must not show the hub and other members. */
   toJSON (): PublicConnection {
-    const { mode, address, bufferedBytes } = this
-    return { mode, address, bufferedBytes }
+    const { protocol, mode, address, bufferedBytes } = this
+    return { protocol, mode, address, bufferedBytes }
   }
 
   [inspect.custom] (_depth: number, options: InspectOptions): string {

@@ -26,7 +26,8 @@ export interface HeartbeatSettings<C> {
 
 /**
  * Finds peers that are gone without a close. One timer looks at all connections; a connection that received anything since
- * the last look is alive, and only a quiet one is pinged. A peer is ended within interval + timeout of its last byte.
+ * the last look is alive, and only a quiet one is pinged. A peer is ended within interval + timeout of its last byte. An event
+ * stream receives nothing: it is pinged if nothing was sent, and ended if the operating system takes no bytes for it.
  *
  * While reading from a connection is paused, while the peer takes buffered bytes, and after a stall of this process, silence says
  * nothing about the peer. A stall does not count for the time of a join, of a message, or of the answer to a close frame; nor does a
@@ -78,7 +79,7 @@ export class Heartbeat<C extends Connection<ConnectedSession>> {
       } else if (connection.session.state === 'joining' && now - connection.openedAt - connection.stalled >= handshake) this.#settings.late(connection)
       else if (this.#isOverdue(connection, now)) this.#settings.overdue(connection)
       else if (heartbeat !== false) this.#check(connection, heartbeat, now, isStalled)
-      else connection.seenBytes = transport.bytesRead
+      else connection.seenBytes = transport.activity
     }
     this.#settings.swept(now)
   }
@@ -94,20 +95,20 @@ export class Heartbeat<C extends Connection<ConnectedSession>> {
 
   /** Ends the credit for bytes that were left waiting, if nothing was read since the last look although it could be: all that had waited has been read. */
   #endCredit (connection: C, now: number): void {
-    const { bytesRead, isPaused } = connection.transport
+    const { activity, isPaused } = connection.transport
     const since = now - connection.withheldAt
     if (isPaused || since < this.#every) return
-    if (bytesRead === connection.seenBytes) connection.withheld = connection.withheldAt = connection.creditedUntil = 0
+    if (activity === connection.seenBytes) connection.withheld = connection.withheldAt = connection.creditedUntil = 0
     // A frame that arrives byte by byte keeps the credit no longer than it had waited.
     else if (since >= connection.withheld) connection.withheld = 0
   }
 
   #check (connection: C, { interval, timeout }: { interval: number, timeout: number }, now: number, isStalled: boolean): void {
     const { transport } = connection
-    const { bytesRead } = transport
-    if (bytesRead === undefined) return
-    if (isStalled || transport.isPaused || bytesRead !== connection.seenBytes || transport.hasTaken()) {
-      connection.seenBytes = bytesRead
+    const { activity } = transport
+    if (activity === undefined) return
+    if (isStalled || transport.isPaused || activity !== connection.seenBytes || transport.hasTaken()) {
+      connection.seenBytes = activity
       connection.heard(now)
       return
     }

@@ -1,4 +1,5 @@
-import type { BrokerState, Mode, Rooms, Stats } from '../../types/index.ts'
+import type { BrokerState, Rooms, Stats } from '../../types/index.ts'
+import type { Connection } from '../connection/connection.ts'
 import type { PageRequest } from '../history/read.ts'
 import type { Waiter, WaitRequest } from '../history/waiters.ts'
 import type { Admission } from '../limits/admission.ts'
@@ -8,18 +9,16 @@ import type { Subscription } from '../room/reader.ts'
 import type { JoinRequest } from '../session/join.ts'
 import type { Membership } from '../session/membership.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import type { ByteStream } from '../transport/websocket-frames.ts'
-import type { MemberSocket } from '../transport/ws/listeners.ts'
+import type { Transport } from '../transport/transport.ts'
 import type { Counters } from './counters.ts'
 import type { Meter } from './meter.ts'
 import type { Directory, HistoryReading, Hooks, HubState, Log, Publishing } from './ports.ts'
 
-/** A WebSocket that was upgraded, its peer, and the topic that it joins. */
+/** A peer that was connected, and the topic that it joins. */
 export interface ConnectRequest extends JoinRequest {
-  readonly socket: MemberSocket
-  /** `undefined` if ws does not tell: then frames go one by one, and silence is not watched. */
-  readonly stream: ByteStream | undefined
-  readonly mode: Mode
+  readonly transport: Transport
+  /** Leads the events of the transport's stream to the connection. */
+  listen (connection: Connection<Membership>): void
   readonly address: string
   /** The key under which its address is counted (`addressKey`). */
   readonly addressKey: string
@@ -31,7 +30,7 @@ export interface ConnectRequest extends JoinRequest {
   readonly info: unknown
   /** When its credentials end, in milliseconds since the epoch. */
   readonly expiresAt?: number | undefined
-  /** When the upgrade began, before the identity was known, on the clock of `performance`. Absent: now. */
+  /** When the request began, before the identity was known, on the clock of `performance`. Absent: now. */
   readonly begunAt?: number
 }
 
@@ -61,7 +60,7 @@ export interface RoutesHub extends Publishing {
    * @throws FST_ROOMS_OVERLOADED
    */
   wait (definition: TopicDefinition, topic: string, request: WaitRequest, milliseconds: number): Waiter
-  /** A connection joins. When this returns, the socket has all its listeners. */
+  /** A connection joins. When this returns, its stream has all its listeners. */
   connect (request: ConnectRequest): void
 }
 

@@ -32,9 +32,7 @@ import { Lifecycle } from '../session/lifecycle.ts'
 import type { Membership } from '../session/membership.ts'
 import { MemberSession, type SessionPorts } from '../session/session.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import { webSocketTransport } from '../transport/websocket.ts'
 import { Deflate } from '../transport/ws/deflate.ts'
-import { listenTo } from '../transport/ws/listeners.ts'
 import { Aftermath } from './aftermath.ts'
 import { createCounters, type Counters } from './counters.ts'
 import { Drain } from './drain.ts'
@@ -192,13 +190,12 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   }
 
   connect (request: ConnectRequest): void {
-    const { socket, stream, mode, definition, topic, address, addressKey, user, expiresAt, begunAt = Infinity } = request
-    const transport = webSocketTransport(socket, stream, mode)
-    transport.emptyTurn = this.#turn.now // the 101 response is what is buffered now
+    const { transport, definition, topic, address, addressKey, user, expiresAt, begunAt = Infinity } = request
+    transport.emptyTurn = this.#turn.now // the head of the response is what is buffered now
     const connection: Peer = new Connection(this, { transport, address, user, expiresAt, rate: definition.rate })
     const session = new MemberSession(this, connection, request)
     connection.session = session
-    listenTo(socket, connection, transport)
+    request.listen(connection)
 
     const refusal = this.admission.bound(definition, topic, addressKey)
     this.connections.add(connection)
@@ -211,6 +208,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     }
     this.admission.admit(connection, addressKey)
     if (this.expiry.check(connection)) return
+    if (this.state !== 'open') {
+      connection.close(serverEnding(1001, 'draining'))
+      return
+    }
     const kicked = this.kicks.find(begunAt, user, topic)
     if (kicked !== undefined) {
       connection.close(kicked)

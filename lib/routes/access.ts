@@ -12,13 +12,15 @@ import { kAccess } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 import { ifAllowed } from './origin.ts'
 import { clientAddress } from './client-address.ts'
-import { asksForUpgrade } from './negotiation.ts'
+import { readingOf, sinceOf } from './negotiation.ts'
 
 /** The result of the access hooks, for the handler. */
 export interface Access {
   topic: string
   identity: KnownIdentity | null
   mode: Mode
+  /** Where a join begins: the id of a position, `0` or `latest`. */
+  since?: string | undefined
 }
 
 export type AccessRequest = FastifyRequest & { [kAccess]: Access }
@@ -56,9 +58,9 @@ function identify ({ hub, options }: AccessContext, action: 'join' | 'broadcast'
   })
 }
 
-/** Continues if the request asks for no kept messages, or `authorize` permits that. A plain GET asks for them. */
-function mayRead ({ hub }: AccessContext, { history }: TopicDefinition, since: string | undefined, topic: string, request: FastifyRequest, identity: KnownIdentity | null, next: () => void): void | Promise<void> {
-  if (history === null || (since === undefined && asksForUpgrade(request.headers))) next()
+/** Continues if the request asks for no kept messages, or `authorize` permits that. A snapshot asks for them. */
+function mayRead ({ hub }: AccessContext, { history }: TopicDefinition, asks: boolean, topic: string, request: FastifyRequest, identity: KnownIdentity | null, next: () => void): void | Promise<void> {
+  if (history === null || !asks) next()
   else return ifPermitted(hub.hooks, { action: 'history', topic, request, identity }, next)
 }
 
@@ -88,7 +90,7 @@ export function broadcastAccess (context: AccessContext, definition: TopicDefini
   })
 }
 
-/** The last access hook before the upgrade. A plain GET, which reads without joining, takes the same steps. */
+/** The last access hook before the upgrade, or the event stream. A snapshot, which joins nothing, takes the same steps. */
 export function joinAccess (context: AccessContext, definition: TopicDefinition): preHandlerHookHandler {
   const { admission } = context.hub
   return hook((request, reply) => {
@@ -96,16 +98,18 @@ export function joinAccess (context: AccessContext, definition: TopicDefinition)
     const { headers } = request.raw
     const mode = negotiate(headers['sec-websocket-protocol'])
     if (mode === null) throw new FST_ROOMS_BAD_SUBPROTOCOL(modes.join(' or ')) // does not quote the header, which may hold a token
-    if (context.hub.state !== 'open') throw new FST_ROOMS_DRAINING()
+    const reading = readingOf(request.raw)
+    // An event stream is told by `bye` when to come back, because an EventSource never comes back after a status that is not 200.
+    if (context.hub.state !== 'open' && (reading !== 'event-stream' || context.hub.state === 'closed')) throw new FST_ROOMS_DRAINING()
     if (admission.isBusy && admission.bound(definition, topic, clientAddress(request).addressKey) !== undefined) {
       reply.header('retry-after', retryAfter)
       throw new FST_ROOMS_OVERLOADED('too many refused connections are being closed')
     }
-    const { since } = request.query as { since?: string }
-    return ifAllowed(context, request, () => identify(context, 'join', topic, request, identity => mayRead(context, definition, since, topic, request, identity, () => {
+    const since = sinceOf(request, reading)
+    return ifAllowed(context, request, () => identify(context, 'join', topic, request, identity => mayRead(context, definition, since !== undefined || reading === 'snapshot', topic, request, identity, () => {
       // Only the selected name is left in the header, because ws answers with the first one, whatever its options are.
       if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = mode
-      request[kAccess] = { topic, identity: withInfo(definition, identity, context.options.limits.info, 'identify'), mode }
+      request[kAccess] = { topic, identity: withInfo(definition, identity, context.options.limits.info, 'identify'), mode, since }
     })))
   })
 }

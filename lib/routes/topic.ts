@@ -1,8 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
-import type { AnySession } from '../hub/ports.ts'
 import { detachAnswer, streamOf } from '../internals.ts'
-import { hearErrors, hearErrorsAlone, type MemberSocket } from '../transport/ws/listeners.ts'
+import { hearErrors, hearErrorsAlone, webSocketPeer, type MemberSocket } from '../transport/ws/listeners.ts'
 import { documentedQuery, paramsSchema, snapshotResponseSchema } from './schemas.ts'
 import { snapshotHandler } from './snapshot.ts'
 import { kAccess, kInjected, kConnection, kJoins } from '../symbols.ts'
@@ -13,7 +12,9 @@ import { corkThisTurn } from '../server/cork.ts'
 import { topicPaths } from './paths.ts'
 import { countRefusals } from './refusals.ts'
 import { dropReply } from '../api/request-rooms.ts'
-import { clientAddress } from './client-address.ts'
+import { connectRequest } from './connect-request.ts'
+import { eventStreamHandler } from './event-stream.ts'
+import { readingOf } from './negotiation.ts'
 import type { UpgradeGuard } from '../server/upgrade-guard.ts'
 
 type Socket = MemberSocket & Parameters<typeof hearErrorsAlone>[0]
@@ -62,15 +63,14 @@ export function listenForErrors (websocketServer: object): void {
   }
 }
 
-/** Adds the route of `GET` of a topic: an upgrade joins the topic, a plain request reads it without joining. */
+/** Adds the route of `GET` of a topic: an upgrade and an event stream join the topic, another request reads it without joining. */
 export function socketRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, guard: UpgradeGuard): void {
   const { hub, registry, options } = context
   const { onJoin } = options
   const { preHandler, ...hooks } = options.routes.socket
 
   const wsHandler = (socket: Socket, request: FastifyRequest): void => {
-    const { topic, identity, mode } = (request as AccessRequest)[kAccess]
-    const { since, presence } = request.query as { since?: string, presence?: string }
+    const { mode } = (request as AccessRequest)[kAccess]
     // Removed, so that @fastify/websocket does not close it first, without a code. Without `clientTracking` there is no set of clients.
     scope.websocketServer.clients?.delete(socket as never)
     // Removes the listener of @fastify/websocket, because it would log violations of a peer as errors, and keeps the request in memory.
@@ -80,21 +80,15 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
     if (begunAt === undefined) return;
     (request.raw as Upgrade)[kInjected]?.(socket)
     hub.connect({
-      socket,
-      stream: streamOf(socket),
-      mode,
-      ...clientAddress(request),
-      definition,
-      topic,
-      user: identity?.user,
-      info: identity?.info,
-      expiresAt: identity?.expires?.getTime(),
-      begunAt,
-      since,
-      presence: presence === '1',
-      onJoin: onJoin === undefined ? undefined : (session: AnySession) => onJoin(session as never, request)
+      ...connectRequest(definition, request, onJoin),
+      ...webSocketPeer(socket, streamOf(socket), mode),
+      begunAt
     })
   }
+
+  const snapshot = snapshotHandler(context, definition)
+  const stream = eventStreamHandler(context, definition)
+  const handler = (request: FastifyRequest, reply: FastifyReply): unknown => readingOf(request.raw) === 'event-stream' ? stream(request, reply) : snapshot(request, reply)
 
   topicPaths(registry, definition).forEach((url, index) => {
     addRoute(scope, {
@@ -113,7 +107,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
       ...compilers,
       ...countRefusals(hub, definition, hooks),
       preHandler: [...list(preHandler), joinAccess(context, definition), answerWithHello],
-      handler: snapshotHandler(context, definition),
+      handler,
       wsHandler: wsHandler as never
     } as never)
   })

@@ -38,8 +38,9 @@ export function drainRetry (members: number, { min, max }: DrainSettings['retry'
 
 /** Sends `bye` before the server closes, if the peer can be answered and would read it (not for 4201 and 4203). */
 export function sayBye (hub: ByeHub, session: Membership, { code, reason, refusal }: Ending): void {
-  if (!session.canBeAnswered || code === 4201 || code === 4203) return
+  if (!session.canBeAnswered || code === 4201 || code === 4203 || session.transport.tellsByStatus(code)) return
   const when = refusal === 'draining' ? drainRetry(hub.leaving, hub.settings.drain.retry) : retry[closeBehaviour(code)]
+  if (when !== undefined) session.transport.comeBack(when)
   // A slow member has not received up to the room's position, so its `bye` has no `id`.
   const position = session.state === 'open' && session.lag === undefined ? session.room?.feed.position : undefined
   session.write(bye({

@@ -133,7 +133,7 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
       maxPayload: session.definition.maxPayload,
       recovered,
       replayed
-    }))
+    }), false, id)
   }
   hub.expiry.opened(connection)
   session.sendEarly()

@@ -6,11 +6,11 @@ interface PendingRequest { resolve (answer: unknown): void, reject (error: Error
 
 /** The host's requests to one session that have no answer yet. */
 export class PendingRequests {
-  readonly #session: DirectReceiver & { readonly canBeAnswered: boolean }
+  readonly #session: DirectReceiver & { readonly canBeAsked: boolean }
   readonly #pending = new Map<Ref, PendingRequest>()
   #count = 0
 
-  constructor (session: DirectReceiver & { readonly canBeAnswered: boolean }) {
+  constructor (session: DirectReceiver & { readonly canBeAsked: boolean }) {
     this.#session = session
   }
 
@@ -22,7 +22,7 @@ export class PendingRequests {
   async ask (payload: unknown, timeout: number, signal?: AbortSignal): Promise<unknown> {
     signal?.throwIfAborted()
     const session = this.#session
-    if (!session.canBeAnswered) throw new FST_ROOMS_NOT_ASKABLE(session.id)
+    if (!session.canBeAsked) throw new FST_ROOMS_NOT_ASKABLE(session.id)
     const ref = `s${++this.#count}`
     const text = session.privateText(session.definition.message.serialise(payload), undefined, undefined, ref)
     let timer: NodeJS.Timeout | undefined

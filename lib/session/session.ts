@@ -95,6 +95,7 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
   get user (): string | undefined { return this.connection.user }
   get transport (): Transport { return this.connection.transport }
   get canBeAnswered (): boolean { return this.connection.transport.envelope.canBeAnswered }
+  get canBeAsked (): boolean { return this.canBeAnswered && this.transport.canReceive }
   get rooms () { return this.hub.rooms }
   get connectedAt (): Date { return new Date(this.#connectedAt) }
 
@@ -177,9 +178,12 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
     this.#write(this.#encode(text))
   }
 
-  /** Writes a frame if the member reads fast enough, otherwise ends the session. Returns a promise if more than the high-water mark was buffered before. */
-  deliver (text: string, passesHold = false): void | Promise<void> {
-    const frame = this.#encode(text)
+  /**
+   * Writes a frame if the member reads fast enough, otherwise ends the session. Returns a promise if more than the high-water mark was buffered before.
+   * @param id - the position that the member has reached with it
+   */
+  deliver (text: string, passesHold = false, id?: string): void | Promise<void> {
+    const frame = this.#encode(text, id)
     const { slowConsumers } = this.hub
     if (!slowConsumers.admits(this, frame.length)) return
     const waits = this.transport.bufferedBytes + (this.room?.ownBytes(this) ?? 0) > highWaterMark
@@ -193,8 +197,8 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
     return this.#draining
   }
 
-  #encode (text: string): Buffer {
-    return encodings[this.transport.encoding].encode(text)
+  #encode (text: string, id?: string): Buffer {
+    return encodings[this.transport.encoding].encode(text, undefined, id)
   }
 
   #write (frame: Buffer, passesHold = false): void {

@@ -1,9 +1,10 @@
 import type { Mode } from '../../types/index.ts'
 import { envelopes, type Encode, type Envelope } from './envelope.ts'
+import { chunkedEvent, event } from './event.ts'
 import { textFrame } from './ws/frame.ts'
 
 /** An index of `encodings`. */
-export type Encoding = 0 | 1 | 2 | 3
+export type Encoding = 0 | 1 | 2 | 3 | 4 | 5
 
 /** One way in which a message can stand on the wire: an envelope, and how its bytes are framed. */
 export interface EncodingSpec {
@@ -22,8 +23,15 @@ export const encodings = [
   { envelope: envelopes['rooms.v1'], encode: textFrame, plain: 0 },
   { envelope: envelopes['rooms.raw'], encode: textFrame, plain: 1 },
   { envelope: envelopes['rooms.v1'], encode: textFrame, plain: 0 },
-  { envelope: envelopes['rooms.raw'], encode: textFrame, plain: 1 }
+  { envelope: envelopes['rooms.raw'], encode: textFrame, plain: 1 },
+  { envelope: envelopes['rooms.v1'], encode: event, plain: 4 },
+  { envelope: envelopes['rooms.v1'], encode: chunkedEvent, plain: 5 }
 ] as const satisfies readonly EncodingSpec[]
+
+/** The encoding of event streams. */
+export const eventEncoding = 4
+/** The encoding of event streams that go straight to a socket, in the chunks of HTTP/1.1. */
+export const chunkedEventEncoding = 5
 
 /** All indices of the table. */
 export const allEncodings = encodings.map((_spec, index) => index as Encoding)

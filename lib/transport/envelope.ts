@@ -16,8 +16,12 @@ export interface MessageContent {
   readonly isUntyped: boolean
 }
 
-/** Makes the bytes of one frame of a text and of the UTF-8 that follows it. */
-export type Encode = (text: string, rest?: Buffer) => Buffer
+/**
+ * Makes the bytes of one frame.
+ * @param rest - UTF-8 that follows the text
+ * @param id - the position that a member has reached with this frame, for a framing that can name it beside the text
+ */
+export type Encode = (text: string, rest?: Buffer, id?: string) => Buffer
 
 /** How messages stand in the payload of a frame, in both directions. */
 export interface Envelope {
@@ -73,7 +77,7 @@ const v1: Envelope = {
   canBeAnswered: true,
   message ({ id, tail }, encode) {
     const head = messageHead(id)
-    return typeof tail === 'string' ? encode(head + tail) : encode(head, tail)
+    return typeof tail === 'string' ? encode(head + tail, undefined, id) : encode(head, tail, id)
   },
   direct: (json, _isUntyped, from, user, ref) => direct(json, from, user, ref),
   read (text) {

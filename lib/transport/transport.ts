@@ -43,8 +43,13 @@ export abstract class Transport {
   abstract get isReceiving (): boolean
   /** A fragmented message has begun to arrive and not ended. `false` if that cannot be known. */
   abstract get isFragmented (): boolean
-  /** Bytes received so far; `undefined` for a stream inside this process, which counts none and cannot go silent. */
-  abstract get bytesRead (): number | undefined
+  /**
+   * A number of bytes that changes if the peer lives: those received from it, or, if nothing can be received, those that the operating system has taken for it.
+   * `undefined` for a stream inside this process, which counts none and cannot go silent.
+   */
+  abstract get activity (): number | undefined
+  /** Frames can be received, so the peer can be asked, and can renew its credentials. */
+  get canReceive (): boolean { return true }
 
   /** Writes one frame, without copying it if nothing is buffered. */
   abstract writeFrame (frame: Buffer): void
@@ -59,6 +64,10 @@ export abstract class Transport {
   abstract writeAll (frames: Buffer[]): void
   /** Whether the peer has taken some of the buffered bytes since this was last called. Its pong may stand behind all of them. */
   abstract hasTaken (): boolean
+  /** Whether a refusal with this close code needs no `bye`, because the status of an HTTP response says that the peer should not come back. */
+  tellsByStatus (_code: number): boolean { return false }
+  /** Says when the peer should come back, in milliseconds from the end that follows, if its framing has a place for that. */
+  comeBack (_after: { readonly min: number, readonly max: number }): void {}
   /** Sends a ping. */
   abstract keepAlive (): void
   abstract pause (): void

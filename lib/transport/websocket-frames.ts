@@ -64,7 +64,7 @@ export class WebSocketFrames extends Transport {
   get isPaused (): boolean { return this.#socket.isPaused }
   get isReceiving (): boolean { return this.holder !== undefined && isUnfinished(this.holder) }
   get isFragmented (): boolean { return this.holder !== undefined && isWithinMessage(this.holder) }
-  get bytesRead (): number | undefined { return this.#stream?.bytesRead }
+  get activity (): number | undefined { return this.#stream?.bytesRead }
 
   /** Whether frames may be written. After the close frame, and once the transport is closing, none leaves. */
   protected get isWritable (): boolean { return this.isOpen && !this.isClosing }

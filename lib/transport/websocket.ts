@@ -1,40 +1,12 @@
 import { Socket } from 'node:net'
 import type { Mode } from '../../types/index.ts'
-import { asError } from '../error-utils.ts'
 import { deflateParameters, unsentOf } from '../internals.ts'
 import type { BatchView } from '../room/batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
+import { drainOf, isClear, writeTo } from './socket-writes.ts'
 import type { FrameRun, Transport } from './transport.ts'
 import { WebSocketFrames, type ByteStream, type WebSocketLike } from './websocket-frames.ts'
 import { unpooled } from './ws/frame.ts'
-
-const NO_BYTES = Buffer.alloc(0)
-
-/** While the socket is corked for a join, up to this many buffered bytes (the 101 response) do not count as buffered. */
-const gathered = 1_024
-
-/** Settles at the stream's next `drain`. */
-function nextDrain (socket: Socket): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const drain = (): void => {
-      socket.removeListener('close', close)
-      resolve()
-    }
-    const close = (): void => {
-      socket.removeListener('drain', drain)
-      reject(new Error('the connection has closed'))
-    }
-    socket.once('drain', drain)
-    socket.once('close', close)
-  })
-}
-
-/** Settles when all that is buffered has been written. Below the stream's own high-water mark it emits no `drain`, but an empty write ends after all before it. */
-function nextWritten (socket: Socket): Promise<void> {
-  return new Promise((resolve, reject) => {
-    socket.write(NO_BYTES, error => { error ? reject(error) : resolve() })
-  })
-}
 
 /**
  * A WebSocket whose frames go straight to its TCP or TLS socket, past ws. Frames that ws itself writes there (pings, pongs, the close frame) are written at once,
@@ -57,16 +29,16 @@ export class WebSocketTransport extends WebSocketFrames {
   override writeFrame (frame: Buffer): void {
     if (!this.isWritable) return
     const direct = this.#direct
-    if (direct.writableLength === 0 || (direct.writableCorked > 0 && direct.writableLength < gathered)) this.#write(frame)
+    if (isClear(direct)) writeTo(direct, frame)
     else {
       this.bufferedFrames++
       this.#onWritten ??= () => { this.bufferedFrames-- }
-      this.#write(unpooled(frame), this.#onWritten)
+      writeTo(direct, unpooled(frame), this.#onWritten)
     }
   }
 
   override writeBatch (batch: FrameRun, isBehind: boolean): void {
-    if (this.isWritable) this.#write(isBehind ? batch.unpooled : batch.whole)
+    if (this.isWritable) writeTo(this.#direct, isBehind ? batch.unpooled : batch.whole)
   }
 
   override writeView (view: BatchView): void {
@@ -93,20 +65,11 @@ export class WebSocketTransport extends WebSocketFrames {
   protected override nextDrained (): Promise<void> {
     // A stream that has ended takes no write, not even an empty one.
     if (!this.isOpen) return super.nextDrained()
-    return this.#direct.writableNeedDrain ? nextDrain(this.#direct) : nextWritten(this.#direct)
+    return drainOf(this.#direct)
   }
 
   #writeOwn (bytes: Buffer): void {
-    this.#write(this.#direct.writableLength > 0 ? unpooled(bytes) : bytes)
-  }
-
-  /** A stream of Node.js does not throw, but one that the host has wrapped may. */
-  #write (bytes: Buffer, onWritten?: () => void): void {
-    try {
-      this.#direct.write(bytes, onWritten)
-    } catch (error) {
-      this.#direct.destroy(asError(error))
-    }
+    writeTo(this.#direct, this.#direct.writableLength > 0 ? unpooled(bytes) : bytes)
   }
 }
 

@@ -34,7 +34,7 @@ t.test('reading resumes when its last hold is released', async t => {
 
 t.test('a connection in a log shows its public members alone', async t => {
   const { connection } = at(0, () => fakeMember('peer'))
-  const shown = { mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 }
+  const shown = { protocol: 'websocket', mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 }
   t.same(JSON.parse(JSON.stringify(connection)), shown)
   t.equal(inspect(connection), `Connection ${inspect(shown)}`)
 })
@@ -49,9 +49,9 @@ t.test('a connection finds its sessions by topic', async t => {
 t.test('a connection closes once, and keeps reading for the answer', async t => {
   const { session, connection, socket } = fakeMember('a', 'rooms.v1', { bytesRead: 3 })
   const { transport } = connection
-  t.match(connection, { mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 })
-  t.match(transport, { bytesRead: 3, isOpen: true, isPaused: false })
-  t.equal(webSocketTransport(socket, undefined, 'rooms.v1').bytesRead, undefined, 'sockets without known members of ws do not fail either')
+  t.match(connection, { protocol: 'websocket', mode: 'rooms.v1', address: '127.0.0.1', bufferedBytes: 0 })
+  t.match(transport, { activity: 3, isOpen: true, isPaused: false })
+  t.equal(webSocketTransport(socket, undefined, 'rooms.v1').activity, undefined, 'sockets without known members of ws do not fail either')
   connection.holdReading(reason)
   t.ok(transport.isPaused)
   connection.sessionEnded(session, { code: 4005, reason: 'kicked', by: 'server' })

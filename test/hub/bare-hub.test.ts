@@ -6,6 +6,7 @@ import type { AnySession } from '../../lib/hub/ports.ts'
 import { HubRooms } from '../../lib/api/rooms.ts'
 import { TopicRegistry } from '../../lib/topics/registry.ts'
 import { payloadCompiler, schemaCompiler } from '../../lib/topics/payload.ts'
+import { webSocketPeer } from '../../lib/transport/ws/listeners.ts'
 import { createRooms, join, listen, until } from '../helpers/app.ts'
 import { bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
 
@@ -36,7 +37,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
       pause: () => { socket.isPaused = true },
       resume: () => { socket.isPaused = false }
     })
-    hub.connect({ socket, stream: {}, mode: 'rooms.v1', address: '-', addressKey: '-', isForwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin })
+    hub.connect({ ...webSocketPeer(socket, {}, 'rooms.v1'), address: '-', addressKey: '-', isForwarded: false, definition: registry.get(topic), topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin })
     return { socket, frames }
   }
   return { hub, arrive, lines }

@@ -3,16 +3,18 @@ import { memoryBroker } from '../../lib/brokers/memory.ts'
 import type { Hooks } from '../../lib/hub/ports.ts'
 import { Hub } from '../../lib/hub/hub.ts'
 import type { ConnectRequest } from '../../lib/hub/hub-api.ts'
+import { webSocketPeer } from '../../lib/transport/ws/listeners.ts'
 import { LiveSocket, bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
+import type { Mode } from '../../types/index.ts'
 import { fakeDefinition } from '../helpers/fakes.ts'
 
 async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
   const hub = new Hub(memoryBroker(), bareHooks(hooks), bareSettings({ limits: { pending: 4 }, drain: { timeout: 0, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } } }), silent)
   await hub.start()
   t.teardown(() => hub.close())
-  const arrive = (more: Partial<ConnectRequest> = {}): LiveSocket => {
+  const arrive = (more: Partial<ConnectRequest> = {}, mode: Mode = 'rooms.v1'): LiveSocket => {
     const socket = new LiveSocket()
-    hub.connect({ socket: socket as never, stream: {}, mode: 'rooms.v1', address: '', addressKey: 'here', isForwarded: false, definition: fakeDefinition(), topic: 'news', user: 'ann', info: undefined, since: undefined, presence: false, onJoin: undefined, ...more })
+    hub.connect({ ...webSocketPeer(socket as never, {}, mode), address: '', addressKey: 'here', isForwarded: false, definition: fakeDefinition(), topic: 'news', user: 'ann', info: undefined, since: undefined, presence: false, onJoin: undefined, ...more })
     return socket
   }
   return { hub, arrive }
@@ -26,7 +28,7 @@ t.test('the maps are empty after members have joined and left', async t => {
   const { hub, arrive } = await createHub(t)
   const never = new Promise(() => {})
   const sockets = [
-    arrive(), arrive({ user: undefined, topic: 'other' }), arrive({ mode: 'rooms.raw' }),
+    arrive(), arrive({ user: undefined, topic: 'other' }), arrive({}, 'rooms.raw'),
     arrive({ onJoin: () => never, topic: 'joining' }), arrive({ onJoin: () => false, topic: 'refused' })
   ]
   await turn()

@@ -6,6 +6,7 @@ import { Hub } from '../../lib/hub/hub.ts'
 import { payloadCompiler, schemaCompiler } from '../../lib/topics/payload.ts'
 import { HubRooms } from '../../lib/api/rooms.ts'
 import { TopicRegistry } from '../../lib/topics/registry.ts'
+import { webSocketPeer } from '../../lib/transport/ws/listeners.ts'
 import type { Mode, ServerFrame } from '../../types/index.ts'
 import { LiveSocket, bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
 import { FakeStream, fakeDefinition } from '../helpers/fakes.ts'
@@ -96,7 +97,7 @@ class World {
     const isNew = !this.#lives.has(topic)
     if (isNew) this.#lives.set(topic, { number: ++this.#begun, offset: 0 })
     const before = new Set(Array.from(this.#hub.directory.all(), ({ id }) => id))
-    this.#hub.connect({ socket: socket as never, stream: transport ?? {}, mode, address: '', addressKey: 'here', isForwarded: false, definition, topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined } as never)
+    this.#hub.connect({ ...webSocketPeer(socket as never, transport ?? {}, mode), address: '', addressKey: 'here', isForwarded: false, definition, topic, user: undefined, info: undefined, since: undefined, presence: false, onJoin: undefined } as never)
     // The first join waits for the broker: within this turn, but not within this call.
     if (isNew) for (let n = 0; n < 20; n++) await undefined
     const id = Array.from(this.#hub.directory.all(), ({ id }) => id).find(id => !before.has(id))!

@@ -10,17 +10,13 @@ import t, { type Test } from 'tap'
 import fastifyRooms from '../../lib/index.ts'
 import { ShutdownGuard } from '../../lib/server/shutdown-guard.ts'
 import { createApp, createRooms, join, listen, until, type AnyOptions } from '../helpers/app.ts'
+import { tls, tlsClient } from '../helpers/tls.ts'
 import { joinMute } from '../helpers/wire.ts'
 
 const plugin = fastifyRooms as any
 /** Milliseconds: longer than each of these closes may take, and shorter than an unbounded delay would be. */
 const soon = 20_000
 const body = 'POST /rooms/news HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"a'
-
-/** TLS with a pre-shared key, which needs no certificate. */
-const shared = Buffer.from('of the tests alone')
-const tls = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2', pskCallback: () => shared } as const
-const tlsClient = { ...tls, pskCallback: () => ({ psk: shared, identity: 'test' }), checkServerIdentity: () => undefined } as const
 
 interface Peer { socket: Socket, text (): string, closed (): boolean }
 

@@ -66,6 +66,6 @@ t.test('each message is compressed once per mode, for all members', async t => {
   t.equal(inflate(message.frame(rawText)), text)
   t.equal(JSON.parse(inflate(message.frame(encodingOf('rooms.v1', true)))).data, text)
   t.equal(compressions, 2)
-  t.same(encodings.map((_, encoding) => message.frame(encoding as 0)[0]), [0x81, 0x81, 0xc1, 0xc1])
+  t.same(encodings.slice(0, 4).map((_, encoding) => message.frame(encoding as 0)[0]), [0x81, 0x81, 0xc1, 0xc1])
   t.equal(delivery(text).frame(rawText)[0], 0x81, 'a message that does not compress is sent plain')
 })

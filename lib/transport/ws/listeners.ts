@@ -1,10 +1,13 @@
 import type { Connection } from '../../connection/connection.ts'
 import { receive, receiveControl } from '../../connection/receive.ts'
 import { lowerMaxPayload, onConclude, receiverOf, type Receiver } from '../../internals.ts'
+import type { Mode } from '../../../types/index.ts'
 import { countRefusal } from '../../limits/refusals.ts'
 import type { Membership } from '../../session/membership.ts'
 import { kConnection } from '../../symbols.ts'
-import type { WebSocketFrames, WebSocketLike } from '../websocket-frames.ts'
+import type { Transport } from '../transport.ts'
+import type { ByteStream, WebSocketFrames, WebSocketLike } from '../websocket-frames.ts'
+import { webSocketTransport } from '../websocket.ts'
 import { violationCode } from './errors.ts'
 import { inflateWhileReading, takeOver } from './receiver.ts'
 
@@ -67,7 +70,7 @@ function error (this: MemberSocket, err: Error): void {
   // A socket that is terminated before it has a connection is counted by the code that terminates it.
   if (connection === null) return
   const { hub, session } = connection
-  hub.log.debug({ err, session: session.id }, 'connection error')
+  connection.failed(err)
   const code = violationCode(err)
   if (code === undefined) return
   hub.counters.invalid++
@@ -92,8 +95,17 @@ export function hearErrorsAlone (socket: MemberSocket & { listeners (event: 'err
   for (const listener of socket.listeners('error')) if (listener !== error) socket.removeListener('error', listener)
 }
 
+/**
+ * Makes the transport of a WebSocket.
+ * @param stream - `undefined` if ws does not tell: then frames go one by one, and silence is not watched
+ */
+export function webSocketPeer (socket: MemberSocket, stream: ByteStream | undefined, mode: Mode): { transport: Transport, listen (connection: Peer): void } {
+  const transport = webSocketTransport(socket, stream, mode)
+  return { transport, listen: connection => { listenTo(socket, connection, transport) } }
+}
+
 /** Leads the events of a socket to its connection. */
-export function listenTo (socket: MemberSocket, connection: Peer, transport: Pick<WebSocketFrames, 'holder'>): void {
+function listenTo (socket: MemberSocket, connection: Peer, transport: Pick<WebSocketFrames, 'holder'>): void {
   hearErrors(socket)
   socket[kConnection] = connection
   socket.close = closeAfterBatch

@@ -1,0 +1,37 @@
+import type { OutgoingHttpHeaders } from 'node:http'
+import { Socket } from 'node:net'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { corkThisTurn } from '../server/cork.ts'
+import type { TopicDefinition } from '../topics/registry.ts'
+import { eventStream, listenToResponse, type StreamedResponse } from '../transport/event-stream.ts'
+import type { AccessContext } from './access.ts'
+import { connectRequest } from './connect-request.ts'
+import { addVary } from './negotiation.ts'
+
+/** Longest time that a join may keep the head of the response back, in milliseconds: until then a refusal can be the status of the response. */
+const headDelay = 250
+
+/** Returns the handler of a `GET` of a topic that asks for an event stream: the request joins the topic, as a WebSocket does. */
+export function eventStreamHandler ({ hub, options }: AccessContext, definition: TopicDefinition): (request: FastifyRequest, reply: FastifyReply) => void {
+  const { onJoin } = options
+  return (request, reply) => {
+    addVary(reply, 'Accept')
+    const response = reply.raw as StreamedResponse
+    const { socket, httpVersion, httpVersionMajor } = request.raw
+    const begunAt = performance.now() - reply.elapsedTime
+    reply.hijack()
+    // The response and hello leave in one write if nothing in between is asynchronous.
+    corkThisTurn(response.socket)
+    const transport = eventStream(response, socket, httpVersion === '1.1', reply.getHeaders() as OutgoingHttpHeaders)
+    if (!transport.isOpen) return // the client has gone while hooks ran
+    // The stream is idle between messages. Node.js sets the socket's timeout again when the response has ended. An injected request has no timeout.
+    if (httpVersionMajor === 1 && socket instanceof Socket) socket.setTimeout(0)
+    hub.connect({
+      ...connectRequest(definition, request, onJoin),
+      transport,
+      listen: connection => { listenToResponse(response, connection) },
+      begunAt
+    })
+    if (!transport.hasBegun) setTimeout(() => { transport.begin() }, headDelay).unref()
+  }
+}
