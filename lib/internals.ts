@@ -159,6 +159,24 @@ export function detachAnswer (stream: Duplex): void {
   (stream as Answering)._httpMessage?.detachSocket?.(stream)
 }
 
+/** The answer that stands on all connections whose own was replaced. It is never sent. */
+const standIn = new ServerResponse(new IncomingMessage(new Socket()))
+
+/**
+ * Replaces the answer on its connection, so that request and answer need not live as long as the connection, of which the caller writes all further bytes. Node.js
+ * goes on to hold back the answers to further requests. Does nothing if the connection does not show the answer.
+ */
+export function replaceAnswer (stream: Duplex, answer: Answer): void {
+  if (answerOn(stream) !== answer || typeof answer.detachSocket !== 'function') return
+  answer.detachSocket(stream);
+  (stream as Answering)._httpMessage = standIn
+}
+
+/** Call this when the last byte of an answer that was replaced is written: the connection waits for no answer any more. */
+export function endAnswer (stream: Duplex): void {
+  if (answerOn(stream) === standIn) (stream as Answering)._httpMessage = null
+}
+
 /** Whether `answerOn` can be relied on: tries it with an answer that belongs to no connection. */
 export function showsAnswers (): boolean {
   const socket = new Socket()

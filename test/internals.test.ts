@@ -76,6 +76,20 @@ t.test('the response that a connection waits for is found and detached', async t
   t.equal(internals.answerOn(socket), undefined)
   internals.detachAnswer(socket)
   internals.detachAnswer({ _httpMessage: {} } as never)
+  const own = new ServerResponse(new IncomingMessage(socket))
+  internals.replaceAnswer(socket, own)
+  t.equal(internals.answerOn(socket), undefined, 'an answer that is not on the connection is not replaced')
+  own.assignSocket(socket)
+  internals.endAnswer(socket)
+  t.equal(internals.answerOn(socket), own, 'nor does an answer end that was not')
+  internals.replaceAnswer(socket, own)
+  t.equal(own.socket, null)
+  t.match(internals.answerOn(socket), { writableEnded: false, headersSent: false }, 'another answer holds its place')
+  internals.endAnswer(socket)
+  t.equal(internals.answerOn(socket), undefined)
+  const unknown = { _httpMessage: {} as ServerResponse }
+  internals.replaceAnswer(unknown as never, unknown._httpMessage)
+  t.equal(internals.answerOn(unknown as never), unknown._httpMessage, 'nor one without the method that frees it')
 })
 
 t.test('without the symbols of pino, Fastify or @fastify/websocket nothing is found', async t => {

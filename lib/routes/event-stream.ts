@@ -1,15 +1,28 @@
-import type { OutgoingHttpHeaders } from 'node:http'
+import { validateHeaderName, validateHeaderValue, type OutgoingHttpHeaders } from 'node:http'
 import { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { corkThisTurn } from '../server/cork.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import { eventStream, listenToResponse, type StreamedResponse } from '../transport/event-stream.ts'
+import { eventStreamPeer, type StreamedResponse } from '../transport/event-stream.ts'
 import type { AccessContext } from './access.ts'
 import { connectRequest } from './connect-request.ts'
 import { addVary } from './negotiation.ts'
 
 /** Longest time that a join may keep the head of the response back, in milliseconds: until then a refusal can be the status of the response. */
 const headDelay = 250
+
+/**
+ * Returns the headers that the host has put on a response, checked while it can still be refused.
+ * @throws the error of the first header that cannot be sent
+ */
+function headersOf (reply: FastifyReply): OutgoingHttpHeaders {
+  const headers = reply.getHeaders() as OutgoingHttpHeaders
+  for (const [name, value] of Object.entries(headers)) {
+    validateHeaderName(name)
+    for (const one of Array.isArray(value) ? value : [value]) validateHeaderValue(name, String(one))
+  }
+  return headers
+}
 
 /** Returns the handler of a `GET` of a topic that asks for an event stream: the request joins the topic, as a WebSocket does. */
 export function eventStreamHandler ({ hub, options }: AccessContext, definition: TopicDefinition): (request: FastifyRequest, reply: FastifyReply) => void {
@@ -19,17 +32,18 @@ export function eventStreamHandler ({ hub, options }: AccessContext, definition:
     const response = reply.raw as StreamedResponse
     const { socket, httpVersion, httpVersionMajor } = request.raw
     const begunAt = performance.now() - reply.elapsedTime
+    const headers = headersOf(reply)
     reply.hijack()
     // The response and hello leave in one write if nothing in between is asynchronous.
     corkThisTurn(response.socket)
-    const transport = eventStream(response, socket, httpVersion === '1.1', reply.getHeaders() as OutgoingHttpHeaders)
+    const { transport, listen } = eventStreamPeer(response, socket, httpVersion === '1.1', headers)
     if (!transport.isOpen) return // the client has gone while hooks ran
     // The stream is idle between messages. Node.js sets the socket's timeout again when the response has ended. An injected request has no timeout.
     if (httpVersionMajor === 1 && socket instanceof Socket) socket.setTimeout(0)
     hub.connect({
       ...connectRequest(definition, request, onJoin),
       transport,
-      listen: connection => { listenToResponse(response, connection) },
+      listen,
       begunAt
     })
     if (!transport.hasBegun) setTimeout(() => { transport.begin() }, headDelay).unref()

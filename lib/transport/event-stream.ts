@@ -1,7 +1,7 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { Connection } from '../connection/connection.ts'
-import { unsentOf } from '../internals.ts'
+import { endAnswer, replaceAnswer, unsentOf } from '../internals.ts'
 import { closeBehaviour } from '../protocol/close-codes.ts'
 import type { BatchView } from '../room/batch.ts'
 import type { Membership } from '../session/membership.ts'
@@ -15,11 +15,14 @@ import { unpooled } from './ws/frame.ts'
 type Peer = Connection<Membership>
 
 /** A response of HTTP/1, or of HTTP/2, which has a stream. */
-export type StreamedResponse = ServerResponse & { readonly stream?: { readonly destroyed: boolean, destroy (): void } }
-type MemberResponse = StreamedResponse & { [kConnection]?: Peer }
+export type StreamedResponse = ServerResponse & { readonly stream?: ClosingStream }
+interface ClosingStream { readonly destroyed: boolean, destroy (): void }
+type MemberStream = (StreamedResponse | Socket) & { [kConnection]?: Peer | undefined }
 
 /** A comment, so that proxies pass the head of the response on at once. */
 const comment = ':\n\n'
+/** The end of a response in chunks. */
+const lastChunk = '0\r\n\r\n'
 /** The heartbeat. An event without data would not reach the listeners of an EventSource. */
 const ping = 'event: ping\ndata: {}\n\n'
 
@@ -37,19 +40,21 @@ const replaced = ['connection', 'content-length', 'keep-alive', 'transfer-encodi
  * comes back after each other end of a response.
  */
 abstract class EventStream extends Transport {
-  protected readonly response: StreamedResponse
-  readonly #headers: OutgoingHttpHeaders
+  /** `undefined` once the bytes go past it. */
+  protected response: StreamedResponse | undefined
+  #headers: OutgoingHttpHeaders | undefined
   #hasBegun = false
+  #hasEnded = false
   #draining: Promise<void> | undefined = undefined
 
   constructor (response: StreamedResponse, headers: OutgoingHttpHeaders, encoding: Encoding) {
     super(encoding)
     this.response = response
-    this.#headers = { ...headers, 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store, no-transform', 'x-accel-buffering': 'no' }
-    for (const name of replaced) delete this.#headers[name]
+    const own: OutgoingHttpHeaders = this.#headers = { ...headers, 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store, no-transform', 'x-accel-buffering': 'no' }
+    for (const name of replaced) delete own[name]
   }
 
-  get isOpen (): boolean { return !this.response.writableEnded && !this.isGone }
+  get isOpen (): boolean { return !this.#hasEnded && !this.isGone }
   get isPaused (): boolean { return false }
   get isReceiving (): boolean { return false }
   get isFragmented (): boolean { return false }
@@ -58,8 +63,10 @@ abstract class EventStream extends Transport {
   protected get isWritable (): boolean { return this.isOpen && !this.isClosing }
   /** The stream below has closed, or takes no more bytes. */
   protected abstract get isGone (): boolean
-  /** The head that belongs to the framing. */
-  protected abstract get framing (): OutgoingHttpHeaders
+  /** The response to a peer that should not come back. */
+  protected abstract refuse (headers: OutgoingHttpHeaders): void
+  protected abstract writeHead (headers: OutgoingHttpHeaders): void
+  protected abstract end (): void
   /** Writes lines that are no frame. */
   protected abstract writeLines (lines: string): void
   protected abstract nextDrained (): Promise<void>
@@ -71,8 +78,8 @@ abstract class EventStream extends Transport {
   begin (): void {
     if (this.#hasBegun || !this.isOpen) return
     this.#hasBegun = true
-    this.response.writeHead(200, { ...this.#headers, ...this.framing })
-    this.response.flushHeaders()
+    this.writeHead({ ...this.#headers })
+    this.#headers = undefined
     this.writeLines(comment)
   }
 
@@ -102,15 +109,21 @@ abstract class EventStream extends Transport {
   close (code: number): void {
     if (!this.isOpen) return
     if (this.tellsByStatus(code)) {
-      const { 'content-type': _type, ...headers } = this.#headers
+      const { 'content-type': _type, ...headers } = this.#headers!
       this.#hasBegun = true
-      this.response.writeHead(204, headers)
-    } else this.begin()
-    this.response.end()
+      this.refuse(headers)
+    } else {
+      this.begin()
+      this.end()
+    }
+    this.#hasEnded = true
   }
 }
 
-/** An event stream whose bytes go straight to the TCP or TLS socket, in chunks of HTTP/1.1 that are made once for all members. */
+/**
+ * An event stream whose bytes go straight to the TCP or TLS socket, in chunks of HTTP/1.1 that are made once for all members. Once the head is sent, the response is
+ * taken from the socket, because response and request would take more memory than the member. So the connection ends with the stream.
+ */
 class SocketEventStream extends EventStream {
   readonly #direct: Socket
   #onWritten: (() => void) | undefined = undefined
@@ -152,8 +165,24 @@ class SocketEventStream extends EventStream {
   terminate (): void { this.#direct.destroy() }
 
   protected get isGone (): boolean { return this.#direct.writableEnded || this.#direct.destroyed }
-  protected get framing (): OutgoingHttpHeaders { return { 'transfer-encoding': 'chunked' } }
   protected writeLines (lines: string): void { writeTo(this.#direct, Buffer.from(chunked(lines))) }
+
+  protected writeHead (headers: OutgoingHttpHeaders): void {
+    const response = this.response!
+    this.response = undefined
+    response.writeHead(200, { ...headers, 'transfer-encoding': 'chunked', connection: 'close' })
+    response.flushHeaders()
+    replaceAnswer(this.#direct, response)
+  }
+
+  protected refuse (headers: OutgoingHttpHeaders): void {
+    this.response!.writeHead(204, { ...headers, connection: 'close' }).end()
+  }
+
+  protected end (): void {
+    endAnswer(this.#direct)
+    this.#direct.end(lastChunk)
+  }
 
   protected async nextDrained (): Promise<void> {
     if (!this.isOpen) throw new Error('the connection has closed')
@@ -167,10 +196,11 @@ class SocketEventStream extends EventStream {
 
 /** An event stream whose bytes go through the response: of HTTP/2 or HTTP/1.0, of an injected request, or of one that came before an earlier one was answered. */
 class ResponseEventStream extends EventStream {
-  readonly #stream: { destroy (): void }
+  readonly #stream: ClosingStream
+  declare protected response: StreamedResponse
   #written = 0
 
-  constructor (response: StreamedResponse, stream: { destroy (): void }, headers: OutgoingHttpHeaders) {
+  constructor (response: StreamedResponse, stream: ClosingStream, headers: OutgoingHttpHeaders) {
     super(response, headers, eventEncoding)
     this.#stream = stream
   }
@@ -198,9 +228,15 @@ class ResponseEventStream extends EventStream {
 
   terminate (): void { this.#stream.destroy() }
 
-  protected get isGone (): boolean { return this.response.destroyed || this.response.stream?.destroyed === true }
-  protected get framing (): OutgoingHttpHeaders { return {} }
+  protected get isGone (): boolean { return this.response.writableEnded || this.response.destroyed || this.#stream.destroyed }
+  protected refuse (headers: OutgoingHttpHeaders): void { this.response.writeHead(204, headers).end() }
+  protected end (): void { this.response.end() }
   protected writeLines (lines: string): void { this.#write(Buffer.from(lines)) }
+
+  protected writeHead (headers: OutgoingHttpHeaders): void {
+    this.response.writeHead(200, headers)
+    this.response.flushHeaders()
+  }
 
   protected nextDrained (): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -217,15 +253,16 @@ class ResponseEventStream extends EventStream {
   }
 }
 
-// All responses share these functions.
+// All streams share these functions.
 
-function close (this: MemberResponse): void {
-  const connection = this[kConnection]!
-  connection.hub.disconnected(connection, noCode, '')
+function close (this: MemberStream): void {
+  const connection = this[kConnection]
+  this[kConnection] = undefined
+  connection?.hub.disconnected(connection, noCode, '')
 }
 
-function error (this: MemberResponse, err: Error): void {
-  this[kConnection]!.failed(err)
+function error (this: MemberStream, err: Error): void {
+  this[kConnection]?.failed(err)
 }
 
 /**
@@ -234,15 +271,20 @@ function error (this: MemberResponse, err: Error): void {
  * @param isChunked - the request is one of HTTP/1.1
  * @param headers - those that the host has put on the response
  */
-export function eventStream (response: StreamedResponse, socket: Socket, isChunked: boolean, headers: OutgoingHttpHeaders): EventStream {
+export function eventStreamPeer (response: StreamedResponse, socket: Socket, isChunked: boolean, headers: OutgoingHttpHeaders): { transport: EventStream, listen (connection: Peer): void } {
   // The response has no socket while an earlier one of the same connection is not finished.
   const isDirect = isChunked && socket instanceof Socket && response.socket === socket
-  return isDirect ? new SocketEventStream(response, socket, headers) : new ResponseEventStream(response, response.stream ?? socket, headers)
-}
-
-/** Leads the events of a response to its connection. */
-export function listenToResponse (response: StreamedResponse, connection: Peer): void {
-  (response as MemberResponse)[kConnection] = connection
-  response.on('close', close)
-  response.on('error', error)
+  const transport = isDirect ? new SocketEventStream(response, socket, headers) : new ResponseEventStream(response, response.stream ?? socket, headers)
+  const stream: MemberStream = isDirect ? socket : response
+  const listen = (connection: Peer): void => {
+    stream[kConnection] = connection
+    stream.on('close', close)
+    stream.on('error', error)
+    if (isDirect || response.stream !== undefined) return
+    // A response that waits for an earlier one is not told that its connection closes.
+    const gone = (): void => { close.call(response) }
+    socket.on('close', gone)
+    response.on('close', () => { socket.removeListener('close', gone) })
+  }
+  return { transport, listen }
 }
