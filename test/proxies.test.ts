@@ -1,6 +1,7 @@
 /** A server behind nginx and Caddy, configured as in docs/operations.md. */
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
+import type { IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { join as joinPath } from 'node:path'
 import Fastify, { type FastifyInstance } from 'fastify'
@@ -8,6 +9,7 @@ import t, { type Test } from 'tap'
 import { WebSocket, type ClientOptions } from 'ws'
 import fastifyRooms from '../lib/index.ts'
 import { Client, listen, until, type AnyOptions } from './helpers/app.ts'
+import { EventClient } from './helpers/event-stream.ts'
 import { missing, name, startCaddy, startNginx, type Edits, type Proxy } from './proxies/start.ts'
 
 /** Milliseconds for an expected event: many times its duration on a busy machine. */
@@ -134,6 +136,37 @@ for (const { proxy: kind, start, short, tooLarge, cut } of proxies) {
     await until(() => pings > 16, patience)
     await app.rooms.broadcast('news', 'still here')
     t.equal((await client.next('message')).data, 'still here')
+  })
+
+  t.test(`behind ${kind} an event stream arrives event by event, outlives the proxy's timeouts, and resumes`, { skip }, async t => {
+    const { app, left, proxy } = await serve(t, start, { history: true, heartbeat: { interval: 1_000, timeout: 2_000 } }, short)
+    const stream = async (headers: Record<string, string> = {}) => {
+      const request = httpsRequest({ host: '127.0.0.1', port: proxy.port, path: '/rooms/news', ...coming(proxy, { headers: { accept: 'text/event-stream', 'accept-encoding': 'gzip', ...headers } }), agent: false } as object)
+      t.teardown(() => { request.destroy() })
+      request.on('error', () => {})
+      request.end()
+      const [response] = await once(request, 'response') as [IncomingMessage]
+      t.equal(response.headers['content-encoding'], undefined)
+      return { request, client: new EventClient(response) }
+    }
+    const { request, client } = await stream()
+    await client.next('hello')
+    for (const text of ['a', 'b']) {
+      await app.rooms.broadcast('news', text)
+      t.equal((await client.next('message')).data, text)
+    }
+    await until(() => client.events.filter(({ event }) => event === 'ping').length > 4, patience)
+    t.notOk(client.isOver, 'longer than the timeout of the proxy')
+    const last = client.events.findLast(({ id }) => id !== undefined)!.id!
+    request.destroy()
+    await until(() => left.length === 1, patience)
+    await app.rooms.broadcast('news', 'c')
+    const { client: again } = await stream({ 'last-event-id': last })
+    t.match(await again.next('hello'), { recovered: true, replayed: 1 })
+    t.equal((await again.next('message')).data, 'c')
+    await app.rooms.drain()
+    t.match(await again.next('bye'), { code: 1001 })
+    await again.ended
   })
 
   t.test(`behind ${kind} a restart of the proxy ends connections on both sides, and new ones are accepted afterwards`, { skip }, async t => {
