@@ -308,6 +308,24 @@ t.test('a stream behind another answer of its connection begins when that has en
   await app.close()
 })
 
+t.test('the body of a request for a stream is not kept', async t => {
+  const { url, rooms } = await serve(t)
+  for (const head of ['content-length: 1000000000', 'transfer-encoding: chunked']) {
+    const socket = connectTcp(Number(url.split(':')[1]), '127.0.0.1')
+    t.teardown(() => { socket.destroy() })
+    socket.on('error', () => {})
+    let text = ''
+    socket.on('data', chunk => { text += String(chunk) })
+    socket.write(`GET /rooms/news HTTP/1.1\r\nhost: a\r\naccept: text/event-stream\r\n${head}\r\n\r\n`)
+    await until(() => text.includes('hello'))
+    const part = Buffer.alloc(1_000_000, 'x')
+    const body = head.startsWith('content') ? part : Buffer.concat([Buffer.from('f4240\r\n'), part, Buffer.from('\r\n')])
+    for (let count = 0; count < 20; count++) if (!socket.write(body)) await once(socket, 'drain')
+    socket.destroy()
+    await until(() => rooms.stats().connections === 0)
+  }
+})
+
 t.test('a header that cannot be sent is refused as on each other route', async t => {
   const app = createApp(t)
   app.addHook('onRequest', async (_request, reply) => { reply.header('x-name', 'a\nb') })

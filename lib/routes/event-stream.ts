@@ -30,9 +30,11 @@ export function eventStreamHandler ({ hub, options }: AccessContext, definition:
   return (request, reply) => {
     addVary(reply, 'Accept')
     const response = reply.raw as StreamedResponse
-    const { socket, httpVersion, httpVersionMajor } = request.raw
+    const { socket, httpVersion, httpVersionMajor, headers: { 'content-length': length, 'transfer-encoding': coding } } = request.raw
     const begunAt = performance.now() - reply.elapsedTime
     const headers = headersOf(reply)
+    // The body that a GET should not have is discarded, because it would be buffered as long as the stream lives.
+    if (length !== undefined || coding !== undefined) request.raw.resume()
     reply.hijack()
     // The response and hello leave in one write if nothing in between is asynchronous.
     corkThisTurn(response.socket)
