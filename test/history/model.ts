@@ -1,9 +1,21 @@
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import { WebSocket } from 'ws'
 import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
+import type { Broker } from '../../types/index.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
+
+/** Milliseconds for the end of a schedule. */
+const patience = 15_000
+
+/** Faults that a client may have, for twins of the model. */
+export interface ClientFaults {
+  /** It takes the top, not `hello.id`, as its position after a resume. */
+  takesTop?: boolean
+  /** It ignores `gap` frames. */
+  ignoresGaps?: boolean
+}
 
 /** One schedule of the model: its seed, its topic, and its broker. */
 export interface Schedule {
@@ -14,118 +26,215 @@ export interface Schedule {
   keepsAll: boolean
   /** Entries and readings take turns of the event loop. */
   isSlow: boolean
+  /** The server is closed and started again, now and then: the topic then begins a new epoch. Members publish nothing, because a `mid` ends with its server. */
+  restarts: boolean
+  /** Messages are large, members that read slowly are sent a `gap`. */
+  isHeavy: boolean
+  /** A fault of all clients. */
+  faults?: ClientFaults
+  /** Replaces the broker. */
+  wrap?: (broker: Broker) => Broker
 }
+
+/** A message as a client got it: its id, or in raw mode its number alone. */
+interface Got { id: string | undefined, n: number }
 
 /** A client that comes back with the id of its last message until the schedule ends. */
 class ResumingClient {
-  readonly #url: string
+  readonly #origin: string
+  readonly #name: string
   readonly isRaw: boolean
+  readonly #faults: ClientFaults
+  /** The topic keeps all messages, and the broker answers at once, so that no position may be lost. */
+  readonly #keepsAll: boolean
   #socket: WebSocket | undefined
-  /** The ids of all messages that it was sent; in raw mode the payloads. */
-  readonly got: string[] = []
+  /** All messages that it was sent. */
+  readonly got: Got[] = []
   /** The places in `got` before which messages may be missing. */
   readonly holes = new Set<number>()
+  /** Messages that it has published and that no ack has come for, by `mid`. */
+  readonly unanswered = new Map<string, string>()
+  /** Its messages for which an ack has come. */
+  readonly accepted: Got[] = []
   id: string | undefined
-  errors: string[] = []
-  /** The topic keeps all messages, and the broker answers at once, so that no position may be lost. */
-  readonly keepsAll: boolean
-
-  constructor (url: string, isRaw: boolean, keepsAll: boolean) {
-    this.#url = url
-    this.isRaw = isRaw
-    this.keepsAll = keepsAll
-  }
-
+  readonly errors: string[] = []
   /** Hello has come over this connection. */
   isJoined = false
+  #isReading = false
 
-  get isOpen (): boolean { return this.#socket?.readyState === WebSocket.OPEN }
+  constructor (origin: string, name: string, isRaw: boolean, faults: ClientFaults, keepsAll: boolean) {
+    this.#origin = origin
+    this.#name = name
+    this.isRaw = isRaw
+    this.#faults = faults
+    this.#keepsAll = keepsAll
+  }
 
-  connect (): void {
-    const query = this.id === undefined ? '' : `?since=${this.id}`
-    const socket = new WebSocket(`${this.#url}${query}`, this.isRaw ? ['rooms.raw'] : [])
+  get isAway (): boolean {
+    return !this.#isReading && (this.#socket === undefined || this.#socket.readyState === WebSocket.CLOSED)
+  }
+
+  /** @param frames - it cuts the connection after so many frames */
+  connect (frames = Infinity): void {
+    // A raw client is sent no position: it begins with the one of a snapshot and its newest message, and counts.
+    if (this.isRaw && this.id === undefined) this.#reload(frames).catch(() => {})
+    else this.#open(frames)
+  }
+
+  async #reload (frames: number): Promise<void> {
+    this.#isReading = true
+    try {
+      const { id, messages: [newest] } = await (await fetch(`http://${this.#origin}/news?limit=1`)).json() as { id: string, messages: { id: string, data: string }[] }
+      this.id = id
+      this.holes.add(this.got.length)
+      if (newest !== undefined && numberOf(newest.data) !== this.got.at(-1)?.n) this.got.push({ id: newest.id, n: numberOf(newest.data) })
+      this.holes.add(this.got.length)
+      this.#open(frames)
+    } finally {
+      this.#isReading = false
+    }
+  }
+
+  #open (frames: number): void {
+    const since = this.id
+    const query = since === undefined ? '' : `?since=${since}`
+    const socket = new WebSocket(`ws://${this.#origin}/news${query}`, this.isRaw ? ['rooms.raw'] : [])
     this.#socket = socket
     this.isJoined = false
-    const since = this.id
     if (since === undefined) this.holes.add(this.got.length)
     socket.on('error', () => {})
     socket.on('close', code => {
-      if (code !== 4202) return
+      if (code !== 4202 || this.#socket !== socket) return
       // The position is lost: the client reloads.
       this.id = undefined
       this.holes.add(this.got.length)
     })
     socket.on('message', data => {
       if (this.#socket !== socket) return // the client has given this connection up
-      const text = String(data)
-      if (this.isRaw) {
-        // Payloads are the ids' offsets, so that a raw client can resume, too.
-        const { id } = JSON.parse(text) as { id: string }
-        this.got.push(id)
-        return
-      }
-      const frame = JSON.parse(text)
-      if (frame.type === 'hello') {
-        this.isJoined = true
-        if (since !== undefined && frame.recovered !== true) {
-          this.holes.add(this.got.length)
-          if (this.keepsAll) this.errors.push(`hello of ${since} says that messages are missing, but all are kept`)
-        }
-        if (frame.recovered === true && frame.id !== since) this.errors.push(`hello of ${since} continues ${frame.id}`)
-        this.id = frame.id
-      } else if (frame.type === 'gap') this.holes.add(this.got.length)
-      else if (frame.type === 'message') {
-        this.got.push(frame.id)
-        this.id = frame.id
-      }
+      this.#receive(String(data), since)
+      if (--frames === 0) this.cut()
     })
+  }
+
+  #receive (text: string, since: string | undefined): void {
+    if (this.isRaw) {
+      this.got.push({ id: undefined, n: numberOf(text) })
+      const { epoch, offset } = positionOf(this.id!)
+      this.id = `${epoch}-${offset + 1}`
+      return
+    }
+    const frame = JSON.parse(text)
+    if (frame.type === 'hello') this.#greeted(frame, since)
+    else if (frame.type === 'gap' && this.#faults.ignoresGaps !== true) this.holes.add(this.got.length)
+    else if (frame.type === 'ack') {
+      if (frame.ok) {
+        const text = this.unanswered.get(frame.ref)
+        if (text !== undefined) this.accepted.push({ id: frame.id, n: numberOf(text) })
+        this.unanswered.delete(frame.ref)
+      } else this.errors.push(`its message was refused: ${frame.error.code}`)
+    } else if (frame.type === 'message') {
+      this.got.push({ id: frame.id, n: numberOf(frame.data) })
+      this.id = frame.id
+    }
+  }
+
+  #greeted ({ id, recovered, replayed }: { id: string, recovered?: boolean, replayed?: number }, since: string | undefined): void {
+    this.isJoined = true
+    if (since !== undefined && recovered !== true) {
+      this.holes.add(this.got.length)
+      if (this.#keepsAll && positionOf(since).epoch === positionOf(id).epoch) this.errors.push(`hello of ${since} says that messages are missing, but all are kept`)
+    }
+    if (recovered === true && id !== since) this.errors.push(`hello of ${since} continues ${id}`)
+    this.id = id
+    if (this.#faults.takesTop === true && replayed !== undefined) {
+      const { epoch, offset } = positionOf(id)
+      this.id = `${epoch}-${offset + replayed}`
+    }
+    for (const mid of this.unanswered.keys()) this.#send(mid)
+  }
+
+  /** Publishes a message, and again on each later connection until it is answered. */
+  publish (text: string): void {
+    const mid = `${this.#name}-${numberOf(text)}`.padEnd(16, '.')
+    this.unanswered.set(mid, text)
+    if (this.isJoined) this.#send(mid)
+  }
+
+  #send (mid: string): void {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ type: 'message', data: this.unanswered.get(mid), mid, ref: mid }))
   }
 
   /** Cuts the connection, at any byte. */
   cut (): void {
     this.#socket?.terminate()
     this.#socket = undefined
+    this.isJoined = false
   }
 
   pause (): void { this.#socket?.pause() }
   resume (): void { this.#socket?.resume() }
 }
 
+/** The features of the schedule with a seed, apart from its broker. */
+export function featuresOf (seed: number): Pick<Schedule, 'restarts' | 'isHeavy'> {
+  return { restarts: seed % 4 === 1, isHeavy: seed % 16 === 3 }
+}
+
 /**
- * Runs one schedule: publications, joins, cuts, resumes, pauses. Returns the faults: a client that did not get exactly the topic's sequence between two places at
- * which it was told that messages may be missing.
+ * Runs one schedule: publications of the host and of members, joins, cuts, resumes, pauses, restarts. Returns the faults: a client that did not get exactly the
+ * topic's sequence between two places at which it was told that messages may be missing, or a message that is in the sequence twice.
  */
-export async function runSchedule ({ seed, random, history, keepsAll, isSlow }: Schedule, steps: number): Promise<string[]> {
-  const wait = async (): Promise<void> => { for (let turns = Math.floor(random() * 3); turns > 0; turns--) await turn() }
-  const app: FastifyInstance = Fastify()
-  await app.register(fastifyRooms as any, {
-    broker: isSlow ? new SlowBroker(wait) : memoryBroker(),
-    topics: { news: { history } },
-    slow: { bytes: 200_000 },
-    ...(random() < 0.3 ? { onJoin: async () => { await wait() } } : {})
-  })
-  await app.listen({ host: '127.0.0.1', port: 0 })
-  const rooms = (app as any).rooms
-  const url = `ws://127.0.0.1:${(app.server.address() as { port: number }).port}/news`
-  const clients = Array.from({ length: 5 }, () => new ResumingClient(url, false, keepsAll && !isSlow))
-  const sequence: string[] = []
+export async function runSchedule (schedule: Schedule, steps: number): Promise<string[]> {
+  const { seed, random, keepsAll, isSlow, restarts, isHeavy, faults: clientFaults = {} } = schedule
+  const below = (count: number): number => Math.floor(random() * count)
+  const wait = async (): Promise<void> => { for (let turns = below(3); turns > 0; turns--) await turn() }
+  const hasOnJoin = random() < 0.3
+  let app = await start(schedule, 0, wait, hasOnJoin)
+  const origin = app.listeningOrigin.slice('http://'.length)
+  const clients = Array.from({ length: 5 }, (_, index) => new ResumingClient(origin, `client${index}`, index === 4, clientFaults, keepsAll && !isSlow))
+  const longest = isHeavy ? 300_000 : 20_000
+  let count = 0
+  const makeText = (): string => `${++count} ${'x'.repeat(Math.floor(random() ** (isHeavy ? 1 : 4) * longest))}`
+  const epochs: string[] = []
+  const ids = new Map<number, string>()
   const faults: string[] = []
-  const publish = async (): Promise<void> => {
-    const { id } = await rooms.broadcast('news', 'x'.repeat(Math.floor(random() ** 4 * 20_000)))
+  let last: string | undefined
+  let pending: Promise<void>[] = []
+  const publish = async (text: string): Promise<void> => {
+    const { id } = await app.rooms.broadcast('news', text)
     if (id === undefined) faults.push('a message without a position')
-    else sequence.push(id)
+    else ids.set(numberOf(text), last = id)
+  }
+  const noteEpoch = async (): Promise<void> => {
+    await publish(makeText())
+    epochs.push(positionOf(last!).epoch)
   }
   try {
-    const pending: Promise<void>[] = []
+    await noteEpoch()
     for (let step = 0; step < steps; step++) {
-      const client = clients[Math.floor(random() * clients.length)]!
+      const client = clients[below(clients.length)]!
       const dice = random()
-      if (dice < 0.5) pending.push(publish())
-      else if (dice < 0.7) { if (!client.isOpen) client.connect() } else if (dice < 0.8) client.cut()
+      if (dice < 0.4) pending.push(publish(makeText()))
+      else if (dice < 0.5) {
+        const text = makeText()
+        if (restarts || client.isRaw) pending.push(publish(text))
+        else client.publish(text.slice(0, 10_000))
+      } else if (dice < 0.7) {
+        const frames = random() < 0.4 ? 1 + below(15) : Infinity
+        if (client.isAway) client.connect(frames)
+      } else if (dice < 0.8) client.cut()
       else if (dice < 0.85) client.pause()
       else if (dice < 0.9) client.resume()
-      else for (let turns = Math.floor(random() * 6); turns > 0; turns--) await turn()
-      if (random() < 0.05) await new Promise(resolve => setTimeout(resolve, 2))
+      else for (let turns = below(6); turns > 0; turns--) await turn()
+      if (random() < 0.05) await sleep(2)
+      if (restarts && step > 0 && step % Math.floor(steps / 3) === 0) {
+        await Promise.all(pending)
+        pending = []
+        for (const client of clients) client.resume()
+        await app.close()
+        app = await start(schedule, Number(origin.split(':')[1]), wait, hasOnJoin)
+        await noteEpoch()
+      }
     }
     await Promise.all(pending)
     for (const client of clients) {
@@ -133,30 +242,70 @@ export async function runSchedule ({ seed, random, history, keepsAll, isSlow }: 
       client.cut()
       client.connect()
     }
-    const deadline = Date.now() + 15_000
-    while (clients.some(client => !client.isJoined) && Date.now() < deadline) await new Promise(resolve => setTimeout(resolve, 2))
-    await publish()
-    const order = [...sequence].sort((a, b) => offsetOf(a) - offsetOf(b))
-    while (clients.some(client => client.got.at(-1) !== order.at(-1)) && Date.now() < deadline) await new Promise(resolve => setTimeout(resolve, 2))
-    clients.forEach((client, index) => { faults.push(...client.errors, ...faultsOf(client, order).map(fault => `client ${index}: ${fault}`)) })
+    const deadline = Date.now() + patience
+    const until = async (isDone: () => boolean): Promise<void> => {
+      while (!isDone() && Date.now() < deadline) {
+        for (const client of clients) if (client.isAway) client.connect()
+        await sleep(2)
+      }
+    }
+    await until(() => clients.every(({ isRaw, isJoined, id, unanswered }) => isRaw ? id !== undefined : isJoined && unanswered.size === 0))
+    // Each topic keeps and replays a small message.
+    await publish(`${++count} the end`)
+    await until(() => clients.every(({ got }) => got.at(-1)?.n === count))
+    for (const { n, id } of clients.flatMap(({ accepted, got }) => [...accepted, ...got])) {
+      const known = ids.get(n)
+      if (id === undefined) continue
+      if (known === undefined) ids.set(n, id)
+      else if (known !== id) faults.push(`message ${n} stands at ${known} and at ${id}`)
+    }
+    clients.forEach((client, index) => { faults.push(...client.errors, ...faultsOf(client, epochs, ids, count).map(fault => `client ${index}: ${fault}`)) })
   } finally {
     for (const client of clients) client.cut()
     await app.close()
   }
-  return faults.map(fault => `seed ${seed}: ${fault}`)
+  return [...new Set(faults)].map(fault => `seed ${seed}: ${fault}`)
 }
 
-function offsetOf (id: string): number {
-  return Number(id.slice(id.lastIndexOf('-') + 1))
+/** Starts a server with the topic of a schedule. */
+async function start ({ history, isSlow, isHeavy, wrap = broker => broker }: Schedule, port: number, wait: () => Promise<void>, hasOnJoin: boolean): Promise<FastifyInstance & { rooms: any }> {
+  const app: FastifyInstance = Fastify({ forceCloseConnections: true })
+  await app.register(fastifyRooms as any, {
+    broker: wrap(isSlow ? new SlowBroker(wait) : memoryBroker()),
+    topics: { news: { history, publish: true } },
+    limits: { payload: 1_000_000 },
+    // No frame tells a raw member of a gap.
+    slow: { bytes: 200_000, ...(isHeavy ? { policy: ({ mode }: { mode: string }) => mode === 'rooms.raw' ? 'close' : 'drop' } : {}) },
+    ...(hasOnJoin ? { onJoin: async () => { await wait() } } : {})
+  })
+  await app.listen({ host: '127.0.0.1', port })
+  return app as FastifyInstance & { rooms: any }
 }
 
-function faultsOf ({ got, holes }: ResumingClient, order: string[]): string[] {
+function numberOf (text: string): number {
+  return Number(text.slice(0, text.indexOf(' ')))
+}
+
+function positionOf (id: string): { epoch: string, offset: number } {
+  const dash = id.lastIndexOf('-')
+  return { epoch: id.slice(0, dash), offset: Number(id.slice(dash + 1)) }
+}
+
+function faultsOf ({ got, holes }: ResumingClient, epochs: string[], ids: Map<number, string>, last: number): string[] {
   const faults: string[] = []
-  if (got.at(-1) !== order.at(-1)) faults.push(`the last message did not come; it got ${got.length}`)
-  for (let index = 1; index < got.length; index++) {
-    const step = offsetOf(got[index]!) - offsetOf(got[index - 1]!)
-    if (step < 1) faults.push(`${got[index]} after ${got[index - 1]}`)
-    else if (step > 1 && !holes.has(index)) faults.push(`${got[index]} right after ${got[index - 1]}`)
-  }
+  if (got.at(-1)?.n !== last) faults.push(`the last message did not come; it got ${got.length}`)
+  let before: { epoch: string, offset: number } | undefined
+  got.forEach(({ n, id = ids.get(n) }, index) => {
+    if (id === undefined) {
+      faults.push(`message ${n}, which has no position`)
+      return
+    }
+    const position = positionOf(id)
+    const eras = before === undefined ? 1 : epochs.indexOf(position.epoch) - epochs.indexOf(before.epoch)
+    const step = position.offset - (before?.offset ?? 0)
+    if (eras < 0 || (eras === 0 && step < 1)) faults.push(`${id} after ${before!.offset}`)
+    else if ((eras > 0 || step > 1) && !holes.has(index)) faults.push(`${id} right after ${before === undefined ? 'nothing' : `${before.epoch}-${before.offset}`}`)
+    before = position
+  })
   return faults
 }
