@@ -84,8 +84,9 @@ export class Replay {
     this.#idle.used(this)
     const known = this.#frames.get(plain)
     if (known === undefined) return this.#readAll(plain)
-    return proceed<HistoryPage | undefined, boolean>(this.#source.read(this.#topic, { after: known.top, limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
-      if (page !== undefined) return this.#continue(plain, page) || this.#readAll(plain)
+    const after = known.top
+    return proceed<HistoryPage | undefined, boolean>(this.#source.read(this.#topic, { after, limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
+      if (page !== undefined) return this.#continue(plain, after, page) || this.#readAll(plain)
       this.#frames.delete(plain)
       return false
     })
@@ -152,15 +153,18 @@ export class Replay {
     })
   }
 
-  /** Appends a page to the frames before it, which may have grown meanwhile. Returns `false` if it does not continue them. */
-  #continue (encoding: Encoding, { position: { epoch, offset }, messages, from }: HistoryPage): boolean {
+  /**
+   * Appends a page to the frames before it, which may have grown, or been read anew, meanwhile. Returns `false` if it does not continue them.
+   * @param after - the page has every message behind this offset that is kept
+   */
+  #continue (encoding: Encoding, after: number, { position: { epoch, offset }, messages, from }: HistoryPage): boolean {
     let frames = this.#frames.get(encoding)
     if (frames?.epoch !== epoch) return false
     // Values are read anew if any of them was replaced or dropped.
     if (this.rule.latest) return frames.top === offset && frames.from === from
     frames.from = Math.max(frames.from, from)
     if (frames.top >= offset) return true
-    if (from > frames.top) return false
+    if (Math.max(after, from) > frames.top) return false
     for (const message of messages) {
       if (message.offset > frames.top) frames = this.#append(encoding, frames, message.offset, this.#encode(encoding, message, epoch), message.key)
     }

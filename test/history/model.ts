@@ -1,9 +1,10 @@
+import type { Socket } from 'node:net'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Fastify from 'fastify'
 import { WebSocket } from 'ws'
 import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
-import type { Broker } from '../../types/index.ts'
+import type { Broker, Session } from '../../types/index.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
 
 /** Milliseconds for the end of a schedule. */
@@ -28,8 +29,10 @@ export interface Schedule {
   isSlow: boolean
   /** The server is closed and started again, now and then: the topic then begins a new epoch. Members publish nothing, because a `mid` ends with its server. */
   restarts: boolean
-  /** Messages are large, members that read slowly are sent a `gap`. */
-  isHeavy: boolean
+  /** Few bytes are buffered for a member, and a member that reads slowly is sent a `gap`. */
+  isTight: boolean
+  /** The host's `onJoin` takes turns of the event loop. */
+  hasOnJoin: boolean
   /** A fault of all clients. */
   faults?: ClientFaults
   /** Replaces the broker. */
@@ -69,6 +72,8 @@ class ResumingClient {
     this.#faults = faults
     this.#keepsAll = keepsAll
   }
+
+  get isOpen (): boolean { return this.#socket?.readyState === WebSocket.OPEN }
 
   get isAway (): boolean {
     return !this.#isReading && (this.#socket === undefined || this.#socket.readyState === WebSocket.CLOSED)
@@ -161,7 +166,7 @@ class ResumingClient {
   }
 
   #send (mid: string): void {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ type: 'message', data: this.unanswered.get(mid), mid, ref: mid }))
+    if (this.isOpen) this.#socket!.send(JSON.stringify({ type: 'message', data: this.unanswered.get(mid), mid, ref: mid }))
   }
 
   /** Cuts the connection, at any byte. */
@@ -171,37 +176,35 @@ class ResumingClient {
     this.isJoined = false
   }
 
-  pause (): void { this.#socket?.pause() }
-  resume (): void { this.#socket?.resume() }
+  /** The port of its open connection. */
+  get port (): number | undefined { return this.isOpen ? (this.#socket as unknown as { _socket: Socket })._socket.localPort : undefined }
 }
 
 /** The features of the schedule with a seed, apart from its broker. */
-export function featuresOf (seed: number): Pick<Schedule, 'restarts' | 'isHeavy'> {
-  return { restarts: seed % 4 === 1, isHeavy: seed % 16 === 3 }
+export function featuresOf (seed: number): Pick<Schedule, 'restarts' | 'isTight' | 'hasOnJoin'> {
+  return { restarts: seed % 4 === 1, isTight: seed % 4 === 3, hasOnJoin: seed % 3 === 0 }
 }
 
 /**
- * Runs one schedule: publications of the host and of members, joins, cuts, resumes, pauses, restarts. Returns the faults: a client that did not get exactly the
+ * Runs one schedule: publications of the host and of members, joins, cuts, resumes, stalled connections, restarts. Returns the faults: a client that did not get exactly the
  * topic's sequence between two places at which it was told that messages may be missing, or a message that is in the sequence twice.
  */
 export async function runSchedule (schedule: Schedule, steps: number): Promise<string[]> {
-  const { seed, random, keepsAll, isSlow, restarts, isHeavy, faults: clientFaults = {} } = schedule
+  const { seed, random, keepsAll, isSlow, restarts, faults: clientFaults = {} } = schedule
   const below = (count: number): number => Math.floor(random() * count)
   const wait = async (): Promise<void> => { for (let turns = below(3); turns > 0; turns--) await turn() }
-  const hasOnJoin = random() < 0.3
-  let app = await start(schedule, 0, wait, hasOnJoin)
-  const origin = app.listeningOrigin.slice('http://'.length)
+  let server = await Server.start(schedule, 0, wait)
+  const { origin } = server
   const clients = Array.from({ length: 5 }, (_, index) => new ResumingClient(origin, `client${index}`, index === 4, clientFaults, keepsAll && !isSlow))
-  const longest = isHeavy ? 300_000 : 20_000
   let count = 0
-  const makeText = (): string => `${++count} ${'x'.repeat(Math.floor(random() ** (isHeavy ? 1 : 4) * longest))}`
+  const makeText = (): string => `${++count} ${'x'.repeat(Math.floor(random() ** 4 * 20_000))}`
   const epochs: string[] = []
   const ids = new Map<number, string>()
   const faults: string[] = []
   let last: string | undefined
   let pending: Promise<void>[] = []
   const publish = async (text: string): Promise<void> => {
-    const { id } = await app.rooms.broadcast('news', text)
+    const { id } = await server.app.rooms.broadcast('news', text)
     if (id === undefined) faults.push('a message without a position')
     else ids.set(numberOf(text), last = id)
   }
@@ -223,22 +226,20 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
         const frames = random() < 0.4 ? 1 + below(15) : Infinity
         if (client.isAway) client.connect(frames)
       } else if (dice < 0.8) client.cut()
-      else if (dice < 0.85) client.pause()
-      else if (dice < 0.9) client.resume()
+      else if (dice < 0.85) server.stall(client.port)
+      else if (dice < 0.9) server.flow(client.port)
       else for (let turns = below(6); turns > 0; turns--) await turn()
       if (random() < 0.05) await sleep(2)
       if (restarts && step > 0 && step % Math.floor(steps / 3) === 0) {
         await Promise.all(pending)
         pending = []
-        for (const client of clients) client.resume()
-        await app.close()
-        app = await start(schedule, Number(origin.split(':')[1]), wait, hasOnJoin)
+        await server.close()
+        server = await Server.start(schedule, Number(origin.split(':')[1]), wait)
         await noteEpoch()
       }
     }
     await Promise.all(pending)
     for (const client of clients) {
-      client.resume()
       client.cut()
       client.connect()
     }
@@ -262,24 +263,57 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
     clients.forEach((client, index) => { faults.push(...client.errors, ...faultsOf(client, epochs, ids, count).map(fault => `client ${index}: ${fault}`)) })
   } finally {
     for (const client of clients) client.cut()
-    await app.close()
+    await server.close()
   }
   return [...new Set(faults)].map(fault => `seed ${seed}: ${fault}`)
 }
 
-/** Starts a server with the topic of a schedule. */
-async function start ({ history, isSlow, isHeavy, wrap = broker => broker }: Schedule, port: number, wait: () => Promise<void>, hasOnJoin: boolean): Promise<FastifyInstance & { rooms: any }> {
-  const app: FastifyInstance = Fastify({ forceCloseConnections: true })
-  await app.register(fastifyRooms as any, {
-    broker: wrap(isSlow ? new SlowBroker(wait) : memoryBroker()),
-    topics: { news: { history, publish: true } },
-    limits: { payload: 1_000_000 },
-    // No frame tells a raw member of a gap.
-    slow: { bytes: 200_000, ...(isHeavy ? { policy: ({ mode }: { mode: string }) => mode === 'rooms.raw' ? 'close' : 'drop' } : {}) },
-    ...(hasOnJoin ? { onJoin: async () => { await wait() } } : {})
-  })
-  await app.listen({ host: '127.0.0.1', port })
-  return app as FastifyInstance & { rooms: any }
+/** A server with the topic of a schedule. */
+class Server {
+  readonly app: FastifyInstance & { rooms: any }
+  /** By the port of the peer. */
+  readonly #sockets = new Map<number, Socket>()
+  readonly #stalled = new Set<Socket>()
+
+  static async start ({ history, isSlow, isTight, hasOnJoin, wrap = broker => broker }: Schedule, port: number, wait: () => Promise<void>): Promise<Server> {
+    const app: FastifyInstance = Fastify({ forceCloseConnections: true })
+    await app.register(fastifyRooms as any, {
+      broker: wrap(isSlow ? new SlowBroker(wait) : memoryBroker()),
+      topics: { news: { history, publish: true } },
+      identify: ({ headers }: FastifyRequest) => headers['sec-websocket-protocol'] === 'rooms.raw' ? { user: 'raw' } : null,
+      // No frame tells a raw member of a gap.
+      slow: isTight ? { bytes: 20_000, policy: ({ user }: Session) => user === 'raw' ? 'close' : 'drop' } : { bytes: 200_000 },
+      ...(hasOnJoin ? { onJoin: async () => { await wait() } } : {})
+    })
+    await app.listen({ host: '127.0.0.1', port })
+    return new Server(app as FastifyInstance & { rooms: any })
+  }
+
+  constructor (app: FastifyInstance & { rooms: any }) {
+    this.app = app
+    app.server.on('connection', socket => { this.#sockets.set(socket.remotePort!, socket) })
+  }
+
+  get origin (): string { return this.app.listeningOrigin.slice('http://'.length) }
+
+  /** Lets nothing leave to a client, as if its peer did not read. */
+  stall (port: number | undefined): void {
+    const socket = this.#sockets.get(port!)
+    if (socket === undefined || this.#stalled.has(socket)) return
+    this.#stalled.add(socket)
+    socket.cork()
+  }
+
+  flow (port: number | undefined): void {
+    const socket = this.#sockets.get(port!)
+    if (socket !== undefined && this.#stalled.delete(socket)) socket.uncork()
+  }
+
+  async close (): Promise<void> {
+    for (const socket of this.#stalled) socket.uncork()
+    this.#stalled.clear()
+    await this.app.close()
+  }
 }
 
 function numberOf (text: string): number {

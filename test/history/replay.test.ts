@@ -44,6 +44,27 @@ t.test('the frames follow the broker: another epoch, a hole, messages that are d
   t.equal(replay.framesBehind(0, { epoch: two, offset: 10 }), undefined)
 })
 
+t.test('a page that was asked for behind newer frames does not continue older ones', async t => {
+  const answers: ((page: HistoryPage) => void)[] = []
+  const read = (): Promise<HistoryPage> => new Promise(resolve => { answers.push(resolve) })
+  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: false, read }, new IdleReplays())
+  const answer = (page: HistoryPage): void => { answers.shift()!(page) }
+  const first = replay.refresh(0)
+  const second = replay.refresh(0) // the frames of the first are not there yet: reads all messages as well
+  answer(page(one, 0, 1))
+  await first
+  replay.delivered({ epoch: one, offset: 2 }, undefined, () => Buffer.from('2'))
+  const third = replay.refresh(0) // asks for what comes after 2
+  answer(page(one, 0, 1))
+  await second
+  answer(page(one, 0, 3))
+  await new Promise(resolve => setImmediate(resolve))
+  t.equal(answers.length, 1, 'all messages are read again')
+  answer(page(one, 0, 1, 2, 3))
+  t.equal(await third, true)
+  t.match(replay.plan(`${one}-0`, 0, { epoch: one, offset: 3 }), { recovered: true, replayed: 3 })
+})
+
 t.test('a broker of this process is asked when a join is planned, and when frames are not enough', async t => {
   const pages = [page(one, 0, 1), page(one, 0, 2), page(one, 0, 3)]
   const replay = new Replay('news', historyRule(true)!, true, { isInProcess: true, read: () => pages.shift() }, new IdleReplays())
