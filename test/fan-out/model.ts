@@ -8,6 +8,7 @@ export type Topic = typeof topicNames[number]
 export interface Peer {
   readonly mode: Mode
   readonly topic: Topic
+  readonly since: string | undefined
   /** Its own end is open as well. */
   ready: boolean
   /** Messages that it sent and that the server must have handled before the end of the run. */
@@ -28,6 +29,8 @@ export interface Entry {
   readonly mode: Mode
   readonly topic: Topic
   state: 'joining' | 'open' | 'closed'
+  /** The position that it resumes from. */
+  readonly since: string | undefined
   /** Messages that were sent to it before hello. */
   readonly early: unknown[]
   readonly expected: string[]
@@ -57,10 +60,13 @@ export function essence (mode: Mode, text: string): string | undefined {
   }
 }
 
+/** A message of a topic. */
+interface Published { id: string, from: string | undefined, json: string }
+
 /** Predicts the frames of each connection from the events on the server, in their order. */
 export class Model {
   readonly entries = new Map<string, Entry>()
-  readonly published = new Map<Topic, string[]>(topicNames.map(topic => [topic, []]))
+  readonly published = new Map<Topic, Published[]>(topicNames.map(topic => [topic, []]))
   readonly epochs = new Map<Topic, string>()
   readonly offsets = new Map<Topic, number>()
 
@@ -73,7 +79,7 @@ export class Model {
     this.offsets.set(topic, this.offsets.get(topic)! + 1)
     const id = this.position(topic)
     const json = JSON.stringify(data)
-    this.published.get(topic)!.push(json)
+    this.published.get(topic)!.push({ id, from, json })
     const told = this.members(topic).filter(({ session }) => session.id !== except)
     for (const entry of told) this.#send(entry, entry.mode === 'rooms.raw' ? json : `message ${id} ${from} ${json}`)
     return { id, local: told.length }
@@ -110,10 +116,19 @@ export class Model {
     if (entry.state === 'open' && entry.mode === 'rooms.v1') this.#send(entry, text, true)
   }
 
-  joined (entry: Entry): void {
+  /** The messages of a topic behind a position. */
+  behind (topic: Topic, position: string): Published[] {
+    const published = this.published.get(topic)!
+    return published.slice(published.findIndex(({ id }) => id === position) + 1)
+  }
+
+  /** @param isRecovered - it is sent all messages since its position */
+  joined (entry: Entry, isRecovered: boolean): void {
+    const { mode, topic, since, session, early, expected } = entry
     entry.state = 'open'
-    if (entry.mode === 'rooms.v1') entry.expected.push(`hello ${this.position(entry.topic)} ${entry.session.id}`)
-    for (const data of entry.early) this.direct(entry, data, undefined, true)
+    if (mode === 'rooms.v1') expected.push(`hello ${isRecovered ? since : this.position(topic)} ${session.id}`)
+    for (const data of early) this.direct(entry, data, undefined, true)
+    if (isRecovered) for (const { id, from, json } of this.behind(topic, since!)) expected.push(`message ${id} ${from} ${json}`)
   }
 
   /** A member has left its room. */

@@ -8,7 +8,9 @@ import { random } from '../helpers/random.ts'
 import { Model, essence, fold, topicNames, type Entry, type Peer, type Topic } from './model.ts'
 
 export const steps = 300
-const anything = { publish: true, presence: Type.Any() } as const
+/** Most bytes of a replay. They are sent in the step of the join, so that the place of each private frame is known. */
+const replay = 40_000
+const anything = { publish: true, presence: Type.Any(), history: { size: 100_000, bytes: 1_000_000_000, replay } } as const
 
 /** The ways of writing frames: straight to TCP, through ws with compression (and some straight), into streams. */
 export type Way = 'direct' | 'deflate' | 'injected'
@@ -41,6 +43,8 @@ export class Run {
   readonly #subscribed = new Map<Topic, string[]>()
   /** The number of messages so far, from all senders. */
   #count = 0
+  #recovered = 0
+  #unrecovered = 0
   /** Stops the actions of hooks when the steps end. */
   quiet = false
 
@@ -92,7 +96,7 @@ export class Run {
       const [epoch, offset] = id!.split('-')
       this.model.epochs.set(topic, epoch!)
       this.model.offsets.set(topic, Number(offset))
-      this.model.published.get(topic)!.push('"first"')
+      this.model.published.get(topic)!.push({ id: id!, from: undefined, json: '"first"' })
     }
     for (let n = 0; n < 6; n++) await this.#join()
     for (let n = 0; n < 6; n++) this.#release()
@@ -113,8 +117,8 @@ export class Run {
   // Events on the server.
 
   async onJoin (session: Session, peer: number): Promise<void> {
-    const { mode, topic } = this.peers[peer]!
-    const entry: Entry = { session, peer, mode, topic, state: 'joining', early: [], expected: [], waiting: [], isCut: false, seen: 0, close: undefined }
+    const { mode, topic, since } = this.peers[peer]!
+    const entry: Entry = { session, peer, mode, topic, since, state: 'joining', early: [], expected: [], waiting: [], isCut: false, seen: 0, close: undefined }
     this.model.entries.set(session.id, entry)
     if (this.#chance(0.3)) this.#sendTo(entry)
     await new Promise<void>(resolve => { this.#gates.push(resolve) })
@@ -130,8 +134,23 @@ export class Run {
   heard ({ msg, session }: LogLine): void {
     if (msg !== 'member joined' && msg !== 'member left') return
     const entry = this.model.entries.get(session as string)!
-    if (msg === 'member joined') this.model.joined(entry)
+    if (msg === 'member joined') this.model.joined(entry, this.#isRecovered(entry))
     else this.model.left(entry)
+  }
+
+  /** Whether the member that has just joined gets all messages since its position. */
+  #isRecovered ({ topic, since }: Entry): boolean {
+    const { recovered, unrecovered } = this.app.rooms.stats()
+    const [isRecovered, isLost] = [recovered > this.#recovered, unrecovered > this.#unrecovered]
+    this.#recovered = recovered
+    this.#unrecovered = unrecovered
+    if ((since !== undefined) !== (isRecovered || isLost)) this.faults.push(`a join with since=${since} counted as ${isRecovered ? 'recovered' : isLost ? 'unrecovered' : 'neither'}`)
+    if (since === undefined) return false
+    const bytes = this.model.behind(topic, since).reduce((sum, { json }) => sum + json.length, 0)
+    // Each frame has some 150 bytes besides its payload.
+    const most = bytes + 200 * this.model.behind(topic, since).length
+    if (isRecovered ? bytes > replay : most < replay) this.faults.push(`a join with ${bytes} bytes since its position counted as ${isRecovered ? 'recovered' : 'unrecovered'}`)
+    return isRecovered
   }
 
   onLeave (session: Session, { code }: LeaveReason): void {
@@ -214,7 +233,8 @@ export class Run {
   }
 
   #sendTo (entry: Entry): void {
-    const data = this.#data()
+    // What is sent before hello must leave space for the replay.
+    const data = this.#data(entry.state === 'joining' ? 2_000 : undefined)
     const isFirst = this.#chance(0.5)
     this.model.direct(entry, data, undefined, isFirst)
     const sent = isFirst ? entry.session.send(data) : this.app.rooms.send(entry.session.id, data)
@@ -241,15 +261,23 @@ export class Run {
     this.#release()
   }
 
+  /** The position of a client that has gone, or else of a recent message. */
+  #since (topic: Topic): string | undefined {
+    const gone = this.#pick(this.peers.filter(peer => peer.topic === topic && peer.mode === 'rooms.v1' && (peer.gone || peer.closed !== undefined)))
+    const last = gone?.received.findLast(text => text.startsWith('{"type":"message"'))
+    return last === undefined ? this.model.published.get(topic)!.slice(-20)[0]?.id : (JSON.parse(last) as { id: string }).id
+  }
+
   async #join (): Promise<void> {
     const index = this.peers.length
     const mode: Mode = this.#chance(0.3) ? 'rooms.raw' : 'rooms.v1'
     const topic = this.#pick([...topicNames])!
     const presence = this.#chance(0.5)
-    const path = `/rooms/${topic}${presence ? '?presence=1' : ''}`
+    const since = mode === 'rooms.v1' && this.#chance(0.5) ? this.#since(topic) : undefined
+    const path = `/rooms/${topic}?presence=${presence ? 1 : 0}${since === undefined ? '' : `&since=${since}`}`
     const headers = { 'x-peer': String(index) }
     const received: string[] = []
-    const peer: Peer = { mode, topic, presence, ready: false, published: 0, gone: false, received, closed: undefined, send () {}, leave () {} }
+    const peer: Peer = { mode, topic, since, presence, ready: false, published: 0, gone: false, received, closed: undefined, send () {}, leave () {} }
     this.peers.push(peer)
     if (this.#way === 'injected') {
       const client = await this.app.rooms.inject(path, { mode, headers })
@@ -376,7 +404,7 @@ export class Run {
     }
     for (const topic of topicNames) {
       await until(() => this.#subscribed.get(topic)!.length >= model.published.get(topic)!.length).catch(() => {})
-      if (!isDeepStrictEqual(this.#subscribed.get(topic), model.published.get(topic))) faults.push(`the subscriber of ${topic} has other messages`)
+      if (!isDeepStrictEqual(this.#subscribed.get(topic), model.published.get(topic)!.map(({ json }) => json))) faults.push(`the subscriber of ${topic} has other messages`)
       const members = new Map((await this.app.rooms.members(topic)).map(member => [member.session, member]))
       for (const entry of model.members(topic)) {
         const { mode, presence, received, gone } = this.peers[entry.peer]!
