@@ -13,9 +13,6 @@ const NoSuchCommand = createError<[string]>('NO_SUCH_COMMAND', 'there is no comm
 const { HOST = '127.0.0.1', PORT = '3000', LOG_LEVEL = 'warn' } = process.env
 const app = Fastify({ logger: { level: LOG_LEVEL } })
 
-/** The last numbers, for members that join later. */
-let latest: Statistic[] = []
-
 // The page: plain files, no build step. The policy holds it to its promise to load nothing from other hosts.
 await app.register(fastifyStatic, {
   root: fileURLToPath(new URL('page', import.meta.url)),
@@ -43,8 +40,13 @@ await app.register(fastifyRooms, {
     }
   },
 
-  onJoin (session) {
-    if (session.key === 'dailyNews') session.send(latest)
+  routes: {
+    broadcast: {
+      // Runs after the body was found valid, and before it is broadcast.
+      async preHandler ({ body }) {
+        for (const record of body as Statistic[]) record.at ??= new Date().toISOString()
+      }
+    }
   },
 
   onMessage: {
@@ -70,19 +72,11 @@ async function command (session: Session<'chat:*'>, text: string): Promise<void>
 
 app.get<{ Params: { name: string } }>('/quotes/:name', { schema: { response: { 200: StatisticRecord } } }, async (request) => {
   const { name } = request.params
-  const record = latest.findLast(record => record.name === name)
+  const { messages } = await app.rooms.history('dailyNews', { limit: maxRecords })
+  const record = messages.flatMap(({ data }) => data).findLast(record => record.name === name)
   if (record === undefined) throw new NoSuchQuote(name)
   return record
 })
-
-/** Keeps the last numbers. A subscription is not a member, so no list of members shows it. */
-async function remember (): Promise<void> {
-  for await (const records of app.rooms.subscribe('dailyNews')) {
-    const at = new Date().toISOString()
-    latest = [...latest, ...records.map(record => ({ at, ...record }))].slice(-maxRecords)
-  }
-}
-remember()
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {

@@ -1,7 +1,7 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { defineTopics } from 'fastify-rooms'
 
-/** The most numbers that are kept for new members, and that one message may hold. */
+/** The most numbers that one message may hold, and the most messages that a topic keeps. */
 export const maxRecords = 200
 
 /** One number of the dashboard. */
@@ -26,14 +26,16 @@ export const ChatMessage = Type.Object({
 export const topics = defineTopics({
   dailyNews: {
     message: Type.Array(StatisticRecord, { maxItems: maxRecords }),
-    post: '/dailyDashBoard'
+    post: '/dailyDashBoard',
+    // The curves of a page that is opened later begin with these, until a day after the last number.
+    history: { size: maxRecords, ttl: 86_400_000 }
   },
   'chat:*': {
     message: ChatMessage,
     publish: Type.Object({ text: Type.String({ minLength: 1, maxLength: 2_000, pattern: '\\S' }) }),
     presence: Type.Object({ name: Name }),
-    // A tab whose connection was cut gets what it has missed in the meantime.
-    history: { size: 200, ttl: 600_000 }
+    // A page that is opened later begins with these. A tab whose connection was cut gets what it has missed in the meantime.
+    history: { size: maxRecords, ttl: 600_000 }
   }
 })
 

@@ -1,5 +1,7 @@
+import { connect as connectTcp, createServer, type AddressInfo, type Socket } from 'node:net'
 import type { BrowserContextOptions, Locator, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
+import { join } from './helpers/app.ts'
 import { curve, holds, launch, reads, say, tabs } from './helpers/browser.ts'
 import { startExample, type Example } from './helpers/process.ts'
 
@@ -85,6 +87,53 @@ async function restart (t: Test, example: Example, pages: Page[], meanwhile: () 
   return next
 }
 
+/** A wire to a server that can be cut. */
+class Wire {
+  readonly url: string
+  readonly #sockets = new Set<Socket>()
+  #isCut = false
+
+  static async to (t: Test, url: string): Promise<Wire> {
+    const { hostname, port } = new URL(url)
+    const server = createServer()
+    await new Promise<void>(resolve => { server.listen(0, hostname, resolve) })
+    const wire = new Wire(`http://${hostname}:${(server.address() as AddressInfo).port}`)
+    server.on('connection', near => {
+      if (wire.#isCut) {
+        near.destroy()
+        return
+      }
+      const far = connectTcp(Number(port), hostname)
+      for (const [socket, other] of [[near, far], [far, near]] as const) {
+        wire.#sockets.add(socket)
+        socket.on('error', () => {}).on('close', () => {
+          wire.#sockets.delete(socket)
+          other.destroy()
+        }).pipe(other)
+      }
+    })
+    t.teardown(() => {
+      wire.cut()
+      server.close()
+    })
+    return wire
+  }
+
+  constructor (url: string) {
+    this.url = url
+  }
+
+  /** Ends all connections, and refuses new ones. */
+  cut (): void {
+    this.#isCut = true
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  mend (): void {
+    this.#isCut = false
+  }
+}
+
 const browser = await launch(t)
 if (browser !== undefined) {
   /** Opens the page in a browser of its own for each visitor. The tabs close with the test. */
@@ -149,10 +198,69 @@ if (browser !== undefined) {
       await teal.press('#text', 'Enter')
       await reads(ruby, 'Teal Otter', `Are you there? ${round}`)
       t.equal(await teal.locator('#log li', { hasText: 'Back again' }).count(), 1)
-      await reads(teal, `Back again${round === 1 ? '' : ` (${round} times)`}. Messages sent in the meantime are not kept.`)
+      await reads(teal, `Back again${round === 1 ? '' : ` (${round} times)`}. Messages sent in the meantime may be missing.`)
     }
     await teal.locator('#members-title', { hasText: '2 people here' }).waitFor()
     t.equal(await teal.locator('#log li', { hasText: 'joined' }).count(), joined, 'members from before the restart are not announced')
+  })
+
+  t.test('a page that is cut, or reloaded, has each message and each number once', async t => {
+    const { url } = await startExample(t, 'example/server.ts')
+    const wire = await Wire.to(t, url)
+    const [teal] = await people(t, wire.url, ['Teal Otter'], desktop) as [Page]
+    const [ruby] = await people(t, url, ['Ruby Heron'], desktop) as [Page]
+    const asked: string[] = []
+    teal.on('websocket', socket => { asked.push(socket.url()) })
+    const texts = (page: Page): Promise<string[]> => page.locator('#log li .text').allInnerTexts()
+    await say(ruby, 'before the cut')
+    await reads(teal, 'before the cut')
+    await teal.click('#random')
+    for (const page of [teal, ruby]) await curve(page, 'visits', 1)
+
+    wire.cut()
+    for (const room of ['chat', 'dashboard']) await teal.locator(`#${room}-status[data-state=waiting]`).waitFor()
+    await say(ruby, 'during the cut')
+    await ruby.click('#random')
+    await curve(ruby, 'visits', 2)
+    wire.mend()
+    for (const room of ['chat', 'dashboard']) await teal.locator(`#${room}-status[data-state=open]`).waitFor()
+    await reads(teal, 'during the cut')
+    t.equal(await curve(teal, 'visits', 2), await curve(ruby, 'visits', 2))
+    t.same(await texts(teal), ['before the cut', 'during the cut'])
+    t.ok(asked.length >= 2 && asked.every(url => /[?&]since=[a-z0-9]+-\d+/.test(url)), 'each room resumes from its position')
+    t.equal(await teal.locator('#log li', { hasText: 'Back again' }).count(), 0, 'nothing is missing')
+
+    await teal.reload()
+    await reads(teal, 'during the cut')
+    t.equal(await curve(teal, 'visits', 2), await curve(ruby, 'visits', 2))
+    await say(ruby, 'after the reload')
+    await reads(teal, 'after the reload')
+    t.same(await texts(teal), ['before the cut', 'during the cut', 'after the reload'])
+  })
+
+  t.test('a page whose position is lost with a restart of the server shows what the new server has', async t => {
+    const example = await startExample(t, 'example/server.ts')
+    const wire = await Wire.to(t, example.url)
+    const [teal] = await people(t, wire.url, ['Teal Otter'], desktop) as [Page]
+    await say(teal, 'to the old server')
+    await reads(teal, 'to the old server')
+    await teal.click('#random')
+    await curve(teal, 'visits', 1)
+    wire.cut()
+    await example.stop()
+    await teal.locator('#chat-status[data-state=waiting]').waitFor()
+    const { url, host } = await startExample(t, 'example/server.ts', { PORT: new URL(example.url).port })
+    const ruby = await join(t, `${host}/chat:lobby?name=Ruby`)
+    await ruby.ask({ type: 'message', data: { text: 'to the new server' } })
+    await fetch(`${url}/dailyDashBoard`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '[{"name":"orders","value":3}]' })
+    wire.mend()
+    await reads(teal, 'to the new server')
+    await curve(teal, 'orders', 1)
+    t.same(await teal.locator('#log li .text').allInnerTexts(), ['to the old server', 'to the new server'])
+    t.equal(await teal.locator('.chart').count(), 1, 'numbers that the server has lost are gone')
+    await ruby.ask({ type: 'message', data: { text: 'and on' } })
+    await reads(teal, 'and on')
+    t.equal(await teal.locator('#log li', { hasText: 'to the new server' }).count(), 1)
   })
 
   t.test('a page that loses its network says so, and keeps the focus on its button', async t => {
@@ -179,10 +287,10 @@ if (browser !== undefined) {
 
   t.test('issue 8: the page suggests a second tab only if its visitor is alone and the device has tabs', async t => {
     const empty = (page: Page) => page.evaluate('getComputedStyle(log, "::before").content')
-    const [small] = await people(t, url, ['Slate Wren'], phone) as [Page]
+    const [small] = await people(t, `${url}/?room=garden`, ['Slate Wren'], phone) as [Page]
     await small.locator('#members-title', { hasText: 'Only you are here' }).waitFor()
     t.equal(await empty(small), '"No messages yet. Others appear here as they open this page."')
-    const [second] = await people(t, url, ['Teal Otter'], desktop) as [Page]
+    const [second] = await people(t, `${url}/?room=garden`, ['Teal Otter'], desktop) as [Page]
     await second.locator('#members-title', { hasText: '2 people here' }).waitFor()
     t.equal(await empty(second), '"No messages yet. Say hello."')
     await small.close()

@@ -81,7 +81,7 @@ function notice (text) {
   return append(element('li', 'notice', text))
 }
 
-function message ({ by, author, text, at, aside = '', kind = '' }) {
+function message ({ by, author, text, at, aside = '', kind = '', isOld = false }) {
   const when = new Date(at)
   const key = `${by} ${kind} ${aside}`
   const item = element('li', kind)
@@ -93,13 +93,13 @@ function message ({ by, author, text, at, aside = '', kind = '' }) {
   meta.append(person, element('span', 'aside', aside), element('time', '', clock.format(when)))
   item.append(meta, element('p', 'text', text))
   append(item)
-  markNews('chat')
+  if (!isOld) markNews('chat')
 }
 
 /** One notice is enough for any number of restarts: the next one takes the place of the last. */
 function noticeReturn () {
   returned?.remove()
-  returned = notice(`Back again${++returns === 1 ? '' : ` (${returns} times)`}. Messages sent in the meantime are not kept.`)
+  returned = notice(`Back again${++returns === 1 ? '' : ` (${returns} times)`}. Messages sent in the meantime may be missing.`)
 }
 
 function showMembers (count) {
@@ -182,7 +182,7 @@ const chat = new Room(topic, {
       $('members-title').textContent = 'Here before the connection was lost'
     }
   },
-  onFrame (frame) {
+  onFrame (frame, isOld) {
     if (frame.type === 'hello') {
       me = frame.session
       if (frame.recovered === false) noticeReturn()
@@ -190,7 +190,7 @@ const chat = new Room(topic, {
     if (frame.type === 'presence') presence(frame)
     if (frame.type === 'message') {
       const { session, name: author, text, at } = frame.data
-      message({ by: session ?? 'server', author, text, at, kind: session === undefined ? 'server' : session === me ? 'own' : '' })
+      message({ by: session ?? 'server', author, text, at, kind: session === undefined ? 'server' : session === me ? 'own' : '', isOld })
     }
     if (frame.type === 'direct') message({ by: frame.from, author: nameOf(frame.from), text: frame.data.text, at: Date.now(), aside: 'privately, to you', kind: 'private' })
     if (frame.type === 'error') chatFault.show(frame.error)
@@ -244,11 +244,12 @@ const dashboard = new Room('dailyNews', {
     showDashboardStatus(state, details)
     if (state === 'open') dashboardFault.clear()
   },
-  onFrame (frame) {
-    if (frame.type === 'direct') charts.reset(frame.data) // the numbers from before this page connected
+  onFrame (frame, isOld) {
+    // All numbers that are kept follow.
+    if (frame.type === 'hello' && frame.recovered !== true) charts.reset()
     if (frame.type === 'message') {
-      charts.add(frame.data)
-      markNews('numbers')
+      charts.add(frame.data, !isOld)
+      if (!isOld) markNews('numbers')
     }
     if (frame.type === 'error') dashboardFault.show(frame.error)
     showTarget()

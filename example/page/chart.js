@@ -113,11 +113,11 @@ export class Charts {
     this.#empty = empty
   }
 
-  /** Shows the records from before this page connected, in place of all others. */
-  reset (records) {
+  /** Removes all charts. */
+  reset () {
     for (const { node } of this.#charts.values()) node.remove()
     this.#charts.clear()
-    this.add(records, false)
+    this.#empty.hidden = false
   }
 
   add (records, fresh = true) {

@@ -1,5 +1,6 @@
 /* global clearInterval, clearTimeout, location, setInterval, setTimeout, WebSocket, fetch */
 
+const mostKept = 200 // messages that the page asks for
 const firstBound = 500
 const lastBound = 20_000
 
@@ -16,7 +17,10 @@ export function delayAfter (code, attempt, retry) {
   return least + Math.random() * Math.min(lastBound, firstBound * 2 ** attempt)
 }
 
-/** One topic over a bare WebSocket: receives and sends frames, and reconnects after a loss. */
+/**
+ * One topic over a bare WebSocket: begins with the messages that the topic keeps, receives and sends frames, and reconnects after a loss. It then gets what it has
+ * missed, or, if that is no longer kept, reads what there is.
+ */
 export class Room {
   #topic
   #options
@@ -28,8 +32,14 @@ export class Room {
   #retry
   #refs = 0
   #unanswered = new Map()
+  /** Messages to come that were published before the page joined for the first time. */
+  #kept = 0
+  /** Frames that wait until the kept messages have been read. */
+  #held
+  /** The ids of messages that have been read, and that may still come. */
+  #known = new Set()
 
-  /** @param options - `query()` returns more parameters for the URL; `onFrame(frame)`; `onStatus(state, { wait?, reason? })`, the state being connecting, open, waiting or stopped. */
+  /** @param options - `query()` returns more parameters for the URL; `onFrame(frame, isOld)`, old ones being messages from before the first join; `onStatus(state, { wait?, reason? })`, the state being connecting, open, waiting or stopped. */
   constructor (topic, options) {
     this.#topic = topic
     this.#options = options
@@ -94,7 +104,7 @@ export class Room {
   #url () {
     const url = new URL(`/${this.#topic}`, location.href)
     for (const [name, value] of Object.entries(this.#options.query?.() ?? {})) url.searchParams.set(name, value)
-    if (this.#position !== undefined) url.searchParams.set('since', this.#position)
+    url.searchParams.set('since', this.#position ?? '0')
     return url
   }
 
@@ -103,11 +113,48 @@ export class Room {
       this.#attempt = 0
       this.#retry = undefined
       this.#options.onStatus('open', {})
+      this.#known.clear()
+      this.#kept = frame.recovered === undefined ? frame.replayed : 0
+      if (frame.recovered === false) {
+        this.#reload(frame)
+        return
+      }
     }
-    if (frame.id !== undefined && (frame.type === 'hello' || frame.type === 'message')) this.#position = frame.id
     if (frame.type === 'bye') this.#retry = frame.retry
     if (frame.type === 'ack') this.#settle(frame)
-    else this.#options.onFrame(frame)
+    else if (this.#held !== undefined) this.#held.push(frame)
+    else this.#pass(frame)
+  }
+
+  #pass (frame) {
+    if (frame.type === 'hello' || frame.type === 'message') this.#position = frame.id
+    if (frame.type === 'message' && this.#known.delete(frame.id)) return
+    const isOld = frame.type === 'message' && this.#kept > 0
+    if (isOld) this.#kept--
+    this.#options.onFrame(frame, isOld)
+  }
+
+  /** Reads the messages that are kept, because some are missing behind the position that this page had. Until they are there, that position stays. */
+  async #reload (hello) {
+    const held = this.#held = []
+    const url = this.#url()
+    url.searchParams.delete('since')
+    url.searchParams.set('limit', mostKept)
+    let messages = []
+    try {
+      const response = await fetch(url)
+      if (response.ok) messages = (await response.json()).messages
+    } catch {
+      // Then the page goes on without them.
+    }
+    if (this.#held !== held) return // the connection was lost meanwhile
+    this.#held = undefined
+    this.#pass(hello)
+    for (const message of messages) {
+      this.#options.onFrame({ type: 'message', ...message }, false)
+      this.#known.add(message.id)
+    }
+    for (const frame of held) this.#pass(frame)
   }
 
   #settle ({ ref, ok, error, ...ack }) {
@@ -119,6 +166,7 @@ export class Room {
 
   async #lost (code, reason, joined) {
     this.#socket = undefined
+    this.#held = undefined
     clearInterval(this.#pinging)
     for (const { reject } of this.#unanswered.values()) reject(new Error('The connection was lost before the answer came, so this may not have arrived.'))
     this.#unanswered.clear()
