@@ -1,4 +1,6 @@
 /** The server as other clients see it: ws, undici, Node's own fetch, and Python's websockets, which shares no code with Node. */
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
 import { Type } from '@sinclair/typebox'
@@ -13,7 +15,8 @@ const patience = 20_000
 const topics = defineTopics({
   news: { message: Type.Object({ headline: Type.String() }), post: true },
   'chat:*': { message: Type.Object({ text: Type.String() }), publish: true, presence: true },
-  any: { publish: true }
+  any: { publish: true },
+  kept: { publish: true, post: true, history: { size: 3 } }
 })
 const limits = { payload: 1_024, badFrames: 3 }
 
@@ -224,6 +227,46 @@ for (const { name, open, skip, tellsStatus } of clients) {
     t.same(await listener.closed, { code: 4003, reason: 'forbidden' }, 'members may not publish in this topic')
   })
 
+  t.test(`${name} comes back with since, and gets what it has missed, or is told that it does not`, { skip }, async t => {
+    const { app, url } = await serve(t)
+    const first = await open(t, `${url}/kept`)
+    await first.next('hello')
+    await app.rooms.broadcast('kept', 1)
+    const { id } = await first.next('message')
+    first.close(1000, '')
+    await first.closed
+    for (const data of [2, 'ü€😀', 4]) await app.rooms.broadcast('kept', data)
+
+    const again = await open(t, `${url}/kept?since=${id}`)
+    t.match(await again.next('hello'), { id, recovered: true, replayed: 3 })
+    await app.rooms.broadcast('kept', 5)
+    for (const data of [2, 'ü€😀', 4, 5]) t.equal((await again.next('message')).data, data)
+
+    const late = await open(t, `${url}/kept?since=${id}`)
+    t.match(await late.next('hello'), { recovered: false, replayed: 0 }, 'the topic keeps three messages')
+    const raw = await open(t, `${url}/kept?since=${id}`, { protocols: ['rooms.raw'] })
+    t.same(await raw.closed, { code: 4202, reason: 'position_lost' })
+    const all = await open(t, `${url}/kept?since=0`, { protocols: ['rooms.raw'] })
+    for (const text of ['ü€😀', '4', '5']) t.equal(await all.text(), text)
+    const { status } = await refusal(`${url}/kept?since=yesterday`, open, t, {})
+    if (tellsStatus) t.equal(status, 400)
+  })
+
+  t.test(`${name} sends a message again whose answer it has not got`, { skip }, async t => {
+    const { url } = await serve(t)
+    const message = { type: 'message', data: 'once', mid: 'a'.repeat(16), ref: 1 }
+    const first = await open(t, `${url}/kept`)
+    await first.next('hello')
+    first.send(message)
+    const { id } = await first.next('message')
+    first.close(1000, '')
+    await first.closed
+    const again = await open(t, `${url}/kept?since=${id}`)
+    await again.next('hello')
+    again.send(message)
+    t.same(await again.next(), { type: 'ack', ref: 1, ok: true, id, duplicate: true }, 'no second message comes before the answer')
+  })
+
   t.test(`${name} gets a pong for its ping`, { skip }, async t => {
     const { url } = await serve(t)
     const one = await open(t, `${url}/any`)
@@ -363,6 +406,43 @@ t.test('fetch can broadcast, and gets the reason of a refusal', async t => {
 
   t.equal((await post(`${url}/news`, '{"headline":"at last"}', 'application/json; charset=utf-8')).status, 200)
   t.match(await member.next(), { type: 'message', data: { headline: 'at last' } }, 'refused broadcasts are delivered to no member')
+})
+
+const run = promisify(execFile)
+const curlMissing = await run('curl', ['--version']).then(() => false as const, () => 'curl is not installed')
+
+t.test('curl reads kept messages, continues behind a position, waits for the next message, and posts one once', { skip: process.env.CI === undefined ? curlMissing : false }, async t => {
+  const { app, url } = await serve(t)
+  const curl = async (query: string, ...options: string[]): Promise<{ status: number, headers: Record<string, string[]>, body: any }> => {
+    const { stdout } = await run('curl', ['--silent', '--show-error', '--max-time', '30', '--write-out', '\n%{http_code}\n%{header_json}', ...options, `http://${url}/kept${query}`])
+    const [, body, status, headers] = /^([\s\S]*?)\n(\d{3})\n([\s\S]*)$/.exec(stdout)!
+    return { status: Number(status), headers: JSON.parse(headers!), body: body === '' ? undefined : JSON.parse(body!) }
+  }
+  const post = (key: string): ReturnType<typeof curl> => curl('', '--header', 'content-type: application/json', '--header', `idempotency-key: ${key}`, '--data', '"posted"')
+
+  const empty = await curl('')
+  t.equal(empty.status, 200)
+  t.same(empty.headers['cache-control'], ['no-store'])
+  t.match(empty.body, { topic: 'kept', id: String, count: 0, messages: [], complete: true })
+  for (const data of [1, 2]) await app.rooms.broadcast('kept', data)
+  const { body: page } = await curl(`?since=${empty.body.id}`)
+  t.match(page, { messages: [{ data: 1 }, { data: 2 }], recovered: true, complete: true })
+
+  const waiting = curl(`?since=${page.id}&wait=20000`)
+  await until(() => app.rooms.stats().waiting === 1, patience)
+  await app.rooms.broadcast('kept', 3)
+  const { body: next } = await waiting
+  t.match(next, { messages: [{ data: 3 }], recovered: true, complete: true })
+  t.same((await curl(`?since=${next.id}&wait=50`)).body.messages, [], 'no message came')
+
+  const first = await post('k'.repeat(16))
+  t.match(first, { status: 200, body: { published: true, id: String } })
+  t.match(await post('k'.repeat(16)), { status: 200, body: { published: true, id: first.body.id, duplicate: true } })
+  t.match((await curl(`?since=${page.id}`)).body, { messages: [{ data: 3 }, { data: 'posted' }] })
+  await app.rooms.broadcast('kept', 5)
+  await app.rooms.broadcast('kept', 6)
+  t.match((await curl(`?since=${empty.body.id}`)).body, { messages: [{ data: 'posted' }, { data: 5 }, { data: 6 }], recovered: false, complete: false })
+  for (const query of ['?since=yesterday', '?wait=50', `?since=${next.id}&wait=60001`]) t.equal((await curl(query)).status, 400, query)
 })
 
 t.test('fetch reads a topic without joining it', async t => {
