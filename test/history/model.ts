@@ -2,10 +2,13 @@ import type { Socket } from 'node:net'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Fastify from 'fastify'
-import { WebSocket } from 'ws'
 import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
 import type { Broker, Session } from '../../types/index.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
+import { openLink, type Link, type Transport } from './links.ts'
+
+/** One client for each. */
+const transports: Transport[] = ['rooms.v1', 'rooms.v1', 'event-stream', 'event-stream', 'rooms.raw']
 
 /** Milliseconds for the end of a schedule. */
 const patience = 15_000
@@ -46,11 +49,11 @@ interface Got { id: string | undefined, n: number }
 class ResumingClient {
   readonly #origin: string
   readonly #name: string
-  readonly isRaw: boolean
+  readonly transport: Transport
   readonly #faults: ClientFaults
   /** The topic keeps all messages, and the broker answers at once, so that no position may be lost. */
   readonly #keepsAll: boolean
-  #socket: WebSocket | undefined
+  #link: Link | undefined
   /** All messages that it was sent. */
   readonly got: Got[] = []
   /** The places in `got` before which messages may be missing. */
@@ -65,19 +68,16 @@ class ResumingClient {
   isJoined = false
   #isReading = false
 
-  constructor (origin: string, name: string, isRaw: boolean, faults: ClientFaults, keepsAll: boolean) {
+  constructor (origin: string, name: string, transport: Transport, faults: ClientFaults, keepsAll: boolean) {
     this.#origin = origin
     this.#name = name
-    this.isRaw = isRaw
+    this.transport = transport
     this.#faults = faults
     this.#keepsAll = keepsAll
   }
 
-  get isOpen (): boolean { return this.#socket?.readyState === WebSocket.OPEN }
-
-  get isAway (): boolean {
-    return !this.#isReading && (this.#socket === undefined || this.#socket.readyState === WebSocket.CLOSED)
-  }
+  get isRaw (): boolean { return this.transport === 'rooms.raw' }
+  get isAway (): boolean { return !this.#isReading && this.#link?.isClosed !== false }
 
   /** @param frames - it cuts the connection after so many frames */
   connect (frames = Infinity): void {
@@ -102,22 +102,20 @@ class ResumingClient {
 
   #open (frames: number): void {
     const since = this.id
-    const query = since === undefined ? '' : `?since=${since}`
-    const socket = new WebSocket(`ws://${this.#origin}/news${query}`, this.isRaw ? ['rooms.raw'] : [])
-    this.#socket = socket
     this.isJoined = false
     if (since === undefined) this.holes.add(this.got.length)
-    socket.on('error', () => {})
-    socket.on('close', code => {
-      if (code !== 4202 || this.#socket !== socket) return
-      // The position is lost: the client reloads.
-      this.id = undefined
-      this.holes.add(this.got.length)
-    })
-    socket.on('message', data => {
-      if (this.#socket !== socket) return // the client has given this connection up
-      this.#receive(String(data), since)
-      if (--frames === 0) this.cut()
+    const link: Link = this.#link = openLink(`${this.#origin}/news`, since, this.transport, {
+      closed: code => {
+        if (code !== 4202 || this.#link !== link) return
+        // The position is lost: the client reloads.
+        this.id = undefined
+        this.holes.add(this.got.length)
+      },
+      received: text => {
+        if (this.#link !== link) return // the client has given this connection up
+        this.#receive(text, since)
+        if (--frames === 0) this.cut()
+      }
     })
   }
 
@@ -166,18 +164,18 @@ class ResumingClient {
   }
 
   #send (mid: string): void {
-    if (this.isOpen) this.#socket!.send(JSON.stringify({ type: 'message', data: this.unanswered.get(mid), mid, ref: mid }))
+    if (this.#link?.isOpen === true) this.#link.send(JSON.stringify({ type: 'message', data: this.unanswered.get(mid), mid, ref: mid }))
   }
 
   /** Cuts the connection, at any byte. */
   cut (): void {
-    this.#socket?.terminate()
-    this.#socket = undefined
+    this.#link?.cut()
+    this.#link = undefined
     this.isJoined = false
   }
 
   /** The port of its open connection. */
-  get port (): number | undefined { return this.isOpen ? (this.#socket as unknown as { _socket: Socket })._socket.localPort : undefined }
+  get port (): number | undefined { return this.#link?.port }
 }
 
 /** The features of the schedule with a seed, apart from its broker. */
@@ -186,8 +184,8 @@ export function featuresOf (seed: number): Pick<Schedule, 'restarts' | 'isTight'
 }
 
 /**
- * Runs one schedule: publications of the host and of members, joins, cuts, resumes, stalled connections, restarts. Returns the faults: a client that did not get exactly the
- * topic's sequence between two places at which it was told that messages may be missing, or a message that is in the sequence twice.
+ * Runs one schedule: publications of the host and of members, joins, cuts, resumes, stalled connections, restarts. Returns the faults: a client that did not get
+ * exactly the topic's sequence between two places at which it was told that messages may be missing, or a message that is in the sequence twice.
  */
 export async function runSchedule (schedule: Schedule, steps: number): Promise<string[]> {
   const { seed, random, keepsAll, isSlow, restarts, faults: clientFaults = {} } = schedule
@@ -195,7 +193,7 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
   const wait = async (): Promise<void> => { for (let turns = below(3); turns > 0; turns--) await turn() }
   let server = await Server.start(schedule, 0, wait)
   const { origin } = server
-  const clients = Array.from({ length: 5 }, (_, index) => new ResumingClient(origin, `client${index}`, index === 4, clientFaults, keepsAll && !isSlow))
+  const clients = transports.map((transport, index) => new ResumingClient(origin, `client${index}`, transport, clientFaults, keepsAll && !isSlow))
   let count = 0
   const makeText = (): string => `${++count} ${'x'.repeat(Math.floor(random() ** 4 * 20_000))}`
   const epochs: string[] = []
@@ -220,7 +218,7 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
       if (dice < 0.4) pending.push(publish(makeText()))
       else if (dice < 0.5) {
         const text = makeText()
-        if (restarts || client.isRaw) pending.push(publish(text))
+        if (restarts || client.transport !== 'rooms.v1') pending.push(publish(text))
         else client.publish(text.slice(0, 10_000))
       } else if (dice < 0.7) {
         const frames = random() < 0.4 ? 1 + below(15) : Infinity
