@@ -50,6 +50,27 @@ t.test('a request for an event stream joins the topic', async t => {
   t.equal(rooms.stats().connections, 1)
 })
 
+t.test('the head comes first if a member joins in a turn in which the room has frames for others', async t => {
+  const gates: (() => void)[] = []
+  const { rooms, url } = await serve(t, { onJoin: () => new Promise<void>(resolve => { gates.push(resolve) }) })
+  const enter = async (): Promise<Awaited<ReturnType<typeof openStream>>> => {
+    const count = gates.length
+    const opening = openStream(t, `${url}/rooms/plain`)
+    await until(() => gates.length === count + 1)
+    rooms.broadcast('plain', 'before')
+    gates.at(-1)!()
+    return opening
+  }
+  await enter()
+  const client = await enter()
+  t.equal(client.status, 200)
+  await client.next('hello')
+  await rooms.broadcast('plain', 'after')
+  await client.next('message')
+  t.same(client.payloads, ['after'])
+  t.same(client.events[0], { comment: '' })
+})
+
 t.test('the kind of answer: event stream, snapshot, upgrade or refusal', async t => {
   const { url } = await serve(t)
   const kinds = {

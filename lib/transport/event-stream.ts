@@ -37,7 +37,8 @@ const replaced = ['connection', 'content-length', 'keep-alive', 'transfer-encodi
  * rate, and the heartbeat goes by the bytes that the operating system takes.
  *
  * The head is sent with the first frame, or by `begin`. Until then a refusal after which the peer should not come back is the status 204, because an EventSource
- * comes back after each other end of a response.
+ * comes back after each other end of a response. The first frame is `hello`, which stands in a view if the room has queued frames in the same turn; a whole batch
+ * is never the first.
  */
 abstract class EventStream extends Transport {
   /** `undefined` once the bytes go past it. */
@@ -153,12 +154,14 @@ class SocketEventStream extends EventStream {
   }
 
   writeView (view: BatchView): void {
+    this.begin()
     if (!this.isWritable) return
     const bytes = view.bytes()
     if (bytes !== undefined) this.#writeOwn(bytes)
   }
 
   writeAll (frames: Buffer[]): void {
+    this.begin()
     if (frames.length > 0 && this.isWritable) this.#writeOwn(Buffer.concat(frames))
   }
 
@@ -218,11 +221,13 @@ class ResponseEventStream extends EventStream {
   }
 
   writeView (view: BatchView): void {
+    this.begin()
     const bytes = view.bytes()
     if (bytes !== undefined) this.#write(bytes)
   }
 
   writeAll (frames: Buffer[]): void {
+    this.begin()
     if (frames.length > 0) this.#write(Buffer.concat(frames))
   }
 

@@ -9,6 +9,8 @@ export interface Peer {
   readonly mode: Mode
   readonly topic: Topic
   readonly since: string | undefined
+  /** It joins with an event stream, so it sends nothing. */
+  readonly isStream: boolean
   /** Its own end is open as well. */
   ready: boolean
   /** Messages that it sent and that the server must have handled before the end of the run. */

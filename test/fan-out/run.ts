@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import type { BroadcastResult, LeaveReason, Mode, Session } from '../../types/index.ts'
 import { connect, createRooms, listen, until, type LogLine } from '../helpers/app.ts'
+import { openStream } from '../helpers/event-stream.ts'
 import { random } from '../helpers/random.ts'
 import { Model, essence, fold, topicNames, type Entry, type Peer, type Topic } from './model.ts'
 
@@ -277,7 +278,8 @@ export class Run {
     const path = `/rooms/${topic}?presence=${presence ? 1 : 0}${since === undefined ? '' : `&since=${since}`}`
     const headers = { 'x-peer': String(index) }
     const received: string[] = []
-    const peer: Peer = { mode, topic, since, presence, ready: false, published: 0, gone: false, received, closed: undefined, send () {}, leave () {} }
+    const isStream = this.#way !== 'injected' && mode === 'rooms.v1' && this.#chance(0.3)
+    const peer: Peer = { mode, topic, since, isStream, presence, ready: false, published: 0, gone: false, received, closed: undefined, send () {}, leave () {} }
     this.peers.push(peer)
     if (this.#way === 'injected') {
       const client = await this.app.rooms.inject(path, { mode, headers })
@@ -292,6 +294,17 @@ export class Run {
         }
       }
       read().catch(() => {})
+      return
+    }
+    if (isStream) {
+      const client = await openStream(this.#t, this.#url + path, headers)
+      peer.ready = true
+      peer.leave = () => { client.cut() }
+      client.body.on('data', () => { received.splice(0, Infinity, ...client.frames.map(frame => JSON.stringify(frame))) })
+      client.ended.then(() => {
+        const bye = client.frames.findLast(frame => frame.type === 'bye')
+        peer.closed = { code: bye?.code ?? 1005, reason: bye?.reason ?? '' }
+      })
       return
     }
     const perMessageDeflate = this.#chance(0.7)
@@ -316,7 +329,7 @@ export class Run {
     const { session: { id }, mode, topic } = entry
     const peer = this.peers[entry.peer]!
     const ref = mode === 'rooms.v1' && this.#chance(0.6) ? `r${++this.#count}` : undefined
-    const able = peer.ready && !peer.gone
+    const able = peer.ready && !peer.gone && !peer.isStream
     const say = (frame: object): void => { if (able) peer.send({ ...frame, ref }) }
     const dice = this.#below(100)
     if (dice < 18) this.broadcast(topic)
@@ -344,7 +357,7 @@ export class Run {
       this.#more()
     } else if (dice < 96) this.#kick()
     else if (dice < 98) {
-      if (model.open.length < 4 || !able) return
+      if (model.open.length < 4 || !peer.ready || peer.gone) return
       peer.gone = true
       peer.leave()
     } else if (this.#chance(0.15)) {
@@ -372,10 +385,10 @@ export class Run {
       return this.#gates.length === 0 && this.peers.every((peer, index) => peer.gone || (peer.ready && [...this.model.entries.values()].some(entry => entry.peer === index && entry.state !== 'joining')))
     }, 10_000)
     const living = this.model.open.filter(({ peer }) => !this.peers[peer]!.gone)
-    for (const { mode, peer } of living) if (mode === 'rooms.v1') this.peers[peer]!.send({ type: 'ping', ref: 'over' })
+    for (const { mode, peer } of living) if (mode === 'rooms.v1' && !this.peers[peer]!.isStream) this.peers[peer]!.send({ type: 'ping', ref: 'over' })
     const waiting = () => living.filter(({ mode, peer, state, seen }) => {
-      const { received, published } = this.peers[peer]!
-      return state !== 'closed' && (mode === 'rooms.raw' ? seen < published : !received.some(text => text.includes('"over"')))
+      const { received, published, isStream } = this.peers[peer]!
+      return !isStream && state !== 'closed' && (mode === 'rooms.raw' ? seen < published : !received.some(text => text.includes('"over"')))
     })
     await until(() => waiting().length === 0, 10_000).catch(() => {
       this.faults.push(...waiting().map(({ peer, mode, topic, seen }) => `peer ${peer} (${mode}, ${topic}) is not handled to the end: ${seen} of ${this.peers[peer]!.published}`))
