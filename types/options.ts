@@ -205,7 +205,10 @@ export type RoomsOptions<T = Topics> = {
     history?: number
     /** Requests that wait for a message (`?wait=`). Default 10,000. Over it: 503 `FST_ROOMS_OVERLOADED`. */
     waiters?: number
-    /** Milliseconds from the first to the last byte of a member's message, or of any other WebSocket frame. Default 30,000. Over it: 1008. */
+    /**
+     * Milliseconds from the first to the last byte of a member's message, or of any other WebSocket frame. Default 30,000. Over it: 1008. Also the milliseconds for
+     * which a member may take none of the kept messages that it is sent. Over it: 4201.
+     */
     unfinished?: number
   }
   /**

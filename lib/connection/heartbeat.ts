@@ -20,8 +20,11 @@ export interface HeartbeatSettings<C> {
   gone (connection: C): void
   /** A peer did not answer. */
   silent (connection: C): void
-  /** Called after all connections were looked at. */
-  swept (now: number): void
+  /**
+   * Called after all connections were looked at.
+   * @param stalled - milliseconds for which this process has stood still before
+   */
+  swept (now: number, stalled: number): void
 }
 
 /**
@@ -81,7 +84,7 @@ export class Heartbeat<C extends Connection<ConnectedSession>> {
       else if (heartbeat !== false) this.#check(connection, heartbeat, now, isStalled)
       else connection.seenBytes = transport.activity
     }
-    this.#settings.swept(now)
+    this.#settings.swept(now, late)
   }
 
   /** Whether a message has not ended in its time, which begins when it is first seen here. */

@@ -104,7 +104,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.kicks = new RecentKicks(limits.handshake)
     this.mids = new Mids(limits.mids, this.counters)
     this.#turn = new Turn(room => { this.#flush(room) })
-    this.slowConsumers = new SlowMembers(this.counters, this.#turn)
+    this.slowConsumers = new SlowMembers(this.counters, this.#turn, limits.unfinished)
     this.#broker = new BrokerLink(broker, { publish: limits.publish, attach: limits.handshake, read: limits.handshake * readShare }, {
       feed: topic => this.#rooms.get(topic)?.feed,
       feeds: () => Array.from(this.#rooms.values(), room => room.feed),
@@ -162,9 +162,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
         connection.close(serverEnding(4203))
         connection.transport.terminate()
       },
-      swept: (now) => {
+      swept: (now, stalled) => {
         this.admission.sweep(now)
         this.mids.sweep(now)
+        this.slowConsumers.sweep(now, stalled)
       }
     })
     this.expiry = new Expiry(settings.notice, connection => {

@@ -6,6 +6,7 @@ import { fellBehind, type Subject } from '../hub/events.ts'
 import type { SlowConsumers } from '../hub/ports.ts'
 import { serverEnding } from '../session/ending.ts'
 import type { SlowRule, TopicDefinition } from '../topics/registry.ts'
+import type { Look } from '../transport/transport.ts'
 import type { Lag } from './lag.ts'
 import type { RoomMember } from './member.ts'
 
@@ -35,6 +36,9 @@ interface ReplayingRoom<M> {
   sendKept (member: M, turn: number): 'more' | 'done' | 'lost'
 }
 
+/** The last look at a peer that is sent kept messages, and since when it has taken none of them. */
+interface Watch extends Look { since: number }
+
 /**
  * Watches over slow members: those for which more than `slow.bytes` would be buffered, some of it from an earlier turn. A member with an empty buffer takes
  * whatever one turn brings, however much.
@@ -42,10 +46,15 @@ interface ReplayingRoom<M> {
 export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
   readonly #counters: Pick<Counters, 'slow'>
   readonly #turn: { readonly now: number, mark (): void }
+  readonly #patience: number
+  /** Members that have not taken all kept messages that were written for them. */
+  readonly #watched = new Map<M, Watch>()
 
-  constructor (counters: Pick<Counters, 'slow'>, turn: { readonly now: number, mark (): void }) {
+  /** @param patience - milliseconds for which a peer may take none of the kept messages that it is sent */
+  constructor (counters: Pick<Counters, 'slow'>, turn: { readonly now: number, mark (): void }, patience: number) {
     this.#counters = counters
     this.#turn = turn
+    this.#patience = patience
   }
 
   /** Applies the policy to members that a fan-out has left behind. Runs after the fan-out, because the end of a membership runs the host's code. */
@@ -71,19 +80,37 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
   }
 
   /**
-   * Sends a member the kept messages that it was promised, as fast as its peer reads. That never makes it slow.
+   * Sends a member the kept messages that it was promised, as fast as its peer reads. A peer that reads slowly does not make it slow (but see `sweep`).
    * @param done - called when the member has all of them
    */
   sendKept (room: ReplayingRoom<M>, member: M, done: (() => void) | undefined): void {
     const step = room.sendKept(member, this.#turn.now)
     this.sent(member)
     if (step === 'lost') member.end(serverEnding(4202, 'position'))
+    if (step !== 'more') this.#watched.delete(member)
     if (step === 'done') done?.()
     if (step !== 'more') return
     const { lag } = member
+    this.#watched.set(member, { written: 0, unsent: 0, since: performance.now() })
     this.#guard(member, member.transport.drained().then(() => {
       if (member.lag === lag) this.sendKept(room, member, done)
     }, () => {}))
+  }
+
+  /**
+   * Ends members whose peers take none of the kept messages that they are sent, because these messages stay in memory for them. Their pongs do not count. Call it
+   * from time to time.
+   * @param stalled - milliseconds for which this process has stood still
+   */
+  sweep (now: number, stalled: number): void {
+    for (const [member, watch] of this.#watched) {
+      if (member.lag?.policy !== 'replay') this.#watched.delete(member) // it has left
+      else if (member.transport.hasTaken(watch)) watch.since = now
+      else {
+        watch.since += stalled
+        if (now - watch.since >= this.#patience) this.#close(member)
+      }
+    }
   }
 
   /** Sends a member that was held while `onJoined` ran what has waited for it, and takes it into the fan-out of its room. Does nothing if it has ended. */

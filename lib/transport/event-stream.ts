@@ -8,8 +8,8 @@ import type { Membership } from '../session/membership.ts'
 import { kConnection } from '../symbols.ts'
 import { chunkedEventEncoding, eventEncoding, type Encoding } from './encoding.ts'
 import { chunked } from './event.ts'
-import { drainOf, isClear, writeTo } from './socket-writes.ts'
-import { Transport, type FrameRun } from './transport.ts'
+import { drainOf, hasTakenSince, isClear, writeTo } from './socket-writes.ts'
+import { Transport, type FrameRun, type Look } from './transport.ts'
 import { unpooled } from './ws/frame.ts'
 
 type Peer = Connection<Membership>
@@ -93,7 +93,6 @@ abstract class EventStream extends Transport {
     if (this.isWritable) this.writeLines(`retry: ${Math.round(min + Math.random() * (max - min))}\n\n`)
   }
 
-  hasTaken (): boolean { return false }
   pause (): void {}
   resume (): void {}
 
@@ -136,6 +135,7 @@ class SocketEventStream extends EventStream {
 
   get bufferedBytes (): number { return this.#direct.writableLength }
   get activity (): number { return this.#direct.bytesWritten - this.#direct.writableLength - unsentOf(this.#direct) }
+  hasTaken (last?: Look): boolean { return last !== undefined && hasTakenSince(this.#direct, last) }
 
   writeFrame (frame: Buffer): void {
     this.begin()
@@ -210,6 +210,13 @@ class ResponseEventStream extends EventStream {
 
   get bufferedBytes (): number { return this.response.writableLength }
   get activity (): number { return this.#written - this.response.writableLength }
+
+  hasTaken (last?: Look): boolean {
+    const { activity } = this
+    if (last === undefined || activity === last.written) return false
+    last.written = activity
+    return true
+  }
 
   writeFrame (frame: Buffer): void {
     this.begin()

@@ -1,5 +1,7 @@
 import type { Socket } from 'node:net'
 import { asError } from '../error-utils.ts'
+import { unsentOf } from '../internals.ts'
+import type { Look } from './transport.ts'
 
 // Writes of a transport that go straight to a TCP or TLS socket.
 
@@ -48,4 +50,14 @@ export function writeTo (socket: Socket, bytes: Buffer, onWritten?: () => void):
   } catch (error) {
     socket.destroy(asError(error))
   }
+}
+
+/** Whether the operating system has taken some of the buffered bytes since a look, which is brought up to date. */
+export function hasTakenSince (socket: Socket, last: Look): boolean {
+  const written = socket.bytesWritten - socket.writableLength
+  const unsent = unsentOf(socket)
+  if (written === last.written && unsent === last.unsent) return false
+  last.written = written
+  last.unsent = unsent
+  return true
 }

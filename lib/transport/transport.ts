@@ -11,6 +11,14 @@ export interface FrameRun {
   readonly unpooled: Buffer
 }
 
+/** How much of its buffered bytes a peer had taken. */
+export interface Look {
+  /** Bytes of the writes that have ended. */
+  written: number
+  /** Bytes of the write under way that the operating system has not taken. */
+  unsent: number
+}
+
 /**
  * How bytes reach one peer, and the only object of a member that a fan-out touches. Frames leave in the order of the calls. No write throws: a stream that fails
  * ends its own connection and no fan-out.
@@ -62,8 +70,11 @@ export abstract class Transport {
   abstract writeView (view: BatchView): void
   /** Writes several frames that only this peer gets. */
   abstract writeAll (frames: Buffer[]): void
-  /** Whether the peer has taken some of the buffered bytes since this was last called. Its pong may stand behind all of them. */
-  abstract hasTaken (): boolean
+  /**
+   * Whether the peer has taken some of the buffered bytes since this was last called. Its pong may stand behind all of them.
+   * @param last - the look of a caller that shall not share it with the heartbeat; it is brought up to date
+   */
+  abstract hasTaken (last?: Look): boolean
   /** Whether a refusal with this close code needs no `bye`, because the status of an HTTP response says that the peer should not come back. */
   tellsByStatus (_code: number): boolean { return false }
   /** Says when the peer should come back, in milliseconds from the end that follows, if its framing has a place for that. */

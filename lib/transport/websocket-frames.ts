@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises'
 import { isWithinMessage, type Holder } from '../internals.ts'
 import type { BatchView } from '../room/batch.ts'
 import type { Encoding } from './encoding.ts'
-import { Transport, type FrameRun } from './transport.ts'
+import { Transport, type FrameRun, type Look } from './transport.ts'
 import { payloadOf } from './ws/frame.ts'
 import { isUnfinished } from './ws/unfinished.ts'
 
@@ -85,7 +85,14 @@ export class WebSocketFrames extends Transport {
     for (const frame of frames) this.writeFrame(frame)
   }
 
-  hasTaken (): boolean { return false }
+  /** The heartbeat goes without, because a stream that cannot go silent is not watched. */
+  hasTaken (last?: Look): boolean {
+    if (last === undefined) return false
+    const { unsent } = last
+    last.unsent = this.bufferedBytes
+    return last.unsent < unsent
+  }
+
   keepAlive (): void { this.#socket.ping(NO_BYTES) }
   pause (): void { this.#socket.pause() }
 

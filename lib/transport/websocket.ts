@@ -1,10 +1,10 @@
 import { Socket } from 'node:net'
 import type { Mode } from '../../types/index.ts'
-import { deflateParameters, unsentOf } from '../internals.ts'
+import { deflateParameters } from '../internals.ts'
 import type { BatchView } from '../room/batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
-import { drainOf, isClear, writeTo } from './socket-writes.ts'
-import type { FrameRun, Transport } from './transport.ts'
+import { drainOf, hasTakenSince, isClear, writeTo } from './socket-writes.ts'
+import type { FrameRun, Look, Transport } from './transport.ts'
 import { WebSocketFrames, type ByteStream, type WebSocketLike } from './websocket-frames.ts'
 import { unpooled } from './ws/frame.ts'
 
@@ -12,12 +12,12 @@ import { unpooled } from './ws/frame.ts'
  * A WebSocket whose frames go straight to its TCP or TLS socket, past ws. Frames that ws itself writes there (pings, pongs, the close frame) are written at once,
  * so all frames keep their order.
  */
-export class WebSocketTransport extends WebSocketFrames {
+export class WebSocketTransport extends WebSocketFrames implements Look {
   readonly #direct: Socket
   #onWritten: (() => void) | undefined = undefined
-  /** The bytes that had left Node.js, and those of the rest that the operating system had not taken, when `hasTaken` was last called. */
-  #written = 0
-  #unsent = 0
+  // The look of the heartbeat. An object of its own would cost memory for each member.
+  written = 0
+  unsent = 0
 
   constructor (socket: WebSocketLike, direct: Socket, encoding: Encoding) {
     super(socket, direct, encoding)
@@ -51,15 +51,8 @@ export class WebSocketTransport extends WebSocketFrames {
     if (frames.length > 0 && this.isWritable) this.#writeOwn(Buffer.concat(frames))
   }
 
-  override hasTaken (): boolean {
-    const direct = this.#direct
-    if (direct.writableLength === 0) return false
-    const written = direct.bytesWritten - direct.writableLength
-    const unsent = unsentOf(direct)
-    if (written === this.#written && unsent === this.#unsent) return false
-    this.#written = written
-    this.#unsent = unsent
-    return true
+  override hasTaken (last: Look = this): boolean {
+    return this.#direct.writableLength > 0 && hasTakenSince(this.#direct, last)
   }
 
   protected override nextDrained (): Promise<void> {

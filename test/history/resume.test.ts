@@ -277,3 +277,29 @@ t.test('messages that have expired are not replayed, however often members ask f
   await sleep(1_700)
   t.equal((await member(t, url, '?since=latest')).hello.replayed, 0)
 })
+
+t.test('a member that takes none of its replay is closed with 4201, even if it answers pings; one that reads slowly gets all of it', async t => {
+  const history = { size: 100_000, bytes: 50_000_000, replay: 50_000_000 }
+  const { publish, rooms, url } = await serve(t, history, { heartbeat: { interval: 100, timeout: 100 }, limits: { unfinished: 400 } })
+  const [first] = await publish(...Array.from({ length: 15_000 }, (_, n) => `${n} ${'x'.repeat(1_000)}`))
+  const mute = await joinMute(t, `${url}/rooms/news?since=${first}`)
+  const slow = await joinMute(t, `${url}/rooms/news?since=${first}`)
+  mute.socket.pause()
+  const timers = [
+    setInterval(() => { mute.send(10, '') }, 20),
+    setInterval(() => { slow.send(10, '') }, 20),
+    setInterval(() => {
+      slow.socket.resume()
+      setTimeout(() => { slow.socket.pause() }, 1)
+    }, 25)
+  ]
+  t.teardown(() => { timers.forEach(clearInterval) })
+  await until(async () => await rooms.count('news') === 1)
+  t.match(rooms.stats(), { slow: 1, silent: 0, connections: 2 })
+  await sleep(1_000)
+  t.match(rooms.stats(), { slow: 1, members: 1 }, 'reading a little now and then is enough')
+  timers.forEach(clearInterval)
+  await sleep(5)
+  slow.socket.resume()
+  await until(() => framesOf(slow).filter(({ type }) => type === 'message').length === 14_999)
+})

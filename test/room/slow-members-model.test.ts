@@ -78,7 +78,7 @@ async function play (policy: SlowPolicy, steps: Step[]): Promise<void> {
   const room = new Room<MemberSession>('news', definition, ports)
   const members: Member[] = []
   const turn = new Turn<Room<MemberSession>>(() => { flush() })
-  const slow = new SlowMembers<MemberSession>(counters, turn)
+  const slow = new SlowMembers<MemberSession>(counters, turn, 30_000)
   function flush (): void { slow.applyPolicy(room, room.flush(turn.now)) }
   function leave (member: Member): void {
     member.closed = true

@@ -1,9 +1,10 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import t from 'tap'
+import { Lag } from '../../lib/room/lag.ts'
 import type { Room } from '../../lib/room/room.ts'
 import { textFrame } from '../../lib/transport/ws/frame.ts'
 import { until } from '../helpers/app.ts'
-import { FakeStream, fakeMember } from '../helpers/fakes.ts'
+import { at, FakeStream, fakeMember } from '../helpers/fakes.ts'
 import { got, nextTurn, slowRoom, text } from './slow-room.ts'
 
 /** The broker delivers the topic from its beginning. */
@@ -339,4 +340,42 @@ t.test('a raw member gets no gap frame', async t => {
   say()
   await turnEnds()
   t.same(raw.socket.sent, ['2'])
+})
+
+t.test('a member under replay whose peer takes nothing is closed; one that takes some of it stays, and a stall of this process counts for neither', async t => {
+  const { slow, join, counters } = slowRoom({}, [])
+  const ended: [string, number][] = []
+  const room = { sendKept: () => 'more' as const }
+  const member = (id: string) => {
+    const stream = new FakeStream()
+    const bytes = { writableLength: 1_000, bytesWritten: 1_000, writeQueueSize: 1_000 }
+    for (const name of ['writableLength', 'bytesWritten'] as const) Object.defineProperty(stream, name, { get: () => bytes[name] })
+    Object.assign(stream, { _handle: bytes })
+    const { session } = join(id, stream)
+    session.lag = new Lag(0, 0, undefined, 0, [], {} as never)
+    session.end = ({ code }) => {
+      ended.push([id, code])
+      session.lag = undefined
+    }
+    at(0, () => { slow.sendKept(room, session, undefined) })
+    return { session, bytes }
+  }
+  const [mute, taking, left] = ['mute', 'taking', 'left'].map(member)
+  left!.session.lag = undefined
+  for (let now = 1_000; now < 30_000; now += 1_000) {
+    taking!.bytes.writeQueueSize--
+    slow.sweep(now, 0)
+  }
+  mute!.bytes.bytesWritten += 500
+  mute!.bytes.writableLength += 500
+  slow.sweep(40_000, 10_000)
+  t.same(ended, [], 'bytes that were queued meanwhile were not taken, and the stall is not the peer\'s')
+  taking!.bytes.writeQueueSize--
+  slow.sweep(41_000, 0)
+  t.same(ended, [['mute', 4201]])
+  t.equal(counters.slow, 1)
+  taking!.session.lag = new Lag(0, 0, undefined, 0, [], {} as never)
+  slow.sendKept({ sendKept: () => 'done' }, taking!.session, undefined)
+  slow.sweep(200_000, 0)
+  t.same(ended, [['mute', 4201]], 'a member that has all of its replay is watched no longer')
 })

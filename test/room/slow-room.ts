@@ -19,7 +19,7 @@ export function slowRoom (rule: Partial<SlowRule> = {}, ids = ['a', 'b']) {
   const definition = fakeDefinition({ slow: { policy: 'close', bytes: 1_000, ...rule } })
   const room = new Room<MemberSession>('news', definition, ports)
   const turn = new Turn<Room<MemberSession>>(flush)
-  const slow = new SlowMembers<MemberSession>(counters, turn)
+  const slow = new SlowMembers<MemberSession>(counters, turn, 30_000)
   const end = (session: FakeSession, code: number): void => {
     ended.push([session.id, code])
     session.state = 'closed'

@@ -225,7 +225,20 @@ t.test('hasTaken tells whether a peer has read buffered bytes since the last cal
   Object.assign(stream, { _parent: { _handle: { writeQueueSize: 90 } } })
   t.equal(transport.hasTaken(), true, 'under TLS the socket below has the count')
   t.equal(transport.hasTaken(), false)
-  t.equal(webSocketTransport(new FakeSocket(), {}, 'rooms.v1').hasTaken(), false, 'an in-process stream has no count')
+  const look = { written: 0, unsent: 0 }
+  t.equal(transport.hasTaken(look), true, 'a look of its own')
+  t.equal(transport.hasTaken(look), false)
+  const socket = new FakeSocket()
+  const counted = webSocketTransport(socket, {}, 'rooms.v1')
+  t.equal(counted.hasTaken(), false, 'an in-process stream has no count')
+  socket.bufferedAmount = 500
+  Object.assign(look, { written: 0, unsent: 0 })
+  t.same([400, 400, 450, 300].map(buffered => {
+    const taken = counted.hasTaken(look)
+    socket.bufferedAmount = buffered
+    return taken
+  }), [false, true, false, false])
+  t.equal(counted.hasTaken(look), true, 'but its buffered bytes')
 })
 
 t.test('private frames behind buffered bytes are counted until they are written', async t => {
