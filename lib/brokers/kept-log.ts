@@ -26,7 +26,15 @@ const leastSlab = 1_024
 const mostSlab = 65_536
 const slabsPerTopic = 8
 
-interface Slab { readonly bytes: Buffer, start: number, end: number }
+interface Slab {
+  readonly bytes: Buffer
+  /** Where its first and its next record begin. */
+  start: number
+  end: number
+  /** Its records, and the bytes of their tails. */
+  count: number
+  tails: number
+}
 
 /**
  * The newest messages of a topic. An object for each message would cost as much memory as a short message, so the messages stand in slabs, one record behind the
@@ -52,12 +60,16 @@ export class KeptLog implements Kept {
 
   append (offset: number, { tail, payloadLength, key }: Publication): void {
     const keyBytes = key === undefined ? 0 : Buffer.byteLength(key)
-    const { bytes, end } = this.#slabFor(recordHead + keyBytes + tail.length)
+    const slab = this.#slabFor(recordHead + keyBytes + tail.length)
+    const { bytes, end } = slab
     bytes.writeUInt32LE(tail.length, end)
     bytes.writeUInt32LE(payloadLength, end + 4)
     bytes.writeUInt32LE(key === undefined ? noKey : keyBytes, end + 8)
     if (key !== undefined) bytes.write(key, end + recordHead)
     bytes.set(tail, end + recordHead + keyBytes)
+    slab.end += recordHead + keyBytes + tail.length
+    slab.count++
+    slab.tails += tail.length
     this.#next = offset + 1
     this.bytes += tail.length
     while (this.count > this.#retention.size || (this.bytes > this.#retention.bytes && this.count > 0)) this.dropOldest()
@@ -67,7 +79,9 @@ export class KeptLog implements Kept {
     const slab = this.#slabs[0]!
     const length = slab.bytes.readUInt32LE(slab.start)
     slab.start = recordEnd(slab.bytes, slab.start)
-    if (slab.start === slab.end) this.#slabs.shift()
+    slab.count--
+    slab.tails -= length
+    if (slab.count === 0) this.#slabs.shift()
     this.#first++
     this.bytes -= length
   }
@@ -78,7 +92,11 @@ export class KeptLog implements Kept {
     const begin = after === undefined ? this.#beginOfNewest(limit, mostBytes) : after + 1
     let offset = this.#first
     let read = 0
-    for (const { bytes, start, end } of this.#slabs) {
+    for (const { bytes, start, end, count } of this.#slabs) {
+      if (offset + count <= begin) {
+        offset += count
+        continue
+      }
       for (let at = start; at < end; at = recordEnd(bytes, at), offset++) {
         if (offset < begin) continue
         read += bytes.readUInt32LE(at)
@@ -91,29 +109,30 @@ export class KeptLog implements Kept {
 
   /** The offset from which on the newest messages are within the bounds. */
   #beginOfNewest (limit: number, mostBytes: number): number {
-    let begin = Math.max(this.#first, this.#next - limit)
+    const begin = Math.max(this.#first, this.#next - limit)
     let offset = this.#first
     let read = this.bytes
-    for (const { bytes, start, end } of this.#slabs) {
-      for (let at = start; at < end; at = recordEnd(bytes, at), offset++) {
-        if (read <= mostBytes) return Math.max(begin, offset)
-        read -= bytes.readUInt32LE(at)
-        begin = Math.max(begin, offset + 1)
+    for (const { bytes, start, end, count, tails } of this.#slabs) {
+      if (read <= mostBytes) break
+      // None of its records is within the bound.
+      if (read - tails > mostBytes) {
+        read -= tails
+        offset += count
+        continue
       }
+      for (let at = start; at < end && read > mostBytes; at = recordEnd(bytes, at), offset++) read -= bytes.readUInt32LE(at)
     }
-    return begin
+    return Math.max(begin, offset)
   }
 
-  /** The slab that the next record goes into. Its `end` is moved on behind the record. */
-  #slabFor (size: number): { bytes: Buffer, end: number } {
-    let slab = this.#slabs.at(-1)
-    if (slab === undefined || slab.bytes.length - slab.end < size) {
-      const usual = Math.min(mostSlab, Math.max(leastSlab, Math.ceil(this.bytes / slabsPerTopic)))
-      this.#slabs.push(slab = { bytes: Buffer.allocUnsafeSlow(Math.max(size, usual)), start: 0, end: 0 })
-    }
-    const { bytes, end } = slab
-    slab.end += size
-    return { bytes, end }
+  /** The slab that has space for the next record. */
+  #slabFor (size: number): Slab {
+    const last = this.#slabs.at(-1)
+    if (last !== undefined && last.bytes.length - last.end >= size) return last
+    const usual = Math.min(mostSlab, Math.max(leastSlab, Math.ceil(this.bytes / slabsPerTopic)))
+    const slab = { bytes: Buffer.allocUnsafeSlow(Math.max(size, usual)), start: 0, end: 0, count: 0, tails: 0 }
+    this.#slabs.push(slab)
+    return slab
   }
 }
 

@@ -1,6 +1,6 @@
 import type { HistoryPage, KeptMessage, KeptMessages, Position, StoredMessage } from '../../types/index.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
-import type { HistorySource } from './replay.ts'
+import { newestOfEachKey, type HistorySource } from './replay.ts'
 import type { HistoryRule } from './rule.ts'
 
 /** Most bytes of one page, unless a single message is larger. */
@@ -43,13 +43,8 @@ export function keptMessages ({ position, messages, recovered, complete }: Page)
 }
 
 /** The newest message of each key, at most so many. */
-function newestOfEachKey (messages: readonly KeptMessage[], limit: number): KeptMessage[] {
-  const newest = new Map<string | undefined, KeptMessage>()
-  for (const message of messages) {
-    newest.delete(message.key)
-    newest.set(message.key, message)
-  }
-  const values = [...newest.values()].slice(-limit)
+function newestValues (messages: readonly KeptMessage[], limit: number): KeptMessage[] {
+  const values = newestOfEachKey(messages).slice(-limit)
   let bytes = 0
   const first = values.findLastIndex(({ tail }) => (bytes += tail.length) > pageBytes)
   // A value that is larger than a page comes alone.
@@ -58,7 +53,7 @@ function newestOfEachKey (messages: readonly KeptMessage[], limit: number): Kept
 
 /** The newest messages that are kept, up to the top. */
 function newest ({ position, messages, from }: HistoryPage, { since, limit }: PageRequest): Page {
-  const chosen = since === 'latest' ? newestOfEachKey(messages, limit) : messages
+  const chosen = since === 'latest' ? newestValues(messages, limit) : messages
   return { position, messages: chosen, recovered: undefined, complete: from === 0 && chosen.length === position.offset }
 }
 

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { HistoryPage, HistoryQuery, KeptMessage, Position } from '../../types/index.ts'
 import { proceed } from '../proceed.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
@@ -32,6 +33,9 @@ export interface ReplayPlan {
 /** Space for messages that are published while the frames are in use. */
 const spare = 4_096
 
+/** Frames that are made in one turn of the event loop. The first join after a quiet time may need tens of thousands. */
+const perTurn = 500
+
 /** A kept message as an envelope needs it. */
 function contentOf ({ tail, payloadLength, offset }: KeptMessage, epoch: string, isUntyped: boolean): MessageContent {
   return {
@@ -53,6 +57,8 @@ export class Replay {
   readonly #frames = new Map<Encoding, KeptFrames>()
   /** The newest message of each key, of a topic that keeps more, by plain encoding. */
   readonly #values = new Map<Encoding, KeptFrames>()
+  /** The making of frames that takes several turns, by plain encoding. */
+  readonly #preparing = new Map<Encoding, Promise<void>>()
   /** Members that are being sent frames. */
   readers = 0
   /** When it was last used, on the clock of `performance`. */
@@ -75,6 +81,27 @@ export class Replay {
   drop (): void {
     this.#frames.clear()
     this.#values.clear()
+  }
+
+  /**
+   * Makes the frames for a join in as many turns of the event loop as they need, for a broker of this process. `undefined` if they are so few that the join can make
+   * them itself.
+   * @param since - as in the URL
+   * @param top - the position up to which the room has delivered
+   */
+  prepare (since: string | undefined, encoding: Encoding, top: Position | undefined): Promise<void> | undefined {
+    const { plain } = encodings[encoding]
+    // The newest messages of each key are few, and change places with each message.
+    if (this.rule.latest || since === undefined || since === 'latest' || top === undefined || !needsFrames(since, top)) return undefined
+    const known = this.#frames.get(plain)
+    const missing = top.offset - (known?.epoch === top.epoch ? known.top : this.#keptFrom(top))
+    if (missing <= perTurn) return undefined
+    let preparing = this.#preparing.get(plain)
+    if (preparing === undefined) {
+      preparing = this.#prepare(plain, top).finally(() => { this.#preparing.delete(plain) })
+      this.#preparing.set(plain, preparing)
+    }
+    return preparing
   }
 
   /** Brings the frames of an encoding up to date. Returns whether they could be read: a promise if the broker does not answer at once. */
@@ -115,13 +142,15 @@ export class Replay {
     const id = top === undefined ? undefined : formatPosition(top)
     const position = since === undefined ? null : parsePosition(since)
     // Messages may have been published since the frames were made, while the host's onJoin ran.
-    if (this.#source.isInProcess && (position === null ? since !== undefined || this.rule.latest : position.offset !== top?.offset)) this.refresh(encoding)
+    const isValues = since === 'latest' && !this.rule.latest
+    if (this.#source.isInProcess && top !== undefined && !isValues && (since === undefined ? this.rule.latest : needsFrames(since, top))) this.refresh(encoding)
     const frames = this.#frames.get(encodings[encoding].plain)
     const isCurrent = frames !== undefined && top !== undefined && this.reaches(encoding, top)
     if (position === null) {
       const nothing = { id, recovered: undefined, replayed: since === undefined ? undefined : 0, frames: undefined, behind: 0 }
-      if (!isCurrent || (since === undefined && !this.rule.latest)) return nothing
-      const source = since === 'latest' && !this.rule.latest ? this.#valuesOf(encoding, frames) : frames
+      if (top === undefined || (since === undefined && !this.rule.latest)) return nothing
+      const source = isValues ? this.#valuesAt(encoding, top) : isCurrent ? frames : undefined
+      if (source === undefined) return nothing
       const behind = source.beforeNewest(this.rule.replay, this.rule.latest ? 0 : source.from)
       const replayed = countTo(source, behind, top.offset)
       if (replayed === 0) return nothing
@@ -134,11 +163,55 @@ export class Replay {
     return { id: since, recovered: true, replayed: countTo(frames, position.offset, top.offset), frames, behind: position.offset }
   }
 
-  /** The frames with every message behind a position of this topic; `undefined` if some of these are no longer kept. A topic of values has the newest ones in any case. */
-  framesBehind (encoding: Encoding, { epoch, offset }: Position): KeptFrames | undefined {
-    if (this.#source.isInProcess) this.refresh(encoding)
-    const frames = this.#frames.get(encodings[encoding].plain)
-    return frames !== undefined && frames.epoch === epoch && (this.rule.latest || frames.from <= offset) ? frames : undefined
+  /**
+   * The frames of messages behind a position of this topic; `undefined` if some of these are no longer kept. A topic of values has the newest ones in any case.
+   * @param to - the offset up to which the room has delivered
+   */
+  framesBehind (encoding: Encoding, { epoch, offset }: Position, to: number): KeptFrames | undefined {
+    const { plain } = encodings[encoding]
+    const { isInProcess } = this.#source
+    const shared = this.#frames.get(plain)
+    if (isInProcess && (this.rule.latest || (shared?.epoch === epoch && to - shared.top <= perTurn))) this.refresh(encoding)
+    const frames = this.#frames.get(plain)
+    if (frames?.epoch === epoch && (this.rule.latest || (frames.from <= offset && offset < frames.top))) return frames
+    return isInProcess && !this.rule.latest ? this.#someBehind(plain, epoch, offset) : undefined
+  }
+
+  /** Frames for a member alone, which is far behind the others. */
+  #someBehind (encoding: Encoding, epoch: string, offset: number): KeptFrames | undefined {
+    const page = this.#readNow({ after: offset, limit: perTurn, bytes: Infinity })
+    if (page?.position.epoch !== epoch || page.from > offset || page.messages.length === 0) return undefined
+    return this.#make(encoding, page.messages, epoch, offset, page.messages.at(-1)!.offset)
+  }
+
+  /** Reads from a broker of this process. */
+  #readNow (query: Omit<HistoryQuery, 'retention'>): HistoryPage | undefined {
+    return this.#source.read(this.#topic, { ...query, retention: this.rule }) as HistoryPage | undefined
+  }
+
+  /** The least offset behind which every message is kept. */
+  #keptFrom ({ epoch, offset }: Position): number {
+    const page = this.#readNow({ after: offset, limit: 1, bytes: 0 })
+    return page?.position.epoch === epoch ? page.from : offset
+  }
+
+  /** Makes the frames of the newest messages, backwards, until they are more than may be replayed. */
+  async #prepare (encoding: Encoding, { epoch, offset: top }: Position): Promise<void> {
+    const parts: [KeptMessage, Buffer][][] = []
+    let from = this.#keptFrom({ epoch, offset: top })
+    let behind = top
+    let bytes = 0
+    while (behind > from && bytes <= this.rule.replay) {
+      const after = Math.max(from, behind - perTurn)
+      const page = this.#readNow({ after, limit: behind - after, bytes: Infinity })
+      if (page?.position.epoch !== epoch) return
+      from = Math.max(from, page.from) // messages may be dropped meanwhile
+      parts.push(page.messages.map(message => [message, this.#encode(encoding, message, epoch)]))
+      bytes += parts.at(-1)!.reduce((sum, [, frame]) => sum + frame.length, 0)
+      behind = after
+      await nextTurn()
+    }
+    this.#frames.set(encoding, framesOf(parts.reverse().flat(), epoch, Math.max(from, behind), top))
   }
 
   #readAll (encoding: Encoding): boolean | Promise<boolean> {
@@ -180,21 +253,28 @@ export class Replay {
   }
 
   #make (encoding: Encoding, messages: readonly KeptMessage[], epoch: string, from: number, top: number): KeptFrames {
-    const made = messages.map(message => this.#encode(encoding, message, epoch))
-    const bytes = made.reduce((sum, frame) => sum + frame.length, 0)
-    const frames = new KeptFrames(epoch, from, bytes + Math.min(bytes, spare))
-    messages.forEach(({ offset, key }, index) => { frames.append(offset, made[index]!, key) })
-    frames.top = top
-    return frames
+    return framesOf(messages.map(message => [message, this.#encode(encoding, message, epoch)]), epoch, from, top)
   }
 
-  /** The newest message of each key. Made once for each position of the topic. */
-  #valuesOf (encoding: Encoding, frames: KeptFrames): KeptFrames {
+  /** The newest message of each key, of a topic that keeps more. Made once for each position of the topic. */
+  #valuesAt (encoding: Encoding, top: Position): KeptFrames | undefined {
     const { plain } = encodings[encoding]
+    if (!this.#source.isInProcess) return this.reaches(plain, top) ? this.#valuesOf(plain, this.#frames.get(plain)!) : undefined
+    const from = this.#keptFrom(top)
     const known = this.#values.get(plain)
+    if (known?.epoch === top.epoch && known.top === top.offset && known.from === from) return known
+    const page = this.#readNow({ limit: Infinity, bytes: Infinity })
+    if (page === undefined) return undefined
+    const values = this.#make(plain, newestOfEachKey(page.messages), top.epoch, from, top.offset)
+    this.#values.set(plain, values)
+    return values
+  }
+
+  #valuesOf (encoding: Encoding, frames: KeptFrames): KeptFrames {
+    const known = this.#values.get(encoding)
     if (known?.epoch === frames.epoch && known.top === frames.top && known.from === frames.from) return known
     const values = frames.newestOfEachKey()
-    this.#values.set(plain, values)
+    this.#values.set(encoding, values)
     return values
   }
 
@@ -202,6 +282,30 @@ export class Replay {
     const { envelope, encode } = encodings[encoding]
     return envelope.message(contentOf(message, epoch, this.#isUntyped), encode)
   }
+}
+
+/** Whether a join with this `since` may be sent messages. */
+function needsFrames (since: string, { epoch, offset }: Position): boolean {
+  const position = parsePosition(since)
+  return position === null || (position.epoch === epoch && position.offset < offset)
+}
+
+function framesOf (made: readonly (readonly [KeptMessage, Buffer])[], epoch: string, from: number, top: number): KeptFrames {
+  const bytes = made.reduce((sum, [, frame]) => sum + frame.length, 0)
+  const frames = new KeptFrames(epoch, from, bytes + Math.min(bytes, spare))
+  for (const [{ offset, key }, frame] of made) frames.append(offset, frame, key)
+  frames.top = top
+  return frames
+}
+
+/** The newest message of each key, in order. Messages without a key are one value. */
+export function newestOfEachKey (messages: readonly KeptMessage[]): KeptMessage[] {
+  const newest = new Map<string | undefined, KeptMessage>()
+  for (const message of messages) {
+    newest.delete(message.key)
+    newest.set(message.key, message)
+  }
+  return [...newest.values()]
 }
 
 function countTo (frames: KeptFrames, behind: number, to: number): number {

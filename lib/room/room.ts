@@ -159,7 +159,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
       if (transport.bufferedBytes >= most) return 'more'
       const run = cursor.frames.run(cursor.behind, to, most)
       if (run === undefined) {
-        const frames = this.replay!.framesBehind(transport.encoding, { epoch: cursor.frames.epoch, offset: cursor.behind })
+        const frames = this.replay!.framesBehind(transport.encoding, { epoch: cursor.frames.epoch, offset: cursor.behind }, to)
         if (frames?.run(cursor.behind, to, most) === undefined) return 'lost'
         cursor.frames = frames
         continue

@@ -78,12 +78,13 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, r
 }
 
 /**
- * Reads the kept messages that a join may begin with. A broker of this process is asked when the join is committed.
+ * Reads the kept messages that a join may begin with. A broker of this process is asked when the join is committed, unless there are many.
  * @param isAgain - they have been read for this join, and may still reach up to the room's position
  */
 function readKept (session: Session, { replay, feed }: SessionRoom, { since }: JoinRequest, isAgain: boolean): Promise<void> | undefined {
-  if (replay === undefined || replay.isInProcess || (since === undefined && !replay.rule.latest)) return undefined
+  if (replay === undefined || (since === undefined && !replay.rule.latest)) return undefined
   const { encoding } = session.transport
+  if (replay.isInProcess) return replay.prepare(since, encoding, feed.position)
   const isRead = (): boolean => session.state === 'closed' || (feed.position !== undefined && replay.reaches(encoding, feed.position))
   if (isAgain && isRead()) return undefined
   const read = async (): Promise<void> => {
