@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import type { Broker, BrokerCapabilities, BrokerHandlers, BrokerSettings, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 import { KeptTopics, type Log } from './kept-topics.ts'
@@ -9,7 +9,9 @@ const stale: Outcome = { state: 'stale' }
 class MemoryBroker implements Broker {
   readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: false, once: 'shared' }
   readonly #topics = new Map<string, Log>()
-  readonly #kept = new KeptTopics(topic => { this.#topics.delete(topic) })
+  readonly #kept = new KeptTopics(topic => { this.#forget(topic) })
+  /** The epochs of topics that keep messages are made of their names and of this, so that a topic without a publication needs no memory for its first position. */
+  #salt = randomBytes(16)
   #handlers: BrokerHandlers | undefined
 
   get inProcess (): true { return true }
@@ -35,7 +37,7 @@ class MemoryBroker implements Broker {
       const log = this.#topics.get(topic)
       if (log === undefined) continue
       log.isAttached = false
-      if (log.retention === undefined) this.#topics.delete(topic)
+      if (log.retention === undefined || log.offset === 0) this.#topics.delete(topic)
       else this.#kept.detached(log)
     }
   }
@@ -55,9 +57,9 @@ class MemoryBroker implements Broker {
   }
 
   history (topic: string, query: HistoryQuery): HistoryPage {
-    const isKnown = this.#topics.has(topic)
-    const log = this.#enter(topic, query.retention)
-    if (!isKnown) this.#kept.detached(log)
+    const log = this.#topics.get(topic)
+    // Any client may read any name. That must not cost the positions of other topics.
+    if (log === undefined) return { position: { epoch: this.#firstEpoch(topic), offset: 0 }, messages: [], from: 0 }
     const { epoch, offset } = log
     const kept = this.#kept.of(log)
     return { position: { epoch, offset }, messages: kept?.read(query) ?? [], from: kept?.from ?? offset }
@@ -79,8 +81,18 @@ class MemoryBroker implements Broker {
 
   #enter (topic: string, retention: Retention | undefined): Log {
     let log = this.#topics.get(topic)
-    if (log === undefined) this.#topics.set(topic, log = { topic, epoch: randomBytes(8).toString('hex'), offset: 0, isAttached: false, retention, kept: undefined, expiresAt: Infinity, quietSince: 0 })
+    if (log === undefined) this.#topics.set(topic, log = { topic, epoch: retention === undefined ? randomBytes(8).toString('hex') : this.#firstEpoch(topic), offset: 0, isAttached: false, retention, kept: undefined, expiresAt: Infinity, quietSince: 0 })
     return log
+  }
+
+  #firstEpoch (topic: string): string {
+    return createHash('sha256').update(this.#salt).update(topic).digest('hex').slice(0, 16)
+  }
+
+  #forget (topic: string): void {
+    this.#topics.delete(topic)
+    // The topic must not begin again with the epoch that it had.
+    this.#salt = randomBytes(16)
   }
 }
 

@@ -8,8 +8,11 @@ import type { TopicDefinition } from '../topics/registry.ts'
 import type { Page, PageRequest } from './read.ts'
 import { snapshotText } from './snapshot.ts'
 
-/** Requests that are answered in one turn of the event loop. */
+/** Requests that are answered in one turn of the event loop. A message that becomes text for them counts as one. */
 const perTurn = 500
+
+/** Milliseconds for which a topic stays attached after its last request was answered. A client that waits for the next message comes back within them. */
+const lingering = 1_000
 
 /** A request that waits for messages behind a position. */
 export interface WaitRequest extends PageRequest {
@@ -39,13 +42,16 @@ export interface WaitersPorts {
 export class Waiter {
   /** Settles with the answer, as JSON. */
   readonly answer: Promise<string>
+  /** Most messages that it takes. */
+  readonly limit: number
   readonly #group: Group
   readonly #timer: NodeJS.Timeout
   #resolve!: (text: string) => void
   #reject!: (error: Error) => void
 
-  constructor (group: Group, milliseconds: number) {
+  constructor (group: Group, limit: number, milliseconds: number) {
     this.#group = group
+    this.limit = limit
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -74,35 +80,39 @@ export class Waiter {
   }
 }
 
-/** The requests that wait for the same page of a topic. The page is read once for all of them, and becomes text once. */
+/** The requests that wait behind the same position of a topic. One page is read for all of them. */
 class Group {
-  readonly key: string
+  readonly since: string
   readonly #topic: TopicWaiters
-  readonly #request: WaitRequest
   readonly #waiters = new Set<Waiter>()
   /** Requests whose wait is over, and which are not answered yet. */
   readonly #over = new Set<Waiter>()
+  /** The most messages that a request takes. */
+  #limit: number
   /** Something newer may have come since the last reading. */
   #isOutdated: boolean
   #isReading = false
+  /** All requests are being answered. */
+  #isAnswered = false
 
-  constructor (topic: TopicWaiters, key: string, request: WaitRequest) {
+  constructor (topic: TopicWaiters, { since, limit }: WaitRequest) {
     this.#topic = topic
-    this.key = key
-    this.#request = request
-    this.#isOutdated = !topic.isAt(request.since)
+    this.since = since
+    this.#limit = limit
+    this.#isOutdated = !topic.isAt(since)
     if (this.#isOutdated) this.read()
   }
 
-  add (milliseconds: number): Waiter {
-    const waiter = new Waiter(this, milliseconds)
+  add (limit: number, milliseconds: number): Waiter {
+    const waiter = new Waiter(this, limit, milliseconds)
     this.#waiters.add(waiter)
+    this.#limit = Math.max(this.#limit, limit)
     return waiter
   }
 
   /** Ends the wait of a request: it is answered as soon as it is known whether there is anything newer. */
   over (waiter: Waiter): void {
-    if (!this.#waiters.has(waiter)) return // answered
+    if (this.#isAnswered || !this.#waiters.has(waiter)) return
     this.#over.add(waiter)
     // Many waits end in one turn of the event loop. They are answered together.
     if (this.#over.size === 1) setImmediate(() => { this.#lookForOver() })
@@ -121,15 +131,15 @@ class Group {
 
   /** Reads the page. Answers all requests if there is anything newer, or if the position is lost. */
   async read (): Promise<void> {
-    if (this.#isReading) return // reads again if the group was outdated meanwhile
+    if (this.#isReading || this.#isAnswered) return // reads again if the group was outdated meanwhile
     this.#isReading = true
     try {
       await this.#topic.attached()
       while (this.#isOutdated) {
         this.#isOutdated = false
-        const page = await this.#topic.read(this.#request)
+        const page = await this.#topic.read({ since: this.since, limit: this.#limit })
         if (page.messages.length > 0 || page.recovered !== true) {
-          await this.#answer(this.#topic.text(page))
+          await this.#answer(page)
           return
         }
       }
@@ -138,7 +148,7 @@ class Group {
     } finally {
       this.#isReading = false
     }
-    this.#answerOver()
+    await this.#answerOver()
   }
 
   /** Ends all waits. Returns their answers. */
@@ -153,31 +163,59 @@ class Group {
 
   /** Answers the requests whose wait is over: now, or after a reading if the room has lost its place in the topic. */
   #lookForOver (): void {
-    if (this.#topic.isAt(this.#request.since)) this.#answerOver()
+    if (this.#topic.isAt(this.since)) this.#answerOver()
     else {
       this.outdate()
       this.read()
     }
   }
 
-  #answerOver (): void {
-    if (this.#isOutdated || this.#isReading || this.#over.size === 0) return // otherwise answers when it has read
-    const text = this.#topic.text({ position: parsePosition(this.#request.since)!, messages: [], recovered: true, complete: true })
-    for (const waiter of this.#over) waiter.settle(text)
+  async #answerOver (): Promise<void> {
+    if (this.#over.size === 0) return
+    const text = this.#topic.text({ position: parsePosition(this.since)!, messages: [], recovered: true, complete: true })
+    let answered = 0
+    for (const waiter of this.#over) {
+      if (this.#isOutdated || this.#isReading) return // otherwise answers when it has read
+      this.#topic.lingers = true
+      waiter.settle(text)
+      if (++answered % perTurn === 0) await nextTurn()
+    }
   }
 
   fail (error: Error): void {
     for (const waiter of [...this.#waiters]) waiter.fail(error)
   }
 
-  async #answer (text: string): Promise<void> {
+  async #answer (page: Page): Promise<void> {
+    this.#isAnswered = true
+    this.#topic.lingers = page.recovered === true
     this.#topic.remove(this) // requests that come from now on wait for the next message
-    let answered = 0
-    for (const waiter of [...this.#waiters]) {
+    let count = -1
+    let text = ''
+    let work = 0
+    // Those that take equally many messages share a text.
+    for (const waiter of [...this.#waiters].sort((a, b) => b.limit - a.limit)) {
+      if (!this.#waiters.has(waiter)) continue // it has failed meanwhile
+      if (count !== Math.min(waiter.limit, page.messages.length)) {
+        count = Math.min(waiter.limit, page.messages.length)
+        text = this.#topic.text(atMost(page, count))
+        work += count
+      }
       waiter.settle(text)
-      if (++answered % perTurn === 0) await nextTurn()
+      if (++work < perTurn) continue
+      work = 0
+      await nextTurn()
     }
   }
+}
+
+/** The page that would have been read if so many messages had been the limit. */
+function atMost (page: Page, count: number): Page {
+  const { position, messages, recovered } = page
+  if (count === messages.length) return page
+  // A position that is lost is answered with the newest messages.
+  if (recovered !== true) return { ...page, messages: messages.slice(-count) }
+  return { position: { epoch: position!.epoch, offset: messages[count - 1]!.offset }, messages: messages.slice(0, count), recovered, complete: false }
 }
 
 /** All requests that wait for messages of one topic: one reader of its room. */
@@ -188,6 +226,9 @@ class TopicWaiters implements RoomReader {
   readonly #room: WaitedRoom
   readonly #all: Waiters
   readonly #groups = new Map<string, Group>()
+  /** A request was answered that may be followed by the next one. */
+  lingers = false
+  #leaving: NodeJS.Timeout | undefined
   #isWoken = false
 
   constructor (all: Waiters, ports: WaitersPorts, definition: TopicDefinition, topic: string) {
@@ -205,17 +246,23 @@ class TopicWaiters implements RoomReader {
   }
 
   add (request: WaitRequest, milliseconds: number): Waiter {
-    const key = `${request.since} ${request.limit}`
-    let group = this.#groups.get(key)
-    if (group === undefined) this.#groups.set(key, group = new Group(this, key, request))
-    return group.add(milliseconds)
+    clearTimeout(this.#leaving)
+    let group = this.#groups.get(request.since)
+    if (group === undefined) this.#groups.set(request.since, group = new Group(this, request))
+    return group.add(request.limit, milliseconds)
   }
 
-  /** Forgets a group. Without groups, the topic needs no room. */
+  /** Forgets a group. Without groups, the topic needs no room, but may soon need it again. */
   remove (group: Group): void {
-    if (this.#groups.get(group.key) !== group) return
-    this.#groups.delete(group.key)
+    if (this.#groups.get(group.since) !== group) return
+    this.#groups.delete(group.since)
     if (this.#groups.size > 0) return
+    if (this.lingers && this.#room.feed.isReady && !this.#all.isReleased) this.#leaving = setTimeout(() => { this.#leave() }, lingering).unref()
+    else this.#leave()
+  }
+
+  #leave (): void {
+    clearTimeout(this.#leaving)
     this.#all.remove(this.#topic)
     this.#ports.leave(this.#topic, this)
   }
@@ -261,11 +308,14 @@ class TopicWaiters implements RoomReader {
   }
 
   end (error: Error = new FST_ROOMS_CLOSED()): void {
+    this.lingers = false
+    if (this.#groups.size === 0) this.#leave()
     for (const group of [...this.#groups.values()]) group.fail(error)
   }
 
   /** Ends all waits. Returns their answers. */
   release (): Promise<string>[] {
+    if (this.#groups.size === 0) this.#leave()
     return [...this.#groups.values()].flatMap(group => group.end())
   }
 }
@@ -274,6 +324,8 @@ class TopicWaiters implements RoomReader {
 export class Waiters {
   /** Requests that wait now. */
   size = 0
+  /** The app closes. */
+  isReleased = false
   readonly #ports: WaitersPorts
   readonly #topics = new Map<string, TopicWaiters>()
 
@@ -302,6 +354,7 @@ export class Waiters {
    * FST_ROOMS_DRAINING.
    */
   async release (milliseconds: number): Promise<void> {
+    this.isReleased = true
     const answers = Promise.allSettled([...this.#topics.values()].flatMap(waiters => waiters.release()))
     let timer: NodeJS.Timeout | undefined
     await Promise.race([answers, new Promise(resolve => { timer = setTimeout(resolve, milliseconds) })])

@@ -48,12 +48,32 @@ t.test('a topic attached after the close delivers nothing, and attach does not t
   t.same(entries, [])
 })
 
-t.test('positions of topics without members and messages are bounded in number', async t => {
+t.test('positions of topics without members and messages are bounded in number, and reading a topic takes no place among them', async t => {
   const { broker } = await startBroker(t, memoryBroker())
-  const retention = { size: 1, bytes: 1_000, ttl: 1_000, latest: false }
-  const epoch = (topic: string): string => (broker.history!(topic, { limit: 1, bytes: 1, retention }) as HistoryPage).position.epoch
-  const first = epoch('first')
-  t.equal(epoch('first'), first)
-  for (let n = 0; n < 100_000; n++) epoch(`t${n}`)
-  t.not(epoch('first'), first)
+  const retention = { size: 1, bytes: 1, ttl: 1, latest: false }
+  const read = (topic: string): HistoryPage => broker.history!(topic, { limit: 1, bytes: 1, retention }) as HistoryPage
+  const begin = async (topic: string): Promise<void> => {
+    await broker.publish([{ ...publication(topic), retention }]) // is over the bound, so that only its position stays
+    await broker.attach([topic], retention)
+    await broker.detach([topic])
+  }
+  await begin('first')
+  const first = read('first')
+  t.match(first, { position: { offset: 1 }, messages: [], from: 1 })
+  const invented = read('invented')
+  t.match(invented, { position: { offset: 0 }, messages: [], from: 0 })
+  for (let n = 0; n < 100_000; n++) {
+    const topic = `t${n}`
+    read(topic)
+    if (n % 10 > 0) continue
+    await broker.attach([topic], retention)
+    await broker.detach([topic])
+  }
+  t.same(read('first'), first, 'nor does a topic without a publication')
+  await begin('invented')
+  t.same(read('invented').position, { epoch: invented.position.epoch, offset: 1 }, 'the position that was read continues')
+  for (let n = 0; n < 100_000; n++) await begin(`t${n}`)
+  await new Promise(resolve => setTimeout(resolve, 1_200)) // until the next sweep
+  t.match(read('first').position, { offset: 0 })
+  t.not(read('first').position.epoch, first.position.epoch, 'a position that was forgotten is never given again')
 })

@@ -44,7 +44,7 @@ t.test('a poller misses nothing, whatever the broker and the messages do meanwhi
   }
 })
 
-t.test('requests for the same page share one reading', async t => {
+t.test('requests behind the same position share one reading', async t => {
   const broker = new SlowBroker(() => sleep(5))
   const { top, poll, publish, waiting } = await serve(t, broker)
   const since = await top()
@@ -58,7 +58,7 @@ t.test('requests for the same page share one reading', async t => {
   t.equal(broker.readings, 1, 'the room is at this position')
   const { id } = await publish('a')
   for (const wait of [...waits, ...more]) t.match(await wait, { status: 200, id, messages: [{ id, data: 'a' }] })
-  t.equal(broker.readings, 3, 'one for each page')
+  t.equal(broker.readings, 2, 'one for each position')
 })
 
 t.test('a wait that ends during a reading is answered after it', async t => {
@@ -185,4 +185,117 @@ t.test('the end of a topic\'s readers ends its waits', async t => {
   await t.rejects(answer, { code: 'FST_ROOMS_CLOSED' })
   t.same(left, ['news'])
   t.equal(waiters.size, 0)
+})
+
+t.test('requests that take less share the reading of those that take more, and get what they would have read', async t => {
+  const broker = new SlowBroker(() => sleep(5))
+  const { top, poll, publish, waiting } = await serve(t, broker)
+  const since = await top()
+  const limits = [1, 5, 2, 3, 1, 100]
+  const lost = `${'0'.repeat(16)}-7`
+  const waits = limits.map(limit => poll(since, 60_000, limit))
+  await until(() => waiting() === limits.length)
+  await sleep(30)
+  broker.readings = 0
+  await Promise.all([1, 2, 3].map(publish))
+  for (const [index, page] of (await Promise.all(waits)).entries()) {
+    const expected = await poll(since, 1, limits[index])
+    t.same({ ...page, count: 0 }, { ...expected, count: 0 }, `limit ${limits[index]}`)
+    t.equal(page.messages.length, Math.min(3, limits[index]!))
+    t.equal(page.complete, limits[index]! >= 3)
+  }
+  broker.readings = 0
+  const pages = await Promise.all([1, 2, 5].map(limit => poll(lost, 60_000, limit)))
+  t.same(pages.map(({ messages }) => messages.map(({ data }: any) => data)), [[3], [2, 3], [1, 2, 3]], 'the newest ones')
+  for (const page of pages) t.match(page, { recovered: false, complete: false, id: `${since.split('-')[0]}-3` })
+})
+
+/** Counts the turns of the event loop while a function runs. */
+async function turnsOf (run: () => Promise<unknown>): Promise<number> {
+  let turns = 0
+  let isDone = false
+  const count = (): void => {
+    turns++
+    if (!isDone) setImmediate(count)
+  }
+  setImmediate(count)
+  await run()
+  isDone = true
+  return turns
+}
+
+t.test('many requests are answered over many turns of the event loop, whatever they take, and when their waits end at once', async t => {
+  const position = { epoch: 'e'.repeat(16), offset: 1 }
+  const room = { size: 0, feed: { ready: Promise.resolve(), isReady: true, position } }
+  let reader!: RoomReader
+  let messages: { offset: number, tail: Buffer, payloadLength: number }[] = []
+  const waiters = new Waiters({
+    limit: 10_000,
+    enter: (_definition, _topic, given) => {
+      reader = given
+      return room
+    },
+    leave: () => {},
+    read: async (_definition, _topic, { limit }) => {
+      const some = messages.slice(0, limit)
+      return { position: { ...position, offset: some.at(-1)?.offset ?? 1 }, messages: some, recovered: true, complete: some.length === messages.length }
+    },
+    failed: () => {}
+  })
+  const add = (limit: number, milliseconds: number) => waiters.add({} as never, 'news', { since: `${'e'.repeat(16)}-1`, limit }, milliseconds)
+  const over = Array.from({ length: 3_000 }, () => add(10, 60_000))
+  const overTurns = await turnsOf(async () => {
+    for (const waiter of over) waiter.end()
+    await Promise.all(over.map(({ answer }) => answer))
+  })
+  t.ok(overTurns >= 6, `${overTurns} turns`)
+  const answers = Array.from({ length: 3_000 }, (_, n) => add(1 + n % 300, 60_000).answer)
+  messages = Array.from({ length: 100 }, (_, n) => ({ offset: 2 + n, tail: Buffer.from(`"data":${n}}`), payloadLength: String(n).length }))
+  const turns = await turnsOf(async () => {
+    reader.push({} as never)
+    await Promise.all(answers)
+  })
+  t.ok(turns >= 15, `${turns} turns`)
+  const lengths = (await Promise.all(answers)).map(text => JSON.parse(text).messages.length)
+  t.same(lengths, Array.from({ length: 3_000 }, (_, n) => Math.min(100, 1 + n % 300)))
+  t.equal(waiters.size, 0)
+  await waiters.release(10)
+})
+
+t.test('waits that end while others are answered, and a message that comes then', async t => {
+  const { poll, top, publish, rooms, waiting } = await serve(t, new SlowBroker(() => sleep(0)), { limits: { waiters: 5_000 } })
+  const since = await top()
+  const waits = Array.from({ length: 1_500 }, () => poll(since, 200))
+  await until(() => waiting() === 1_500)
+  await sleep(199)
+  await publish('a')
+  for (const { status, messages } of await Promise.all(waits)) if (status !== 200 || messages.length > 1) t.fail('an answer is wrong')
+  t.equal(rooms.stats().waiting, 0)
+})
+
+t.test('a topic stays attached for a second after its last answer, because its client comes back; not if a position is lost or the app drains', async t => {
+  const broker = new SlowBroker(() => sleep(1))
+  let attached = 0
+  const attach = broker.attach.bind(broker)
+  broker.attach = async (...given) => {
+    attached++
+    return attach(...given)
+  }
+  const { poll, top, publish, rooms } = await serve(t, broker)
+  let since = await top()
+  for (let n = 0; n < 5; n++) {
+    const answer = poll(since)
+    await sleep(20)
+    await publish(n)
+    since = (await answer).id
+    t.equal(rooms.stats().topics, 1)
+  }
+  t.equal(attached, 1)
+  await until(() => rooms.stats().topics === 0)
+  await poll(`${'0'.repeat(16)}-7`)
+  t.equal(rooms.stats().topics, 0, 'a client that reads names at random holds no rooms')
+  await poll(since, 1)
+  t.equal(rooms.stats().topics, 1)
+  await rooms.drain()
+  t.equal(rooms.stats().topics, 0)
 })
