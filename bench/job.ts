@@ -1,9 +1,9 @@
-/** The protocol of a peer: plain JSON, the envelopes of `rooms.v1`, or Engine.IO packets. */
-export type Protocol = 'plain' | 'rooms' | 'socket.io'
+/** The protocol of a peer: plain JSON, the envelopes of `rooms.v1`, or Engine.IO packets, or events of an event stream. */
+export type Protocol = 'plain' | 'rooms' | 'socket.io' | 'sse'
 
 /** The members of a run, the work of a round, and the kind of measurement. */
 export interface Load {
-  kind: 'rounds' | 'echo' | 'latency' | 'connect' | 'idle' | 'post' | 'drain'
+  kind: 'rounds' | 'echo' | 'latency' | 'connect' | 'idle' | 'post' | 'drain' | 'storm' | 'memory' | 'polls'
   members: number
   rooms: number
   /** Broadcasts to each room in one turn. With `publishers`, each of that many members sends one message instead. */
@@ -20,6 +20,8 @@ export interface Load {
   stopped?: number
   /** Messages a second, for latency. */
   rate?: number
+  /** Kept messages that each member is sent when it joins, or that are kept of each room. */
+  kept?: number
 }
 
 export interface Job extends Load {
@@ -42,6 +44,11 @@ export interface Figures {
   compressed?: number
   /** CPU microseconds for each unit with the cost of the joins included. */
   gross?: number
+  /** The 99th percentile of the same load with joins that replay nothing, and without joins, in milliseconds. */
+  joinsP99?: number
+  calmP99?: number
+  /** Bytes of memory divided by the bytes of what they hold. */
+  share?: number
   /** Milliseconds. */
   p50?: number
   p99?: number

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Answer, Figures, Job } from './job.ts'
-import { Control, joinAll, Member, now, publication, requests, Tally } from './wire.ts'
+import { Control, EventStreamMember, joinAll, Member, now, Polls, publication, requests, Tally, type Receiver } from './wire.ts'
 
 /** Microseconds of a clock tick of /proc; 100 a second on every Linux that Node.js runs on. */
 const tick = 10_000
@@ -54,9 +54,10 @@ async function repeat ({ pid, seconds }: Job, units: () => number, round: () => 
 
 const message = { seq: 1, t: 0, user: 'u42', text: 'forty-two characters of text, give or take' }
 
-async function members (job: Job, tally: Tally, count = job.members, rooms = job.rooms): Promise<Member[]> {
+async function members (job: Job, tally: Tally, count = job.members, rooms = job.rooms): Promise<Receiver[]> {
   const { protocol, port, deflate, stopped = 0 } = job
-  const joined = await joinAll(count, index => new Member({ protocol, port, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}) }))
+  const Client = protocol === 'sse' ? EventStreamMember : Member
+  const joined = await joinAll<Receiver>(count, index => new Client({ protocol, port, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}) }))
   for (const { socket } of await joinAll(stopped, () => new Member({ protocol, port, room: 'room:0', tally: new Tally() }))) socket.pause()
   return joined
 }
@@ -261,7 +262,110 @@ async function drain (job: Job): Promise<Figures> {
   return { ...result, took: micros / 1_000, stall, bytes: (read() - before) / joined.length }
 }
 
-const kinds = { rounds, echo, latency, connect: connecting, idle, post, drain }
+/** Members of the second room, which get messages at a steady rate while others join the first. */
+const observers = 50
+
+/** The cost of joins in microseconds, and the latencies of other members meanwhile. */
+interface Storm { cpu: number, micros: number, latencies: number[] }
+
+/**
+ * All members join in one turn of the load generator, on connections that are open: first without a position, then with one behind which messages are kept. The
+ * difference is the cost of these messages.
+ */
+async function storm (job: Job): Promise<Figures> {
+  const { pid, port, protocol, kept = 0, rate = 50 } = job
+  const control = new Control(job.control)
+  const since = await control.publish(kept)
+  const others = new Tally()
+  others.latencies = new Float64Array(10_000_000)
+  await timely(joinAll(observers, () => new Member({ protocol, port, room: 'room:1', tally: others })), 'joining')
+  const ticking = setInterval(() => { control.send(`t ${now()} 1`) }, 1_000 / rate)
+  const join = async (count: number, replayed: number): Promise<Storm> => {
+    const tally = new Tally()
+    const made: Member[] = []
+    // The kernel holds a few hundred connections that a server has not accepted.
+    while (made.length < count) {
+      const some = Array.from({ length: Math.min(200, count - made.length) }, () => new Member({ protocol, port, room: 'room:0', tally, ...(replayed > 0 ? { since } : {}) }))
+      await timely(Promise.all(some.map(member => member.connected())), 'connecting')
+      made.push(...some)
+    }
+    await sleep(500)
+    const all = replayed > 0 ? tally.expect(count * replayed) : Promise.resolve()
+    const first = others.timed
+    const cpu = cpuOf(pid)
+    const start = now()
+    await timely(Promise.all([...made.map(member => member.join()), all]), 'a storm')
+    const micros = now() - start
+    await sleep(100) // messages to the other members that are under way
+    const result = { cpu: cpuOf(pid) - cpu, micros, latencies: [...others.latencies!.subarray(first, others.timed)] }
+    for (const member of made) member.destroy()
+    await sleep(1_500)
+    return result
+  }
+  for (const replayed of [0, kept]) await join(Math.ceil(job.members / 2), replayed)
+  await control.collect()
+  await sleep(500)
+  const first = others.timed
+  await sleep(2_000)
+  const calm: Storm = { cpu: 0, micros: 0, latencies: [...others.latencies.subarray(first, others.timed)] }
+  const plain: Storm[] = []
+  const replaying: Storm[] = []
+  for (let n = 0; n < 2; n++) {
+    plain.push(await join(job.members, 0))
+    replaying.push(await join(job.members, kept))
+  }
+  clearInterval(ticking)
+  control.close()
+  const sum = (storms: Storm[], figure: 'cpu' | 'micros'): number => storms.reduce((total, storm) => total + storm[figure], 0)
+  const percentile = (storms: Storm[], share: number): number => {
+    const sorted = storms.flatMap(({ latencies }) => latencies).sort((a, b) => a - b)
+    return sorted[Math.floor(sorted.length * share)]! / 1_000
+  }
+  const units = replaying.length * job.members * kept
+  return {
+    ...figures({ units, micros: sum(replaying, 'micros'), cpu: sum(replaying, 'cpu') - sum(plain, 'cpu') }),
+    gross: sum(replaying, 'cpu') / units,
+    p50: percentile(replaying, 0.5),
+    p99: percentile(replaying, 0.99),
+    joinsP99: percentile(plain, 0.99),
+    calmP99: percentile([calm], 0.99)
+  }
+}
+
+/** The memory of kept messages. */
+async function memory ({ pid, rooms, kept = 0, ...job }: Job): Promise<Figures> {
+  const control = new Control(job.control)
+  const cpu = cpuOf(pid)
+  const start = now()
+  const [bytes, content] = await timely(control.fill(rooms, kept), 'filling')
+  const result = figures({ units: rooms * kept, micros: now() - start, cpu: cpuOf(pid) - cpu })
+  control.close()
+  return { ...result, bytes, share: bytes / content }
+}
+
+/** Requests that wait, answered by one message, again and again. */
+async function polls (job: Job): Promise<Figures> {
+  const control = new Control(job.control)
+  const tally = new Tally()
+  const client = new Polls(job.port, job.members, tally)
+  await timely(client.connected(), 'connecting')
+  client.id = await control.publish(0)
+  let answers = 0
+  const round = async (): Promise<void> => {
+    const all = tally.expect(job.members)
+    client.wait()
+    await control.waiting(job.members)
+    control.send('b 1 1')
+    await all
+    answers += job.members
+  }
+  const result = figures(await repeat(job, () => answers, round))
+  client.stop()
+  control.close()
+  return result
+}
+
+const kinds = { storm, memory, polls, rounds, echo, latency, connect: connecting, idle, post, drain }
 
 process.once('message', (job: Job) => {
   const answer = (answer: Answer): void => { process.send!(answer, () => { process.exit(0) }) }

@@ -26,7 +26,7 @@ function cell (values: number[], by = 1): string {
   return values.length === 1 ? show(median) : `${show(median)} (${show(least)}–${show(most)})`
 }
 
-const valueOf = (figures: Figures[] | undefined, metric: Metric): number | undefined =>
+const valueOf = (figures: Figures[] | undefined, metric: keyof Figures): number | undefined =>
   figures === undefined ? undefined : spread(figures.map(figure => figure[metric]!)).median
 
 const bold = (name: string, text: string): string => name.startsWith(ours) ? `**${text}**` : text
@@ -40,9 +40,14 @@ function table (scenario: Scenario, names: string[], results: Map<string, Figure
     columns.push(['ms to the last end', figures => cell(figures.map(({ took }) => took!))], ['longest stall of the loop, ms', figures => cell(figures.map(({ stall }) => stall!))])
     columns.push(['bytes per connection', figures => cell(figures.map(({ bytes }) => bytes!))])
   }
+  if (metric === 'share') columns.push(['heap and external, × the bytes of the messages', figures => cell(figures.map(({ share }) => share!))])
   columns.push([`µs CPU per ${unit}`, figures => cell(figures.map(({ cpu }) => cpu))])
   if (scenario.joins !== undefined) columns.push(['the joins left in', figures => cell(figures.map(({ gross }) => gross!))])
-  if (metric !== 'bytes' && metric !== 'p99' && metric !== 'took') columns.push([`${unit === 'delivery' ? 'deliveries' : `${unit}s`}/s`, figures => show(spread(figures.map(({ perSecond }) => perSecond)).median)])
+  if (scenario.kind === 'storm') {
+    columns.push(['the joins left in', figures => cell(figures.map(({ gross }) => gross!))])
+    columns.push(['p99 ms of the other members', figures => cell(figures.map(({ p99 }) => p99!))], ['during joins without messages', figures => cell(figures.map(({ joinsP99 }) => joinsP99!))], ['without joins', figures => cell(figures.map(({ calmP99 }) => calmP99!))])
+  }
+  if (metric !== 'bytes' && metric !== 'share' && metric !== 'p99' && metric !== 'took') columns.push([`${unit === 'delivery' ? 'deliveries' : `${unit}s`}/s`, figures => show(spread(figures.map(({ perSecond }) => perSecond)).median)])
   if (scenario.deflate === true) columns.push(['compressed', figures => `${Math.round(100 * spread(figures.map(({ compressed }) => compressed!)).median)} %`])
 
   const reference = valueOf(results.get(ours) ?? [...results].find(([name]) => name.startsWith(ours))?.[1], metric)
@@ -57,16 +62,16 @@ function table (scenario: Scenario, names: string[], results: Map<string, Figure
 
 function summary (results: Results): string {
   const rows: string[][] = []
-  for (const { scenario, against, bound, at } of targets) {
+  for (const { scenario, against, figure, bound, at } of targets) {
     const of = results.get(scenario)
     if (of === undefined) continue
-    const metric = metrics.get(scenario)!
+    const metric = figure ?? metrics.get(scenario)!
     const mine = valueOf(of.get(ours), metric)
-    const theirs = 'peer' in against ? valueOf(of.get(against.peer), metric) : valueOf(results.get(against.scenario)?.get(ours), metric)
+    const theirs = 'peer' in against ? valueOf(of.get(against.peer), metric) : 'scenario' in against ? valueOf(results.get(against.scenario)?.get(ours), metric) : 'figure' in against ? valueOf(of.get(ours), against.figure) : 1
     if (mine === undefined || theirs === undefined) continue
     const ratio = mine / theirs
     const met = at === 'most' ? ratio <= bound : ratio >= bound
-    const wanted = `${at === 'most' ? '≤' : '≥'} ${show(bound)} × ${'peer' in against ? against.peer : against.scenario}`
+    const wanted = `${at === 'most' ? '≤' : '≥'} ${show(bound)} × ${'peer' in against ? against.peer : 'scenario' in against ? against.scenario : against.named}`
     rows.push([scenario, wanted, `${show(ratio)} ×`, met ? 'yes' : '**no**'])
   }
   if (rows.length === 0) return ''

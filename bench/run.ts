@@ -14,6 +14,8 @@ const root = dirname(here)
 /** A server that has not started by then will not start. A run of any scenario takes far less than this, besides the measured time. */
 const startTimeout = 15_000
 const runTimeout = 60_000
+/** A storm connects tens of thousands of members, one batch after the other. */
+const stormTimeout = 180_000
 
 const usage = `npm run bench -- [options]
 
@@ -24,6 +26,7 @@ const usage = `npm run bench -- [options]
   --dist PATH     a built fastify-rooms, default ./dist; may be given several times, to compare versions in one run
   --wall S        seconds of measurement at most, default 3; --cpu S: seconds of server CPU that are enough, default 1.5
   --write         save the tables in bench/results
+  --storm N       members of resume-storm, default 10000
   --list          scenarios and peers
 `
 
@@ -37,6 +40,7 @@ const { values: args } = parseArgs({
     wall: { type: 'string', default: '3' },
     cpu: { type: 'string', default: '1.5' },
     write: { type: 'boolean', default: false },
+    storm: { type: 'string', default: '10000' },
     list: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false }
   }
@@ -52,7 +56,7 @@ function cleanUp (): void {
 process.on('exit', cleanUp)
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => { process.exit(130) })
 
-function number (name: 'runs' | 'retry' | 'wall' | 'cpu', most: number): number {
+function number (name: 'runs' | 'retry' | 'wall' | 'cpu' | 'storm', most: number): number {
   const value = Number(args[name])
   if (!((value > 0 || (value === 0 && name === 'retry')) && value <= most)) fail(`--${name} takes a number above 0, at most ${most}`)
   return value
@@ -180,13 +184,13 @@ async function runOnce (peer: Peer, scenario: Scenario, seconds: Job['seconds'])
   const load = start(1, process.execPath, ['--import', 'tsx', join(here, 'load.ts')], ['ignore', 'inherit', 'inherit', 'ipc'])
   const before = clock(server, load)
   try {
-    const answer = await within(runTimeout + 4_000 * seconds.wall, 'a run', new Promise<Answer>((resolve, reject) => {
+    const answer = await within((scenario.kind === 'storm' ? stormTimeout : runTimeout) + 4_000 * seconds.wall, 'a run', new Promise<Answer>((resolve, reject) => {
       load.on('message', resolve)
       load.on('error', reject)
       load.on('exit', code => { reject(new Error(`the load generator ended with ${code}`)) })
       server.on('exit', code => { reject(new Error(`the server ended with ${code}`)) })
-      const { kind, members, rooms, window, publishers, ref, except, joins, deflate, stopped, rate } = scenario
-      const job = { kind, members, rooms, window, publishers, ref, except, joins, deflate, stopped, rate, protocol: peer.protocol, port, control, pid: server.pid!, seconds }
+      const { kind, members, rooms, window, publishers, ref, except, joins, deflate, stopped, rate, kept, sse } = scenario
+      const job = { kind, members, rooms, window, publishers, ref, except, joins, deflate, stopped, rate, kept, protocol: sse === true ? 'sse' : peer.protocol, port, control, pid: server.pid!, seconds }
       load.send(JSON.parse(JSON.stringify(job)) as Job)
     }))
     if ('error' in answer) throw new Error(answer.error)
@@ -218,6 +222,7 @@ async function main (): Promise<void> {
   const runs = number('runs', 100)
   const retries = number('retry', 10)
   const seconds = { warmUp: Math.min(1, number('wall', 30)), cpu: number('cpu', 30), wall: number('wall', 30) }
+  const storm = number('storm', 50_000)
   const list = (text: string | undefined): string[] | undefined => text?.split(',').map(part => part.trim()).filter(part => part !== '')
   const only = list(args.only)
   const wanted = list(args.peers)
@@ -232,7 +237,7 @@ async function main (): Promise<void> {
     dist: snapshot(path)
   }))
   const peers = [...under, ...others].filter(({ name, package: of }) => wanted === undefined || wanted.includes(name) || wanted.includes(of))
-  const chosen = scenarios.filter(({ id }) => only === undefined || only.some(part => scenarios.some(scenario => scenario.id === part) ? id === part : id.includes(part)))
+  const chosen = scenarios.map(scenario => scenario.kind === 'storm' ? { ...scenario, members: storm } : scenario).filter(({ id }) => only === undefined || only.some(part => scenarios.some(scenario => scenario.id === part) ? id === part : id.includes(part)))
   for (const part of only ?? []) if (!chosen.some(({ id }) => id.includes(part))) fail(`no scenario ${part}; --list shows them`)
   for (const name of wanted ?? []) if (!peers.some(peer => peer.name === name || peer.package === name)) fail(`no peer ${name}; --list shows them`)
 

@@ -1,4 +1,4 @@
-import type { Load, Protocol } from './job.ts'
+import type { Figures, Load, Protocol } from './job.ts'
 
 export interface Peer {
   name: string
@@ -21,11 +21,12 @@ export const peers: Peer[] = [
   { name: 'socket.io', file: 'socket.io.js', protocol: 'socket.io', package: 'socket.io' },
   { name: 'uWebSockets.js', file: 'uws.js', protocol: 'plain', package: 'uWebSockets.js' },
   { name: 'bun', file: 'bun.js', protocol: 'plain', package: 'bun', bun: true },
+  { name: '@fastify/sse', file: 'fastify-sse.js', protocol: 'sse', package: '@fastify/sse' },
   { name: 'fastify', file: 'fastify.js', protocol: 'plain', package: 'fastify' }
 ]
 
 /** The figure of a scenario that is compared. */
-export type Metric = 'cpu' | 'p99' | 'bytes' | 'perSecond' | 'took'
+export type Metric = 'cpu' | 'p99' | 'bytes' | 'perSecond' | 'took' | 'share'
 
 export interface Scenario extends Load {
   id: string
@@ -33,15 +34,19 @@ export interface Scenario extends Load {
   /** The servers that the scenario is for; default: all WebSocket servers. */
   only?: string[]
   metric: Metric
+  /** Members read an event stream. */
+  sse?: boolean
   /** The name of a unit. */
   unit: string
   /** Settings of the server. */
-  setup?: { history?: number, large?: boolean, lobby?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
+  setup?: { history?: number, payload?: number, large?: boolean, lobby?: boolean, post?: boolean, slow?: 'drop' | 'latest', drain?: { batch: number } }
 }
 
 const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js', 'bun']
 /** The servers in scenarios that measure the cost of a connection beside the libraries below. */
 const small = [ours, 'ws', '@fastify/websocket']
+/** The servers of event streams. */
+const streams = [ours, '@fastify/sse']
 const thousand = { kind: 'rounds', members: 1_000, rooms: 1, metric: 'cpu', unit: 'delivery' } as const
 
 export const scenarios: (Scenario & { only: string[] })[] = [
@@ -66,13 +71,21 @@ export const scenarios: (Scenario & { only: string[] })[] = [
   { kind: 'idle', id: 'idle-memory-lobby', title: '10,000 idle connections in the open lobby, whose presence is announced', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection', setup: { lobby: true }, only: small },
   { kind: 'post', id: 'post', title: 'POST with no members, 64 connections', members: 0, rooms: 1, window: 0, metric: 'perSecond', unit: 'request', setup: { post: true }, only: [ours, 'fastify'] },
   { kind: 'drain', id: 'drain10k', title: 'Draining 10,000 members of one room with the defaults: 500 every 50 ms', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', only: [ours] },
-  { kind: 'drain', id: 'drain10k-at-once', title: 'Draining 10,000 members of one room in one batch', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', setup: { drain: { batch: 100_000 } }, only: [ours] }
+  { kind: 'drain', id: 'drain10k-at-once', title: 'Draining 10,000 members of one room in one batch', members: 10_000, rooms: 1, window: 0, metric: 'took', unit: 'connection', setup: { drain: { batch: 100_000 } }, only: [ours] },
+  { kind: 'storm', id: 'resume-storm', title: '10,000 members resume 100 messages each at once, while 50 others get 50 messages a second (the same joins without messages subtracted)', members: 10_000, rooms: 2, window: 0, kept: 100, rate: 50, metric: 'cpu', unit: 'delivery', only: [ours], setup: { history: 200 } },
+  { kind: 'memory', id: 'history-memory', title: '10,000 topics that keep 100 messages of 200 bytes each', members: 0, rooms: 10_000, window: 0, kept: 100, metric: 'share', unit: 'message', only: [ours], setup: { history: 100, payload: 200 } },
+  { kind: 'polls', id: 'polls', title: '1,000 waiting long polls, answered by one message', members: 1_000, rooms: 1, window: 0, metric: 'cpu', unit: 'answer', only: [ours, 'fastify'], setup: { history: 100 } },
+  { ...thousand, id: 'sse-w1', title: 'Event streams: one room of 1,000, window 1', window: 1, sse: true, only: streams },
+  { ...thousand, id: 'sse-w64', title: 'Event streams: one room of 1,000, window 64', window: 64, sse: true, only: streams },
+  { kind: 'idle', id: 'idle-sse', title: 'Event streams: 10,000 idle connections', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection', sse: true, only: streams }
 ].map(scenario => ({ only: servers, ...scenario } as Scenario & { only: string[] }))
 
 export interface Target {
   scenario: string
-  /** A peer in the same scenario, or the package itself in another one. */
-  against: { peer: string } | { scenario: string }
+  /** A peer in the same scenario, the package itself in another one, or another figure of the same runs; a text tells the meaning of a figure that is a ratio itself. */
+  against: { peer: string } | { scenario: string } | { figure: keyof Figures, named: string } | { named: string }
+  /** The figure that is compared, if it is not the scenario's own. */
+  figure?: keyof Figures
   /** The bound of the package's figure divided by the other. */
   bound: number
   at: 'most' | 'least'
@@ -95,6 +108,15 @@ export const targets: Target[] = [
   beside('room1k-w1-history', 1.03, 'room1k-w1'),
   beside('room1k-w64-history', 1.15, 'room1k-w64'),
   beside('latency-stopped', 1.1, 'latency'),
+  beside('resume-storm', 0.1, 'room1k-w1'),
+  { scenario: 'resume-storm', figure: 'p99', against: { figure: 'joinsP99', named: 'the p99 of the other members during joins that replay nothing' }, bound: 2, at: 'most' },
+  { scenario: 'resume-storm', figure: 'p99', against: { figure: 'calmP99', named: 'the p99 of the other members without joins' }, bound: 2, at: 'most' },
+  { scenario: 'history-memory', against: { named: 'the bytes of the messages' }, bound: 1.5, at: 'most' },
+  ...most('polls', 1.5, 'fastify'),
+  beside('sse-w1', 1.05, 'room1k-w1'),
+  beside('sse-w64', 1.05, 'room1k-w64'),
+  ...most('sse-w64', 0.1, '@fastify/sse'),
+  beside('idle-sse', 1.3, 'idle-memory'),
   ...most('room1k-w1', 0.9, 'ws'),
   ...most('room1k-w1', 0.55, 'socket.io'),
   ...most('room1k-w1', 1.2, 'uWebSockets.js'),

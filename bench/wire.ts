@@ -73,12 +73,132 @@ function pathOf (protocol: Protocol, room: string): string {
 }
 
 /** The number of text frames from the server until a member is in its room: hello of rooms.v1; two frames of Engine.IO and socket.io. */
-const greetings: Record<Protocol, number> = { plain: 0, rooms: 1, 'socket.io': 2 }
+const greetings: Record<Protocol, number> = { plain: 0, rooms: 1, 'socket.io': 2, sse: 1 }
 
-export interface MemberOptions { protocol: Protocol, port: number, room: string, tally: Tally, deflate?: boolean }
+export interface MemberOptions {
+  protocol: Protocol
+  port: number
+  room: string
+  tally: Tally
+  deflate?: boolean
+  /** The position from which it resumes. */
+  since?: string
+}
+
+/** A client that receives messages, as the load generator uses it. */
+export interface Receiver {
+  readonly socket: Socket
+  /** Called when the connection has ended, if the server is expected to close it. */
+  left: (() => void) | undefined
+  /** Settles when the TCP connection is open. */
+  connected (): Promise<void>
+  /** Settles when this is a member of its room. */
+  join (): Promise<void>
+  destroy (): void
+}
+
+const endOfEvent = Buffer.from('\n\n')
+
+/** The last bytes in which events were counted. A server sends the same bytes to all members, and comparing them costs less than counting again. */
+let countedBytes = Buffer.alloc(0)
+let countedEvents = 0
+
+function eventsIn (bytes: Buffer): number {
+  if (bytes.length === countedBytes.length && bytes.equals(countedBytes)) return countedEvents
+  countedEvents = 0
+  for (let at = bytes.indexOf(endOfEvent); at !== -1; at = bytes.indexOf(endOfEvent, at + endOfEvent.length)) countedEvents++
+  countedBytes = Buffer.from(bytes)
+  return countedEvents
+}
+
+/**
+ * A client of an event stream that costs little: it counts the ends of events, which is possible without reading the chunks of HTTP/1.1, because these begin and end
+ * with CRLF. Its first event with data tells that it is a member.
+ */
+export class EventStreamMember implements Receiver {
+  readonly socket: Socket
+  readonly #options: MemberOptions
+  #head = ''
+  #isReady = false
+  /** The last byte was the first one of an end of an event. */
+  #endsHalf = false
+  #ready: () => void = () => {}
+  #failed: (error: Error) => void
+  #gone = false
+  left: (() => void) | undefined
+
+  constructor (options: MemberOptions) {
+    this.#options = options
+    this.#failed = error => { options.tally.failed(error) }
+    this.socket = connect({ host, port: options.port, onread: { buffer: shared, callback: length => { this.#read(shared.subarray(0, length)); return true } } })
+    this.socket.setNoDelay(true)
+    this.socket.on('error', error => { this.#end(error) })
+    this.socket.on('close', () => { this.#end(new Error('the server closed a connection')) })
+  }
+
+  connected (): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#failed = reject
+      this.socket.once('connect', resolve)
+    })
+  }
+
+  join (): Promise<void> {
+    const { room, port } = this.#options
+    return new Promise((resolve, reject) => {
+      this.#ready = resolve
+      this.#failed = reject
+      this.socket.write(`GET /r/${room} HTTP/1.1\r\nHost: ${host}:${port}\r\nAccept: text/event-stream\r\n\r\n`)
+    })
+  }
+
+  destroy (): void {
+    this.#gone = true
+    this.socket.destroy()
+  }
+
+  #end (error: Error): void {
+    if (this.#gone) return
+    this.#gone = true
+    if (this.left !== undefined) {
+      this.left()
+      return
+    }
+    this.#failed(error)
+    this.#options.tally.failed(error)
+  }
+
+  #read (bytes: Buffer): void {
+    if (!this.#isReady) {
+      this.#readHead(bytes)
+      return
+    }
+    let count = eventsIn(bytes)
+    if (this.#endsHalf && bytes[0] === 0x0a) count++
+    const { length } = bytes
+    this.#endsHalf = bytes[length - 1] === 0x0a && bytes[length - 2] !== 0x0a && bytes[length - 2] !== 0x0d
+    if (count > 0) this.#options.tally.add(count)
+  }
+
+  #readHead (bytes: Buffer): void {
+    this.#head += bytes.toString('latin1')
+    const data = this.#head.indexOf('data:')
+    if (data !== -1 && this.#head.includes('\n\n', data)) {
+      if (/^HTTP\/1\.1 200 [^]*content-type: text\/event-stream/i.test(this.#head)) {
+        this.#isReady = true
+        this.#ready()
+      } else this.#refused()
+    } else if (!this.#head.startsWith('HTTP/1.1 200'.slice(0, this.#head.length))) this.#refused()
+  }
+
+  #refused (): void {
+    this.#end(new Error(`no event stream: ${this.#head.split('\r\n')[0]}`))
+    this.socket.destroy()
+  }
+}
 
 /** A WebSocket client that costs little: it reads the headers of frames and skips their payloads. */
-export class Member {
+export class Member implements Receiver {
   readonly socket: Socket
   readonly #options: MemberOptions
   readonly #tally: Tally
@@ -116,11 +236,11 @@ export class Member {
 
   /** Upgrades, and settles when this is a member of its room. */
   join (): Promise<void> {
-    const { protocol, room, deflate, port } = this.#options
+    const { protocol, room, deflate, port, since } = this.#options
     return new Promise((resolve, reject) => {
       this.#ready = resolve
       this.#failed = reject
-      this.socket.write(`GET ${pathOf(protocol, room)} HTTP/1.1\r\nHost: ${host}:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+      this.socket.write(`GET ${pathOf(protocol, room)}${since === undefined ? '' : `?since=${since}`} HTTP/1.1\r\nHost: ${host}:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
         `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${deflate === true ? 'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n' : ''}\r\n`)
     })
   }
@@ -235,8 +355,8 @@ export class Member {
 }
 
 /** Joins members, `atOnce` at a time. */
-export async function joinAll (count: number, make: (index: number) => Member, atOnce = 64): Promise<Member[]> {
-  const members: Member[] = []
+export async function joinAll<M extends Receiver> (count: number, make: (index: number) => M, atOnce = 64): Promise<M[]> {
+  const members: M[] = []
   const worker = async (): Promise<void> => {
     while (members.length < count) {
       const member = make(members.length)
@@ -272,6 +392,23 @@ export class Control {
    * @returns the longest stall of the server's event loop meanwhile, in milliseconds
    */
   async drain (): Promise<number> { return Number(await this.#ask('d')) }
+
+  /**
+   * Broadcasts a message to the first room, and then so many more.
+   *
+   * @returns the id of the first one
+   */
+  async publish (count: number): Promise<string> { return (await this.#ask(`p ${count}`)).trim() }
+
+  /** Settles when so many requests wait in the server. */
+  async waiting (count: number): Promise<void> { await this.#ask(`w ${count}`) }
+
+  /**
+   * Broadcasts so many messages to each room, all of which are kept.
+   *
+   * @returns the bytes by which the heap and the memory outside it have grown, and those of the payloads
+   */
+  async fill (rooms: number, count: number): Promise<[number, number]> { return (await this.#ask(`m ${rooms} ${count}`)).split(' ').map(Number) as [number, number] }
 
   #ask (command: string): Promise<string> {
     return new Promise(resolve => {
@@ -326,5 +463,67 @@ export function requests (port: number, connections: number, body: string, tally
       stopped = true
       for (const socket of sockets) socket.destroy()
     }
+  }
+}
+
+/** Long polls: each connection waits for the next message of a room, on and on. */
+export class Polls {
+  readonly #sockets: Socket[]
+  readonly #tally: Tally
+  readonly #port: number
+  /** The id in the last answer, which is the same in all of them. */
+  id = '0'
+
+  constructor (port: number, connections: number, tally: Tally) {
+    this.#port = port
+    this.#tally = tally
+    this.#sockets = Array.from({ length: connections }, () => this.#connect())
+  }
+
+  async connected (): Promise<void> {
+    await Promise.all(this.#sockets.map(socket => new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject))))
+  }
+
+  /** Sends one request on each connection, which waits. */
+  wait (): void {
+    const request = Buffer.from(`GET /r/room:0?since=${this.id}&wait=60000 HTTP/1.1\r\nHost: ${host}:${this.#port}\r\n\r\n`)
+    for (const socket of this.#sockets) socket.write(request)
+  }
+
+  stop (): void {
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  #connect (): Socket {
+    let left = 0
+    const socket = connect({
+      host,
+      port: this.#port,
+      onread: {
+        buffer: shared,
+        callback: length => {
+          if (left === 0) {
+            const bytes = shared.subarray(0, length)
+            const end = bytes.indexOf(endOfHead)
+            const head = bytes.toString('latin1', 0, end)
+            const size = Number(/content-length: (\d+)/i.exec(head)?.[1])
+            if (!head.startsWith('HTTP/1.1 200') || !(size > 0)) {
+              this.#tally.failed(new Error(`an answer that is no 200: ${bytes.toString('latin1', 0, 300)}`))
+              return true
+            }
+            // The answers to one message are alike, so one of them is read.
+            if (socket === this.#sockets[0]) this.id = /"id":"([^"]+)"/.exec(bytes.toString('latin1', end, length))![1]!
+            left = end + endOfHead.length + size
+          }
+          left -= length
+          if (left === 0) this.#tally.add(1)
+          else if (left < 0) this.#tally.failed(new Error('an answer is longer than it says'))
+          return true
+        }
+      }
+    })
+    socket.setNoDelay(true)
+    socket.on('error', error => { this.#tally.failed(error) })
+    return socket
   }
 }

@@ -35,23 +35,54 @@ const items = ['temperature', 'pressure', 'humidity', 'voltage', 'current', 'fre
 
 let seq = 0
 
+function collect () {
+  if (globalThis.Bun !== undefined) globalThis.Bun.gc(true)
+  else for (let i = 0; i < 3; i++) globalThis.gc?.()
+}
+
+async function fill (broadcast, names, rooms, count) {
+  const settled = async () => {
+    for (let i = 0; i < 2; i++) {
+      await new Promise(resolve => setTimeout(resolve, 500))
+      collect()
+    }
+    const { heapUsed, external } = process.memoryUsage()
+    return heapUsed + external
+  }
+  await broadcast(names[0], message(0)) // compiles code
+  const before = await settled()
+  let content = 0
+  for (let i = 0; i < rooms; i++) {
+    for (let n = 0; n < count; n++) {
+      const one = message(0)
+      content += JSON.stringify(one).length
+      broadcast(names[i], one)
+    }
+    if (i % 10 === 0) await new Promise(resolve => setImmediate(resolve))
+  }
+  return `${await settled() - before} ${content}\n`
+}
+
 /** @param {number} t - a time stamp of the load generator, in microseconds; 0 if latency is not measured */
 function message (t) {
   const small = { seq: ++seq, t, user: 'u42', text: 'forty-two characters of text, give or take' }
+  if (setup.payload !== undefined) small.text = 'x'.repeat(setup.payload - JSON.stringify({ ...small, text: '' }).length)
   return setup.large ? { ...small, items } : small
 }
 
 /**
  * Prints the port of the server, and takes commands on a TCP port of its own:
  * `b <rooms> <count>` broadcasts that many messages to each room within one turn of the loop, `t <stamp>` broadcasts one message with the stamp
- * to room 0, `g` collects garbage and answers with a line, `d` drains and answers with the longest stall of the loop in milliseconds.
+ * to room 0 or to the one with the number behind it, `p <count>` broadcasts a message to room 0 and so many more and answers with the id of the first, `m <rooms> <count>`
+ * fills rooms and answers with the growth of memory and the bytes of the payloads, `w <count>` answers when so many requests wait, `g` collects garbage and answers with a line, `d` drains and answers with the longest stall of the loop in milliseconds.
  * The process ends with its standard input, so that no process outlives the benchmark.
  *
  * @param {number} port
- * @param {(room: string, message: object) => void} broadcast
+ * @param {(room: string, message: object) => void | Promise<{ id?: string }>} broadcast
  * @param {() => Promise<void>} [drain]
+ * @param {() => number} [waiting] - counts requests that wait
  */
-export function ready (port, broadcast, drain) {
+export function ready (port, broadcast, drain, waiting) {
   const names = Array.from({ length: setup.rooms ?? 1 }, (_, index) => `room:${index}`)
   const run = (socket, [command, first, second]) => {
     if (command === 'b') {
@@ -59,10 +90,19 @@ export function ready (port, broadcast, drain) {
         for (let i = 0; i < Number(second); i++) broadcast(names[room], message(0))
       }
     } else if (command === 't') {
-      broadcast(names[0], message(Number(first)))
+      broadcast(names[Number(second ?? 0)], message(Number(first)))
+    } else if (command === 'p') {
+      broadcast(names[0], message(0)).then(({ id }) => {
+        for (let i = 0; i < Number(first); i++) broadcast(names[0], message(0))
+        socket.write(`${id}\n`)
+      })
+    } else if (command === 'm') {
+      fill(broadcast, names, Number(first), Number(second)).then(answer => { socket.write(answer) })
+    } else if (command === 'w') {
+      const look = () => { waiting() >= Number(first) ? socket.write('ok\n') : setTimeout(look, 2) }
+      look()
     } else if (command === 'g') {
-      if (globalThis.Bun !== undefined) globalThis.Bun.gc(true)
-      else for (let i = 0; i < 3; i++) globalThis.gc?.()
+      collect()
       socket.write('ok\n')
     } else if (command === 'd') {
       const delay = monitorEventLoopDelay({ resolution: 1 })

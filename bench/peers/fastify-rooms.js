@@ -31,4 +31,4 @@ await app.register(fastifyRooms, {
 })
 
 await app.listen({ host, port: 0 })
-ready(app.server.address().port, (room, message) => { app.rooms.broadcast(room, message) }, () => app.rooms.drain())
+ready(app.server.address().port, (room, message) => app.rooms.broadcast(room, message), () => app.rooms.drain(), () => app.rooms.stats().waiting)

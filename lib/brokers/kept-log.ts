@@ -130,7 +130,8 @@ export class KeptLog implements Kept {
     const last = this.#slabs.at(-1)
     if (last !== undefined && last.bytes.length - last.end >= size) return last
     const usual = Math.min(mostSlab, Math.max(leastSlab, Math.ceil(this.bytes / slabsPerTopic)))
-    const slab = { bytes: Buffer.allocUnsafeSlow(Math.max(size, usual)), start: 0, end: 0, count: 0, tails: 0 }
+    // Messages of one topic are often alike in size. A whole number of them leaves no rest.
+    const slab = { bytes: Buffer.allocUnsafeSlow(Math.ceil(usual / size) * size), start: 0, end: 0, count: 0, tails: 0 }
     this.#slabs.push(slab)
     return slab
   }
