@@ -455,3 +455,37 @@ t.test('a peer of HTTP/2 that takes nothing is silent, and its stream alone ends
   await until(() => app.rooms.stats().connections === 0)
   t.notOk(session.destroyed)
 })
+
+t.test('an event stream whose peer takes none of its replay is ended; one that reads slowly gets all of it', async t => {
+  for (const version of ['1.1', '1.0']) {
+    const history = { size: 100_000, bytes: 50_000_000, replay: 50_000_000 }
+    const { rooms, url } = await serve(t, { topics: { news: { history } as never }, limits: { unfinished: 500 } })
+    for (let n = 1; n <= 15_000; n++) await rooms.broadcast('news', `${n} ${'x'.repeat(1_000)}`)
+    const [host, port] = url.split(':') as [string, string]
+    const peers = Array.from({ length: 2 }, () => {
+      const socket = connectTcp(Number(port), host)
+      t.teardown(() => { socket.destroy() })
+      socket.on('error', () => {})
+      socket.write(`GET /rooms/news?since=0 HTTP/${version}\r\nhost: ${url}\r\naccept: text/event-stream\r\n\r\n`)
+      return socket
+    })
+    const [mute, slow] = peers as [typeof peers[0] & object, typeof peers[0] & object]
+    mute.pause()
+    let read = 0
+    slow.on('data', ({ length }) => { read += length })
+    slow.pause()
+    const reading = setInterval(() => {
+      slow.resume()
+      setTimeout(() => { slow.pause() }, 1)
+    }, 20)
+    t.teardown(() => { clearInterval(reading) })
+    await until(() => rooms.stats().slow === 1)
+    await sleep(800)
+    t.match(rooms.stats(), { slow: 1, members: 1 }, `HTTP/${version}`)
+    clearInterval(reading)
+    await sleep(5)
+    slow.resume()
+    await until(() => read > 15_000_000)
+    await until(() => rooms.stats().replayed >= 15_000)
+  }
+})
