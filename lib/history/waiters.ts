@@ -195,7 +195,6 @@ class Group {
     let work = 0
     // Those that take equally many messages share a text.
     for (const waiter of [...this.#waiters].sort((a, b) => b.limit - a.limit)) {
-      if (!this.#waiters.has(waiter)) continue // it has failed meanwhile
       if (count !== Math.min(waiter.limit, page.messages.length)) {
         count = Math.min(waiter.limit, page.messages.length)
         text = this.#topic.text(atMost(page, count))
@@ -309,7 +308,6 @@ class TopicWaiters implements RoomReader {
 
   end (error: Error = new FST_ROOMS_CLOSED()): void {
     this.lingers = false
-    if (this.#groups.size === 0) this.#leave()
     for (const group of [...this.#groups.values()]) group.fail(error)
   }
 
