@@ -39,6 +39,9 @@ export const FST_ROOMS_FORBIDDEN = createError<[string]>('FST_ROOMS_FORBIDDEN', 
 export const FST_ROOMS_CLOSED = createError('FST_ROOMS_CLOSED', 'the app has closed', 503)
 export const FST_ROOMS_BROKER_DOWN = createError('FST_ROOMS_BROKER_DOWN', 'the broker refused, or could not be reached; try again', 503)
 export const FST_ROOMS_STALE = createError<[number]>('FST_ROOMS_STALE', 'version %d is older than that of the value which is kept', 409)
+export const FST_ROOMS_NOT_A_STREAM = createError<[string]>('FST_ROOMS_NOT_A_STREAM', 'topic "%s" is not a stream: give it the option "stream: true"', 500)
+export const FST_ROOMS_STREAM_TAKEN = createError<[string]>('FST_ROOMS_STREAM_TAKEN', 'stream "%s" has a producer, which alone writes to it', 409)
+export const FST_ROOMS_STREAM_ENDED = createError<[string]>('FST_ROOMS_STREAM_ENDED', 'stream "%s" has ended: nothing can be added to it', 410)
 export const FST_ROOMS_BROKER_SILENT = createError<[string, number]>('FST_ROOMS_BROKER_SILENT', 'the broker has not answered %s within %d ms', 503)
 export const FST_ROOMS_BROKER_FAULT = createError<[string]>('FST_ROOMS_BROKER_FAULT', 'the broker has broken its contract: %s', 500)
 

@@ -62,8 +62,9 @@ const topicSchema = Type.Object({
     policy: Type.Optional(Type.Union(policies, { description: '"close", "latest" or "drop"' })),
     bytes: Type.Optional(Type.Integer({ minimum: 1, description: slowBytes }))
   }, { additionalProperties: false, description: 'an object with "policy" and "bytes"' })),
-  history: Type.Optional(historySchema)
-}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post", "limits", "slow" and "history"' })
+  history: Type.Optional(historySchema),
+  stream: Type.Optional(Type.Literal(true, { description: 'true' }))
+}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post", "limits", "slow", "history" and "stream"' })
 
 const logLevel = (description: string): TUnsafe<LogLevel> => Type.Unsafe(Type.String({ description }))
 

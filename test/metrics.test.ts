@@ -54,6 +54,7 @@ for (const [name, client] of Object.entries(clients)) {
       lagging: 0,
       publishing: 0,
       waiting: 0,
+      streams: 0,
       history_topics: 0,
       history_messages: 0,
       history_bytes: 0,

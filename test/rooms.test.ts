@@ -453,7 +453,7 @@ t.test('kick refuses a selector without fields, and a close that cannot be sent'
 
 t.test('stats count events, and current members, topics and connections', async t => {
   const { rooms, as } = await create(t, { onMessage: { '*': (_session, payload) => { if (payload === 'fail') throw new Error('no') } }, onError: () => {} })
-  const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, working: 0, history: { topics: 0, messages: 0, bytes: 0, evicted: 0 }, joined: 0, recovered: 0, unrecovered: 0, replayed: 0, broadcasts: 0, duplicates: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, paused: 0, sentBytes: 0, invalid: 0, refused: 0, lagging: 0, slow: 0, dropped: 0, conflated: 0, silent: 0, expired: 0, errors: 0, publishing: 0, waiting: 0, unanswered: 0, repeated: 0, losses: 0, brokerFaults: 0, refusals: createRefusals() }
+  const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, working: 0, history: { topics: 0, messages: 0, bytes: 0, evicted: 0 }, joined: 0, recovered: 0, unrecovered: 0, replayed: 0, broadcasts: 0, duplicates: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, paused: 0, sentBytes: 0, invalid: 0, refused: 0, lagging: 0, slow: 0, dropped: 0, conflated: 0, silent: 0, expired: 0, errors: 0, publishing: 0, waiting: 0, streams: 0, unanswered: 0, repeated: 0, losses: 0, brokerFaults: 0, refusals: createRefusals() }
   t.same(rooms.stats(), zero)
   const [anna, ben] = [await as('anna'), await as('ben')]
   await as('cleo', 'sports')

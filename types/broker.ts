@@ -1,3 +1,5 @@
+import type { EndReason } from './protocol.ts'
+
 /**
  * The interface between a node's rooms and a broker, which carries publications between nodes. An implementation MUST keep the guarantees
  * in this file; then users of the package see no difference between brokers.
@@ -27,8 +29,13 @@ export interface Publication {
   topic: string
   /** In `entry` it may be any `Uint8Array`. */
   tail: Buffer
-  /** Bytes of the serialised payload, which is in `tail` after `"data":`. */
+  /** Bytes of the serialised payload, which is in `tail` after `"data":`. 0 for the end of a stream, whose `tail` is `"reason":…` and the members after it. */
   payloadLength: number
+  /**
+   * The publication ends its topic. The broker keeps it like a message, and notes with the position of the topic that it has ended: it MUST answer each later
+   * publication of the topic with `ended`, and neither append nor deliver it.
+   */
+  end?: EndReason
   /** The id of a session that does not get it live. This is not access control. */
   except?: string
   /** Names the value that this message replaces. It is in `tail`, too. */
@@ -62,6 +69,7 @@ export interface KeptMessage {
   readonly offset: number
   /** As in a publication. The reader MUST NOT change it. */
   readonly tail: Buffer
+  /** As in a publication: 0 for the end of a stream. */
   readonly payloadLength: number
   readonly key?: string | undefined
 }
@@ -88,6 +96,14 @@ export interface HistoryPage {
    * that was replaced.
    */
   readonly from: number
+  /** The topic's last publication has ended it. It is set as long as the topic has a position, also if that publication is no longer kept. */
+  readonly ended?: EndReason
+}
+
+/** The position of a topic that was attached. */
+export interface AttachedPosition extends Position {
+  /** The publication at this position has ended the topic. */
+  ended?: EndReason
 }
 
 /** Kept messages of all topics. */
@@ -103,10 +119,10 @@ export interface HistoryStats {
 
 export interface Outcome {
   /**
-   * `ok`: accepted. `duplicate`: accepted before. `stale`: there is a newer value. `failed`: not accepted, now or later. `unknown`: it may have
-   * been accepted.
+   * `ok`: accepted. `duplicate`: accepted before. `stale`: there is a newer value. `ended`: the topic has ended before. `failed`: not accepted, now or later.
+   * `unknown`: it may have been accepted.
    */
-  state: 'ok' | 'duplicate' | 'stale' | 'failed' | 'unknown'
+  state: 'ok' | 'duplicate' | 'stale' | 'ended' | 'failed' | 'unknown'
   position?: Position
 }
 
@@ -161,7 +177,7 @@ export interface Broker {
    * @param retention - the messages that these topics keep. Such a topic has a position from its first `attach` or publication on, and keeps it while it has
    * neither members nor kept messages.
    */
-  attach (topics: string[], retention?: Retention): Promise<(Position | null)[]>
+  attach (topics: string[], retention?: Retention): Promise<(AttachedPosition | null)[]>
   /** Ends delivery of these topics. MUST NOT call `entry` for them after it has resolved. */
   detach (topics: string[]): Promise<void>
   /**

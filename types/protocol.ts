@@ -53,6 +53,21 @@ export interface MessageFrame<Data = unknown> {
   key?: string
 }
 
+/**
+ * Why a stream has ended. `done`: its producer has written all of it. `failed`: its producer has failed. `stopped`: by `rooms.stop`. `lost`: its producer has gone,
+ * because the server was shut down or its process died.
+ */
+export type EndReason = 'done' | 'failed' | 'stopped' | 'lost'
+
+/** The end of a stream: nothing follows it but `bye`, with 1000. */
+export interface EndFrame<Data = unknown> {
+  type: 'end'
+  id?: string
+  reason: EndReason
+  /** The value that the producer gave to `run.end`, or the error that it failed with. Absent if there is none, or if it is no longer kept. */
+  data?: Data
+}
+
 export interface DirectFrame<Data = unknown> {
   type: 'direct'
   data: Data
@@ -112,7 +127,7 @@ export interface ByeFrame {
 }
 
 /** A frame of the server. A client has to ignore unknown members and types. */
-export type ServerFrame = HelloFrame | MessageFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ExpiringFrame | GapFrame | ByeFrame
+export type ServerFrame = HelloFrame | MessageFrame | EndFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ExpiringFrame | GapFrame | ByeFrame
 
 /** A frame of a client. A client that only listens need not send any. */
 export type ClientFrame =

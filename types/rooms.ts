@@ -1,6 +1,6 @@
 import type { BrokerState, HistoryStats } from './broker.ts'
-import type { DirectFrame, Member, MessageFrame, Mode, PresenceFrame, ServerFrame } from './protocol.ts'
-import type { Info, Message, Payload, Publish, TopicName, Topics } from './topics.ts'
+import type { DirectFrame, EndReason, Member, MessageFrame, Mode, PresenceFrame, ServerFrame } from './protocol.ts'
+import type { Info, Message, Payload, Publish, StreamName, TopicName, Topics } from './topics.ts'
 
 export interface BroadcastOptions {
   /** The id of a session that does not get the message live. This is not access control. */
@@ -87,6 +87,14 @@ export interface StoredMessage<P = unknown> {
   key?: string
 }
 
+/** The end of a stream, as a page has it. */
+export interface KeptEnd {
+  id: string
+  reason: EndReason
+  /** Absent if there is none, if `since` was not before the end, or if it is no longer kept. */
+  data?: unknown
+}
+
 /** A page of the messages that a topic keeps, in order. */
 export interface KeptMessages<P = unknown> {
   /** The position up to which the page goes: valid as `since` for the next page, and for a join. Absent if the topic has none. */
@@ -96,6 +104,8 @@ export interface KeptMessages<P = unknown> {
   recovered?: boolean
   /** Nothing between `since`, or the topic's beginning, and its last publication is missing. */
   complete: boolean
+  /** Present if the page goes up to the end of a stream: nothing follows. */
+  ended?: KeptEnd
 }
 
 /** The answer to a plain `GET` of a topic's URL: its messages, without joining it. */
@@ -103,6 +113,69 @@ export interface Snapshot<N extends TopicName<T>, T = Topics> extends KeptMessag
   topic: N
   /** Members of the topic on this node. */
   count: number
+}
+
+export interface WriteOptions {
+  /** Names the value that this message replaces, as in a broadcast. */
+  key?: string
+}
+
+export interface PipeOptions<P = unknown> {
+  /**
+   * Joins two messages that follow each other: the parts that one turn of the event loop has brought, and those that come while the broker takes its time, are then
+   * written as one. Its first argument is the older one. Absent: one message for each part.
+   */
+  merge?: (a: P, b: P) => P
+}
+
+/** How a stream has ended. */
+export interface StreamEnd<N extends string = string> {
+  topic: N
+  /** The position of the end. Absent if another process has ended the stream. */
+  id?: string
+  reason: EndReason
+}
+
+/**
+ * The producer of a stream. It outlives every connection. `await using` ends a stream that was left without `end` as `failed`.
+ *
+ * A message that the broker does not accept within `limits.publish` would be missing for all readers, so it ends the stream as `failed`.
+ */
+export interface StreamRun<P = unknown, N extends string = string> extends AsyncDisposable {
+  readonly topic: N
+  /**
+   * Aborted when the stream ends in another way than by `end`: by `rooms.stop`, when a drain ends or because the topic was ended elsewhere (an `AbortError`), or by a
+   * failure (with its error).
+   */
+  readonly signal: AbortSignal
+  /**
+   * Sends a message to all readers, and resolves with its `id`. Messages are sent in the order of the calls. With the memory broker it is queued to the members
+   * inside the call. It never waits for readers. The promise need not be awaited: a rejection goes to `onError`, unless the stream has ended.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` and `FST_ROOMS_INVALID_ARGUMENT`, after which the stream goes on; `FST_ROOMS_STREAM_ENDED`; `FST_ROOMS_BROKER_DOWN`, which
+   * ends the stream.
+   */
+  write (payload: P, options?: WriteOptions): Promise<string>
+  /**
+   * Writes all that a source brings, and ends the stream with it: `done` when the source ends, `failed` if it throws. When the stream ends before, the source is
+   * read no further: its iterator's `return`, a reader's `cancel`, or a Node.js stream's `destroy` is called.
+   * @returns how the stream has ended
+   * @throws the error of the source or of `merge`; `FST_ROOMS_INVALID_PAYLOAD`; `FST_ROOMS_BROKER_DOWN`. The promise need not be awaited: a rejection goes to
+   * `onError`.
+   */
+  pipe (source: AsyncIterable<P> | ReadableStream<P>, options?: PipeOptions<P>): Promise<StreamEnd<N>>
+  /**
+   * Ends the stream behind all messages that were written.
+   * @param data - JSON that the end carries, for example what the answer has cost
+   * @returns how the stream has ended, which is another way if it had ended before
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` if the data is not JSON; `FST_ROOMS_BROKER_DOWN` if the broker does not take the end: the topic is then free again.
+   */
+  end (data?: unknown): Promise<StreamEnd<N>>
+  /**
+   * Ends the stream as `failed`. Readers are told the `code` and `message` of an error with a status of 400 to 499, and nothing of any other error.
+   * @returns how the stream has ended, which is another way if it had ended before
+   * @throws `FST_ROOMS_BROKER_DOWN` if the broker does not take the end: the topic is then free again.
+   */
+  fail (error: unknown): Promise<StreamEnd<N>>
 }
 
 export interface AskOptions {
@@ -177,6 +250,8 @@ export interface Stats {
   publishing: number
   /** Gauge: requests that wait for a message (`GET` of a topic with `wait`). */
   waiting: number
+  /** Gauge: streams whose producer is in this process. */
+  streams: number
   /** Gauges: messages that topics keep in this process. `evicted` is a counter: topics that lost them over `limits.history`. */
   history: HistoryStats
   /** Sessions that became members. */
@@ -355,10 +430,22 @@ export interface Rooms<T = Topics> {
    */
   history<N extends TopicName<T>> (topic: N, options?: HistoryOptions): Promise<KeptMessages<Message<N, T>>>
   /**
+   * Claims a topic with `stream: true`, and resolves with its producer.
+   * @throws `FST_ROOMS_STREAM_TAKEN` if it has a producer; `FST_ROOMS_STREAM_ENDED` if it has ended; `FST_ROOMS_NOT_A_STREAM`; `FST_ROOMS_NO_SUCH_TOPIC`;
+   * `FST_ROOMS_BROKER_SILENT`; `FST_ROOMS_DRAINING` and `FST_ROOMS_CLOSED`.
+   */
+  stream<N extends StreamName<T>> (topic: N): Promise<StreamRun<Message<N, T>, N>>
+  /**
+   * Stops the stream of a topic: aborts the producer's `signal`, and ends the stream as `stopped`, behind all messages that were written.
+   * @returns whether the topic had a producer here that had not ended.
+   * @throws `FST_ROOMS_NOT_A_STREAM`, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_BROKER_DOWN`.
+   */
+  stop (topic: StreamName<T>): Promise<boolean>
+  /**
    * Returns an iterator of the messages of a topic from this call on, for a worker on the server. The subscriber is not a member, and presence does
    * not show it.
    * @throws `FST_ROOMS_NO_SUCH_TOPIC`; the iteration throws `FST_ROOMS_SUBSCRIBER_SLOW`, and, for failures of the broker,
-   * `FST_ROOMS_MESSAGES_LOST` and `FST_ROOMS_BROKER_SILENT`.
+   * `FST_ROOMS_MESSAGES_LOST` and `FST_ROOMS_BROKER_SILENT`. The end of a stream ends it.
    */
   subscribe<N extends TopicName<T>> (topic: N, options?: SubscribeOptions): AsyncIterableIterator<Message<N, T>, void, undefined>
   /**

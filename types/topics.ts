@@ -97,6 +97,11 @@ export interface TopicOptions {
   slow?: TopicSlow
   /** The messages that the topic keeps, for members that come back or come late; `true`: the defaults; `false`: none. Default: the option `history`. */
   history?: boolean | TopicHistory
+  /**
+   * The topic is a stream: one finite answer, which one producer writes (`rooms.stream`), and which ends. It keeps its messages: by default up to 2,097,152 bytes,
+   * for 600,000 milliseconds after the last one, and all of them are replayed. It has no `publish`.
+   */
+  stream?: true
 }
 
 /** The options of topics by name, or family (`chat:*`). */
@@ -138,6 +143,9 @@ export type TopicKey<T, N extends string> = N extends keyof T ? N : { [K in keyo
 export type NameOf<K extends string, T = Topics> = Closed<T> extends true ? Pattern<K> : string
 
 type Definition<T, N extends string> = TopicKey<T, N> extends infer K extends keyof T ? T[K] : never
+
+/** The names of topics that are streams. In the open lobby any name, because the topics are not known to the compiler. */
+export type StreamName<T = Topics> = Closed<T> extends true ? Pattern<{ [K in keyof T & string]: T[K] extends { stream: true } ? K : never }[keyof T & string]> : string
 
 /** The payload that members of a topic receive. */
 export type Message<N extends string, T = Topics> = Definition<T, N> extends { message: infer S } ? Static<S> : unknown

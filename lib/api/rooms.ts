@@ -1,5 +1,5 @@
-import type { AskOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, SubscribeOptions, UserMember } from '../../types/index.ts'
-import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION } from '../errors.ts'
+import type { AskOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, StreamRun, SubscribeOptions, UserMember } from '../../types/index.ts'
+import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION, FST_ROOMS_NOT_A_STREAM } from '../errors.ts'
 import { hostKey, publishOnce } from '../feed/mids.ts'
 import type { ApiHub } from '../hub/hub-api.ts'
 import { defaultPage, maxPage } from '../protocol/page-size.ts'
@@ -156,6 +156,15 @@ export class HubRooms implements Rooms<any> {
     return this.#hub.history(definition, topic, { since, limit })
   }
 
+  async stream (topic: string): Promise<StreamRun<any, any>> {
+    return this.#hub.streams.claim(this.#stream(topic), topic)
+  }
+
+  async stop (topic: string): Promise<boolean> {
+    this.#stream(topic)
+    return this.#hub.streams.stop(topic)
+  }
+
   subscribe (topic: string, options: SubscribeOptions = {}): AsyncIterableIterator<any, void, undefined> {
     const definition = this.#registry.get(topic)
     const { signal } = options
@@ -221,6 +230,13 @@ export class HubRooms implements Rooms<any> {
       return member === undefined ? [] : [member]
     }
     return [...(user === undefined ? directory.all() : directory.ofUser(user))]
+  }
+
+  /** @throws FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_NOT_A_STREAM */
+  #stream (topic: string): TopicDefinition {
+    const definition = this.#registry.get(topic)
+    if (!definition.stream) throw new FST_ROOMS_NOT_A_STREAM(topic)
+    return definition
   }
 
   #session (id: string): Membership {

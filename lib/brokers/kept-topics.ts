@@ -1,4 +1,4 @@
-import type { HistoryStats, Publication, Retention } from '../../types/index.ts'
+import type { EndReason, HistoryStats, Publication, Retention } from '../../types/index.ts'
 import { KeptLog, type Kept } from './kept-log.ts'
 import { KeptValues } from './kept-values.ts'
 
@@ -15,6 +15,8 @@ export interface Log {
   kept: Kept | undefined
   /** When the kept messages expire, on the clock of `performance`. */
   expiresAt: number
+  /** The last publication has ended the topic. */
+  ended: EndReason | undefined
   /** Since when the topic has neither members nor kept messages. */
   quietSince: number
 }

@@ -1,10 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto'
-import type { Broker, BrokerCapabilities, BrokerHandlers, BrokerSettings, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerSettings, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 import { KeptTopics, type Log } from './kept-topics.ts'
 
 const delivered: Outcome = { state: 'ok' }
 const stale: Outcome = { state: 'stale' }
+const ended: Outcome = { state: 'ended' }
 
 class MemoryBroker implements Broker {
   readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: false, once: 'shared' }
@@ -23,12 +24,12 @@ class MemoryBroker implements Broker {
     handlers.state('up')
   }
 
-  async attach (topics: string[], retention?: Retention): Promise<Position[]> {
+  async attach (topics: string[], retention?: Retention): Promise<AttachedPosition[]> {
     return topics.map(topic => {
       const log = this.#enter(topic, retention)
       log.isAttached = true
       this.#kept.attached(log)
-      return { epoch: log.epoch, offset: log.offset }
+      return { epoch: log.epoch, offset: log.offset, ...(log.ended === undefined ? {} : { ended: log.ended }) }
     })
   }
 
@@ -48,9 +49,11 @@ class MemoryBroker implements Broker {
       const { topic, retention } = publication
       const log = retention === undefined ? this.#topics.get(topic) : this.#enter(topic, retention)
       if (log === undefined) return delivered
+      if (log.ended !== undefined) return ended
       if (log.retention !== undefined && this.#kept.of(log)?.isStale(publication) === true) return stale
       const position = { epoch: log.epoch, offset: ++log.offset }
       if (log.retention !== undefined) this.#kept.append(log, publication)
+      if (publication.end !== undefined) log.ended = publication.end
       if (log.isAttached) this.#handlers?.entry(topic, publication, position)
       return { state: 'ok', position }
     })
@@ -60,9 +63,9 @@ class MemoryBroker implements Broker {
     const log = this.#topics.get(topic)
     // Any client may read any name. That must not cost the positions of other topics.
     if (log === undefined) return { position: { epoch: this.#firstEpoch(topic), offset: 0 }, messages: [], from: 0 }
-    const { epoch, offset } = log
+    const { epoch, offset, ended } = log
     const kept = this.#kept.of(log)
-    return { position: { epoch, offset }, messages: kept?.read(query) ?? [], from: kept?.from ?? offset }
+    return { position: { epoch, offset }, messages: kept?.read(query) ?? [], from: kept?.from ?? offset, ...(ended === undefined ? {} : { ended }) }
   }
 
   historyStats (): HistoryStats {
@@ -81,7 +84,7 @@ class MemoryBroker implements Broker {
 
   #enter (topic: string, retention: Retention | undefined): Log {
     let log = this.#topics.get(topic)
-    if (log === undefined) this.#topics.set(topic, log = { topic, epoch: retention === undefined ? randomBytes(8).toString('hex') : this.#firstEpoch(topic), offset: 0, isAttached: false, retention, kept: undefined, expiresAt: Infinity, quietSince: 0 })
+    if (log === undefined) this.#topics.set(topic, log = { topic, epoch: retention === undefined ? randomBytes(8).toString('hex') : this.#firstEpoch(topic), offset: 0, isAttached: false, retention, kept: undefined, expiresAt: Infinity, ended: undefined, quietSince: 0 })
     return log
   }
 

@@ -1,8 +1,8 @@
-import type { Broker, BrokerHandlers, BrokerSettings, BrokerState, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerHandlers, BrokerSettings, BrokerState, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
 import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
-import { checkEntry, checkPage } from './check-entry.ts'
+import { checkEntry, checkPage, isEndReason } from './check-entry.ts'
 import type { Feed, FeedBroker } from './feed.ts'
 import { Outgoing } from './outgoing.ts'
 import { Publisher } from './publisher.ts'
@@ -67,12 +67,17 @@ export class BrokerLink implements FeedBroker {
   }
 
   /** @throws FST_ROOMS_BROKER_SILENT, FST_ROOMS_BROKER_FAULT, what the broker throws */
-  async attach (topic: string, retention: Retention | undefined): Promise<Position | undefined> {
+  async attach (topic: string, retention: Retention | undefined): Promise<AttachedPosition | undefined> {
     const { attach } = this.#timeouts
     const answer = this.#broker.attach([topic], retention)
     const positions: unknown = this.#broker.inProcess === true ? await answer : await within(answer, attach, `attach of topic "${topic}"`)
-    const position = readPosition(Array.isArray(positions) ? positions[0] : undefined)
-    if (position !== null) return position
+    const given: unknown = Array.isArray(positions) ? positions[0] : undefined
+    const position = readPosition(given)
+    if (position !== undefined && position !== null) {
+      const { ended } = given as AttachedPosition
+      return isEndReason(ended) ? { ...position, ended } : position
+    }
+    if (position === undefined) return undefined
     throw new FST_ROOMS_BROKER_FAULT(`topic "${topic}" was attached at what is not a position`)
   }
 

@@ -1,8 +1,8 @@
-import type { HistoryPage, KeptMessage, Publication } from '../../types/index.ts'
+import type { EndReason, HistoryPage, KeptMessage, Publication } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import { isKey } from '../protocol/client-frames.ts'
 import { readPosition } from '../protocol/position.ts'
-import { tailStart } from '../protocol/server-frames.ts'
+import { endTail, tailStart } from '../protocol/server-frames.ts'
 
 /** Characters of a `uid` or `node`: far above those of this package (a UUID and a number), and a bound for what is remembered of them. */
 const maxNameLength = 255
@@ -38,7 +38,26 @@ function isTail (tail: Buffer, payloadLength: number): boolean {
   }
 }
 
-function faultOf (topic: string, { v, uid, node, topic: named, tail, payloadLength, except, key }: Partial<Record<keyof Publication, unknown>>): string | undefined {
+const reasons: readonly unknown[] = ['done', 'failed', 'stopped', 'lost'] satisfies EndReason[]
+
+/** Whether a value is the reason of an end. */
+export function isEndReason (value: unknown): value is EndReason {
+  return reasons.includes(value)
+}
+
+/** Whether a tail is the end of an `end` frame: `"reason":…`, perhaps `"data":` and its value, `}`. Absent reason: any one. */
+function isEndTail (tail: Buffer, reason?: EndReason): boolean {
+  try {
+    const text = utf8.decode(tail)
+    const end = JSON.parse(`{${text}`) as { reason: EndReason, data?: unknown }
+    if (!isEndReason(end.reason) || (reason !== undefined && end.reason !== reason)) return false
+    return text.startsWith(endTail(end.reason).slice(0, -1)) && Object.keys(end).length === (Object.hasOwn(end, 'data') ? 2 : 1)
+  } catch {
+    return false
+  }
+}
+
+function faultOf (topic: string, { v, uid, node, topic: named, tail, payloadLength, except, key, end }: Partial<Record<keyof Publication, unknown>>): string | undefined {
   if (v !== 1) return `"v" is ${String(v).slice(0, 32)}, and this node reads 1`
   if (!isName(uid)) return `"uid" is not a string of 1 to ${maxNameLength} characters`
   if (!isName(node)) return `"node" is not a string of 1 to ${maxNameLength} characters`
@@ -46,6 +65,10 @@ function faultOf (topic: string, { v, uid, node, topic: named, tail, payloadLeng
   if (except !== undefined && typeof except !== 'string') return '"except" is not a string'
   if (key !== undefined && !isKey(key)) return '"key" is not a key'
   if (!(tail instanceof Uint8Array)) return '"tail" is not bytes'
+  if (end !== undefined) {
+    if (!isEndReason(end)) return '"end" is not a reason'
+    return payloadLength === 0 && isEndTail(bufferOf(tail), end) ? undefined : '"tail" is not the end of an "end" frame'
+  }
   if (!Number.isInteger(payloadLength) || payloadLength as number < 1) return '"payloadLength" is not a number of bytes'
   return isTail(bufferOf(tail), payloadLength as number) ? undefined : '"tail" is not the end of a frame'
 }
@@ -57,14 +80,15 @@ function faultOf (topic: string, { v, uid, node, topic: named, tail, payloadLeng
  * @throws FST_ROOMS_BROKER_FAULT
  */
 export function checkEntry (topic: string, given: unknown): Publication {
-  const { v, uid, node, topic: named, tail, payloadLength, deadline, except, key } = Object(given) as Publication
-  const publication = { v, uid, node, topic: named, tail, payloadLength, deadline, except, key }
+  const { v, uid, node, topic: named, tail, payloadLength, deadline, except, key, end } = Object(given) as Publication
+  const publication = { v, uid, node, topic: named, tail, payloadLength, deadline, except, key, ...(end === undefined ? {} : { end }) }
   const fault = faultOf(topic, publication)
   if (fault !== undefined) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: ${fault}`)
   return { ...publication, tail: bufferOf(tail) } as Publication
 }
 
 function isKept ({ tail, payloadLength, key }: KeptMessage): boolean {
+  if (payloadLength === 0) return tail instanceof Uint8Array && isEndTail(bufferOf(tail))
   return tail instanceof Uint8Array && Number.isInteger(payloadLength) && payloadLength >= 1 && (key === undefined || isKey(key)) && isTail(bufferOf(tail), payloadLength)
 }
 
@@ -73,16 +97,18 @@ function isKept ({ tail, payloadLength, key }: KeptMessage): boolean {
  * @throws FST_ROOMS_BROKER_FAULT
  */
 export function checkPage (topic: string, given: unknown): HistoryPage {
-  const { position: at, from, messages } = Object(given) as HistoryPage
+  const { position: at, from, messages, ended } = Object(given) as HistoryPage
   const position = readPosition(at)
   const refuse = (fault: string): never => { throw new FST_ROOMS_BROKER_FAULT(`history of topic "${topic}" is refused: ${fault}`) }
   if (position == null) return refuse('"position" is not a position')
   if (!Number.isInteger(from) || from < 0 || from > position.offset) return refuse('"from" is not an offset up to the position')
   if (!Array.isArray(messages)) return refuse('"messages" is not an array')
+  if (ended !== undefined && !isEndReason(ended)) return refuse('"ended" is not a reason')
   let last = 0
   return {
     position,
     from,
+    ...(ended === undefined ? {} : { ended }),
     messages: messages.map(given => {
       const message = Object(given) as KeptMessage
       const { offset, tail, payloadLength, key } = message

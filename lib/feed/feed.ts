@@ -1,4 +1,4 @@
-import type { GapFrame, Position, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, EndReason, GapFrame, Position, Publication, Retention } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import type { Aftermath } from '../hub/aftermath.ts'
@@ -25,7 +25,7 @@ export interface FeedReceiver {
 /** The broker as a feed sees it. */
 export interface FeedBroker {
   /** Asks the broker to deliver the topic here. */
-  attach (topic: string, retention: Retention | undefined): Promise<Position | undefined>
+  attach (topic: string, retention: Retention | undefined): Promise<AttachedPosition | undefined>
   /** An entry of a publication of this node was delivered. */
   delivered (publication: Outgoing): void
   /** An entry of the feed has come, or will never come: publications of this node need not wait for it. */
@@ -51,6 +51,8 @@ export class Feed {
    * from a loss to the next entry: until then no position can be promised.
    */
   position: Position | undefined
+  /** Why the topic has ended: nothing follows `position`. `undefined` if it has not. */
+  ended: EndReason | undefined
   /** The position of the newest entry. Unlike `position` it is kept through a loss, to recognise entries that come late or twice. */
   #newest: Position | undefined
   /** All receivers have been told of a loss, and nothing has arrived since. */
@@ -83,14 +85,16 @@ export class Feed {
   }
 
   /** Notes that the broker delivers the topic from now on, beginning after this position. */
-  attachedAt (position: Position | undefined): void {
+  attachedAt (position: AttachedPosition | undefined): void {
     const newest = this.#newest
     this.isReady = true
     this.#isLost = false
     if (position === undefined) return
-    if (newest === undefined || (newest.epoch === position.epoch && newest.offset < position.offset)) this.position = this.#newest = position
+    if (newest === undefined || (newest.epoch === position.epoch && newest.offset < position.offset)) {
+      this.position = this.#newest = { epoch: position.epoch, offset: position.offset }
+      this.ended = position.ended
     // Which of two epochs is the newer one is not known. An entry of the same epoch that arrived before attach settled is newer.
-    else if (newest.epoch !== position.epoch) this.position = undefined
+    } else if (newest.epoch !== position.epoch) this.position = undefined
   }
 
   /** Notes a new receiver, which has not been told of a loss before: the next entry is no proof that nothing is missing. */
@@ -183,6 +187,7 @@ export class Feed {
     }
     const own = publication instanceof Outgoing ? publication : undefined
     if (own !== undefined) own.isDelivered = true
+    this.ended = publication.end
     const count = this.#receiver.receive(publication, position)
     if (own === undefined) return
     own.local = count

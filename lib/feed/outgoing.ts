@@ -1,5 +1,5 @@
-import type { Publication, Retention } from '../../types/index.ts'
-import { tailEnd, tailStart, withKey } from '../protocol/server-frames.ts'
+import type { EndReason, Publication, Retention } from '../../types/index.ts'
+import { endTail, tailEnd, tailStart, withKey } from '../protocol/server-frames.ts'
 
 /** The members of a publication that its payload does not say. */
 export interface PublicationHead {
@@ -11,6 +11,7 @@ export interface PublicationHead {
   key?: string | undefined
   retention?: Retention | undefined
   version?: number | undefined
+  end?: EndReason | undefined
 }
 
 /** A publication of this node on its way out. A broker of this process brings the same object back. */
@@ -23,8 +24,9 @@ export class Outgoing implements Publication {
   readonly key?: string
   readonly retention?: Retention
   readonly version?: number
+  readonly end?: EndReason
   readonly deadline: number
-  /** The payload. */
+  /** The payload; `''` for an end without data. */
   readonly json: string
   /** `tail` as text. A feed that gets the same object back reads this, and encodes no bytes. */
   readonly text: string
@@ -47,25 +49,28 @@ export class Outgoing implements Publication {
     if (head.retention !== undefined) this.retention = head.retention
     if (head.version !== undefined) this.version = head.version
     this.json = json
-    this.text = tailStart + json + (head.key === undefined ? end : withKey(end, head.key))
+    if (head.end !== undefined) {
+      this.end = head.end
+      this.text = endTail(head.end, json === '' ? undefined : json)
+    } else this.text = tailStart + json + (head.key === undefined ? end : withKey(end, head.key))
   }
 
   get tail (): Buffer { return Buffer.from(this.text) }
-  get payloadLength (): number { return Buffer.byteLength(this.json) }
+  get payloadLength (): number { return this.end === undefined ? Buffer.byteLength(this.json) : 0 }
 
   /** The publication as a plain object, for a broker that copies it or sends it over a network. Made once. */
   toPublication (): Publication {
     if (this.#copy === undefined) {
-      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention, version } = this
-      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }), ...(version === undefined ? {} : { version }) }
+      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention, version, end } = this
+      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }), ...(version === undefined ? {} : { version }), ...(end === undefined ? {} : { end }) }
     }
     return this.#copy
   }
 
   /** Whether an entry of this topic is this publication, byte for byte. */
-  isSameAs (topic: string, { v, node, topic: named, tail, payloadLength, except, key }: Publication): boolean {
+  isSameAs (topic: string, { v, node, topic: named, tail, payloadLength, except, key, end }: Publication): boolean {
     const own = this.toPublication()
-    return v === 1 && topic === own.topic && named === topic && node === own.node && except === own.except && key === own.key && payloadLength === own.payloadLength &&
+    return v === 1 && topic === own.topic && named === topic && node === own.node && except === own.except && key === own.key && end === own.end && payloadLength === own.payloadLength &&
       tail instanceof Uint8Array && own.tail.equals(tail)
   }
 }

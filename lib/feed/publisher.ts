@@ -5,7 +5,7 @@ import type { Feed } from './feed.ts'
 import type { Outgoing } from './outgoing.ts'
 
 const unknown: Outcome = { state: 'unknown' }
-const states: readonly unknown[] = ['ok', 'duplicate', 'stale', 'failed', 'unknown'] satisfies Outcome['state'][]
+const states: readonly unknown[] = ['ok', 'duplicate', 'stale', 'ended', 'failed', 'unknown'] satisfies Outcome['state'][]
 
 /** A publication that was given to the broker and is not settled. */
 interface Pending {

@@ -1,4 +1,5 @@
 import type { FrameRun } from '../transport/transport.ts'
+import type { KeptKey } from './end.ts'
 
 /** Some of the frames of kept messages, in order. */
 export class KeptRun implements FrameRun {
@@ -33,7 +34,7 @@ export class KeptFrames {
   #end = 0
   readonly #offsets: number[] = []
   readonly #ends: number[] = []
-  readonly #keys: (string | undefined)[] = []
+  readonly #keys: (KeptKey)[] = []
 
   constructor (epoch: string, from: number, capacity: number) {
     this.epoch = epoch
@@ -42,7 +43,7 @@ export class KeptFrames {
   }
 
   /** Appends the frame of a message. Returns `false` if there is no space for it. */
-  append (offset: number, frame: Buffer, key: string | undefined): boolean {
+  append (offset: number, frame: Buffer, key: KeptKey): boolean {
     if (this.#bytes.length - this.#end < frame.length) return false
     this.#bytes.set(frame, this.#end)
     this.#end += frame.length
@@ -82,7 +83,7 @@ export class KeptFrames {
 
   /** Returns a copy with the newest message of each key alone. Messages without a key are one value. */
   newestOfEachKey (): KeptFrames {
-    const newest = new Map<string | undefined, number>()
+    const newest = new Map<KeptKey, number>()
     for (let index = this.#indexBehind(this.from); index < this.#offsets.length; index++) {
       const key = this.#keys[index]
       newest.delete(key)

@@ -1,5 +1,7 @@
-import type { HistoryPage, KeptMessage, KeptMessages, Position, StoredMessage } from '../../types/index.ts'
+import type { HistoryPage, KeptEnd, KeptMessage, KeptMessages, Position, StoredMessage } from '../../types/index.ts'
+import { proceed } from '../proceed.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
+import { endText, splitEnd } from './end.ts'
 import { newestOfEachKey, type HistorySource } from './replay.ts'
 import type { HistoryRule } from './rule.ts'
 
@@ -21,6 +23,8 @@ export interface Page {
   /** `undefined` if the request named no position. */
   readonly recovered: boolean | undefined
   readonly complete: boolean
+  /** The end of a stream, from its reason on, as JSON; `undefined` if the page does not go up to it. */
+  readonly ended?: string
 }
 
 /** The page of a topic that keeps no messages. */
@@ -32,13 +36,14 @@ function storedMessage (epoch: string, { offset, tail }: KeptMessage): StoredMes
 }
 
 /** Returns a page as `rooms.history` gives it. */
-export function keptMessages ({ position, messages, recovered, complete }: Page): KeptMessages<any> {
+export function keptMessages ({ position, messages, recovered, complete, ended }: Page): KeptMessages<any> {
   if (position === undefined) return { messages: [], complete }
   return {
     id: formatPosition(position),
     messages: messages.map(message => storedMessage(position.epoch, message)),
     ...(recovered === undefined ? {} : { recovered }),
-    complete
+    complete,
+    ...(ended === undefined ? {} : { ended: JSON.parse(endText(position, ended)) as KeptEnd })
   }
 }
 
@@ -52,9 +57,11 @@ function newestValues (messages: readonly KeptMessage[], limit: number): KeptMes
 }
 
 /** The newest messages that are kept, up to the top. */
-function newest ({ position, messages, from }: HistoryPage, { since, limit }: PageRequest): Page {
-  const chosen = since === 'latest' ? newestValues(messages, limit) : messages
-  return { position, messages: chosen, recovered: undefined, complete: from === 0 && chosen.length === position.offset }
+function newest ({ position, messages: kept, from, ended: reason }: HistoryPage, { since, limit }: PageRequest): Page {
+  const { messages, ended } = reason === undefined ? { messages: kept } : splitEnd(kept, reason)
+  const chosen = since === 'latest' ? newestValues(messages, limit) : messages.slice(-limit)
+  const count = chosen.length + kept.length - messages.length
+  return { position, messages: chosen, recovered: undefined, complete: from === 0 && count === position.offset, ...(ended === undefined ? {} : { ended }) }
 }
 
 /**
@@ -74,14 +81,29 @@ export async function readPage (source: HistorySource, topic: string, rule: Hist
     const { position: { epoch, offset }, messages, from } = found
     if (known.epoch === epoch && known.offset <= offset && from <= known.offset) {
       const last = messages.at(-1)?.offset ?? known.offset
-      return { position: { epoch, offset: last }, messages, recovered: true, complete: last === offset }
+      const page = { position: { epoch, offset: last }, messages, recovered: true, complete: last === offset }
+      return found.ended === undefined || last !== offset ? page : { ...page, ...splitEnd(messages, found.ended) }
     }
   }
   const all = since === 'latest'
   let page = await source.read(topic, { limit: all ? Infinity : limit, bytes: all ? Infinity : pageBytes, retention: rule })
   // The newest message is larger than a page.
   if (page !== undefined && page.messages.length === 0 && page.from < page.position.offset) page = await source.read(topic, { limit: 1, bytes: Infinity, retention: rule })
+  // The end of a stream is not one of the messages that were asked for.
+  if (page?.ended !== undefined && page.messages.length === limit) page = await source.read(topic, { limit: limit + 1, bytes: pageBytes, retention: rule })
   if (page === undefined) return undefined
   const found = newest(page, request)
   return known === null ? found : { ...found, recovered: false, complete: false }
+}
+
+/**
+ * Whether a topic has ended, and nothing follows a position. Without a position: whether it has ended.
+ * @returns `undefined` if the broker does not answer
+ */
+export function isEndedAt (source: HistorySource, topic: string, rule: HistoryRule, since?: string): boolean | undefined | Promise<boolean | undefined> {
+  return proceed<HistoryPage | undefined, boolean | undefined>(source.read(topic, { limit: 1, bytes: 0, retention: rule }), page => {
+    if (page?.ended === undefined) return page === undefined ? undefined : false
+    const known = since === undefined ? page.position : parsePosition(since)
+    return known !== null && known.epoch === page.position.epoch && known.offset >= page.position.offset
+  })
 }

@@ -6,6 +6,7 @@ import { encodings, type Encoding } from '../transport/encoding.ts'
 import type { MessageContent } from '../transport/envelope.ts'
 import { tailStart } from '../protocol/server-frames.ts'
 import type { IdleReplays } from './idle-replays.ts'
+import { isEnd, keyOf, type KeptKey } from './end.ts'
 import { KeptFrames } from './kept-frames.ts'
 import type { HistoryRule } from './rule.ts'
 
@@ -42,7 +43,8 @@ function contentOf ({ tail, payloadLength, offset }: KeptMessage, epoch: string,
     id: formatPosition({ epoch, offset }),
     get json () { return tail.toString('utf8', tailStart.length, tailStart.length + payloadLength) },
     tail,
-    isUntyped
+    isUntyped,
+    isEnd: isEnd({ payloadLength })
   }
 }
 
@@ -126,7 +128,7 @@ export class Replay {
   }
 
   /** Appends a message that was just delivered, for a broker that cannot be asked again at once. */
-  delivered (position: Position, key: string | undefined, frame: (encoding: Encoding) => Buffer): void {
+  delivered (position: Position, key: KeptKey, frame: (encoding: Encoding) => Buffer | undefined): void {
     for (const [encoding, known] of this.#frames) {
       if (known.epoch !== position.epoch || this.rule.latest) this.#frames.delete(encoding)
       else if (known.top + 1 === position.offset) this.#append(encoding, known, position.offset, frame(encoding), key)
@@ -239,12 +241,16 @@ export class Replay {
     if (frames.top >= offset) return true
     if (Math.max(after, from) > frames.top) return false
     for (const message of messages) {
-      if (message.offset > frames.top) frames = this.#append(encoding, frames, message.offset, this.#encode(encoding, message, epoch), message.key)
+      if (message.offset > frames.top) frames = this.#append(encoding, frames, message.offset, this.#encode(encoding, message, epoch), keyOf(message))
     }
     return true
   }
 
-  #append (encoding: Encoding, known: KeptFrames, offset: number, frame: Buffer, key: string | undefined): KeptFrames {
+  #append (encoding: Encoding, known: KeptFrames, offset: number, frame: Buffer | undefined, key: KeptKey): KeptFrames {
+    if (frame === undefined) {
+      known.top = offset
+      return known
+    }
     if (known.append(offset, frame, key)) return known
     const frames = known.grown(frame.length)
     frames.append(offset, frame, key)
@@ -278,8 +284,10 @@ export class Replay {
     return values
   }
 
-  #encode (encoding: Encoding, message: KeptMessage, epoch: string): Buffer {
+  /** The frame of a kept message; `undefined` for the end of a stream, if the peers of this encoding are not sent it. */
+  #encode (encoding: Encoding, message: KeptMessage, epoch: string): Buffer | undefined {
     const { envelope, encode } = encodings[encoding]
+    if (!envelope.canBeAnswered && isEnd(message)) return undefined
     return envelope.message(contentOf(message, epoch, this.#isUntyped), encode)
   }
 }
@@ -290,20 +298,21 @@ function needsFrames (since: string, { epoch, offset }: Position): boolean {
   return position === null || (position.epoch === epoch && position.offset < offset)
 }
 
-function framesOf (made: readonly (readonly [KeptMessage, Buffer])[], epoch: string, from: number, top: number): KeptFrames {
-  const bytes = made.reduce((sum, [, frame]) => sum + frame.length, 0)
+function framesOf (made: readonly (readonly [KeptMessage, Buffer | undefined])[], epoch: string, from: number, top: number): KeptFrames {
+  const bytes = made.reduce((sum, [, frame]) => sum + (frame?.length ?? 0), 0)
   const frames = new KeptFrames(epoch, from, bytes + Math.min(bytes, spare))
-  for (const [{ offset, key }, frame] of made) frames.append(offset, frame, key)
+  for (const [message, frame] of made) if (frame !== undefined) frames.append(message.offset, frame, keyOf(message))
   frames.top = top
   return frames
 }
 
 /** The newest message of each key, in order. Messages without a key are one value. */
 export function newestOfEachKey (messages: readonly KeptMessage[]): KeptMessage[] {
-  const newest = new Map<string | undefined, KeptMessage>()
+  const newest = new Map<KeptKey, KeptMessage>()
   for (const message of messages) {
-    newest.delete(message.key)
-    newest.set(message.key, message)
+    const key = keyOf(message)
+    newest.delete(key)
+    newest.set(key, message)
   }
   return [...newest.values()]
 }

@@ -22,7 +22,7 @@ export interface WaitRequest extends PageRequest {
 /** The room of a topic, as requests that wait for its messages see it. */
 export interface WaitedRoom {
   readonly size: number
-  readonly feed: Pick<Feed, 'ready' | 'isReady' | 'position'>
+  readonly feed: Pick<Feed, 'ready' | 'isReady' | 'position' | 'ended'>
 }
 
 /** The hub, as requests that wait see it. */
@@ -138,7 +138,7 @@ class Group {
       while (this.#isOutdated) {
         this.#isOutdated = false
         const page = await this.#topic.read({ since: this.since, limit: this.#limit })
-        if (page.messages.length > 0 || page.recovered !== true) {
+        if (page.messages.length > 0 || page.recovered !== true || page.ended !== undefined) {
           await this.#answer(page)
           return
         }
@@ -240,8 +240,8 @@ class TopicWaiters implements RoomReader {
 
   /** Whether a position is the one up to which the room has delivered, so that no reading is needed to know that there is nothing newer. */
   isAt (id: string): boolean {
-    const { isReady, position } = this.#room.feed
-    return isReady && position !== undefined && formatPosition(position) === id
+    const { isReady, position, ended } = this.#room.feed
+    return isReady && ended === undefined && position !== undefined && formatPosition(position) === id
   }
 
   add (request: WaitRequest, milliseconds: number): Waiter {
@@ -298,6 +298,10 @@ class TopicWaiters implements RoomReader {
       this.#isWoken = false
       for (const group of [...this.#groups.values()]) group.read()
     })
+  }
+
+  ended (): void {
+    this.push()
   }
 
   /** Looks whether messages have come that the broker did not deliver here. */

@@ -8,6 +8,7 @@ import type { Users } from '../presence/users.ts'
 import type { Subscription } from '../room/reader.ts'
 import type { JoinRequest } from '../session/join.ts'
 import type { Membership } from '../session/membership.ts'
+import type { Streams } from '../streams/streams.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Counters } from './counters.ts'
@@ -60,6 +61,11 @@ export interface RoutesHub extends Publishing {
    * @throws FST_ROOMS_OVERLOADED
    */
   wait (definition: TopicDefinition, topic: string, request: WaitRequest, milliseconds: number): Waiter
+  /**
+   * Whether the topic has ended, and nothing follows a position: a client that comes back with it need not come again.
+   * @throws FST_ROOMS_CLOSED, FST_ROOMS_BROKER_SILENT
+   */
+  endedAt (definition: TopicDefinition, topic: string, since: string): Promise<boolean>
   /** A connection joins. When this returns, its stream has all its listeners. */
   connect (request: ConnectRequest): void
 }
@@ -92,6 +98,8 @@ export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
    * @param ended - called once, when it ends
    */
   subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription
+  /** The producers of streams. */
+  readonly streams: Pick<Streams, 'claim' | 'stop'>
   /** Asks `authorize` again about sessions, and ends those that may not stay. Resolves with how many. */
   reauthorize (sessions: Membership[]): Promise<number>
   stats (): Stats

@@ -4,13 +4,13 @@ import { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
 import { Heartbeat } from '../connection/heartbeat.ts'
 import { asError } from '../error-utils.ts'
-import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED, FST_ROOMS_STALE, FST_ROOMS_OVERLOADED } from '../errors.ts'
+import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED, FST_ROOMS_STALE, FST_ROOMS_OVERLOADED, FST_ROOMS_STREAM_ENDED, FST_ROOMS_STREAM_TAKEN } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
 import { Losses } from '../feed/loss.ts'
 import { Mids } from '../feed/mids.ts'
 import { Outgoing } from '../feed/outgoing.ts'
 import { IdleReplays } from '../history/idle-replays.ts'
-import { keptMessages, nothingKept, readPage, type Page, type PageRequest } from '../history/read.ts'
+import { isEndedAt, keptMessages, nothingKept, readPage, type Page, type PageRequest } from '../history/read.ts'
 import { snapshotText } from '../history/snapshot.ts'
 import { Waiters, type Waiter, type WaitRequest } from '../history/waiters.ts'
 import { Reviews } from '../identity/reauthorize.ts'
@@ -20,6 +20,7 @@ import { countRefusal } from '../limits/refusals.ts'
 import { Announcer } from '../presence/announcer.ts'
 import { Users } from '../presence/users.ts'
 import { formatPosition } from '../protocol/position.ts'
+import { EndedRooms } from '../room/ended-rooms.ts'
 import { Subscription, type RoomReader } from '../room/reader.ts'
 import { Room, type RoomPorts } from '../room/room.ts'
 import { SlowMembers } from '../room/slow-members.ts'
@@ -31,6 +32,7 @@ import { join, type JoinHub } from '../session/join.ts'
 import { Lifecycle } from '../session/lifecycle.ts'
 import type { Membership } from '../session/membership.ts'
 import { MemberSession, type SessionPorts } from '../session/session.ts'
+import { Streams } from '../streams/streams.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { Deflate } from '../transport/ws/deflate.ts'
 import { Aftermath } from './aftermath.ts'
@@ -74,6 +76,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly lifecycle: Lifecycle
   readonly slowConsumers: SlowMembers<MemberSession>
   readonly users: Users<Membership>
+  readonly streams: Streams
   readonly #node = randomUUID()
   readonly #rooms = new Map<string, Room<MemberSession>>()
   readonly #roomPorts: RoomPorts<MemberSession>
@@ -82,6 +85,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly #announcer = new Announcer()
   readonly #replays = new IdleReplays()
   readonly #waiters: Waiters
+  readonly #endedRooms: EndedRooms<Room<MemberSession>>
   readonly #drain: Drain<Peer>
   readonly #turn: Turn<Room<MemberSession>>
   readonly #failures: Failures
@@ -125,6 +129,13 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       rooms: () => this.rooms,
       guard: (hook, session) => { this.#failures.guard(hook, session) }
     })
+    this.#endedRooms = new EndedRooms(room => { this.#flush(room) })
+    this.streams = new Streams({
+      state: () => this.state,
+      publish: (definition, topic, json, options) => this.#publish(definition, topic, json, options),
+      isEnded: (definition, topic) => this.#isEndedAt(definition, topic),
+      fail: error => { this.fail(error) }
+    })
     this.#roomPorts = {
       feed: { broker: this.#broker, aftermath, counters: this.counters, fault: error => { this.#fault(error) } },
       counters: this.counters,
@@ -137,6 +148,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
         const session = this.directory.find(id)
         return session?.topic === topic && session.state === 'open' ? session : undefined
       },
+      ended: room => { this.#endedRooms.add(room as Room<MemberSession>) },
       held: topic => this.users.held(topic)
     }
     this.lifecycle = new Lifecycle({
@@ -234,7 +246,12 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.#drain.check()
   }
 
-  publish (definition: TopicDefinition, topic: string, json: string, { senderFields, from, except, key, version }: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
+  publish (definition: TopicDefinition, topic: string, json: string, options: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
+    if (definition.stream && this.streams.has(topic)) throw new FST_ROOMS_STREAM_TAKEN(topic)
+    return this.#publish(definition, topic, json, options)
+  }
+
+  #publish (definition: TopicDefinition, topic: string, json: string, { senderFields, from, except, key, version, end }: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const publication = new Outgoing({
       uid: `${this.#node}-${++this.#publications}`,
@@ -244,7 +261,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       except,
       key,
       retention: definition.history ?? undefined,
-      version
+      version,
+      end
     }, json, senderFields)
     this.counters.broadcasts++
     if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
@@ -265,6 +283,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     return this.#waiters.add(definition, topic, request, milliseconds)
   }
 
+  endedAt (definition: TopicDefinition, topic: string, since: string): Promise<boolean> {
+    return this.#isEndedAt(definition, topic, since)
+  }
+
   subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription {
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     const room = this.#enter(topic, definition)
@@ -273,7 +295,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       ended()
     })
     this.#addReader(room, subscription)
-    room.feed.ready.catch((error: unknown) => { subscription.end(asError(error)) })
+    room.feed.ready.then(() => { if (room.isEnded) subscription.ended() }, (error: unknown) => { subscription.end(asError(error)) })
     return subscription
   }
 
@@ -350,6 +372,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       lagging,
       publishing: this.#broker.pending,
       waiting: this.#waiters.size,
+      streams: this.streams.size,
       history: this.#broker.historyStats(),
       ...counters,
       refusals: { ...counters.refusals }
@@ -368,6 +391,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.#announcer.stop()
     this.users.release()
     await Promise.all([this.#drain.run(), this.#waiters.release(this.settings.drain.timeout)])
+    await this.streams.lose()
     if (begins) events.drained(this.rooms, 'end', this.connections.size)
   }
 
@@ -387,8 +411,20 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
     if (history === null) return nothingKept
     const page = await readPage(this.#broker, topic, history, request)
-    if (page === undefined) throw new FST_ROOMS_BROKER_SILENT(`history of topic "${topic}"`, this.settings.limits.handshake * readShare)
+    if (page === undefined) throw this.#silent(topic)
     return page
+  }
+
+  async #isEndedAt ({ history }: TopicDefinition, topic: string, since?: string): Promise<boolean> {
+    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
+    if (history === null) return false
+    const isEnded = await isEndedAt(this.#broker, topic, history, since)
+    if (isEnded === undefined) throw this.#silent(topic)
+    return isEnded
+  }
+
+  #silent (topic: string): Error {
+    return new FST_ROOMS_BROKER_SILENT(`history of topic "${topic}"`, this.settings.limits.handshake * readShare)
   }
 
   #addReader (room: Room<MemberSession>, reader: RoomReader): Room<MemberSession> {
@@ -469,6 +505,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   #result (publication: Outgoing, { state, position }: Outcome, { key }: TopicDefinition, from: string | undefined): BroadcastResult {
     const { topic, local, failure, version } = publication
     if (failure !== undefined) throw failure
+    if (state === 'ended') throw new FST_ROOMS_STREAM_ENDED(topic)
     if (state === 'stale' && version !== undefined) throw new FST_ROOMS_STALE(version)
     const published = state === 'ok' || state === 'duplicate'
     const result: BroadcastResult = position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }

@@ -1,4 +1,4 @@
-import type { AuthorizeContext, BroadcastResult, DirectDetails, InvalidMessage, KeptMessages, LeaveReason, Ref, Rooms, Session, SessionState, UserPresence } from '../../types/index.ts'
+import type { AuthorizeContext, BroadcastResult, DirectDetails, EndReason, InvalidMessage, KeptMessages, LeaveReason, Ref, Rooms, Session, SessionState, UserPresence } from '../../types/index.ts'
 import type { Expiry } from '../connection/expiry.ts'
 import type { PageRequest } from '../history/read.ts'
 import type { Once } from '../feed/mids.ts'
@@ -61,6 +61,8 @@ export interface PublishOptions {
   key?: string | undefined
   /** The version of the value, if the topic keeps the newest one of each key. */
   version?: number | undefined
+  /** The publication ends its topic: the payload is the data of the end, `''` if it has none. */
+  end?: EndReason | undefined
 }
 
 /** `open`, then `draining` (members are let go, and nothing new is taken from them), then `closed`. */
@@ -88,7 +90,7 @@ export interface Publishing {
   readonly mids: Once
   /**
    * Publishes to a topic. Returns a result, and not a promise, if the broker answers at once.
-   * @throws FST_ROOMS_CLOSED
+   * @throws FST_ROOMS_CLOSED; FST_ROOMS_STREAM_TAKEN and FST_ROOMS_STREAM_ENDED for a stream
    */
   publish (definition: TopicDefinition, topic: string, json: string, options: PublishOptions): BroadcastResult | Promise<BroadcastResult>
 }

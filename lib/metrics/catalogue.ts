@@ -47,6 +47,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   lagging: gauge('Slow members, which get no messages of their room until they have read the buffered bytes', ({ lagging }) => lagging),
   publishing: gauge('Publications that the broker has not answered', ({ publishing }) => publishing),
   waiting: gauge('Requests that wait for a message', ({ waiting }) => waiting),
+  streams: gauge('Streams whose producer is in this process', ({ streams }) => streams),
   history_topics: gauge('Topics with kept messages in this process', ({ history }) => history.topics),
   history_messages: gauge('Messages that topics keep in this process', ({ history }) => history.messages),
   history_bytes: gauge('Bytes of the messages that topics keep in this process', ({ history }) => history.bytes),

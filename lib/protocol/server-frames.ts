@@ -1,4 +1,4 @@
-import type { ByeFrame, GapFrame, HelloFrame, Member, Ref, WireError } from '../../types/index.ts'
+import type { ByeFrame, EndReason, GapFrame, HelloFrame, Member, Ref, WireError } from '../../types/index.ts'
 
 /**
  * Frames as text. Members are in the order type, topic, id, data, the rest. A message frame is a short head and a tail, `"data":…` and the
@@ -22,9 +22,18 @@ export function withKey (end: string, key: string): string {
   return `${end.slice(0, -1)},"key":${JSON.stringify(key)}}`
 }
 
-/** Returns the head of a message frame. Ids have no characters that need escaping. */
-export function messageHead (id: string | undefined): string {
-  return id === undefined ? '{"type":"message",' : `{"type":"message","id":"${id}",`
+/** Returns the head of a message frame, or of an end frame. Ids have no characters that need escaping. */
+export function messageHead (id: string | undefined, isEnd = false): string {
+  const start = isEnd ? '{"type":"end",' : '{"type":"message",'
+  return id === undefined ? start : `${start}"id":"${id}",`
+}
+
+/**
+ * Returns the tail of an end frame.
+ * @param json - its data as JSON
+ */
+export function endTail (reason: EndReason, json?: string): string {
+  return json === undefined ? `"reason":"${reason}"}` : `"reason":"${reason}",${tailStart}${json}}`
 }
 
 /** Returns a direct frame: a private message. */

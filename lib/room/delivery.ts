@@ -12,6 +12,7 @@ export class Delivery implements MessageContent {
   readonly publication: Publication
   readonly id: string | undefined
   readonly isUntyped: boolean
+  readonly isEnd: boolean
   readonly #deflate: Deflate | undefined
   readonly #frames = perEncoding<Buffer | undefined>(undefined)
   #isRetained = false
@@ -24,6 +25,7 @@ export class Delivery implements MessageContent {
     this.publication = publication
     this.id = position === undefined ? undefined : formatPosition(position)
     this.isUntyped = isUntyped
+    this.isEnd = publication.end !== undefined
     this.#deflate = deflate
   }
 

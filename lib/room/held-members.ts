@@ -6,18 +6,20 @@ import type { RoomMember } from './member.ts'
 
 /** A frame of a room that is not a message. */
 export class OtherFrame {
-  readonly #text: string
+  readonly #length: number
+  readonly #make: (encoding: Encoding) => Buffer
   readonly #frames = perEncoding<Buffer | undefined>(undefined)
 
-  constructor (text: string) {
-    this.#text = text
+  constructor (text: string, make = (encoding: Encoding): Buffer => encodings[encoding].encode(text)) {
+    this.#length = text.length
+    this.#make = make
   }
 
-  get size (): number { return overhead + this.#text.length }
+  get size (): number { return overhead + this.#length }
 
   /** The bytes of the frame in one encoding, made once. */
   frame (encoding: Encoding): Buffer {
-    this.#frames[encoding] ??= encodings[encoding].encode(this.#text)
+    this.#frames[encoding] ??= this.#make(encoding)
     return this.#frames[encoding]
   }
 }

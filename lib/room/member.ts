@@ -27,6 +27,8 @@ export interface SessionRoom {
   joining: number
   /** The messages that the topic keeps; `undefined` if it keeps none. */
   readonly replay: Replay | undefined
+  /** The topic has ended: no message follows. */
+  readonly isEnded: boolean
   add (member: RoomMember): void
   /** Adds a member that is sent kept messages before live ones: call `sendKept` until it returns something else than `'more'`. */
   addReplaying (member: RoomMember, plan: ReplayPlan): void
@@ -35,6 +37,8 @@ export interface SessionRoom {
    * live ones from now on. `'lost'`: some of them are no longer kept.
    */
   sendKept (member: RoomMember, turn: number): 'more' | 'done' | 'lost'
+  /** Sends one member the end of a stream, which it has not been sent with the messages. */
+  sendEnd (member: RoomMember): void
   /** Lets all frames wait for a member, except those that are sent at once, until `onJoined` has settled. */
   hold (member: RoomMember): void
   /**

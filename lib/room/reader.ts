@@ -10,6 +10,8 @@ export interface RoomReader {
   push (delivery: Delivery): void
   /** Notes that messages are missing. Returns `true` if the reader is to be ended for it, with the same error. */
   interrupt (error: Error): boolean
+  /** Notes that the topic has ended: no message follows. */
+  ended (): void
   /** Ends the reader: with an error, or because the app closes. */
   end (error?: Error): void
 }
@@ -54,6 +56,10 @@ export class Subscription implements AsyncIterableIterator<unknown, void, undefi
     // A reader that waits for the event loop is not slow.
     else if (this.#queue.length < this.#bound + (this.#isWaiting ? perTurn : 0)) this.#queue.push(delivery)
     else this.end(new FST_ROOMS_SUBSCRIBER_SLOW(this.#topic, this.#bound))
+  }
+
+  ended (): void {
+    this.end()
   }
 
   /** Gives it no further message, because it will be ended with this error. Returns `false` if it was interrupted before. */

@@ -2,18 +2,20 @@ import type { Position, Publication, SlowPolicy } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { Feed, type FeedPorts, type FeedReceiver, type Gap } from '../feed/feed.ts'
 import type { IdleReplays } from '../history/idle-replays.ts'
+import { keyOf } from '../history/end.ts'
 import { Replay, type HistorySource, type ReplayPlan } from '../history/replay.ts'
 import type { Losses } from '../feed/loss.ts'
 import type { Counters } from '../hub/counters.ts'
 import { Roster, type PresentMember, type PresentRoom } from '../presence/roster.ts'
 import { formatPosition } from '../protocol/position.ts'
-import { gap as gapFrame } from '../protocol/server-frames.ts'
+import { endTail, gap as gapFrame } from '../protocol/server-frames.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { allEncodings, answerable, encodings, perEncoding, type Encoding } from '../transport/encoding.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Deflate } from '../transport/ws/deflate.ts'
 import { Batch, BatchView } from './batch.ts'
 import { Delivery } from './delivery.ts'
+import type { EndedRoom } from './ended-rooms.ts'
 import { HeldMembers, OtherFrame } from './held-members.ts'
 import { Lag } from './lag.ts'
 import { LaggingMembers } from './lagging-members.ts'
@@ -42,6 +44,8 @@ export interface RoomPorts<M extends RoomMember> {
   readonly replays: IdleReplays
   /** The open member of a topic with this session id. */
   member (topic: string, session: string): M | undefined
+  /** Ends the memberships of a room whose topic has ended, when all members have been sent the end. */
+  ended (room: EndedRoom): void
   /** Members of a topic that have left and are still shown. */
   held (topic: string): ReadonlySet<PresentMember>
 }
@@ -104,6 +108,8 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   #flushed: { announcement: number, position: Position | undefined } = { announcement: 0, position: undefined }
   /** The first gap frame of a loss in this turn's batch. */
   #loss: string | undefined
+  /** The end of the topic, if the room was here when it came. */
+  #end: Delivery | undefined
 
   constructor (topic: string, definition: TopicDefinition, ports: RoomPorts<M>) {
     this.topic = topic
@@ -120,6 +126,8 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   get held (): ReadonlySet<PresentMember> { return this.#ports.held(this.topic) }
   /** Members that are not in the fan-out. */
   get lagging (): ReadonlySet<M> { return this.#lagging.members }
+  /** Whether the topic has ended: no message follows. */
+  get isEnded (): boolean { return this.feed.ended !== undefined }
   /** How many members have fallen behind. */
   get slow (): number { return this.#lagging.slow }
 
@@ -154,7 +162,8 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     for (;;) {
       const { position } = this.feed
       // After a reset or a loss nothing continues these messages. `lag.loss` tells that behind them.
-      const to = position?.epoch === cursor.frames.epoch ? position.offset : cursor.frames.top
+      // A peer that cannot be answered is not sent the end of a stream, which is at the last position.
+      const to = position?.epoch === cursor.frames.epoch ? position.offset - (this.isEnded && !transport.envelope.canBeAnswered ? 1 : 0) : cursor.frames.top
       if (cursor.behind >= to) break
       if (transport.bufferedBytes >= most) return 'more'
       const run = cursor.frames.run(cursor.behind, to, most)
@@ -236,12 +245,44 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   receive (publication: Publication, position: Position | undefined): number {
     const { counters, deflate, turn } = this.#ports
     const delivery = new Delivery(publication, position, this.definition.message.schema === null, deflate)
+    if (delivery.isEnd) return this.#receiveEnd(delivery, position)
     const excepted = publication.except === undefined ? undefined : this.#ports.member(this.topic, publication.except)
     const count = this.deliver(delivery, excepted)
     if (position !== undefined && this.replay?.isEmpty === false && !this.#ports.history.isInProcess) this.replay.delivered(position, publication.key, encoding => delivery.frame(encoding))
     turn.queued(this)
     counters.deliveries += count
     return count
+  }
+
+  /** Queues the end of the topic to all members that can be answered, and ends all readers. Members that are not in the fan-out are sent it when they have caught up. */
+  #receiveEnd (delivery: Delivery, position: Position | undefined): number {
+    const count = this.size
+    for (const encoding of answerable) {
+      if (this.#counts[encoding]! > 0) delivery.frame(encoding)
+    }
+    this.#end = delivery
+    this.#pushToAnswerable(encoding => delivery.frame(encoding), () => new OtherFrame(String(delivery.tail), encoding => delivery.frame(encoding)))
+    if (position !== undefined && this.replay?.isEmpty === false && !this.#ports.history.isInProcess) this.replay.delivered(position, keyOf(delivery.publication), encoding => encodings[encoding].envelope.canBeAnswered ? delivery.frame(encoding) : undefined)
+    for (const reader of [...this.readers]) reader.ended()
+    this.#ports.turn.queued(this)
+    this.#ports.ended(this)
+    return count
+  }
+
+  sendEnd (member: M): void {
+    const frame = this.#endFrame(member.transport.encoding)
+    this.#ports.counters.sentBytes += frame.length
+    this.sendTo(member, frame)
+  }
+
+  /** The frame of the end: with its data, if the room was here when it came or it is kept. */
+  #endFrame (encoding: Encoding): Buffer {
+    if (this.#end !== undefined) return this.#end.frame(encoding)
+    const { epoch, offset } = this.feed.position!
+    const kept = this.replay?.framesBehind(encoding, { epoch, offset: offset - 1 })?.run(offset - 1, offset, 0)
+    if (kept !== undefined) return kept.whole
+    const { envelope, encode } = encodings[encoding]
+    return envelope.message({ id: formatPosition({ epoch, offset }), json: '', tail: endTail(this.feed.ended!), isUntyped: true, isEnd: true }, encode)
   }
 
   attached (position: Position | undefined): void {
@@ -392,9 +433,10 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
         count: this.#missed(lag),
         reason: 'slow',
         ...(lag.position === undefined ? {} : { from: formatPosition(lag.position) }),
-        ...(this.feed.position === undefined ? {} : { to: formatPosition(this.feed.position) })
+        ...(this.feed.position === undefined ? {} : { to: formatPosition(this.#lastMessage(this.feed.position)) })
       })))
     }
+    if (canBeAnswered && this.isEnded) frames.push(this.#endFrame(transport.encoding))
     counters.deliveries += values
     this.#lagging.remove(member, lag, this.#missed(lag) - values)
     this.#place(member)
@@ -437,14 +479,18 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
 
   /** Queues a frame that is not a message to all members that can be answered. */
   #pushOther (text: string): void {
+    this.#pushToAnswerable(encoding => encodings[encoding].encode(text), () => new OtherFrame(text))
+  }
+
+  #pushToAnswerable (frame: (encoding: Encoding) => Buffer, held: () => OtherFrame): void {
     for (const encoding of answerable) {
       if (this.#counts[encoding]! > 0) {
-        this.#push(encoding, encodings[encoding].encode(text))
+        this.#push(encoding, frame(encoding))
         this.#batches[encoding]!.markOther()
       }
     }
     if (this.#held === undefined || this.#held.members.size === 0) return
-    this.#held.pushOther(new OtherFrame(text))
+    this.#held.pushOther(held())
     this.#boundHeld()
   }
 
@@ -523,6 +569,11 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#lagging.addHeld(member, lag, messages)
     this.#exceeded.push(member)
     this.isDirty = true
+  }
+
+  /** The position of the last message, which is the one before the end of a stream. */
+  #lastMessage ({ epoch, offset }: Position): Position {
+    return { epoch, offset: this.isEnded ? offset - 1 : offset }
   }
 
   #missed (lag: Lag): number {

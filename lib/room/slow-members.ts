@@ -25,6 +25,8 @@ export interface WatchedMember extends RoomMember, Subject {
 /** A room with slow members. */
 interface SlowRoom<M> {
   readonly definition: { readonly slow: SlowRule }
+  /** The topic has ended: no message follows. */
+  readonly isEnded: boolean
   decide (lag: Lag, policy: SlowPolicy): void
   caughtUp (member: M, turn: number): void
   /** Sends a held member what has waited for it. Returns `false` if that is too much: then the member is slow. */
@@ -33,6 +35,7 @@ interface SlowRoom<M> {
 
 /** A room with members that are sent kept messages. */
 interface ReplayingRoom<M> {
+  readonly isEnded: boolean
   sendKept (member: M, turn: number): 'more' | 'done' | 'lost'
 }
 
@@ -88,7 +91,7 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
     this.sent(member)
     if (step === 'lost') member.end(serverEnding(4202, 'position'))
     if (step !== 'more') this.#watched.delete(member)
-    if (step === 'done') done?.()
+    if (step === 'done') done === undefined ? this.#finish(room, member) : done()
     if (step !== 'more') return
     const { lag } = member
     this.#watched.set(member, { written: 0, unsent: 0, since: performance.now() })
@@ -117,8 +120,10 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
   release (room: SlowRoom<M>, member: M): void {
     const { transport, lag } = member
     if (lag?.hold === undefined) return
-    if (room.release(member, this.#turn.now)) this.sent(member)
-    else if (lag.policy !== undefined) {
+    if (room.release(member, this.#turn.now)) {
+      this.sent(member)
+      this.#finish(room, member)
+    } else if (lag.policy !== undefined) {
       transport.writeAll(lag.owed.splice(0))
       this.#guard(member, this.#awaitDrain(room, member))
     }
@@ -140,6 +145,12 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
     }
     room.caughtUp(member, this.#turn.now)
     this.sent(member)
+    this.#finish(room, member)
+  }
+
+  /** Ends a member that has everything of a topic that has ended. */
+  #finish (room: { readonly isEnded: boolean }, member: M): void {
+    if (room.isEnded) member.end(serverEnding(1000))
   }
 
   admits (member: M, bytes: number): boolean {

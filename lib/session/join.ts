@@ -46,7 +46,9 @@ type Session = Membership & LifecycleState
  * Joins a session to its room (rule 1 of the lifecycle): attach, the reading of kept messages, `onJoin`, then in one synchronous step hello, the frames that
  * `onJoin` sent, the kept messages, the presence join, and the call of `onJoined`. A failure before that step closes the session, and no member has seen it.
  */
-export async function join (hub: JoinHub, session: Session, room: SessionRoom, request: JoinRequest): Promise<void> {
+export async function join (hub: JoinHub, session: Session, room: SessionRoom, given: JoinRequest): Promise<void> {
+  // A stream is read from its beginning, unless the member has a part of it.
+  const request = session.definition.stream && given.since === undefined ? { ...given, since: '0' } : given
   // If the room is attached and there is no onJoin, nothing is awaited: hello leaves in the same write as the 101 response.
   if (!room.feed.isReady) {
     try {
@@ -140,6 +142,7 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
   session.sendEarly()
   hub.users.entered(session) // before the snapshot, so that it does not name a session whose place this one takes
   if (presence && canBeAnswered && room.roster !== undefined) session.deliver(room.roster.snapshot())
+  if (room.isEnded && canBeAnswered && frames === undefined && recovered !== true && session.state === 'open') room.sendEnd(session)
   // onJoined begins behind the kept messages that the member was promised.
   const { onJoined } = hub.hooks
   let isCommitted = false
@@ -153,7 +156,7 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
   // All of that may have been too much for a slow peer.
   if (session.state === 'open') {
     if (frames === undefined) hold?.()
-    else hub.replayRest(session, hold)
+    else hub.replayRest(session, hold ?? (room.isEnded ? () => { if (isCommitted) finish(session, room) } : undefined))
   }
   if (session.state as string === 'closed') return
   hub.presenceChanged(session)
@@ -164,4 +167,10 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
   isCommitted = true
   if (onJoined !== undefined && session.lag?.hold !== undefined) callOnJoined(hub, session, onJoined)
   receiveHeld(connection)
+  finish(session, room)
+}
+
+/** Ends a member that has everything of a topic that has ended. One that is still being sent messages ends after these. */
+function finish (session: Session, room: SessionRoom): void {
+  if (room.isEnded && session.state === 'open' && session.lag === undefined) session.end(serverEnding(1000))
 }

@@ -1,7 +1,7 @@
 import type { SlowPolicy, TopicHistory, TopicMap, TopicOptions, TopicsAsData } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_SCHEMA, FST_ROOMS_INVALID_TOPIC_OPTION } from '../errors.ts'
 import { asError } from '../error-utils.ts'
-import { historyRule, type HistoryRule } from '../history/rule.ts'
+import { historyRule, streamRule, type HistoryRule } from '../history/rule.ts'
 import { anyPayload, type CompilePayload, type PayloadType } from './payload.ts'
 import { readPresence } from './presence.ts'
 import { isTopicName, maxTopicLength } from '../protocol/topic-name.ts'
@@ -51,6 +51,15 @@ export interface TopicDefinition {
   readonly slow: SlowRule
   /** `null` if no messages are kept. */
   readonly history: HistoryRule | null
+  /** The topic is a stream: it has one producer, and ends. */
+  readonly stream: boolean
+}
+
+/** Returns the fault of the options of a stream; `undefined` if there is none. */
+function streamFault ({ publish, history }: TopicOptions): string | undefined {
+  if (publish !== undefined) return 'a stream has one producer, which is the host: its members may not publish, so give no "publish"'
+  if (history === false) return 'a stream keeps its messages, so that readers can come back: "history: false" is not possible'
+  return typeof history === 'object' && history.latest === true ? 'a stream keeps all of its messages in order: "history.latest" is not possible' : undefined
 }
 
 /**
@@ -68,6 +77,9 @@ export function compileTopic (key: string, options: TopicOptions, compile: Compi
   if (family && typeof options.post === 'string') {
     throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, 'a path in "post" is for one topic: for a family give true')
   }
+
+  const fault = options.stream === true ? streamFault(options) : undefined
+  if (fault !== undefined) throw new FST_ROOMS_INVALID_TOPIC_OPTION(key, fault)
 
   const compiled = (option: 'message' | 'publish' | 'presence', schema: true | object | undefined): PayloadType => {
     if (schema === undefined || schema === true) return anyPayload
@@ -95,6 +107,7 @@ export function compileTopic (key: string, options: TopicOptions, compile: Compi
     maxPayload: payload,
     rate: { capacity: messages, per },
     slow: { policy: options.slow?.policy ?? defaults.slow.policy, bytes: options.slow?.bytes ?? defaults.slow.bytes },
-    history: historyRule(options.history ?? defaults.history)
+    history: options.stream === true ? streamRule(options.history) : historyRule(options.history ?? defaults.history),
+    stream: options.stream === true
   }
 }

@@ -14,6 +14,8 @@ export interface MessageContent {
   readonly tail: string | Buffer
   /** The topic has no schema. */
   readonly isUntyped: boolean
+  /** It is the end of a stream. Peers that cannot be answered are not sent it. */
+  readonly isEnd: boolean
 }
 
 /**
@@ -75,8 +77,8 @@ function rawText (json: string, isUntyped: boolean): string {
 const v1: Envelope = {
   mode: 'rooms.v1',
   canBeAnswered: true,
-  message ({ id, tail }, encode) {
-    const head = messageHead(id)
+  message ({ id, tail, isEnd }, encode) {
+    const head = messageHead(id, isEnd)
     return typeof tail === 'string' ? encode(head + tail, undefined, id) : encode(head, tail, id)
   },
   direct: (json, _isUntyped, from, user, ref) => direct(json, from, user, ref),

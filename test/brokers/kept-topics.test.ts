@@ -8,7 +8,7 @@ const retention: Retention = { size: 10, bytes: 10_000, ttl: 60_000, latest: fal
 const sizeOfOne = publication('x', 'x'.repeat(91)).tail.length
 
 function log (topic: string, more: Partial<Log> = {}): Log {
-  return { topic, epoch: 'e'.repeat(16), offset: 0, isAttached: false, retention, kept: undefined, expiresAt: Infinity, quietSince: 0, ...more }
+  return { topic, epoch: 'e'.repeat(16), offset: 0, isAttached: false, retention, kept: undefined, expiresAt: Infinity, ended: undefined, quietSince: 0, ...more }
 }
 
 function fill (topics: KeptTopics, one: Log, times = 1): Log {

@@ -174,7 +174,7 @@ t.test('the end of a topic\'s readers ends its waits', async t => {
     limit: 2,
     enter: (_definition, _topic, given) => {
       reader = given
-      return { size: 0, feed: { ready: Promise.resolve(), isReady: true, position: { epoch: 'e'.repeat(16), offset: 1 } } }
+      return { size: 0, feed: { ready: Promise.resolve(), isReady: true, position: { epoch: 'e'.repeat(16), offset: 1 }, ended: undefined } }
     },
     leave: topic => { left.push(topic) },
     read: async () => { throw new Error('unexpected') },
