@@ -264,6 +264,39 @@ t.test('the streams example: a loop over the messages of a member, and a pipelin
   t.match(await two.next('direct'), { data: 'STILL HERE' }, 'a member that leaves ends only its own pipeline')
 })
 
+t.test('the stream example: an answer goes on without its reader, is read on after a reload, and can be stopped', async t => {
+  const { url, host } = await startExample(t, 'example/small/ai-stream.ts')
+  const ask = async (prompt: string): Promise<string> => (await (await post(`${url}/chat`, { prompt })).json()).topic
+  const textOf = (client: Client): string => client.received.map(text => JSON.parse(text)).filter(({ type }) => type === 'message').map(({ data }) => data).join('')
+
+  const topic = await ask('tea')
+  const first = await join(t, `${host}/rooms/${topic}`)
+  let { id } = await first.next('message')
+  while (textOf(first).length < 200) ({ id } = await first.next('message'))
+  const before = textOf(first)
+  await first.close()
+  const second = await join(t, `${host}/rooms/${topic}?since=${id}`)
+  t.match(second.hello, { recovered: true })
+  t.match(await second.next('end'), { reason: 'done' })
+  t.equal((await second.closed).code, 1000)
+  const whole = `You asked about tea. ${'So much can be said about it, '.repeat(20)}and that is all.`
+  t.equal(before + textOf(second), whole)
+  const late = await join(t, `${host}/rooms/${topic}`)
+  await late.closed
+  t.equal(textOf(late), whole, 'a reader that comes after the end gets all of it')
+  const snapshot = await (await fetch(`${url}/rooms/${topic}?limit=1000`)).json()
+  t.match(snapshot, { complete: true, ended: { reason: 'done' } })
+  t.equal(snapshot.messages.map(({ data }: any) => data).join(''), whole)
+
+  const other = await ask('milk')
+  const reader = await join(t, `${host}/rooms/${other}`)
+  await reader.next('message')
+  t.same(await (await post(`${url}/chat/${other}/stop`, {})).json(), { stopped: true })
+  t.match(await reader.next('end'), { reason: 'stopped' })
+  t.same(await (await post(`${url}/chat/${other}/stop`, {})).json(), { stopped: false })
+  t.match(await (await fetch(url)).text(), 'new WebSocket')
+})
+
 t.test('the raw example: a frame is the payload only', async t => {
   const { host } = await startExample(t, 'example/small/raw.ts')
   const clock = await connect(t, `${host}/rooms/clock`, 'rooms.raw')

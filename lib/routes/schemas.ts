@@ -42,8 +42,20 @@ export const documentedQuery: object = {
   }
 }
 
+/** The schema of the end of a stream. */
+const endSchema = {
+  type: 'object',
+  description: 'present if the answer goes up to the end of the stream',
+  required: ['id', 'reason'],
+  properties: {
+    id: { type: 'string' },
+    reason: { type: 'string', enum: ['done', 'failed', 'stopped', 'lost'] },
+    data: { description: 'what the producer has added' }
+  }
+}
+
 /** Returns the schema of the response to a plain `GET` of a topic. */
-export function snapshotResponseSchema ({ message }: TopicDefinition): object {
+export function snapshotResponseSchema ({ message, stream }: TopicDefinition): object {
   return {
     type: 'object',
     description: 'The messages that the topic keeps.',
@@ -67,7 +79,8 @@ export function snapshotResponseSchema ({ message }: TopicDefinition): object {
         }
       },
       recovered: { type: 'boolean', description: 'whether every message after "since" is still kept' },
-      complete: { type: 'boolean', description: 'whether no message is missing up to the last one' }
+      complete: { type: 'boolean', description: 'whether no message is missing up to the last one' },
+      ...(stream ? { ended: endSchema } : {})
     }
   }
 }

@@ -49,6 +49,10 @@ async function createProject (root: string): Promise<void> {
   await mkdir(target, { recursive: true })
   await writeFile(join(root, 'package.json'), '{ "name": "snippets", "type": "module" }')
   await writeFile(join(target, 'package.json'), await readFile('package.json'))
+  // Types of a package that a recipe is about, and that is not installed.
+  await mkdir(join(root, 'node_modules/ai'))
+  await writeFile(join(root, 'node_modules/ai/package.json'), '{ "name": "ai", "types": "./index.d.ts" }')
+  await writeFile(join(root, 'node_modules/ai/index.d.ts'), await readFile('test/readme/ai.d.ts'))
   const { config } = ts.readConfigFile('tsconfig.build.json', ts.sys.readFile)
   const { options, fileNames } = ts.parseJsonConfigFileContent(config, ts.sys, process.cwd(), { outDir: join(target, 'dist'), noCheck: true })
   ts.createProgram(fileNames, options).emit()
