@@ -266,7 +266,7 @@ t.test('the streams example: a loop over the messages of a member, and a pipelin
 
 t.test('the stream example: an answer goes on without its reader, is read on after a reload, and can be stopped', async t => {
   const { url, host } = await startExample(t, 'example/small/ai-stream.ts')
-  const ask = async (prompt: string): Promise<string> => (await (await post(`${url}/chat`, { prompt })).json()).topic
+  const ask = async (prompt: string): Promise<string> => (await (await post(`${url}/chat`, { prompt })).json() as { topic: string }).topic
   const textOf = (client: Client): string => client.received.map(text => JSON.parse(text)).filter(({ type }) => type === 'message').map(({ data }) => data).join('')
 
   const topic = await ask('tea')
@@ -284,9 +284,9 @@ t.test('the stream example: an answer goes on without its reader, is read on aft
   const late = await join(t, `${host}/rooms/${topic}`)
   await late.closed
   t.equal(textOf(late), whole, 'a reader that comes after the end gets all of it')
-  const snapshot = await (await fetch(`${url}/rooms/${topic}?limit=1000`)).json()
+  const snapshot = await (await fetch(`${url}/rooms/${topic}?limit=1000`)).json() as { messages: { data: string }[] }
   t.match(snapshot, { complete: true, ended: { reason: 'done' } })
-  t.equal(snapshot.messages.map(({ data }: any) => data).join(''), whole)
+  t.equal(snapshot.messages.map(({ data }) => data).join(''), whole)
 
   const other = await ask('milk')
   const reader = await join(t, `${host}/rooms/${other}`)

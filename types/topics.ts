@@ -111,7 +111,8 @@ type Data<O, Known> = { [K in keyof O]: K extends keyof Known ? O[K] extends (..
 
 /** Refuses unknown options and functions, which a constraint on the type parameter does not. */
 export type TopicsAsData<T> = { [K in keyof T]: Data<T[K], TopicOptions> & (T[K] extends { limits: infer L } ? { limits: Data<L, TopicLimits> } : unknown) & (T[K] extends { slow: infer S } ? { slow: Data<S, TopicSlow> } : unknown) & (T[K] extends { history: infer H extends object } ? { history: Data<H, TopicHistory> } : unknown) &
-  (T[K] extends { presence: infer P extends { grace: unknown } } ? { presence: TopicPresence & Data<P, TopicPresence> } : unknown) }
+  (T[K] extends { presence: infer P extends { grace: unknown } } ? { presence: TopicPresence & Data<P, TopicPresence> } : unknown) &
+  (T[K] extends { stream: true } ? { publish?: never, history?: true | (object & { latest?: never }) } : unknown) }
 
 /**
  * The topics of a program. Declare it once to type `app.rooms`, hooks and options everywhere:
