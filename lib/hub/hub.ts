@@ -264,7 +264,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       version,
       end
     }, json, senderFields)
-    this.counters.broadcasts++
+    if (end === undefined) this.counters.broadcasts++
     if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
     const outcome = this.#broker.publish(publication, this.#rooms.get(topic)?.feed)
     return outcome instanceof Promise ? outcome.then(outcome => this.#result(publication, outcome, definition, from)) : this.#result(publication, outcome, definition, from)

@@ -56,6 +56,27 @@ export function brokerSuite (t: Test, create: () => Broker): void {
     t.same(entries[0]!.publication, one)
   })
 
+  t.test('an end is kept like a message, and nothing is accepted behind it', async t => {
+    const { broker, entries } = await startBroker(t, create())
+    const retention: Retention = { size: 10, bytes: 10_000, ttl: 60_000, latest: false }
+    const end: Publication = { ...publication('a'), tail: Buffer.from('"reason":"done","data":1}'), payloadLength: 0, end: 'done', retention }
+    const query = { limit: 10, bytes: 10_000, retention }
+    t.equal((await broker.history!('a', query)).ended, undefined)
+    const [before] = await broker.attach(['a'], retention)
+    t.equal(before?.ended, undefined)
+    await broker.publish([{ ...publication('a', 1), retention }])
+    const [outcome] = await broker.publish([end])
+    t.match(outcome, { state: 'ok', position: { offset: 2 } })
+    t.same(entries.at(-1)!.publication.end, 'done')
+    t.match(await broker.publish([{ ...publication('a', 2), retention }, { ...end, uid: 'again' }]), [{ state: 'ended' }, { state: 'ended' }])
+    t.equal(entries.length, 2)
+    const page = await broker.history!('a', query)
+    t.match(page, { position: { offset: 2 }, ended: 'done', messages: [{ offset: 1 }, { offset: 2, payloadLength: 0 }] })
+    t.equal(page.messages[1]!.tail.toString(), '"reason":"done","data":1}')
+    await broker.detach(['a'])
+    t.match(await broker.attach(['a'], retention), [{ offset: 2, ended: 'done' }])
+  })
+
   t.test('a topic that is not attached delivers nothing, and publishing to it succeeds', async t => {
     const { broker, entries } = await startBroker(t, create())
     await broker.attach(['a'])

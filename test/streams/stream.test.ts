@@ -1,7 +1,8 @@
 import t from 'tap'
 import { memoryBroker } from '../../lib/index.ts'
 import { kInside } from '../../lib/symbols.ts'
-import { until } from '../helpers/app.ts'
+import type { Broker } from '../../types/index.ts'
+import { createRooms, until } from '../helpers/app.ts'
 import { members, rawReader, reader, serveStreams, slowBroker } from '../helpers/streams.ts'
 
 const bye = (id: unknown) => ({ type: 'bye', code: 1000, reason: 'normal', id })
@@ -129,3 +130,81 @@ for (const [kind, broker] of [['the memory broker', memoryBroker], ['a broker th
     t.equal((await rooms.history('run:3')).messages.length, 1)
   })
 }
+
+t.test('members cannot write to a stream', async t => {
+  const { url, claim } = await serveStreams(t)
+  const run = await claim()
+  const client = await reader(t, url)
+  for (const frame of [{ type: 'message', data: 'x' }, { type: 'direct', to: client.hello.session, data: 'x' }]) {
+    t.match(await client.ask(frame), { ok: false, error: { code: 'FST_ROOMS_FORBIDDEN' } })
+  }
+  const raw = await rawReader(t, url)
+  raw.send('"x"')
+  t.match(await raw.closed, { code: 4003 })
+  t.match(await client.ask({ type: 'history' }), { ok: true, data: { messages: [], complete: true } })
+  await run.end(1)
+  t.match(await client.rest(), [{ type: 'ack' }, { type: 'ack' }, { type: 'ack' }, { type: 'end', data: 1 }, { code: 1000 }])
+})
+
+t.test('options of a stream that are not possible are refused at registration', async t => {
+  const refused: [object, RegExp][] = [
+    [{ stream: true, publish: true }, /its members may not publish, so give no "publish"/],
+    [{ stream: true, history: false }, /"history: false" is not possible/],
+    [{ stream: true, history: { latest: true } }, /"history.latest" is not possible/]
+  ]
+  for (const [topic, message] of refused) await t.rejects(createRooms(t, { topics: { run: topic as never } }), { code: 'FST_ROOMS_INVALID_TOPIC_OPTION', message })
+  await t.rejects(createRooms(t, { topics: { run: { stream: false } as never } }), { code: 'FST_ROOMS_INVALID_OPTION', message: /"topics.run.stream" takes true/ })
+  const broker = memoryBroker()
+  const without: Broker = { ...broker, capabilities: { ...broker.capabilities, history: false }, start: broker.start, attach: broker.attach, detach: broker.detach, publish: broker.publish, control: broker.control, close: broker.close }
+  await t.rejects(createRooms(t, { topics: { run: { stream: true } as never }, broker: without }), { code: 'FST_ROOMS_NO_HISTORY' })
+})
+
+t.test('what a stream keeps', async t => {
+  const rules: [object, object, object][] = [
+    [{}, {}, { size: Infinity, bytes: 2_097_152, ttl: 600_000, replay: Infinity, latest: false }],
+    [{ history: true }, {}, { size: Infinity, bytes: 2_097_152, ttl: 600_000, replay: Infinity }],
+    [{}, { history: { size: 1, replay: 1 } }, { size: Infinity, bytes: 2_097_152, ttl: 600_000, replay: Infinity }],
+    [{ history: { size: 2, bytes: 3, ttl: 4, replay: 5 } }, {}, { size: 2, bytes: 3, ttl: 4, replay: 5 }]
+  ]
+  for (const [topic, options, expected] of rules) {
+    const { rooms } = await serveStreams(t, options, topic)
+    t.match(rooms[kInside].registry.get('run:1'), { stream: true, history: expected })
+    t.equal(rooms[kInside].registry.get('plain').stream, false)
+  }
+})
+
+t.test('a stream that is longer than it may keep: late readers get its newest part and the end', async t => {
+  const { url, claim, get } = await serveStreams(t, {}, { history: { size: 3 } })
+  const run = await claim()
+  const ids = [await run.write(1), await run.write(2), await run.write(3), await run.write(4)]
+  const { id } = await run.end()
+  t.match(await (await reader(t, url)).rest(), [3, 4, { type: 'end', id }, { code: 1000 }])
+  const lost = await reader(t, url, `?since=${ids[0]}`)
+  t.match(lost.hello, { recovered: false })
+  t.match(await lost.rest(), [{ type: 'end', id }, { code: 1000 }])
+  t.match(await get(), { complete: false, messages: [{ data: 3 }, { data: 4 }], ended: { id } })
+})
+
+t.test('an answer of more than a replay of other topics takes is replayed whole', async t => {
+  const { url, claim } = await serveStreams(t)
+  const run = await claim()
+  for (let n = 0; n < 19; n++) await run.write('x'.repeat(100_000))
+  await run.end()
+  const late = await reader(t, url)
+  t.match(late.hello, { replayed: 20 })
+  t.equal((await late.rest()).length, 21)
+})
+
+t.test('a claim while the end is on its way, and an end without a position', async t => {
+  const broker = slowBroker()
+  const { claim } = await serveStreams(t, { broker })
+  const run = await claim()
+  const end = run.end()
+  await t.rejects(claim(), { code: 'FST_ROOMS_STREAM_ENDED' })
+  await end
+  const bare = memoryBroker()
+  const publish = bare.publish.bind(bare)
+  bare.publish = batch => batch[0]!.end === undefined ? publish(batch) : [{ state: 'ok' }]
+  const other = await (await serveStreams(t, { broker: bare })).claim()
+  t.same(await other.end(), { topic: 'run:1', reason: 'done' })
+})
