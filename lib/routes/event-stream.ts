@@ -4,7 +4,8 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { corkThisTurn } from '../server/cork.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { eventStreamPeer, type StreamedResponse } from '../transport/event-stream.ts'
-import type { AccessContext } from './access.ts'
+import { kAccess } from '../symbols.ts'
+import type { AccessContext, AccessRequest } from './access.ts'
 import { connectRequest } from './connect-request.ts'
 import { addVary } from './negotiation.ts'
 
@@ -25,9 +26,9 @@ function headersOf (reply: FastifyReply): OutgoingHttpHeaders {
 }
 
 /** Returns the handler of a `GET` of a topic that asks for an event stream: the request joins the topic, as a WebSocket does. */
-export function eventStreamHandler ({ hub, options }: AccessContext, definition: TopicDefinition): (request: FastifyRequest, reply: FastifyReply) => void {
+export function eventStreamHandler ({ hub, options }: AccessContext, definition: TopicDefinition): (request: FastifyRequest, reply: FastifyReply) => unknown {
   const { onJoin } = options
-  return (request, reply) => {
+  const join = (request: FastifyRequest, reply: FastifyReply): void => {
     addVary(reply, 'Accept')
     const response = reply.raw as StreamedResponse
     const { socket, httpVersion, httpVersionMajor, headers: { 'content-length': length, 'transfer-encoding': coding } } = request.raw
@@ -49,5 +50,13 @@ export function eventStreamHandler ({ hub, options }: AccessContext, definition:
       begunAt
     })
     if (!transport.hasBegun) setTimeout(() => { transport.begin() }, headDelay).unref()
+  }
+  if (!definition.stream) return join
+  return async (request, reply) => {
+    const { topic, since } = (request as AccessRequest)[kAccess]
+    // An EventSource comes back after the end of a stream, until it is told that nothing follows. If that cannot be known, it joins.
+    const isOver = since !== undefined && await hub.endedAt(definition, topic, since).catch(() => false)
+    if (isOver) return reply.code(204).header('cache-control', 'no-store').send()
+    join(request, reply)
   }
 }

@@ -2,6 +2,8 @@ import t from 'tap'
 import { memoryBroker } from '../../lib/index.ts'
 import { kInside } from '../../lib/symbols.ts'
 import type { Broker } from '../../types/index.ts'
+import { joinStream, openStream } from '../helpers/event-stream.ts'
+import { SlowBroker } from '../helpers/slow-broker.ts'
 import { createRooms, until } from '../helpers/app.ts'
 import { members, rawReader, reader, serveStreams, slowBroker } from '../helpers/streams.ts'
 
@@ -208,3 +210,38 @@ t.test('a claim while the end is on its way, and an end without a position', asy
   const other = await (await serveStreams(t, { broker: bare })).claim()
   t.same(await other.end(), { topic: 'run:1', reason: 'done' })
 })
+
+for (const [kind, broker] of [['the memory broker', memoryBroker], ['a broker that answers later', slowBroker]] as const) {
+  t.test(`${kind}: an event stream has the end with its id, and is answered 204 behind it`, async t => {
+    const waiting = broker()
+    const { url, claim } = await serveStreams(t, { broker: waiting })
+    const run = await claim()
+    const first = await run.write('a')
+    const early = await joinStream(t, `${url}/rooms/run:1`)
+    const b = await run.write('b')
+    const { id } = await run.end({ tokens: 2 })
+    await early.ended
+    const end = { type: 'end', id, reason: 'done', data: { tokens: 2 } }
+    t.match(early.frames, [{ type: 'hello' }, { data: 'a' }, { data: 'b' }, end, { type: 'bye', code: 1000 }])
+    t.equal(early.events.find(({ data }) => data?.includes('"end"'))?.id, id, 'an EventSource comes back with the position of the end')
+    t.notOk(early.events.some(({ retry }) => retry !== undefined))
+    const resumed = await joinStream(t, `${url}/rooms/run:1`, { 'last-event-id': b })
+    await resumed.ended
+    t.match(resumed.frames, [{ type: 'hello', recovered: true, replayed: 1 }, end, { type: 'bye', code: 1000 }])
+    for (const [query, headers] of [['', { 'last-event-id': id! }], [`?since=${id}`, {}], [`?since=${first}`, { 'last-event-id': id! }]] as const) {
+      const over = await openStream(t, `${url}/rooms/run:1${query}`, headers)
+      await over.ended
+      t.equal(over.status, 204)
+      t.equal(over.text, '')
+    }
+    const lost = await joinStream(t, `${url}/rooms/run:1`, { 'last-event-id': 'malformed' })
+    await lost.ended
+    t.match(lost.frames, [{ type: 'hello', recovered: false }, end, { type: 'bye', code: 1000 }])
+    if (waiting instanceof SlowBroker) {
+      waiting.fails = () => { throw new Error('cut') }
+      const unknown = await joinStream(t, `${url}/rooms/run:1`, { 'last-event-id': id! })
+      await unknown.ended
+      t.match(unknown.frames, [{ type: 'hello', recovered: true, replayed: 0 }, { type: 'bye', code: 1000 }], 'if the broker cannot tell, the request joins')
+    }
+  })
+}
