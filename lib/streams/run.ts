@@ -130,7 +130,7 @@ export class Run implements StreamRun<any, any> {
     if (this.#end !== undefined) return this.#end
     let begin!: () => void
     // Set before the end is published, because subscribers of events may call the producer within that.
-    this.#end = new Promise(resolve => { begin = () => { resolve(this.#publishEnd(reason, json)) } })
+    this.#end = new Promise(resolve => { begin = () => { resolve(this.#publishEnd(reason, json).finally(() => { this.#ports.release(this) })) } })
     this.#end.catch(() => {}) // its callers are told
     this.#cause = cause
     begin()
@@ -147,8 +147,6 @@ export class Run implements StreamRun<any, any> {
     } catch (error) {
       if (hasEnded(error)) return { topic, reason: 'lost' }
       throw error
-    } finally {
-      this.#ports.release(this)
     }
   }
 

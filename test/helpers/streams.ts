@@ -10,7 +10,7 @@ export function slowBroker (): SlowBroker {
 
 /** An app with a family of streams, and a plain topic. */
 export async function serveStreams (t: Test, options: AnyOptions = {}, topic: object = {}, logs: LogLine[] = []) {
-  const app = await createRooms(t, { topics: { 'run:*': { stream: true, ...topic } as never, plain: { history: true } }, ...options }, logs)
+  const app = await createRooms(t, { topics: { 'run:*': { stream: true, ...topic } as never, plain: { history: true }, bare: {} }, ...options }, logs)
   const rooms = app.rooms as any
   const url = await listen(app)
   const claim = (name = 'run:1'): Promise<StreamRun<any>> => rooms.stream(name)

@@ -191,6 +191,8 @@ for (const [kind, broker] of [['the memory broker', memoryBroker], ['a broker th
     t.equal(rooms.stats().streams, 0)
     await app.close()
     await t.rejects(claim('run:2'), { code: 'FST_ROOMS_CLOSED' })
+    const { hub, registry } = rooms[kInside]
+    await t.rejects(hub.endedAt(registry.get('run:1'), 'run:1', '0'), { code: 'FST_ROOMS_CLOSED' })
   })
 }
 

@@ -110,6 +110,7 @@ for (const [kind, broker] of [['the memory broker', memoryBroker], ['a broker th
     t.same(await Promise.all([first, third, id, `${'0'.repeat(16)}-9`, '0'].map(since => endedAt(since))), [false, false, true, false, false])
     t.equal(await endedAt(id, 'run:2'), false)
     t.equal(await endedAt(id, 'plain'), false)
+    t.equal(await endedAt(id, 'bare'), false)
   })
 
   t.test(`${kind}: one producer, and no other writer`, async t => {
