@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerSettings, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerSettings, HistoryPage, HistoryQuery, HistoryStats, Outcome, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 import { KeptTopics, type Log } from './kept-topics.ts'
 

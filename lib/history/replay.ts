@@ -199,7 +199,7 @@ export class Replay {
 
   /** Makes the frames of the newest messages, backwards, until they are more than may be replayed. */
   async #prepare (encoding: Encoding, { epoch, offset: top }: Position): Promise<void> {
-    const parts: [KeptMessage, Buffer][][] = []
+    const parts: [KeptMessage, Buffer | undefined][][] = []
     let from = this.#keptFrom({ epoch, offset: top })
     let behind = top
     let bytes = 0
@@ -209,7 +209,7 @@ export class Replay {
       if (page?.position.epoch !== epoch) return
       from = Math.max(from, page.from) // messages may be dropped meanwhile
       parts.push(page.messages.map(message => [message, this.#encode(encoding, message, epoch)]))
-      bytes += parts.at(-1)!.reduce((sum, [, frame]) => sum + frame.length, 0)
+      bytes += bytesOf(parts.at(-1)!)
       behind = after
       await nextTurn()
     }
@@ -298,8 +298,15 @@ function needsFrames (since: string, { epoch, offset }: Position): boolean {
   return position === null || (position.epoch === epoch && position.offset < offset)
 }
 
-function framesOf (made: readonly (readonly [KeptMessage, Buffer | undefined])[], epoch: string, from: number, top: number): KeptFrames {
-  const bytes = made.reduce((sum, [, frame]) => sum + (frame?.length ?? 0), 0)
+/** Kept messages with their frames. The end of a stream has no frame for peers that cannot be answered. */
+type Made = readonly (readonly [KeptMessage, Buffer | undefined])[]
+
+function bytesOf (made: Made): number {
+  return made.reduce((sum, [, frame]) => sum + (frame?.length ?? 0), 0)
+}
+
+function framesOf (made: Made, epoch: string, from: number, top: number): KeptFrames {
+  const bytes = bytesOf(made)
   const frames = new KeptFrames(epoch, from, bytes + Math.min(bytes, spare))
   for (const [message, frame] of made) if (frame !== undefined) frames.append(message.offset, frame, keyOf(message))
   frames.top = top

@@ -279,7 +279,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   #endFrame (encoding: Encoding): Buffer {
     if (this.#end !== undefined) return this.#end.frame(encoding)
     const { epoch, offset } = this.feed.position!
-    const kept = this.replay?.framesBehind(encoding, { epoch, offset: offset - 1 })?.run(offset - 1, offset, 0)
+    const kept = this.replay?.framesBehind(encoding, { epoch, offset: offset - 1 }, offset)?.run(offset - 1, offset, 0)
     if (kept !== undefined) return kept.whole
     const { envelope, encode } = encodings[encoding]
     return envelope.message({ id: formatPosition({ epoch, offset }), json: '', tail: endTail(this.feed.ended!), isUntyped: true, isEnd: true }, encode)

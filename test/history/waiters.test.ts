@@ -226,7 +226,7 @@ async function turnsOf (run: () => Promise<unknown>): Promise<number> {
 
 t.test('many requests are answered over many turns of the event loop, whatever they take, and when their waits end at once', async t => {
   const position = { epoch: 'e'.repeat(16), offset: 1 }
-  const room = { size: 0, feed: { ready: Promise.resolve(), isReady: true, position } }
+  const room = { size: 0, feed: { ready: Promise.resolve(), isReady: true, position, ended: undefined } }
   let reader!: RoomReader
   let messages: { offset: number, tail: Buffer, payloadLength: number }[] = []
   const waiters = new Waiters({

@@ -345,7 +345,7 @@ t.test('a raw member gets no gap frame', async t => {
 t.test('a member under replay whose peer takes nothing is closed; one that takes some of it stays, and a stall of this process counts for neither', async t => {
   const { slow, join, counters } = slowRoom({}, [])
   const ended: [string, number][] = []
-  const room = { sendKept: () => 'more' as const }
+  const room = { sendKept: () => 'more' as const, isEnded: false }
   const member = (id: string) => {
     const stream = new FakeStream()
     const bytes = { writableLength: 1_000, bytesWritten: 1_000, writeQueueSize: 1_000 }
@@ -375,7 +375,7 @@ t.test('a member under replay whose peer takes nothing is closed; one that takes
   t.same(ended, [['mute', 4201]])
   t.equal(counters.slow, 1)
   taking!.session.lag = new Lag(0, 0, undefined, 0, [], {} as never)
-  slow.sendKept({ sendKept: () => 'done' }, taking!.session, undefined)
+  slow.sendKept({ sendKept: () => 'done', isEnded: false }, taking!.session, undefined)
   slow.sweep(200_000, 0)
   t.same(ended, [['mute', 4201]], 'a member that has all of its replay is watched no longer')
 })
