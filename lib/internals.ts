@@ -177,6 +177,49 @@ export function endAnswer (stream: Duplex): void {
   if (answerOn(stream) === standIn) (stream as Answering)._httpMessage = null
 }
 
+/** The parser of a connection's requests. */
+interface RequestParser {
+  socket: unknown
+  incoming: unknown
+  outgoing: unknown
+  onIncoming: unknown
+  /** Takes no more bytes from the connection's handle. */
+  unconsume (): void
+  /** Leaves the server's list of connections. */
+  remove (): void
+  /** Frees the memory outside the heap. */
+  close (): void
+}
+
+/** The listeners of Node.js that hand a connection's bytes, and their end, to its parser. */
+const parserListeners = { data: 'bound socketOnData', end: 'bound socketOnEnd' } as const
+
+function isParser (parser: unknown): parser is RequestParser {
+  return typeof parser === 'object' && parser !== null && (['unconsume', 'remove', 'close'] as const).every(method => typeof (parser as Partial<RequestParser>)[method] === 'function')
+}
+
+/**
+ * Frees the parser of a connection that brings no further request, 2.8 kB outside the heap. Its further bytes are discarded, and it ends when its peer has ended it.
+ * Call this from a turn of its own, because the parser must not be running. Does nothing if the parser, or how it gets its bytes, is not known.
+ */
+export function freeParser (socket: Socket): void {
+  const holder = socket as Socket & { parser?: unknown }
+  const { parser } = holder
+  if (!isParser(parser) || socket.destroyed) return
+  const listeners = Object.entries(parserListeners).map(([event, name]) => ({ event, found: socket.listeners(event).filter(listener => listener.name === name) }))
+  if (listeners.some(({ found }) => found.length !== 1)) return
+  parser.unconsume()
+  for (const { event, found } of listeners) socket.removeListener(event, found[0] as () => void)
+  parser.remove()
+  parser.socket = parser.incoming = parser.outgoing = parser.onIncoming = null
+  holder.parser = null
+  parser.close()
+  socket.on('end', endToo)
+  socket.resume()
+}
+
+function endToo (this: Socket): void { this.end() }
+
 /** Whether `answerOn` can be relied on: tries it with an answer that belongs to no connection. */
 export function showsAnswers (): boolean {
   const socket = new Socket()

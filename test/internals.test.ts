@@ -8,13 +8,15 @@ import * as internals from '../lib/internals.ts'
 import { ShutdownGuard } from '../lib/server/shutdown-guard.ts'
 import { UpgradeAnswer } from '../lib/api/http-answer.ts'
 import { inflateWhileReading } from '../lib/transport/ws/receiver.ts'
+import { createServer as createHttpServer } from 'node:http'
+import { connect as connectTcp, type AddressInfo } from 'node:net'
 import { createServer, connect as connectTls } from 'node:tls'
 import { EventEmitter, once } from 'node:events'
 import { setTimeout } from 'node:timers/promises'
 
 const home = 'lib/internals.ts'
 /** Private members whose names do not show it. */
-const undocumented = ['assignSocket', 'conclude', 'decompress', 'detachSocket', 'message']
+const undocumented = ['assignSocket', 'conclude', 'decompress', 'detachSocket', 'message', 'socketOnData', 'socketOnEnd', 'unconsume']
 const withoutComments = (source: string): string => source.replace(/\/\*[\s\S]*?\*\/|(?<!:)\/\/.*$/gm, '')
 const source = withoutComments(await readFile(home, 'utf8'))
 const named = [...new Set([...source.matchAll(/\b_[a-z]\w*|(?<=')(?:fastify|pino)\.\w+(?=')|(?<=')ws-socket(?=')/gi)].map(([name]) => name))]
@@ -171,4 +173,41 @@ t.test('without _parent a closing server cuts no connection over TLS', async t =
   t.equal(client.destroyed, false)
   client.destroy()
   await once(server, 'close')
+})
+
+t.test('the parser of a connection is freed: its bytes are discarded, and its end is answered', async t => {
+  const server = createHttpServer((_request, response) => {
+    response.writeHead(200).flushHeaders()
+    setImmediate(() => {
+      internals.freeParser(response.socket!)
+      internals.freeParser(response.socket!)
+      response.socket!.write('freed')
+    })
+  })
+  t.teardown(() => { server.close() })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const client = connectTcp((server.address() as AddressInfo).port, '127.0.0.1')
+  let text = ''
+  client.on('data', chunk => { text += String(chunk) })
+  const request = 'GET / HTTP/1.1\r\nhost: a\r\n\r\n'
+  client.write(request)
+  while (!text.endsWith('freed')) await once(client, 'data')
+  for (let count = 0; count < 10; count++) client.write(`${request}no request`)
+  client.end()
+  await once(client, 'close')
+  t.equal(text.match(/HTTP/g)!.length, 1)
+})
+
+t.test('a parser that is not known is left alone', async t => {
+  const parser = { unconsume: () => { t.fail() }, remove: () => {}, close: () => {} }
+  const holders = [{}, { parser: null }, { parser: {} }, { parser: { ...parser, close: undefined } }, { parser }]
+  for (const holder of holders) {
+    const socket = Object.assign(new Socket(), holder)
+    internals.freeParser(socket)
+    t.match(socket, holder)
+  }
+  const gone = Object.assign(new Socket(), { parser })
+  gone.destroy()
+  internals.freeParser(gone)
 })

@@ -1,7 +1,7 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { Connection } from '../connection/connection.ts'
-import { endAnswer, replaceAnswer, unsentOf } from '../internals.ts'
+import { endAnswer, freeParser, replaceAnswer, unsentOf } from '../internals.ts'
 import { closeBehaviour } from '../protocol/close-codes.ts'
 import type { BatchView } from '../room/batch.ts'
 import type { Membership } from '../session/membership.ts'
@@ -121,8 +121,8 @@ abstract class EventStream extends Transport {
 }
 
 /**
- * An event stream whose bytes go straight to the TCP or TLS socket, in chunks of HTTP/1.1 that are made once for all members. Once the head is sent, the response is
- * taken from the socket, because response and request would take more memory than the member. So the connection ends with the stream.
+ * An event stream whose bytes go straight to the TCP or TLS socket, in chunks of HTTP/1.1 that are made once for all members. Once the head is sent, response and
+ * parser are taken from the socket, because they would take more memory than the member. So the connection ends with the stream.
  */
 class SocketEventStream extends EventStream {
   readonly #direct: Socket
@@ -176,6 +176,7 @@ class SocketEventStream extends EventStream {
     response.writeHead(200, { ...headers, 'transfer-encoding': 'chunked', connection: 'close' })
     response.flushHeaders()
     replaceAnswer(this.#direct, response)
+    setImmediate(freeParser, this.#direct)
   }
 
   protected refuse (headers: OutgoingHttpHeaders): void {
