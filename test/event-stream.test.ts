@@ -404,7 +404,7 @@ t.test('event streams over TLS', async t => {
 
 t.test('event streams over HTTP/2: many on one connection, each with its own end', async t => {
   const app = createApp(t, { http2: true } as object)
-  await app.register(fastifyRooms as any, { prefix: '/rooms', history: true, heartbeat: { interval: 200, timeout: 400 }, topics: { '*': { slow: { bytes: 1_000_000, policy: 'drop' } } }, onJoin: (session: any) => session.topic !== 'secret' })
+  await app.register(fastifyRooms as any, { prefix: '/rooms', history: true, heartbeat: { interval: 200, timeout: 20_000 }, topics: { '*': { slow: { bytes: 1_000_000, policy: 'drop' } } }, onJoin: (session: any) => session.topic !== 'secret' })
   const session = connectHttp2(`http://${await listen(app)}`)
   t.teardown(() => { session.destroy() })
   const open = async (topic: string) => {
