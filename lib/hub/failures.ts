@@ -9,8 +9,11 @@ export const toldOfSession = 100
 export const toldInAll = 10_000
 const perMilliseconds = 1_000
 
+/** Milliseconds between two faults of the broker that are told. All are counted. */
+const faultEvery = 1_000
+
 /** The members of the hub that failures use. */
-export type FailureHub = Pick<Host, 'hooks' | 'log' | 'rooms'> & { readonly counters: Pick<Counters, 'errors'> }
+export type FailureHub = Pick<Host, 'hooks' | 'log' | 'rooms'> & { readonly counters: Pick<Counters, 'errors' | 'brokerFaults'> }
 
 /**
  * Tells errors of the host's hooks to onError, else to the log; each failure once, and never up the stack.
@@ -30,6 +33,7 @@ export class Failures {
   /** Errors that were told since the bounds were last lifted. */
   readonly #countOf = new Map<AnySession, number>()
   #count = 0
+  #faultToldAt = -Infinity
 
   constructor (hub: FailureHub) {
     this.#hub = hub
@@ -66,6 +70,15 @@ export class Failures {
     } finally {
       this.#isTelling = before
     }
+  }
+
+  /** Counts a breach of contract by the broker, and tells `onError` of it at most once a second. */
+  tellFault (error: Error): void {
+    this.#hub.counters.brokerFaults++
+    const now = performance.now()
+    if (now - this.#faultToldAt < faultEvery) return
+    this.#faultToldAt = now
+    this.tell(error)
   }
 
   /** Whether one more error may be told. */

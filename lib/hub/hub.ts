@@ -1,16 +1,17 @@
 import { randomUUID } from 'node:crypto'
-import type { BroadcastResult, Broker, BrokerState, KeptMessages, Outcome, Rooms, Stats } from '../../types/index.ts'
+import type { BroadcastResult, Broker, BrokerState, KeptMessages, Rooms, Stats } from '../../types/index.ts'
 import { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
 import { Heartbeat } from '../connection/heartbeat.ts'
 import { asError } from '../error-utils.ts'
-import { FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED, FST_ROOMS_STALE, FST_ROOMS_OVERLOADED, FST_ROOMS_STREAM_ENDED, FST_ROOMS_STREAM_TAKEN } from '../errors.ts'
+import { FST_ROOMS_CLOSED, FST_ROOMS_OVERLOADED, FST_ROOMS_STREAM_TAKEN } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
+import type { Feed } from '../feed/feed.ts'
 import { Losses } from '../feed/loss.ts'
 import { Mids } from '../feed/mids.ts'
-import { Outgoing } from '../feed/outgoing.ts'
 import { IdleReplays } from '../history/idle-replays.ts'
-import { isEndedAt, keptMessages, nothingKept, readPage, type Page, type PageRequest } from '../history/read.ts'
+import { keptMessages, type PageRequest } from '../history/read.ts'
+import { HistoryReader } from '../history/reader.ts'
 import { snapshotText } from '../history/snapshot.ts'
 import { Waiters, type Waiter, type WaitRequest } from '../history/waiters.ts'
 import { Reviews } from '../identity/reauthorize.ts'
@@ -19,7 +20,6 @@ import { RecentKicks } from '../limits/recent-kicks.ts'
 import { countRefusal } from '../limits/refusals.ts'
 import { Announcer } from '../presence/announcer.ts'
 import { Users } from '../presence/users.ts'
-import { formatPosition } from '../protocol/position.ts'
 import { EndedRooms } from '../room/ended-rooms.ts'
 import { Subscription, type RoomReader } from '../room/reader.ts'
 import { Room, type RoomPorts } from '../room/room.ts'
@@ -44,9 +44,7 @@ import { GuardedLog } from './guarded-log.ts'
 import type { ApiHub, ConnectRequest, RequestHub, RoomView, RoutesHub } from './hub-api.ts'
 import type { Meter } from './meter.ts'
 import type { AnySession, Hooks, HubState, Log, PublishOptions, Settings } from './ports.ts'
-
-/** Milliseconds between two faults of the broker that are reported. All are counted. */
-const faultEvery = 1_000
+import { Publications, type PublicationsHub } from './publications.ts'
 
 /** The part of `limits.handshake` that a join may wait for kept messages. If they do not come, it goes on without them. */
 const readShare = 1 / 2
@@ -54,7 +52,7 @@ const readShare = 1 / 2
 type Peer = Connection<Membership>
 
 /** One node: assembles its connections, sessions, rooms and broker, and leads each event from one to the other. */
-export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub {
+export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub, PublicationsHub {
   readonly hooks: Hooks
   readonly settings: Settings
   readonly log: Log
@@ -81,6 +79,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly #rooms = new Map<string, Room<MemberSession>>()
   readonly #roomPorts: RoomPorts<MemberSession>
   readonly #broker: BrokerLink
+  readonly #reader: HistoryReader
+  readonly #publications: Publications
   readonly #heartbeat: Heartbeat<Peer>
   readonly #announcer = new Announcer()
   readonly #replays = new IdleReplays()
@@ -90,8 +90,6 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly #turn: Turn<Room<MemberSession>>
   readonly #failures: Failures
   readonly #reviews: Reviews
-  #publications = 0
-  #faultToldAt = -Infinity
   #isWarned = false
   /** When members were last asked about. A session whose upgrade began before was not among them, and may have been let in by an older answer. */
   #reviewedAt = -1
@@ -110,16 +108,18 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.#turn = new Turn(room => { this.#flush(room) })
     this.slowConsumers = new SlowMembers(this.counters, this.#turn, limits.unfinished)
     this.#broker = new BrokerLink(broker, { publish: limits.publish, attach: limits.handshake, read: limits.handshake * readShare }, {
-      feed: topic => this.#rooms.get(topic)?.feed,
+      feed: topic => this.feed(topic),
       feeds: () => Array.from(this.#rooms.values(), room => room.feed),
       state: (state, cause) => {
         this.brokerState = state
         this.log.info({ state, err: cause }, 'broker state')
         events.brokerChanged(this.rooms, state, cause)
       },
-      fault: error => { this.#fault(error) },
+      fault: error => { this.#failures.tellFault(error) },
       unanswered: () => { this.counters.unanswered++ }
     })
+    this.#reader = new HistoryReader(this.#broker, limits.handshake * readShare, () => this.state === 'closed')
+    this.#publications = new Publications(this, this.#node, this.#broker, limits.publish)
     this.users = new Users({
       hooks,
       aftermath,
@@ -132,12 +132,12 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.#endedRooms = new EndedRooms(room => { this.#flush(room) })
     this.streams = new Streams({
       state: () => this.state,
-      publish: (definition, topic, json, options) => this.#publish(definition, topic, json, options),
-      isEnded: (definition, topic) => this.#isEndedAt(definition, topic),
+      publish: (definition, topic, json, options) => this.#publications.publish(definition, topic, json, options),
+      isEnded: (definition, topic) => this.#reader.isEndedAt(definition, topic),
       fail: error => { this.fail(error) }
     })
     this.#roomPorts = {
-      feed: { broker: this.#broker, aftermath, counters: this.counters, fault: error => { this.#fault(error) } },
+      feed: { broker: this.#broker, aftermath, counters: this.counters, fault: error => { this.#failures.tellFault(error) } },
       counters: this.counters,
       deflate: settings.deflate === undefined ? undefined : new Deflate(settings.deflate),
       losses: new Losses(),
@@ -191,7 +191,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
         return this.#addReader(this.#enter(topic, definition), reader)
       },
       leave: (topic, reader) => { this.#removeReader(this.#rooms.get(topic)!, reader) },
-      read: (definition, topic, request) => this.#page(definition, topic, request),
+      read: (definition, topic, request) => this.#reader.page(definition, topic, request),
       failed: error => { this.fail(error) }
     })
     this.#drain = new Drain(this.connections, this.inFlight, settings.drain, connections => { this.#letGo(connections) })
@@ -248,34 +248,15 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
 
   publish (definition: TopicDefinition, topic: string, json: string, options: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
     if (definition.stream && this.streams.has(topic)) throw new FST_ROOMS_STREAM_TAKEN(topic)
-    return this.#publish(definition, topic, json, options)
-  }
-
-  #publish (definition: TopicDefinition, topic: string, json: string, { senderFields, from, except, key, version, end }: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
-    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
-    const publication = new Outgoing({
-      uid: `${this.#node}-${++this.#publications}`,
-      node: this.#node,
-      topic,
-      deadline: Date.now() + this.settings.limits.publish,
-      except,
-      key,
-      retention: definition.history ?? undefined,
-      version,
-      end
-    }, json, senderFields)
-    if (end === undefined) this.counters.broadcasts++
-    if (this.meters.size > 0) for (const meter of this.meters) meter.published(definition.key)
-    const outcome = this.#broker.publish(publication, this.#rooms.get(topic)?.feed)
-    return outcome instanceof Promise ? outcome.then(outcome => this.#result(publication, outcome, definition, from)) : this.#result(publication, outcome, definition, from)
+    return this.#publications.publish(definition, topic, json, options)
   }
 
   async history (definition: TopicDefinition, topic: string, request: PageRequest): Promise<KeptMessages<any>> {
-    return keptMessages(await this.#page(definition, topic, request))
+    return keptMessages(await this.#reader.page(definition, topic, request))
   }
 
   async snapshot (definition: TopicDefinition, topic: string, request: PageRequest): Promise<string> {
-    const page = await this.#page(definition, topic, request)
+    const page = await this.#reader.page(definition, topic, request)
     return snapshotText(topic, this.#rooms.get(topic)?.size ?? 0, page)
   }
 
@@ -284,7 +265,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   }
 
   endedAt (definition: TopicDefinition, topic: string, since: string): Promise<boolean> {
-    return this.#isEndedAt(definition, topic, since)
+    return this.#reader.isEndedAt(definition, topic, since)
   }
 
   subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription {
@@ -303,6 +284,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (this.hooks.authorize === undefined) return 0
     this.#reviewedAt = performance.now()
     return this.#reviews.all(sessions)
+  }
+
+  feed (topic: string): Feed | undefined {
+    return this.#rooms.get(topic)?.feed
   }
 
   room (topic: string): Room<MemberSession> | undefined {
@@ -407,26 +392,6 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     await this.#broker.close()
   }
 
-  async #page ({ history }: TopicDefinition, topic: string, request: PageRequest): Promise<Page> {
-    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
-    if (history === null) return nothingKept
-    const page = await readPage(this.#broker, topic, history, request)
-    if (page === undefined) throw this.#silent(topic)
-    return page
-  }
-
-  async #isEndedAt ({ history }: TopicDefinition, topic: string, since?: string): Promise<boolean> {
-    if (this.state === 'closed') throw new FST_ROOMS_CLOSED()
-    if (history === null) return false
-    const isEnded = await isEndedAt(this.#broker, topic, history, since)
-    if (isEnded === undefined) throw this.#silent(topic)
-    return isEnded
-  }
-
-  #silent (topic: string): Error {
-    return new FST_ROOMS_BROKER_SILENT(`history of topic "${topic}"`, this.settings.limits.handshake * readShare)
-  }
-
   #addReader (room: Room<MemberSession>, reader: RoomReader): Room<MemberSession> {
     room.readers.add(reader)
     room.feed.receiverCame()
@@ -491,29 +456,5 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     const { onLeave } = this.hooks
     if (onLeave !== undefined) aftermath.run(() => { this.#failures.guard(() => onLeave(session, session.ending), session) })
     this.users.left(session)
-  }
-
-  /** Counts a breach of contract by the broker, and tells `onError` of it at most once a second. */
-  #fault (error: Error): void {
-    this.counters.brokerFaults++
-    const now = performance.now()
-    if (now - this.#faultToldAt < faultEvery) return
-    this.#faultToldAt = now
-    this.fail(error)
-  }
-
-  #result (publication: Outgoing, { state, position }: Outcome, { key }: TopicDefinition, from: string | undefined): BroadcastResult {
-    const { topic, local, failure, version } = publication
-    if (failure !== undefined) throw failure
-    if (state === 'ended') throw new FST_ROOMS_STREAM_ENDED(topic)
-    if (state === 'stale' && version !== undefined) throw new FST_ROOMS_STALE(version)
-    const published = state === 'ok' || state === 'duplicate'
-    const result: BroadcastResult = position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
-    if (state === 'duplicate') {
-      result.duplicate = true
-      this.counters.duplicates++
-    }
-    events.published(this.rooms, key, publication, result, from)
-    return result
   }
 }
