@@ -18,3 +18,5 @@ export const kRefusal: unique symbol = Symbol('fastify-rooms.refusal')
 export const kReply: unique symbol = Symbol('fastify-rooms.reply')
 /** On a WebSocket, and on its receiver: its connection. */
 export const kConnection: unique symbol = Symbol('fastify-rooms.connection')
+/** On a socket: the responses of members that wait for an earlier response of the same connection. */
+export const kWaiting: unique symbol = Symbol('fastify-rooms.waiting')

@@ -356,6 +356,92 @@ t.test('a header that cannot be sent is refused as on each other route', async t
   t.equal(app.rooms.stats().connections, 0)
 })
 
+t.test('headers of one connection that a hook has put on the raw response are not sent', async t => {
+  for (const [version, kept] of [['1.1', { 'transfer-encoding': 'chunked' }], ['1.0', {}]] as const) {
+    const app = createApp(t)
+    app.addHook('onRequest', async (_request, { raw }) => {
+      for (const [name, value] of Object.entries({ 'Content-Length': '5', Connection: 'keep-alive', 'Keep-Alive': 'timeout=5', 'Content-Type': 'text/plain', 'Transfer-Encoding': 'gzip', Trailer: 'x-end', 'X-Raw': 'yes' })) raw.setHeader(name, value)
+    })
+    await app.register(fastifyRooms as any, { prefix: '/rooms', onJoin: (session: any) => session.topic !== 'secret' })
+    const url = await listen(app)
+    for (const [topic, status] of [['news', 200], ['secret', 204]] as const) {
+      const socket = connectTcp(Number(url.split(':')[1]), '127.0.0.1')
+      t.teardown(() => { socket.destroy() })
+      let text = ''
+      socket.setEncoding('utf8').on('data', chunk => { text += chunk })
+      socket.write(`GET /rooms/${topic} HTTP/${version}\r\nhost: a\r\naccept: text/event-stream\r\n\r\n`)
+      await until(() => text.includes('\r\n\r\n'))
+      const [line, ...lines] = text.slice(0, text.indexOf('\r\n\r\n')).split('\r\n') as [string, ...string[]]
+      const headers = Object.fromEntries(lines.map(line => line.toLowerCase().split(': '))) as Record<string, string>
+      t.match(line, `HTTP/1.1 ${status}`)
+      delete headers['date']
+      t.strictSame(headers, {
+        vary: 'accept',
+        'x-raw': 'yes',
+        connection: 'close',
+        'cache-control': 'no-store, no-transform',
+        'x-accel-buffering': 'no',
+        ...(status === 200 ? { 'content-type': 'text/event-stream; charset=utf-8', ...kept } : {})
+      }, `${version} ${topic}`)
+    }
+  }
+})
+
+t.test('a header that HTTP/2 cannot send is refused, or ends the stream alone', async t => {
+  for (const [value, status] of [[null, 500], [['a', 'b'], undefined]] as const) {
+    for (const wait of [0, 20, 300]) {
+      const app = createApp(t, { http2: true } as object)
+      app.addHook('onRequest', async (_request, reply) => { reply.header('x-content-type-options', value) })
+      await app.register(fastifyRooms as any, { prefix: '/rooms', onJoin: async (session: any) => sleep(wait, session.topic !== 'secret') })
+      const session = connectHttp2(`http://${await listen(app)}`)
+      t.teardown(() => { session.destroy() })
+      for (const topic of ['news', 'secret']) {
+        const stream = session.request({ ':path': `/rooms/${topic}`, accept: 'text/event-stream' })
+        let given: unknown
+        stream.on('error', () => {}).on('response', headers => { given = headers[':status'] }).resume()
+        await new Promise(resolve => { stream.on('close', resolve) })
+        t.equal(given, status)
+        await until(() => app.rooms.stats().connections === 0)
+      }
+      t.notOk(session.destroyed)
+    }
+  }
+})
+
+t.test('a stream of HTTP/2 that is cancelled while bytes wait leaves nothing behind', async t => {
+  const app = createApp(t, { http2: true } as object)
+  await app.register(fastifyRooms as any, { prefix: '/rooms', heartbeat: false, topics: { '*': { slow: { bytes: 100_000_000 } } } })
+  const url = await listen(app)
+  for (const code of [constants.NGHTTP2_NO_ERROR, constants.NGHTTP2_CANCEL]) {
+    const session = connectHttp2(`http://${url}`)
+    t.teardown(() => { session.destroy() })
+    const stream = session.request({ ':path': '/rooms/news', accept: 'text/event-stream' })
+    stream.on('error', () => {})
+    await once(stream, 'response')
+    await until(async () => await app.rooms.count('news') === 1)
+    for (let count = 0; count < 20; count++) await app.rooms.broadcast('news', 'x'.repeat(60_000))
+    t.ok(app.rooms.stats().queuedBytes > 0)
+    stream.close(code)
+    await until(() => app.rooms.stats().connections === 0, 2_000)
+    t.match(app.rooms.stats(), { members: 0, topics: 0, queuedBytes: 0 })
+  }
+})
+
+t.test('many streams on one connection, one behind the other, add one listener to it', async t => {
+  const warnings: Error[] = []
+  const warned = (warning: Error): void => { warnings.push(warning) }
+  process.on('warning', warned)
+  t.teardown(() => { process.removeListener('warning', warned) })
+  const { url, rooms } = await serve(t)
+  const socket = connectTcp(Number(url.split(':')[1]), '127.0.0.1')
+  t.teardown(() => { socket.destroy() })
+  socket.write('GET /rooms/news HTTP/1.1\r\nhost: a\r\naccept: text/event-stream\r\n\r\n'.repeat(20))
+  await until(() => rooms.stats().members === 20)
+  socket.destroy()
+  await until(() => rooms.stats().connections === 0)
+  t.same(warnings, [])
+})
+
 t.test('HTTP/1.0 has no chunks', async t => {
   const { url, rooms } = await serve(t)
   const socket = connectTcp(Number(url.split(':')[1]), '127.0.0.1')

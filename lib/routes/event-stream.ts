@@ -1,4 +1,3 @@
-import { validateHeaderName, validateHeaderValue, type OutgoingHttpHeaders } from 'node:http'
 import { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { corkThisTurn } from '../server/cork.ts'
@@ -12,17 +11,20 @@ import { addVary } from './negotiation.ts'
 /** Longest time that a join may keep the head of the response back, in milliseconds: until then a refusal can be the status of the response. */
 const headDelay = 250
 
+// Field names that describe the bytes of one connection (RFC 9110 7.6.1), which no response of HTTP/2 may have, and the length that a stream does not have.
+const notOfStream = new Set(['content-length', 'http2-settings', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'])
+
 /**
- * Returns the headers that the host has put on a response, checked while it can still be refused.
+ * Puts the headers of the host on the response, while the request can still be refused.
  * @throws the error of the first header that cannot be sent
  */
-function headersOf (reply: FastifyReply): OutgoingHttpHeaders {
-  const headers = reply.getHeaders() as OutgoingHttpHeaders
-  for (const [name, value] of Object.entries(headers)) {
-    validateHeaderName(name)
-    for (const one of Array.isArray(value) ? value : [value]) validateHeaderValue(name, String(one))
+function setHeaders (reply: FastifyReply): void {
+  const { raw } = reply
+  for (const [name, value] of Object.entries(reply.getHeaders())) {
+    if (notOfStream.has(name)) raw.removeHeader(name)
+    else if (name === 'connection') raw.setHeader(name, 'close') // without one, HTTP/1.0 would not be told that the connection ends; HTTP/2 ignores it
+    else raw.setHeader(name, value as string)
   }
-  return headers
 }
 
 /** Returns the handler of a `GET` of a topic that asks for an event stream: the request joins the topic, as a WebSocket does. */
@@ -33,13 +35,13 @@ export function eventStreamHandler ({ hub, options }: AccessContext, definition:
     const response = reply.raw as StreamedResponse
     const { socket, httpVersion, httpVersionMajor, headers: { 'content-length': length, 'transfer-encoding': coding } } = request.raw
     const begunAt = performance.now() - reply.elapsedTime
-    const headers = headersOf(reply)
+    setHeaders(reply)
     // The body that a GET should not have is discarded, because it would be buffered as long as the stream lives.
     if (length !== undefined || coding !== undefined) request.raw.resume()
     reply.hijack()
     // The response and hello leave in one write if nothing in between is asynchronous.
     corkThisTurn(response.socket)
-    const { transport, listen } = eventStreamPeer(response, socket, httpVersion === '1.1', headers)
+    const { transport, listen } = eventStreamPeer(response, socket, httpVersion === '1.1')
     if (!transport.isOpen) return // the client has gone while hooks ran
     // The stream is idle between messages. Node.js sets the socket's timeout again when the response has ended. An injected request has no timeout.
     if (httpVersionMajor === 1 && socket instanceof Socket) socket.setTimeout(0)

@@ -1,11 +1,12 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { Connection } from '../connection/connection.ts'
+import { asError } from '../error-utils.ts'
 import { endAnswer, freeParser, replaceAnswer, unsentOf } from '../internals.ts'
 import { closeBehaviour } from '../protocol/close-codes.ts'
 import type { BatchView } from '../room/batch.ts'
 import type { Membership } from '../session/membership.ts'
-import { kConnection } from '../symbols.ts'
+import { kConnection, kWaiting } from '../symbols.ts'
 import { chunkedEventEncoding, eventEncoding, type Encoding } from './encoding.ts'
 import { chunked } from './event.ts'
 import { drainOf, hasTakenSince, isClear, writeTo } from './socket-writes.ts'
@@ -16,7 +17,7 @@ type Peer = Connection<Membership>
 
 /** A response of HTTP/1, or of HTTP/2, which has a stream. */
 export type StreamedResponse = ServerResponse & { readonly stream?: ClosingStream }
-interface ClosingStream { readonly destroyed: boolean, destroy (): void }
+interface ClosingStream { readonly destroyed: boolean, readonly closed: boolean, destroy (error?: Error): void, once (event: 'aborted', listener: (this: ClosingStream) => void): unknown }
 type MemberStream = (StreamedResponse | Socket) & { [kConnection]?: Peer | undefined }
 
 /** A comment, so that proxies pass the head of the response on at once. */
@@ -29,8 +30,8 @@ const ping = 'event: ping\ndata: {}\n\n'
 /** Peers of event streams do not say why they leave: RFC 6455 has 1005 for a close without a code. */
 const noCode = 1005
 
-// Field names of HTTP/1.1 that describe the bytes of one connection (RFC 9110 7.6.1), and the fields that an event stream sets itself.
-const replaced = ['connection', 'content-length', 'keep-alive', 'transfer-encoding', 'upgrade']
+/** The fields that each event stream has. */
+const ownHeaders: OutgoingHttpHeaders = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store, no-transform', 'x-accel-buffering': 'no' }
 
 /**
  * The transport of an event stream (Server-Sent Events): a response that goes on until the membership ends. Nothing comes from the peer, so its frames need no
@@ -43,16 +44,13 @@ const replaced = ['connection', 'content-length', 'keep-alive', 'transfer-encodi
 abstract class EventStream extends Transport {
   /** `undefined` once the bytes go past it. */
   protected response: StreamedResponse | undefined
-  #headers: OutgoingHttpHeaders | undefined
   #hasBegun = false
   #hasEnded = false
   #draining: Promise<void> | undefined = undefined
 
-  constructor (response: StreamedResponse, headers: OutgoingHttpHeaders, encoding: Encoding) {
+  constructor (response: StreamedResponse, encoding: Encoding) {
     super(encoding)
     this.response = response
-    const own: OutgoingHttpHeaders = this.#headers = { ...headers, 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store, no-transform', 'x-accel-buffering': 'no' }
-    for (const name of replaced) delete own[name]
   }
 
   get isOpen (): boolean { return !this.#hasEnded && !this.isGone }
@@ -66,6 +64,8 @@ abstract class EventStream extends Transport {
   protected abstract get isGone (): boolean
   /** The response to a peer that should not come back. */
   protected abstract refuse (headers: OutgoingHttpHeaders): void
+  /** Ends the stream below at once. Its error is told where errors of connections are. */
+  protected abstract destroy (error?: Error): void
   protected abstract writeHead (headers: OutgoingHttpHeaders): void
   protected abstract end (): void
   /** Writes lines that are no frame. */
@@ -79,9 +79,7 @@ abstract class EventStream extends Transport {
   begin (): void {
     if (this.#hasBegun || !this.isOpen) return
     this.#hasBegun = true
-    this.writeHead({ ...this.#headers })
-    this.#headers = undefined
-    this.writeLines(comment)
+    if (this.#sends(() => { this.writeHead({ ...ownHeaders }) })) this.writeLines(comment)
   }
 
   override tellsByStatus (code: number): boolean {
@@ -109,14 +107,29 @@ abstract class EventStream extends Transport {
   close (code: number): void {
     if (!this.isOpen) return
     if (this.tellsByStatus(code)) {
-      const { 'content-type': _type, ...headers } = this.#headers!
+      const { 'content-type': _type, ...headers } = ownHeaders
       this.#hasBegun = true
-      this.refuse(headers)
+      this.response!.removeHeader('content-type')
+      this.#sends(() => { this.refuse(headers) })
     } else {
       this.begin()
-      this.end()
+      if (this.isOpen) this.end()
     }
     this.#hasEnded = true
+  }
+
+  terminate (): void { this.destroy() }
+
+  /** Sends a head. A header of the host that the response cannot send ends the stream, because the request cannot be refused any more. */
+  #sends (send: () => void): boolean {
+    try {
+      send()
+      return true
+    } catch (error) {
+      this.#hasEnded = true
+      this.destroy(asError(error))
+      return false
+    }
   }
 }
 
@@ -128,8 +141,8 @@ class SocketEventStream extends EventStream {
   readonly #direct: Socket
   #onWritten: (() => void) | undefined = undefined
 
-  constructor (response: StreamedResponse, direct: Socket, headers: OutgoingHttpHeaders) {
-    super(response, headers, chunkedEventEncoding)
+  constructor (response: StreamedResponse, direct: Socket) {
+    super(response, chunkedEventEncoding)
     this.#direct = direct
   }
 
@@ -165,7 +178,7 @@ class SocketEventStream extends EventStream {
     if (frames.length > 0 && this.isWritable) this.#writeOwn(Buffer.concat(frames))
   }
 
-  terminate (): void { this.#direct.destroy() }
+  protected destroy (error?: Error): void { this.#direct.destroy(error) }
 
   protected get isGone (): boolean { return this.#direct.writableEnded || this.#direct.destroyed }
   protected writeLines (lines: string): void { writeTo(this.#direct, Buffer.from(chunked(lines))) }
@@ -204,8 +217,8 @@ class ResponseEventStream extends EventStream {
   declare protected response: StreamedResponse
   #written = 0
 
-  constructor (response: StreamedResponse, stream: ClosingStream, headers: OutgoingHttpHeaders) {
-    super(response, headers, eventEncoding)
+  constructor (response: StreamedResponse, stream: ClosingStream) {
+    super(response, eventEncoding)
     this.#stream = stream
   }
 
@@ -239,7 +252,7 @@ class ResponseEventStream extends EventStream {
     if (frames.length > 0) this.#write(Buffer.concat(frames))
   }
 
-  terminate (): void { this.#stream.destroy() }
+  protected destroy (error?: Error): void { this.#stream.destroy(error) }
 
   protected get isGone (): boolean { return this.response.writableEnded || this.response.destroyed || this.#stream.destroyed }
   protected refuse (headers: OutgoingHttpHeaders): void { this.response.writeHead(204, headers).end() }
@@ -278,26 +291,45 @@ function error (this: MemberStream, err: Error): void {
   this[kConnection]?.failed(err)
 }
 
+/** A stream of HTTP/2 that its peer has cancelled, without an error, while bytes wait for it never closes by itself. */
+function aborted (this: ClosingStream): void {
+  setImmediate(() => { this.destroy() })
+}
+
+/** The responses of one connection that wait for an earlier one. They are not told that it closes. */
+type Waiting = Socket & { [kWaiting]?: Set<StreamedResponse> }
+
+function closeWaiting (this: Waiting): void {
+  for (const response of this[kWaiting]!) close.call(response)
+}
+
+/** Ends the member of a response when its connection closes. One listener serves all responses of the connection. */
+function endWith (socket: Waiting, response: StreamedResponse): void {
+  if (socket[kWaiting] === undefined) {
+    socket[kWaiting] = new Set()
+    socket.on('close', closeWaiting)
+  }
+  const waiting = socket[kWaiting]
+  waiting.add(response)
+  response.on('close', () => { waiting.delete(response) })
+}
+
 /**
  * Makes a member's transport of a response that has no head yet.
  * @param socket - of the request
  * @param isChunked - the request is one of HTTP/1.1
- * @param headers - those that the host has put on the response
  */
-export function eventStreamPeer (response: StreamedResponse, socket: Socket, isChunked: boolean, headers: OutgoingHttpHeaders): { transport: EventStream, listen (connection: Peer): void } {
+export function eventStreamPeer (response: StreamedResponse, socket: Socket, isChunked: boolean): { transport: EventStream, listen (connection: Peer): void } {
   // The response has no socket while an earlier one of the same connection is not finished.
   const isDirect = isChunked && socket instanceof Socket && response.socket === socket
-  const transport = isDirect ? new SocketEventStream(response, socket, headers) : new ResponseEventStream(response, response.stream ?? socket, headers)
+  const transport = isDirect ? new SocketEventStream(response, socket) : new ResponseEventStream(response, response.stream ?? socket)
   const stream: MemberStream = isDirect ? socket : response
   const listen = (connection: Peer): void => {
     stream[kConnection] = connection
     stream.on('close', close)
     stream.on('error', error)
-    if (isDirect || response.stream !== undefined) return
-    // A response that waits for an earlier one is not told that its connection closes.
-    const gone = (): void => { close.call(response) }
-    socket.on('close', gone)
-    response.on('close', () => { socket.removeListener('close', gone) })
+    if (response.stream !== undefined) response.stream.once('aborted', aborted)
+    else if (!isDirect) endWith(socket, response)
   }
   return { transport, listen }
 }
