@@ -442,6 +442,50 @@ t.test('many streams on one connection, one behind the other, add one listener t
   t.same(warnings, [])
 })
 
+t.test('an event stream whose peer of HTTP/2 reads nothing does not delay app.close', async t => {
+  const app = createApp(t, { http2: true } as object)
+  await app.register(fastifyRooms as any, { prefix: '/rooms', drain: { timeout: 300 }, topics: { '*': { slow: { bytes: 100_000_000 } } } })
+  const session = connectHttp2(`http://${await listen(app)}`)
+  t.teardown(() => { session.destroy() })
+  const stream = session.request({ ':path': '/rooms/news', accept: 'text/event-stream' })
+  stream.on('error', () => {})
+  await once(stream, 'response')
+  await until(async () => await app.rooms.count('news') === 1)
+  for (let count = 0; count < 20; count++) await app.rooms.broadcast('news', 'x'.repeat(60_000))
+  await Promise.race([app.close(), sleep(10_000).then(() => { throw new Error('the app did not close') })])
+})
+
+t.test('broadcasts of a request for a stream are dropped, and refused from onJoin on', async t => {
+  const codes: string[] = []
+  const app = createApp(t, { http2: true, https: { ...tls, allowHTTP1: true } } as object)
+  await app.register(fastifyRooms as any, {
+    prefix: '/rooms',
+    identify: (request: any) => {
+      request.rooms.broadcast('plain', 'early')
+      return null
+    },
+    onJoin: (_session: unknown, request: any) => {
+      try {
+        request.rooms.broadcast('plain', 'late')
+      } catch (error: any) {
+        codes.push(error.code)
+      }
+    }
+  })
+  const url = await listen(app)
+  const session = connectHttp2(`https://${url}`, tlsClient as object)
+  t.teardown(() => { session.destroy() })
+  session.request({ ':path': '/rooms/news', accept: 'text/event-stream' }).on('error', () => {}).resume()
+  const request = requestTls({ host: '127.0.0.1', port: Number(url.split(':')[1]), path: '/rooms/news', agent: false, headers: { accept: 'text/event-stream' }, ...tlsClient } as object, response => { response.resume() }).end()
+  t.teardown(() => { request.destroy() })
+  request.on('error', () => {})
+  await until(async () => await app.rooms.count('news') === 2)
+  t.same(codes, ['FST_ROOMS_NO_RESPONSE', 'FST_ROOMS_NO_RESPONSE'])
+  app.rooms.kick({ topic: 'news' })
+  await until(() => app.rooms.stats().connections === 0)
+  t.equal(app.rooms.stats().broadcasts, 0)
+})
+
 t.test('HTTP/1.0 has no chunks', async t => {
   const { url, rooms } = await serve(t)
   const socket = connectTcp(Number(url.split(':')[1]), '127.0.0.1')

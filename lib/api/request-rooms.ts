@@ -50,6 +50,9 @@ class PendingBroadcasts implements RequestRooms<any> {
     if (this.#clientGone) this.#decide(stream === null && this.#reply.raw.statusCode < 400)
   }
 
+  /** Sends nothing. */
+  drop (): void { this.#decide(false) }
+
   /** Decides when the connection closes. If the response was not finished, the handler's answer decides, not its transmission. */
   #onClose (): void {
     if (this.#decided) return
@@ -85,10 +88,12 @@ function streamOf (body: unknown): Readable | null {
 
 type Carrier = FastifyRequest & { [kReply]: FastifyReply | null, [kPending]: PendingBroadcasts | null }
 
-/** Removes the reply of a request that was upgraded, because it has no response. */
+/** Removes the reply of a request that joins a topic, because it has no response that could succeed: an upgrade has none, and an event stream ends with the member. */
 export function dropReply (request: FastifyRequest): void {
-  (request as Carrier)[kReply] = null;
-  (request as Carrier)[kPending] = null
+  const carrier = request as Carrier
+  carrier[kPending]?.drop()
+  carrier[kReply] = null
+  carrier[kPending] = null
 }
 
 /** Adds `request.rooms` to the scope. */

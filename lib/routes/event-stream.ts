@@ -1,5 +1,6 @@
 import { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { dropReply } from '../api/request-rooms.ts'
 import { corkThisTurn } from '../server/cork.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { eventStreamPeer, type StreamedResponse } from '../transport/event-stream.ts'
@@ -39,6 +40,7 @@ export function eventStreamHandler ({ hub, options }: AccessContext, definition:
     // The body that a GET should not have is discarded, because it would be buffered as long as the stream lives.
     if (length !== undefined || coding !== undefined) request.raw.resume()
     reply.hijack()
+    dropReply(request)
     // The response and hello leave in one write if nothing in between is asynchronous.
     corkThisTurn(response.socket)
     const { transport, listen } = eventStreamPeer(response, socket, httpVersion === '1.1')

@@ -14,8 +14,8 @@ const leastPatience = 1_000
 type HttpServer = EventEmitter & Partial<Pick<Server, 'listening'>>
 /** Bytes that a peer has taken, unsent bytes of the write in flight, and the number of checks since either changed. */
 interface Progress { readonly written: number, readonly unsent: number, readonly checks: number }
-/** The open requests of an HTTP/2 session, and the progress of its peer while the server closes and responses wait. */
-interface SessionState { readonly streams: Set<Http2Stream>, progress: Progress | undefined }
+/** The open requests of an HTTP/2 session, its socket, and the progress of its peer while the server closes, and responses wait or the session has ended. */
+interface SessionState { readonly streams: Set<Http2Stream>, socket: Socket | undefined, progress: Progress | undefined }
 type Answer = Pick<ServerResponse, 'headersSent'>
 
 function nextProgress (last: Progress | undefined, written: number, unsent: number): Progress {
@@ -28,7 +28,7 @@ function nextProgress (last: Progress | undefined, written: number, unsent: numb
  * When a server closes, Node.js stops its request timeouts. It closes connections that are idle after a request, but not those that have sent
  * no request, or a part of one; each of them would keep the server, and `app.close()`, open for ever. A peer that does not read its responses
  * would, too, because a response in flight keeps its connection open. The same holds for HTTP/2 sessions that their peers do not end, or whose
- * responses they do not read, and for two minutes for connections that do not finish their TLS handshake. A request body may take any time
+ * responses they do not read, even after the session has ended, because Node.js waits for the peer to close the connection; and for two minutes for connections that do not finish their TLS handshake. A request body may take any time
  * unless the host sets Fastify's `requestTimeout`; bodies of the plugin's routes have a timeout here.
  */
 export class ShutdownGuard {
@@ -44,6 +44,8 @@ export class ShutdownGuard {
   /** TCP sockets whose TLS handshake is not finished. */
   readonly #handshakes = new Set<Socket>()
   readonly #sessions = new Map<Http2Session, SessionState>()
+  /** The session that began last, until its socket is known: Node.js hands the socket to the listeners that follow its own. */
+  #unpaired: SessionState | undefined
   /** Requests with an unfinished body, with their response and the deadline of the body. */
   readonly #bodies = new Map<IncomingMessage, { readonly answer: Answer, readonly deadline: number }>()
   readonly #onSocketClose: (this: Socket) => void
@@ -71,7 +73,7 @@ export class ShutdownGuard {
     this.#servers.add(server)
     server.on('session', this.#onSession)
     if (server instanceof TlsServer) server.on('connection', this.#onTlsConnection).on('secureConnection', this.#onSecureConnection)
-    else if (!('updateSettings' in server)) server.on('connection', this.#onConnection) // only an HTTP/2 server has `updateSettings`
+    else server.on('connection', 'updateSettings' in server ? this.#onHttp2Connection : this.#onConnection) // only an HTTP/2 server has `updateSettings`
   }
 
   /** Stops guarding a socket, because it has been upgraded. */
@@ -118,7 +120,13 @@ export class ShutdownGuard {
       this.#handshakes.delete(tcpSocket)
       tcpSocket.removeListener('close', this.#onSocketClose)
     }
-    if (socket.alpnProtocol !== 'h2') this.#onConnection(socket)
+    if (socket.alpnProtocol === 'h2') this.#onHttp2Connection(socket)
+    else this.#onConnection(socket)
+  }
+
+  readonly #onHttp2Connection = (socket: Socket): void => {
+    if (this.#unpaired !== undefined) this.#unpaired.socket = socket
+    this.#unpaired = undefined
   }
 
   /** Stops guarding handshakes, because finished ones cannot be told from unfinished ones. */
@@ -129,7 +137,8 @@ export class ShutdownGuard {
 
   readonly #onSession = (session: Http2Session): void => {
     const streams = new Set<Http2Stream>()
-    this.#sessions.set(session, { streams, progress: undefined })
+    this.#unpaired = { streams, socket: undefined, progress: undefined }
+    this.#sessions.set(session, this.#unpaired)
     session.on('stream', (stream: Http2Stream) => {
       streams.add(stream)
       stream.once('close', () => { streams.delete(stream) })
@@ -140,6 +149,7 @@ export class ShutdownGuard {
   #removeServer (server: HttpServer): void {
     server.removeListener('session', this.#onSession)
     server.removeListener('connection', this.#onConnection)
+    server.removeListener('connection', this.#onHttp2Connection)
     server.removeListener('connection', this.#onTlsConnection)
     server.removeListener('secureConnection', this.#onSecureConnection)
     this.#servers.delete(server)
@@ -170,7 +180,8 @@ export class ShutdownGuard {
       for (const socket of this.#handshakes) socket.destroy()
       for (const [session, state] of this.#sessions) {
         session.close() // ends the session when its requests are answered
-        if (this.#isStalled(session, state)) session.destroy()
+        if (session.destroyed) this.#endSocket(state)
+        else if (this.#isStalled(session, state)) session.destroy()
       }
     } else if (this.#bodies.size === 0) {
       clearInterval(this.#timer)
@@ -193,10 +204,18 @@ export class ShutdownGuard {
     return progress.checks >= this.#patience
   }
 
+  /** Destroys the socket of a session that has ended, if the peer neither closes it nor takes bytes. */
+  #endSocket (state: SessionState): void {
+    const { socket } = state
+    if (socket === undefined) return
+    state.progress = nextProgress(state.progress, socket.bytesWritten - socket.writableLength, unsentOf(socket))
+    if (state.progress.checks >= this.#patience) socket.destroy()
+  }
+
   /** Whether a peer has stalled on every stream of its session. A stream without buffered bytes is still being answered. */
   #isStalled (session: Http2Session, state: SessionState): boolean {
     const { streams, progress } = state
-    const waits = !session.destroyed && streams.size > 0 && [...streams].every(({ bufferSize }) => bufferSize > 0)
+    const waits = streams.size > 0 && [...streams].every(({ bufferSize }) => bufferSize > 0)
     state.progress = waits ? nextProgress(progress, session.socket.bytesWritten, 0) : undefined
     return state.progress !== undefined && state.progress.checks >= this.#patience
   }

@@ -348,3 +348,22 @@ for (const secure of [false, true]) {
     await closing
   })
 }
+
+for (const secure of [false, true]) {
+  t.test(`a peer of HTTP/2 ${secure ? 'over TLS ' : ''}that does not close its connection when its session has ended does not delay app.close`, async t => {
+    const { app, url } = await createSlow(t, { http2: true, ...(secure ? { https: tls } : {}) }, { drain: { timeout: 1_000 } })
+    const options = { host: '127.0.0.1', port: Number(url.split(':')[1]), allowHalfOpen: true }
+    const socket = secure ? connectTls({ ...options, ...tlsClient, ALPNProtocols: ['h2'] } as object) : connect(options)
+    t.teardown(() => { socket.destroy() })
+    socket.on('error', () => {})
+    await once(socket, secure ? 'secureConnect' : 'connect')
+    socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0', 'latin1') // the preface, and empty settings
+    socket.resume()
+    await once(socket, 'data')
+    const alive = setInterval(() => {}, 1_000) // the socket alone would not keep this process going
+    t.teardown(() => { clearInterval(alive) })
+    const begin = Date.now()
+    await app.close()
+    t.ok(Date.now() - begin < 2 * soon)
+  })
+}
