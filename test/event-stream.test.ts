@@ -486,6 +486,34 @@ t.test('broadcasts of a request for a stream are dropped, and refused from onJoi
   t.equal(app.rooms.stats().broadcasts, 0)
 })
 
+t.test('what the host sends fails if the connection closes before it was taken', async t => {
+  const request = (version: string): string => `GET /rooms/news HTTP/${version}\r\nhost: a\r\naccept: text/event-stream\r\n\r\n`
+  const kinds: Record<string, string | undefined> = { direct: request('1.1'), behind: `GET /slow HTTP/1.1\r\nhost: a\r\n\r\n${request('1.1')}`, old: request('1.0'), http2: undefined }
+  for (const [kind, text] of Object.entries(kinds)) {
+    const sends: Promise<void>[] = []
+    const app = createApp(t, (text === undefined ? { http2: true } : {}) as object)
+    app.get('/slow', async () => new Promise(() => {}))
+    await app.register(fastifyRooms as any, {
+      prefix: '/rooms',
+      topics: { '*': { slow: { bytes: 100_000_000 } } },
+      onJoined: (session: any) => { for (let count = 0; count < 20; count++) sends.push(session.send('x'.repeat(1_000_000))) }
+    })
+    const url = await listen(app)
+    const peer = text === undefined ? connectHttp2(`http://${url}`) : connectTcp(Number(url.split(':')[1]), '127.0.0.1')
+    t.teardown(() => { peer.destroy() })
+    peer.on('error', () => {})
+    if (text === undefined) (peer as ReturnType<typeof connectHttp2>).request({ ':path': '/rooms/news', accept: 'text/event-stream' }).on('error', () => {})
+    else (peer as ReturnType<typeof connectTcp>).pause().write(text)
+    await until(() => sends.length === 20)
+    const last = sends.at(-1)!
+    last.catch(() => {})
+    await sleep(50)
+    peer.destroy()
+    await t.rejects(last, { code: 'FST_ROOMS_SESSION_CLOSED' }, kind)
+    await until(() => app.rooms.stats().connections === 0)
+  }
+})
+
 t.test('HTTP/1.0 has no chunks', async t => {
   const { url, rooms } = await serve(t)
   const socket = connectTcp(Number(url.split(':')[1]), '127.0.0.1')

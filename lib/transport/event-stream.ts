@@ -17,7 +17,12 @@ type Peer = Connection<Membership>
 
 /** A response of HTTP/1, or of HTTP/2, which has a stream. */
 export type StreamedResponse = ServerResponse & { readonly stream?: ClosingStream }
-interface ClosingStream { readonly destroyed: boolean, readonly closed: boolean, destroy (error?: Error): void, once (event: 'aborted', listener: (this: ClosingStream) => void): unknown }
+interface ClosingStream {
+  readonly destroyed: boolean
+  destroy (error?: Error): void
+  once (event: 'aborted' | 'close', listener: (this: ClosingStream) => void): unknown
+  removeListener (event: 'close', listener: () => void): unknown
+}
 type MemberStream = (StreamedResponse | Socket) & { [kConnection]?: Peer | undefined }
 
 /** A comment, so that proxies pass the head of the response on at once. */
@@ -265,10 +270,21 @@ class ResponseEventStream extends EventStream {
   }
 
   protected nextDrained (): Promise<void> {
+    const { response } = this
+    const stream = this.#stream
     return new Promise((resolve, reject) => {
-      if (!this.isOpen) reject(new Error('the connection has closed'))
+      const gone = (): void => { reject(new Error('the connection has closed')) }
+      if (!this.isOpen) {
+        gone()
+        return
+      }
+      // A response that waits for an earlier one is not told that its connection closes, and others call back without an error.
+      stream.once('close', gone)
       // An empty write ends after all before it.
-      else this.response.write('', error => { error == null ? resolve() : reject(error) })
+      response.write('', error => {
+        stream.removeListener('close', gone)
+        error == null && !stream.destroyed ? resolve() : gone()
+      })
     })
   }
 
