@@ -392,10 +392,14 @@ t.test('a header that HTTP/2 cannot send is refused, or ends the stream alone', 
     for (const wait of [0, 20, 300]) {
       const app = createApp(t, { http2: true } as object)
       app.addHook('onRequest', async (_request, reply) => { reply.header('x-content-type-options', value) })
-      await app.register(fastifyRooms as any, { prefix: '/rooms', onJoin: async (session: any) => sleep(wait, session.topic !== 'secret') })
+      await app.register(fastifyRooms as any, { prefix: '/rooms', onJoin: async (session: any) => {
+        await sleep(wait)
+        if (session.topic === 'slow') session.close(4201)
+        return session.topic !== 'secret'
+      } })
       const session = connectHttp2(`http://${await listen(app)}`)
       t.teardown(() => { session.destroy() })
-      for (const topic of ['news', 'secret']) {
+      for (const topic of ['news', 'secret', 'slow']) {
         const stream = session.request({ ':path': `/rooms/${topic}`, accept: 'text/event-stream' })
         let given: unknown
         stream.on('error', () => {}).on('response', headers => { given = headers[':status'] }).resume()

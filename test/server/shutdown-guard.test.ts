@@ -367,3 +367,16 @@ for (const secure of [false, true]) {
     t.ok(Date.now() - begin < 2 * soon)
   })
 }
+
+t.test('a session and a connection of HTTP/2 that do not belong together are left to Node.js', async t => {
+  const server = Object.assign(new EventEmitter(), { listening: true, updateSettings: () => {} })
+  const guard = new ShutdownGuard(server, 1_000, 1_000)
+  const socket = new PassThrough()
+  server.emit('connection', socket)
+  let closes = 0
+  server.emit('session', Object.assign(new EventEmitter(), { destroyed: true, close: () => { closes++ } }))
+  guard.beginShutdown()
+  await until(() => closes > 12)
+  t.notOk(socket.destroyed)
+  server.emit('close')
+})
