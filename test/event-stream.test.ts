@@ -392,11 +392,14 @@ t.test('a header that HTTP/2 cannot send is refused, or ends the stream alone', 
     for (const wait of [0, 20, 300]) {
       const app = createApp(t, { http2: true } as object)
       app.addHook('onRequest', async (_request, reply) => { reply.header('x-content-type-options', value) })
-      await app.register(fastifyRooms as any, { prefix: '/rooms', onJoin: async (session: any) => {
-        await sleep(wait)
-        if (session.topic === 'slow') session.close(4201)
-        return session.topic !== 'secret'
-      } })
+      await app.register(fastifyRooms as any, {
+        prefix: '/rooms',
+        onJoin: async (session: any) => {
+          await sleep(wait)
+          if (session.topic === 'slow') session.close(4201)
+          return session.topic !== 'secret'
+        }
+      })
       const session = connectHttp2(`http://${await listen(app)}`)
       t.teardown(() => { session.destroy() })
       for (const topic of ['news', 'secret', 'slow']) {
@@ -492,7 +495,7 @@ t.test('broadcasts of a request for a stream are dropped, and refused from onJoi
 
 t.test('what the host sends fails if the connection closes before it was taken', async t => {
   const request = (version: string): string => `GET /rooms/news HTTP/${version}\r\nhost: a\r\naccept: text/event-stream\r\n\r\n`
-  const kinds: Record<string, string | undefined> = { direct: request('1.1'), behind: `GET /slow HTTP/1.1\r\nhost: a\r\n\r\n${request('1.1')}`, old: request('1.0'), http2: undefined }
+  const kinds: Record<string, string | undefined> = { direct: request('1.1'), behind: `GET /slow HTTP/1.1\r\nhost: a\r\n\r\n${request('1.1')}`, old: request('1.0'), ended: request('1.0'), http2: undefined }
   for (const [kind, text] of Object.entries(kinds)) {
     const sends: Promise<void>[] = []
     const app = createApp(t, (text === undefined ? { http2: true } : {}) as object)
@@ -500,7 +503,10 @@ t.test('what the host sends fails if the connection closes before it was taken',
     await app.register(fastifyRooms as any, {
       prefix: '/rooms',
       topics: { '*': { slow: { bytes: 100_000_000 } } },
-      onJoined: (session: any) => { for (let count = 0; count < 20; count++) sends.push(session.send('x'.repeat(1_000_000))) }
+      onJoined: (session: any) => {
+        for (let count = 0; count < 20; count++) sends.push(session.send('x'.repeat(1_000_000)))
+        if (kind === 'ended') session.close()
+      }
     })
     const url = await listen(app)
     const peer = text === undefined ? connectHttp2(`http://${url}`) : connectTcp(Number(url.split(':')[1]), '127.0.0.1')
