@@ -1,10 +1,11 @@
 import { request as httpRequest } from 'node:http'
-import type { Socket } from 'node:net'
+import { connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 import { eventsIn } from '../helpers/event-stream.ts'
 
-/** The transports of the model's clients. */
-export type Transport = 'rooms.v1' | 'rooms.raw' | 'event-stream'
+/** The transports of the model's clients. `pages`: requests that do not wait. */
+export type Transport = 'rooms.v1' | 'rooms.raw' | 'event-stream' | 'long-poll' | 'pages'
 
 /** One connection of a client. */
 export interface Link {
@@ -20,14 +21,50 @@ export interface Link {
 
 /** The events of a link. */
 export interface LinkEvents {
-  /** Text of a frame, or in raw mode a payload. */
-  received (text: string): void
-  /** @param code - the close code, if the transport has one */
+  /**
+   * @param text - a frame, in raw mode a payload, or a page
+   * @param id - the `id:` of an event
+   */
+  received (text: string, id?: string): void
+  /** @param code - the close code, or the status of a response that is not 200 */
   closed (code: number | undefined): void
 }
 
-function openSocket (url: string, since: string | undefined, transport: 'rooms.v1' | 'rooms.raw', { received, closed }: LinkEvents): Link {
-  const socket = new WebSocket(`ws://${url}${since === undefined ? '' : `?since=${since}`}`, transport === 'rooms.raw' ? [transport] : [])
+/** A client's connection. */
+export interface LinkOptions {
+  /** The topic's URL, without a protocol. */
+  url: string
+  /** The position of the client; asked for again for each page. */
+  position (): string | undefined
+  /** The connection is cut after so many bytes from the server, in the middle of a frame or of a head. Pages have one connection each. */
+  bytes: number
+  random: () => number
+}
+
+/** Connects to a server. The connection is cut after so many bytes from it. */
+function connectFor (bytes: number): (options: { host?: string | null | undefined, port?: number | string | null | undefined }) => Socket {
+  return ({ host, port }) => {
+    const socket = connect({ host: host!, port: Number(port) })
+    if (bytes === Infinity) return socket
+    const push = socket.push
+    let left = bytes
+    socket.push = function (this: Socket, chunk: Buffer | null): boolean {
+      if (chunk === null || left > chunk.length) {
+        left -= chunk?.length ?? 0
+        return push.call(this, chunk)
+      }
+      if (left > 0) push.call(this, chunk.subarray(0, left))
+      left = 0
+      this.destroy()
+      return false
+    } as Socket['push']
+    return socket
+  }
+}
+
+function openSocket ({ url, position, bytes }: LinkOptions, transport: 'rooms.v1' | 'rooms.raw', { received, closed }: LinkEvents): Link {
+  const since = position()
+  const socket = new WebSocket(`ws://${url}${since === undefined ? '' : `?since=${since}`}`, transport === 'rooms.raw' ? [transport] : [], { createConnection: connectFor(bytes) as never })
   socket.on('error', () => {})
   socket.on('close', closed)
   socket.on('message', data => { received(String(data)) })
@@ -41,7 +78,8 @@ function openSocket (url: string, since: string | undefined, transport: 'rooms.v
 }
 
 /** An event stream, which resumes with `Last-Event-ID`. */
-function openEvents (url: string, since: string | undefined, { received, closed }: LinkEvents): Link {
+function openEvents ({ url, position, bytes }: LinkOptions, { received, closed }: LinkEvents): Link {
+  const since = position()
   let state: 'opening' | 'open' | 'closed' = 'opening'
   let buffered = ''
   const close = (): void => {
@@ -49,7 +87,7 @@ function openEvents (url: string, since: string | undefined, { received, closed 
     state = 'closed'
     closed(undefined)
   }
-  const request = httpRequest(`http://${url}`, { agent: false, headers: { accept: 'text/event-stream', ...(since === undefined ? {} : { 'last-event-id': since }) } })
+  const request = httpRequest(`http://${url}`, { createConnection: connectFor(bytes), headers: { accept: 'text/event-stream', ...(since === undefined ? {} : { 'last-event-id': since }) } })
   request.on('error', () => {})
   request.on('close', close)
   request.on('response', response => {
@@ -58,7 +96,7 @@ function openEvents (url: string, since: string | undefined, { received, closed 
       const text = buffered + chunk
       const end = text.lastIndexOf('\n\n') + 2
       buffered = end === 1 ? text : text.slice(end)
-      if (end > 1) for (const { event, data } of eventsIn(text.slice(0, end))) if (event === undefined && data !== undefined) received(data)
+      if (end > 1) for (const { event, data, id } of eventsIn(text.slice(0, end))) if (event === undefined && data !== undefined) received(data, id)
     })
   })
   request.end()
@@ -71,7 +109,52 @@ function openEvents (url: string, since: string | undefined, { received, closed 
   }
 }
 
-/** Joins a topic. @param since - the position of the last message */
-export function openLink (url: string, since: string | undefined, transport: Transport, events: LinkEvents): Link {
-  return transport === 'event-stream' ? openEvents(url, since, events) : openSocket(url, since, transport, events)
+/** Pages of kept messages, each behind the last one: a snapshot first. They wait for messages, or begin again soon. */
+function openPages ({ url, position, bytes, random }: LinkOptions, waits: boolean, { received, closed }: LinkEvents): Link {
+  let isClosed = false
+  let request: ReturnType<typeof httpRequest> | undefined
+  const close = (code: number | undefined): void => {
+    if (isClosed) return
+    isClosed = true
+    request?.destroy()
+    closed(code)
+  }
+  const next = (): void => {
+    if (isClosed) return
+    const since = position()
+    const query = `?limit=${1 + Math.floor(random() * 20)}${since === undefined ? '' : `&since=${since}${waits ? `&wait=${1 + Math.floor(random() ** 2 * 200)}` : ''}`}`
+    const own = request = httpRequest(`http://${url}${query}`, { createConnection: connectFor(random() < 0.2 ? bytes : Infinity), headers: { connection: 'close' } })
+    const fail = (): void => { if (own === request) close(undefined) }
+    own.on('error', fail)
+    own.on('response', response => {
+      let text = ''
+      response.setEncoding('utf8').on('error', fail).on('close', fail).on('data', (chunk: string) => { text += chunk }).on('end', () => {
+        if (isClosed || !response.complete) return
+        if (response.statusCode !== 200) {
+          close(response.statusCode)
+          return
+        }
+        request = undefined
+        received(text)
+        if (waits) next()
+        else sleep(1 + random() * 4).then(next, () => {})
+      })
+    })
+    own.end()
+  }
+  next()
+  return {
+    get isOpen () { return !isClosed },
+    get isClosed () { return isClosed },
+    get port () { return request?.socket?.localPort },
+    send () { throw new Error('pages have one direction') },
+    cut () { close(undefined) }
+  }
+}
+
+/** Joins a topic, or begins to read its pages. */
+export function openLink (options: LinkOptions, transport: Transport, events: LinkEvents): Link {
+  if (transport === 'event-stream') return openEvents(options, events)
+  if (transport === 'long-poll' || transport === 'pages') return openPages(options, transport === 'long-poll', events)
+  return openSocket(options, transport, events)
 }

@@ -4,11 +4,12 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Fastify from 'fastify'
 import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
 import type { Broker, Session } from '../../types/index.ts'
+import { random as numbersFrom } from '../helpers/random.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
 import { openLink, type Link, type Transport } from './links.ts'
 
 /** One client for each. */
-const transports: Transport[] = ['rooms.v1', 'rooms.v1', 'event-stream', 'event-stream', 'rooms.raw']
+const transports: Transport[] = ['rooms.v1', 'rooms.v1', 'event-stream', 'event-stream', 'rooms.raw', 'long-poll', 'pages']
 
 /** Milliseconds for the end of a schedule. */
 const patience = 15_000
@@ -19,6 +20,8 @@ export interface ClientFaults {
   takesTop?: boolean
   /** It ignores `gap` frames. */
   ignoresGaps?: boolean
+  /** It takes the top, not the `id` of a page that is not complete, as its position. */
+  takesTopOfPages?: boolean
 }
 
 /** One schedule of the model: its seed, its topic, and its broker. */
@@ -42,8 +45,8 @@ export interface Schedule {
   wrap?: (broker: Broker) => Broker
 }
 
-/** A message as a client got it: its id, or in raw mode its number alone. */
-interface Got { id: string | undefined, n: number }
+/** A message as a client got it: its id, or in raw mode its number alone. Without a number: a position that the next message continues, as a hello or a page has it. */
+interface Got { id: string | undefined, n: number | undefined }
 
 /** A client that comes back with the id of its last message until the schedule ends. */
 class ResumingClient {
@@ -51,6 +54,7 @@ class ResumingClient {
   readonly #name: string
   readonly transport: Transport
   readonly #faults: ClientFaults
+  readonly #random: () => number
   /** The topic keeps all messages, and the broker answers at once, so that no position may be lost. */
   readonly #keepsAll: boolean
   #link: Link | undefined
@@ -67,8 +71,13 @@ class ResumingClient {
   /** Hello has come over this connection. */
   isJoined = false
   #isReading = false
+  /** It was told once where the topic is. */
+  #hasBegun = false
+  /** A fault: it takes nothing of the next page but its position. */
+  #skips = false
 
-  constructor (origin: string, name: string, transport: Transport, faults: ClientFaults, keepsAll: boolean) {
+  constructor (origin: string, name: string, transport: Transport, faults: ClientFaults, keepsAll: boolean, random: () => number) {
+    this.#random = random
     this.#origin = origin
     this.#name = name
     this.transport = transport
@@ -77,49 +86,83 @@ class ResumingClient {
   }
 
   get isRaw (): boolean { return this.transport === 'rooms.raw' }
+  get isPaged (): boolean { return this.transport === 'long-poll' || this.transport === 'pages' }
+  /** The number of its newest message. */
+  get newest (): number | undefined { return this.got.findLast(({ n }) => n !== undefined)?.n }
   get isAway (): boolean { return !this.#isReading && this.#link?.isClosed !== false }
 
-  /** @param frames - it cuts the connection after so many frames */
-  connect (frames = Infinity): void {
+  /**
+   * @param frames - it cuts the connection after so many frames or pages
+   * @param bytes - and after so many bytes
+   */
+  connect (frames = Infinity, bytes = Infinity): void {
     // A raw client is sent no position: it begins with the one of a snapshot and its newest message, and counts.
-    if (this.isRaw && this.id === undefined) this.#reload(frames).catch(() => {})
-    else this.#open(frames)
+    if (this.isRaw && this.id === undefined) this.#reload(frames, bytes).catch(() => {})
+    else this.#open(frames, bytes)
   }
 
-  async #reload (frames: number): Promise<void> {
+  async #reload (frames: number, bytes: number): Promise<void> {
     this.#isReading = true
     try {
       const { id, messages: [newest] } = await (await fetch(`http://${this.#origin}/news?limit=1`)).json() as { id: string, messages: { id: string, data: string }[] }
       this.id = id
       this.holes.add(this.got.length)
-      if (newest !== undefined && numberOf(newest.data) !== this.got.at(-1)?.n) this.got.push({ id: newest.id, n: numberOf(newest.data) })
+      if (newest !== undefined && numberOf(newest.data) !== this.newest) this.got.push({ id: newest.id, n: numberOf(newest.data) })
       this.holes.add(this.got.length)
-      this.#open(frames)
+      this.#open(frames, bytes)
     } finally {
       this.#isReading = false
     }
   }
 
-  #open (frames: number): void {
+  #open (frames: number, bytes: number): void {
     const since = this.id
     this.isJoined = false
-    if (since === undefined) this.holes.add(this.got.length)
-    const link: Link = this.#link = openLink(`${this.#origin}/news`, since, this.transport, {
+    if (since === undefined && !this.#hasBegun) this.holes.add(this.got.length)
+    const link: Link = this.#link = openLink({ url: `${this.#origin}/news`, position: () => this.id, bytes, random: this.#random }, this.transport, {
       closed: code => {
+        if (this.isPaged && code !== undefined && code !== 503) this.errors.push(`a page was answered with ${code}`)
         if (code !== 4202 || this.#link !== link) return
         // The position is lost: the client reloads.
         this.id = undefined
         this.holes.add(this.got.length)
       },
-      received: text => {
+      received: (text, id) => {
         if (this.#link !== link) return // the client has given this connection up
-        this.#receive(text, since)
+        if (this.isPaged) this.#read(JSON.parse(text))
+        else this.#receive(text, since, id)
         if (--frames === 0) this.cut()
       }
     })
   }
 
-  #receive (text: string, since: string | undefined): void {
+  /** Takes a page. */
+  #read ({ id, messages, recovered, complete }: { id: string, messages: { id: string, data: string }[], recovered?: boolean, complete: boolean }): void {
+    this.isJoined = true
+    if (this.#skips) {
+      this.#skips = false
+      this.id = id
+      return
+    }
+    if (this.id === undefined ? recovered !== undefined : typeof recovered !== 'boolean') this.errors.push(`recovered: ${recovered} in the page behind ${this.id}`)
+    if (recovered !== true) this.#lost(this.id, id)
+    else if (!complete && messages.length === 0) this.errors.push(`nothing in the page behind ${this.id}, which is not complete`)
+    for (const { id, data } of messages) this.got.push({ id, n: numberOf(data) })
+    if (messages.length === 0 && recovered !== true) this.holes.add(this.got.length)
+    this.got.push({ id, n: undefined })
+    this.id = id
+    if (this.#faults.takesTopOfPages !== true || recovered !== true || complete) return
+    this.#skips = true
+    this.id = undefined
+  }
+
+  /** Notes that messages may be missing here, unless they must not be. */
+  #lost (since: string | undefined, id: string): void {
+    this.holes.add(this.got.length)
+    if (this.#keepsAll && since !== undefined && positionOf(since).epoch === positionOf(id).epoch) this.errors.push(`messages behind ${since} are missing, but all are kept`)
+  }
+
+  #receive (text: string, since: string | undefined, eventId: string | undefined): void {
     if (this.isRaw) {
       this.got.push({ id: undefined, n: numberOf(text) })
       const { epoch, offset } = positionOf(this.id!)
@@ -127,7 +170,7 @@ class ResumingClient {
       return
     }
     const frame = JSON.parse(text)
-    if (frame.type === 'hello') this.#greeted(frame, since)
+    if (frame.type === 'hello') this.#greeted(frame, since, eventId)
     else if (frame.type === 'gap' && this.#faults.ignoresGaps !== true) this.holes.add(this.got.length)
     else if (frame.type === 'ack') {
       if (frame.ok) {
@@ -137,18 +180,21 @@ class ResumingClient {
       } else this.errors.push(`its message was refused: ${frame.error.code}`)
     } else if (frame.type === 'message') {
       this.got.push({ id: frame.id, n: numberOf(frame.data) })
-      this.id = frame.id
+      this.id = this.#positionFrom(frame.id, eventId)
     }
   }
 
-  #greeted ({ id, recovered, replayed }: { id: string, recovered?: boolean, replayed?: number }, since: string | undefined): void {
-    this.isJoined = true
-    if (since !== undefined && recovered !== true) {
-      this.holes.add(this.got.length)
-      if (this.#keepsAll && positionOf(since).epoch === positionOf(id).epoch) this.errors.push(`hello of ${since} says that messages are missing, but all are kept`)
-    }
+  /** An EventSource knows no other position than the `id:` of the last event that had one. */
+  #positionFrom (id: string, eventId: string | undefined): string | undefined {
+    return this.transport === 'event-stream' ? eventId ?? this.id : id
+  }
+
+  #greeted ({ id, recovered, replayed }: { id: string, recovered?: boolean, replayed?: number }, since: string | undefined, eventId: string | undefined): void {
+    this.isJoined = this.#hasBegun = true
+    if (recovered === false) this.#lost(since, id)
     if (recovered === true && id !== since) this.errors.push(`hello of ${since} continues ${id}`)
-    this.id = id
+    this.got.push({ id, n: undefined })
+    this.id = this.#positionFrom(id, eventId)
     if (this.#faults.takesTop === true && replayed !== undefined) {
       const { epoch, offset } = positionOf(id)
       this.id = `${epoch}-${offset + replayed}`
@@ -193,7 +239,7 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
   const wait = async (): Promise<void> => { for (let turns = below(3); turns > 0; turns--) await turn() }
   let server = await Server.start(schedule, 0, wait)
   const { origin } = server
-  const clients = transports.map((transport, index) => new ResumingClient(origin, `client${index}`, transport, clientFaults, keepsAll && !isSlow))
+  const clients = transports.map((transport, index) => new ResumingClient(origin, `client${index}`, transport, clientFaults, keepsAll && !isSlow, numbersFrom(1_000 * seed + index)))
   let count = 0
   const makeText = (): string => `${++count} ${'x'.repeat(Math.floor(random() ** 4 * 20_000))}`
   const epochs: string[] = []
@@ -222,7 +268,8 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
         else client.publish(text.slice(0, 10_000))
       } else if (dice < 0.7) {
         const frames = random() < 0.4 ? 1 + below(15) : Infinity
-        if (client.isAway) client.connect(frames)
+        const bytes = random() < 0.3 ? Math.floor(100 * 3_000 ** random()) : Infinity
+        if (client.isAway) client.connect(frames, bytes)
       } else if (dice < 0.8) client.cut()
       else if (dice < 0.85) server.stall(client.port)
       else if (dice < 0.9) server.flow(client.port)
@@ -251,10 +298,10 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
     await until(() => clients.every(({ isRaw, isJoined, id, unanswered }) => isRaw ? id !== undefined : isJoined && unanswered.size === 0))
     // Each topic keeps and replays a small message.
     await publish(`${++count} the end`)
-    await until(() => clients.every(({ got }) => got.at(-1)?.n === count))
+    await until(() => clients.every(({ newest }) => newest === count))
     for (const { n, id } of clients.flatMap(({ accepted, got }) => [...accepted, ...got])) {
+      if (id === undefined || n === undefined) continue
       const known = ids.get(n)
-      if (id === undefined) continue
       if (known === undefined) ids.set(n, id)
       else if (known !== id) faults.push(`message ${n} stands at ${known} and at ${id}`)
     }
@@ -323,11 +370,11 @@ function positionOf (id: string): { epoch: string, offset: number } {
   return { epoch: id.slice(0, dash), offset: Number(id.slice(dash + 1)) }
 }
 
-function faultsOf ({ got, holes }: ResumingClient, epochs: string[], ids: Map<number, string>, last: number): string[] {
+function faultsOf ({ got, newest, holes }: ResumingClient, epochs: string[], ids: Map<number, string>, last: number): string[] {
   const faults: string[] = []
-  if (got.at(-1)?.n !== last) faults.push(`the last message did not come; it got ${got.length}`)
+  if (newest !== last) faults.push(`the last message did not come; it got ${got.length}`)
   let before: { epoch: string, offset: number } | undefined
-  got.forEach(({ n, id = ids.get(n) }, index) => {
+  got.forEach(({ n, id = ids.get(n!) }, index) => {
     if (id === undefined) {
       faults.push(`message ${n}, which has no position`)
       return
@@ -335,8 +382,10 @@ function faultsOf ({ got, holes }: ResumingClient, epochs: string[], ids: Map<nu
     const position = positionOf(id)
     const eras = before === undefined ? 1 : epochs.indexOf(position.epoch) - epochs.indexOf(before.epoch)
     const step = position.offset - (before?.offset ?? 0)
-    if (eras < 0 || (eras === 0 && step < 1)) faults.push(`${id} after ${before!.offset}`)
-    else if ((eras > 0 || step > 1) && !holes.has(index)) faults.push(`${id} right after ${before === undefined ? 'nothing' : `${before.epoch}-${before.offset}`}`)
+    // A position that messages continue is the one of the message before.
+    const usual = n === undefined ? 0 : 1
+    if (eras < 0 || (eras === 0 && step < usual)) faults.push(`${id} after ${before!.offset}`)
+    else if ((eras > 0 || step > usual) && !holes.has(index)) faults.push(`${n === undefined ? 'continuing ' : ''}${id} right after ${before === undefined ? 'nothing' : `${before.epoch}-${before.offset}`}`)
     before = position
   })
   return faults
