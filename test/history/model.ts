@@ -43,6 +43,8 @@ export interface Schedule {
   faults?: ClientFaults
   /** Replaces the broker. */
   wrap?: (broker: Broker) => Broker
+  /** Adds the host's own to an app. */
+  prepare?: (app: FastifyInstance) => void
 }
 
 /** A message as a client got it: its id, or in raw mode its number alone. Without a number: a position that the next message continues, as a hello or a page has it. */
@@ -320,8 +322,9 @@ class Server {
   readonly #sockets = new Map<number, Socket>()
   readonly #stalled = new Set<Socket>()
 
-  static async start ({ history, isSlow, isTight, hasOnJoin, wrap = broker => broker }: Schedule, port: number, wait: () => Promise<void>): Promise<Server> {
+  static async start ({ history, isSlow, isTight, hasOnJoin, wrap = broker => broker, prepare = () => {} }: Schedule, port: number, wait: () => Promise<void>): Promise<Server> {
     const app: FastifyInstance = Fastify({ forceCloseConnections: true })
+    prepare(app)
     await app.register(fastifyRooms as any, {
       broker: wrap(isSlow ? new SlowBroker(wait) : memoryBroker()),
       topics: { news: { history, publish: true } },

@@ -1,10 +1,12 @@
+import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { Mids } from '../../lib/feed/mids.ts'
 import { Replay, type ReplayPlan } from '../../lib/history/replay.ts'
 import { parsePosition } from '../../lib/protocol/position.ts'
 import { Room } from '../../lib/room/room.ts'
 import { Lifecycle } from '../../lib/session/lifecycle.ts'
-import { encodings } from '../../lib/transport/encoding.ts'
+import { chunkedEventEncoding, encodings } from '../../lib/transport/encoding.ts'
+import type { Encode } from '../../lib/transport/envelope.ts'
 import type { Broker, HistoryQuery, Position } from '../../types/index.ts'
 import { random } from '../helpers/random.ts'
 import { runSchedule, type Schedule } from './model.ts'
@@ -67,6 +69,13 @@ function withPages (broker: Broker, history: (topic: string, query: HistoryQuery
       return typeof value === 'function' ? value.bind(target) : value
     }
   })
+}
+
+/** Names a page after the top of its topic. */
+async function afterTop (payload: unknown, app: FastifyInstance): Promise<unknown> {
+  if (typeof payload !== 'string' || !payload.startsWith('{"topic":"news"')) return payload
+  const { id } = await (app as FastifyInstance & { rooms: any }).rooms.history('news', { limit: 1 })
+  return JSON.stringify({ ...JSON.parse(payload), id })
 }
 
 const twins: Twin[] = [
@@ -179,6 +188,29 @@ const twins: Twin[] = [
     name: 'a client that ignores gaps loses messages',
     schedule: { history: whole, isTight: true, faults: { ignoresGaps: true } },
     shows: lost
+  },
+  {
+    name: 'an event stream whose hello has no id: of its own loses messages if it is cut before the first one',
+    schedule: { history: whole },
+    shows: /client [23]: .* right after/,
+    turnOff: () => replace(encodings[chunkedEventEncoding] as { encode: Encode }, 'encode', original => (text: string, rest?: Buffer, id?: string) => {
+      return original(text, rest, text.startsWith('{"type":"hello"') ? undefined : id)
+    })
+  },
+  {
+    name: 'an event stream whose Last-Event-ID is ignored loses messages',
+    schedule: { history: whole, prepare: app => { app.addHook('onRequest', async ({ headers }) => { delete headers['last-event-id'] }) } },
+    shows: /client [23]: .* right after/
+  },
+  {
+    name: 'a client that takes the top, not the id of a page that is not complete, as its position loses messages',
+    schedule: { history: whole, faults: { takesTopOfPages: true } },
+    shows: /client [56]: .* right after/
+  },
+  {
+    name: 'a page that is named after the top, and not after its last message, loses messages',
+    schedule: { history: whole, prepare: app => { app.addHook('onSend', async (_request, _reply, payload) => afterTop(payload, app)) } },
+    shows: /client [56]: .* right after/
   }
 ]
 
@@ -192,7 +224,7 @@ for (const { name, schedule, shows, turnOff } of twins) {
       const faults = await run(seed, schedule).finally(turnOn)
       if (!faults.some(fault => shows.test(fault))) continue
       t.comment(`seed ${seed}: ${faults.length} faults`)
-      const { faults: _, wrap: __, ...same } = schedule
+      const { faults: _, wrap: __, prepare: ___, ...same } = schedule
       t.same(await run(seed, same), [], `seed ${seed} with the protection`)
       return
     }
