@@ -11,6 +11,9 @@ import { openLink, type Link, type Transport } from './links.ts'
 /** One client for each. */
 const transports: Transport[] = ['rooms.v1', 'rooms.v1', 'event-stream', 'event-stream', 'rooms.raw', 'long-poll', 'pages']
 
+/** Milliseconds after which the messages of a schedule expire, if they do. */
+const expiry = 10
+
 /** Milliseconds for the end of a schedule. */
 const patience = 15_000
 
@@ -37,6 +40,10 @@ export interface Schedule {
   restarts: boolean
   /** Few bytes are buffered for a member, and a member that reads slowly is sent a `gap`. */
   isTight: boolean
+  /** The messages expire: now and then, nothing is published for longer than their time. */
+  expires?: boolean
+  /** Members are excepted from messages. */
+  excepts?: boolean
   /** The host's `onJoin` takes turns of the event loop. */
   hasOnJoin: boolean
   /** A fault of all clients. */
@@ -64,6 +71,10 @@ class ResumingClient {
   readonly got: Got[] = []
   /** The places in `got` before which messages may be missing. */
   readonly holes = new Set<number>()
+  /** The ids of all its sessions, the last of which may go on. */
+  readonly sessions: string[] = []
+  /** Messages from which its session was excepted while it had all messages before them, so that no replay may bring them before it comes back. */
+  readonly #unwanted = new Set<number>()
   /** Messages that it has published and that no ack has come for, by `mid`. */
   readonly unanswered = new Map<string, string>()
   /** Its messages for which an ack has come. */
@@ -111,6 +122,7 @@ class ResumingClient {
       this.holes.add(this.got.length)
       if (newest !== undefined && numberOf(newest.data) !== this.newest) this.got.push({ id: newest.id, n: numberOf(newest.data) })
       this.holes.add(this.got.length)
+      this.#continue(id)
       this.#open(frames, bytes)
     } finally {
       this.#isReading = false
@@ -150,12 +162,16 @@ class ResumingClient {
     if (recovered !== true) this.#lost(this.id, id)
     else if (!complete && messages.length === 0) this.errors.push(`nothing in the page behind ${this.id}, which is not complete`)
     for (const { id, data } of messages) this.got.push({ id, n: numberOf(data) })
-    if (messages.length === 0 && recovered !== true) this.holes.add(this.got.length)
-    this.got.push({ id, n: undefined })
+    this.#continue(id)
     this.id = id
     if (this.#faults.takesTopOfPages !== true || recovered !== true || complete) return
     this.#skips = true
     this.id = undefined
+  }
+
+  /** Notes the position that the next message continues. */
+  #continue (id: string): void {
+    if (this.got.at(-1)?.id !== id || this.holes.has(this.got.length)) this.got.push({ id, n: undefined })
   }
 
   /** Notes that messages may be missing here, unless they must not be. */
@@ -181,6 +197,7 @@ class ResumingClient {
         this.unanswered.delete(frame.ref)
       } else this.errors.push(`its message was refused: ${frame.error.code}`)
     } else if (frame.type === 'message') {
+      if (this.#unwanted.has(numberOf(frame.data))) this.errors.push(`it got message ${numberOf(frame.data)}, from which it was excepted`)
       this.got.push({ id: frame.id, n: numberOf(frame.data) })
       this.id = this.#positionFrom(frame.id, eventId)
     }
@@ -191,11 +208,13 @@ class ResumingClient {
     return this.transport === 'event-stream' ? eventId ?? this.id : id
   }
 
-  #greeted ({ id, recovered, replayed }: { id: string, recovered?: boolean, replayed?: number }, since: string | undefined, eventId: string | undefined): void {
+  #greeted ({ id, session, recovered, replayed }: { id: string, session: string, recovered?: boolean, replayed?: number }, since: string | undefined, eventId: string | undefined): void {
     this.isJoined = this.#hasBegun = true
+    this.sessions.push(session)
+    this.#unwanted.clear()
     if (recovered === false) this.#lost(since, id)
     if (recovered === true && id !== since) this.errors.push(`hello of ${since} continues ${id}`)
-    this.got.push({ id, n: undefined })
+    this.#continue(id)
     this.id = this.#positionFrom(id, eventId)
     if (this.#faults.takesTop === true && replayed !== undefined) {
       const { epoch, offset } = positionOf(id)
@@ -215,6 +234,14 @@ class ResumingClient {
     if (this.#link?.isOpen === true) this.#link.send(JSON.stringify({ type: 'message', data: this.unanswered.get(mid), mid, ref: mid }))
   }
 
+  /** Whether it has had every message up to a position, or was told that the last ones are missing. */
+  hasAll (id: string): boolean { return this.id === id || this.got.at(-1)?.id === id }
+
+  /** Notes that its session was excepted from a message. */
+  excepted (n: number): void {
+    this.#unwanted.add(n)
+  }
+
   /** Cuts the connection, at any byte. */
   cut (): void {
     this.#link?.cut()
@@ -227,8 +254,8 @@ class ResumingClient {
 }
 
 /** The features of the schedule with a seed, apart from its broker. */
-export function featuresOf (seed: number): Pick<Schedule, 'restarts' | 'isTight' | 'hasOnJoin'> {
-  return { restarts: seed % 4 === 1, isTight: seed % 4 === 3, hasOnJoin: seed % 3 === 0 }
+export function featuresOf (seed: number): Pick<Schedule, 'restarts' | 'isTight' | 'hasOnJoin' | 'expires' | 'excepts'> {
+  return { restarts: seed % 4 === 1, isTight: seed % 4 === 3, hasOnJoin: seed % 3 === 0, expires: seed % 7 === 2, excepts: seed % 2 === 0 }
 }
 
 /**
@@ -236,12 +263,12 @@ export function featuresOf (seed: number): Pick<Schedule, 'restarts' | 'isTight'
  * exactly the topic's sequence between two places at which it was told that messages may be missing, or a message that is in the sequence twice.
  */
 export async function runSchedule (schedule: Schedule, steps: number): Promise<string[]> {
-  const { seed, random, keepsAll, isSlow, restarts, faults: clientFaults = {} } = schedule
+  const { seed, random, keepsAll, isSlow, restarts, expires = false, excepts = false, faults: clientFaults = {} } = schedule
   const below = (count: number): number => Math.floor(random() * count)
   const wait = async (): Promise<void> => { for (let turns = below(3); turns > 0; turns--) await turn() }
   let server = await Server.start(schedule, 0, wait)
   const { origin } = server
-  const clients = transports.map((transport, index) => new ResumingClient(origin, `client${index}`, transport, clientFaults, keepsAll && !isSlow, numbersFrom(1_000 * seed + index)))
+  const clients = transports.map((transport, index) => new ResumingClient(origin, `client${index}`, transport, clientFaults, keepsAll && !isSlow && !expires, numbersFrom(1_000 * seed + index)))
   let count = 0
   const makeText = (): string => `${++count} ${'x'.repeat(Math.floor(random() ** 4 * 20_000))}`
   const epochs: string[] = []
@@ -249,8 +276,11 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
   const faults: string[] = []
   let last: string | undefined
   let pending: Promise<void>[] = []
-  const publish = async (text: string): Promise<void> => {
-    const { id } = await server.app.rooms.broadcast('news', text)
+  /** The session that was excepted from a message. */
+  const exceptions = new Map<number, string>()
+  const publish = async (text: string, except?: string): Promise<void> => {
+    if (except !== undefined) exceptions.set(numberOf(text), except)
+    const { id } = await server.app.rooms.broadcast('news', text, except === undefined ? {} : { except })
     if (id === undefined) faults.push('a message without a position')
     else ids.set(numberOf(text), last = id)
   }
@@ -263,7 +293,14 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
     for (let step = 0; step < steps; step++) {
       const client = clients[below(clients.length)]!
       const dice = random()
-      if (dice < 0.4) pending.push(publish(makeText()))
+      if (excepts && dice < 0.1) {
+        // A session, which may have ended.
+        const except = client.sessions.at(-1)
+        if (random() < 0.3) await Promise.all(pending)
+        const text = makeText()
+        if (client.isJoined && client.hasAll(last!)) client.excepted(numberOf(text))
+        pending.push(publish(text, except))
+      } else if (dice < 0.4) pending.push(publish(makeText()))
       else if (dice < 0.5) {
         const text = makeText()
         if (restarts || client.transport !== 'rooms.v1') pending.push(publish(text))
@@ -277,6 +314,7 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
       else if (dice < 0.9) server.flow(client.port)
       else for (let turns = below(6); turns > 0; turns--) await turn()
       if (random() < 0.05) await sleep(2)
+      if (expires && random() < 0.03) await sleep(2 * expiry)
       if (restarts && step > 0 && step % Math.floor(steps / 3) === 0) {
         await Promise.all(pending)
         pending = []
@@ -300,14 +338,14 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
     await until(() => clients.every(({ isRaw, isJoined, id, unanswered }) => isRaw ? id !== undefined : isJoined && unanswered.size === 0))
     // Each topic keeps and replays a small message.
     await publish(`${++count} the end`)
-    await until(() => clients.every(({ newest }) => newest === count))
+    await until(() => clients.every(client => client.newest === count || client.hasAll(last!)))
     for (const { n, id } of clients.flatMap(({ accepted, got }) => [...accepted, ...got])) {
       if (id === undefined || n === undefined) continue
       const known = ids.get(n)
       if (known === undefined) ids.set(n, id)
       else if (known !== id) faults.push(`message ${n} stands at ${known} and at ${id}`)
     }
-    clients.forEach((client, index) => { faults.push(...client.errors, ...faultsOf(client, epochs, ids, count).map(fault => `client ${index}: ${fault}`)) })
+    clients.forEach((client, index) => { faults.push(...client.errors, ...faultsOf(client, { epochs, ids, exceptions, last: count }).map(fault => `client ${index}: ${fault}`)) })
   } finally {
     for (const client of clients) client.cut()
     await server.close()
@@ -322,12 +360,12 @@ class Server {
   readonly #sockets = new Map<number, Socket>()
   readonly #stalled = new Set<Socket>()
 
-  static async start ({ history, isSlow, isTight, hasOnJoin, wrap = broker => broker, prepare = () => {} }: Schedule, port: number, wait: () => Promise<void>): Promise<Server> {
+  static async start ({ history, expires = false, isSlow, isTight, hasOnJoin, wrap = broker => broker, prepare = () => {} }: Schedule, port: number, wait: () => Promise<void>): Promise<Server> {
     const app: FastifyInstance = Fastify({ forceCloseConnections: true })
     prepare(app)
     await app.register(fastifyRooms as any, {
       broker: wrap(isSlow ? new SlowBroker(wait) : memoryBroker()),
-      topics: { news: { history, publish: true } },
+      topics: { news: { history: expires ? { ...history, ttl: expiry } : history, publish: true } },
       identify: ({ headers }: FastifyRequest) => headers['sec-websocket-protocol'] === 'rooms.raw' ? { user: 'raw' } : null,
       // No frame tells a raw member of a gap.
       slow: isTight ? { bytes: 20_000, policy: ({ user }: Session) => user === 'raw' ? 'close' : 'drop' } : { bytes: 200_000 },
@@ -373,9 +411,23 @@ function positionOf (id: string): { epoch: string, offset: number } {
   return { epoch: id.slice(0, dash), offset: Number(id.slice(dash + 1)) }
 }
 
-function faultsOf ({ got, newest, holes }: ResumingClient, epochs: string[], ids: Map<number, string>, last: number): string[] {
+/** The truth of a schedule. */
+interface Sequence {
+  /** In their order. */
+  epochs: string[]
+  /** The positions of all messages. */
+  ids: Map<number, string>
+  /** The sessions that were excepted from a message. */
+  exceptions: Map<number, string>
+  /** The last message. */
+  last: number
+}
+
+function faultsOf ({ got, newest, holes, sessions }: ResumingClient, { epochs, ids, exceptions, last }: Sequence): string[] {
   const faults: string[] = []
-  if (newest !== last) faults.push(`the last message did not come; it got ${got.length}`)
+  // A position alone: the message has expired before the client came.
+  if (newest !== last && got.at(-1)?.id !== ids.get(last)) faults.push(`the last message did not come; it got ${got.length}`)
+  const excepted = new Set([...exceptions].filter(([, session]) => sessions.includes(session)).map(([n]) => ids.get(n)))
   let before: { epoch: string, offset: number } | undefined
   got.forEach(({ n, id = ids.get(n!) }, index) => {
     if (id === undefined) {
@@ -384,7 +436,9 @@ function faultsOf ({ got, newest, holes }: ResumingClient, epochs: string[], ids
     }
     const position = positionOf(id)
     const eras = before === undefined ? 1 : epochs.indexOf(position.epoch) - epochs.indexOf(before.epoch)
-    const step = position.offset - (before?.offset ?? 0)
+    let step = position.offset - (before?.offset ?? 0)
+    // Its sessions need not be sent the messages from which they were excepted.
+    if (eras === 0) for (let offset = before!.offset + 1; offset < position.offset; offset++) if (excepted.has(`${position.epoch}-${offset}`)) step--
     // A position that messages continue is the one of the message before.
     const usual = n === undefined ? 0 : 1
     if (eras < 0 || (eras === 0 && step < usual)) faults.push(`${id} after ${before!.offset}`)

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { Mids } from '../../lib/feed/mids.ts'
 import { Replay, type ReplayPlan } from '../../lib/history/replay.ts'
+import { proceed } from '../../lib/proceed.ts'
 import { parsePosition } from '../../lib/protocol/position.ts'
 import { Room } from '../../lib/room/room.ts'
 import { Lifecycle } from '../../lib/session/lifecycle.ts'
@@ -78,6 +79,11 @@ async function afterTop (payload: unknown, app: FastifyInstance): Promise<unknow
   return JSON.stringify({ ...JSON.parse(payload), id })
 }
 
+/** Tells of no message that is no longer kept. */
+function withoutLosses (broker: Broker): Broker {
+  return withPages(broker, (topic, query) => proceed(broker.history!(topic, query), page => ({ ...page, from: query.after ?? 0 })))
+}
+
 const twins: Twin[] = [
   {
     name: 'a client that takes the top, not hello.id, as its position loses messages if it is cut inside the replay',
@@ -144,15 +150,19 @@ const twins: Twin[] = [
   },
   {
     name: 'a broker that does not tell what it has dropped causes a hole',
-    schedule: {
-      history: { size: 5 },
-      wrap: broker => withPages(broker, (topic, query) => {
-        const page = broker.history!(topic, query)
-        if (page instanceof Promise) return page.then(page => ({ ...page, from: query.after ?? 0 }))
-        return { ...page, from: query.after ?? 0 }
-      })
-    },
+    schedule: { history: { size: 5 }, wrap: withoutLosses },
     shows: lost
+  },
+  {
+    name: 'a broker that does not tell what has expired causes a hole',
+    schedule: { history: whole, expires: true, wrap: withoutLosses },
+    shows: lost
+  },
+  {
+    name: 'a member that is not taken from the fan-out gets the message from which it was excepted',
+    schedule: { history: whole, excepts: true },
+    shows: /from which it was excepted/,
+    turnOff: () => replace(Room.prototype, 'deliver', original => function (this: Room, delivery) { return original.call(this, delivery) })
   },
   {
     name: 'a message that is sent again, without the memory of its mid, stands in the topic twice',
