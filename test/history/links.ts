@@ -39,6 +39,8 @@ export interface LinkOptions {
   /** The connection is cut after so many bytes from the server, in the middle of a frame or of a head. Pages have one connection each. */
   bytes: number
   random: () => number
+  /** Messages of a page that begins anew. By default any number. */
+  snapshot?: number
 }
 
 /** Connects to a server. The connection is cut after so many bytes from it. */
@@ -77,7 +79,7 @@ function openSocket ({ url, position, bytes }: LinkOptions, transport: 'rooms.v1
   }
 }
 
-/** An event stream, which resumes with `Last-Event-ID`. */
+/** An event stream, which resumes with `Last-Event-ID`, unless it asks for the newest values. */
 function openEvents ({ url, position, bytes }: LinkOptions, { received, closed }: LinkEvents): Link {
   const since = position()
   let state: 'opening' | 'open' | 'closed' = 'opening'
@@ -87,7 +89,9 @@ function openEvents ({ url, position, bytes }: LinkOptions, { received, closed }
     state = 'closed'
     closed(undefined)
   }
-  const request = httpRequest(`http://${url}`, { createConnection: connectFor(bytes), headers: { accept: 'text/event-stream', ...(since === undefined ? {} : { 'last-event-id': since }) } })
+  const isLatest = since === 'latest'
+  const headers = { accept: 'text/event-stream', ...(since === undefined || isLatest ? {} : { 'last-event-id': since }) }
+  const request = httpRequest(`http://${url}${isLatest ? '?since=latest' : ''}`, { createConnection: connectFor(bytes), headers })
   request.on('error', () => {})
   request.on('close', close)
   request.on('response', response => {
@@ -110,7 +114,7 @@ function openEvents ({ url, position, bytes }: LinkOptions, { received, closed }
 }
 
 /** Pages of kept messages, each behind the last one: a snapshot first. They wait for messages, or begin again soon. */
-function openPages ({ url, position, bytes, random }: LinkOptions, waits: boolean, { received, closed }: LinkEvents): Link {
+function openPages ({ url, position, bytes, random, snapshot }: LinkOptions, waits: boolean, { received, closed }: LinkEvents): Link {
   let isClosed = false
   let request: ReturnType<typeof httpRequest> | undefined
   const close = (code: number | undefined): void => {
@@ -122,7 +126,9 @@ function openPages ({ url, position, bytes, random }: LinkOptions, waits: boolea
   const next = (): void => {
     if (isClosed) return
     const since = position()
-    const query = `?limit=${1 + Math.floor(random() * 20)}${since === undefined ? '' : `&since=${since}${waits ? `&wait=${1 + Math.floor(random() ** 2 * 200)}` : ''}`}`
+    const isAnew = since === undefined || since === 'latest'
+    const limit = isAnew && snapshot !== undefined ? snapshot : 1 + Math.floor(random() * 20)
+    const query = `?limit=${limit}${since === undefined ? '' : `&since=${since}`}${isAnew || !waits ? '' : `&wait=${1 + Math.floor(random() ** 2 * 200)}`}`
     const own = request = httpRequest(`http://${url}${query}`, { createConnection: connectFor(random() < 0.2 ? bytes : Infinity), headers: { connection: 'close' } })
     const fail = (): void => { if (own === request) close(undefined) }
     own.on('error', fail)

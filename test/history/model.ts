@@ -3,19 +3,19 @@ import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Fastify from 'fastify'
 import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
-import type { Broker, Session } from '../../types/index.ts'
+import type { Broker, Session, SlowPolicy } from '../../types/index.ts'
 import { random as numbersFrom } from '../helpers/random.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
 import { openLink, type Link, type Transport } from './links.ts'
 
 /** One client for each. */
-const transports: Transport[] = ['rooms.v1', 'rooms.v1', 'event-stream', 'event-stream', 'rooms.raw', 'long-poll', 'pages']
+export const transports: Transport[] = ['rooms.v1', 'rooms.v1', 'event-stream', 'event-stream', 'rooms.raw', 'long-poll', 'pages']
 
 /** Milliseconds after which the messages of a schedule expire, if they do. */
 const expiry = 10
 
 /** Milliseconds for the end of a schedule. */
-const patience = 15_000
+export const patience = 15_000
 
 /** Faults that a client may have, for twins of the model. */
 export interface ClientFaults {
@@ -46,6 +46,8 @@ export interface Schedule {
   excepts?: boolean
   /** The host's `onJoin` takes turns of the event loop. */
   hasOnJoin: boolean
+  /** The policy for slow members of a tight schedule: by default they are sent a `gap`. */
+  policy?: SlowPolicy
   /** A fault of all clients. */
   faults?: ClientFaults
   /** Replaces the broker. */
@@ -325,8 +327,9 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
     }
     await Promise.all(pending)
     for (const client of clients) {
-      client.cut()
-      client.connect()
+      if (random() < 0.3) server.flow(client.port)
+      else client.cut()
+      if (client.isAway) client.connect()
     }
     const deadline = Date.now() + patience
     const until = async (isDone: () => boolean): Promise<void> => {
@@ -354,13 +357,13 @@ export async function runSchedule (schedule: Schedule, steps: number): Promise<s
 }
 
 /** A server with the topic of a schedule. */
-class Server {
+export class Server {
   readonly app: FastifyInstance & { rooms: any }
   /** By the port of the peer. */
   readonly #sockets = new Map<number, Socket>()
   readonly #stalled = new Set<Socket>()
 
-  static async start ({ history, expires = false, isSlow, isTight, hasOnJoin, wrap = broker => broker, prepare = () => {} }: Schedule, port: number, wait: () => Promise<void>): Promise<Server> {
+  static async start ({ history, expires = false, isSlow, isTight, policy = 'drop', hasOnJoin, wrap = broker => broker, prepare = () => {} }: Schedule, port: number, wait: () => Promise<void>): Promise<Server> {
     const app: FastifyInstance = Fastify({ forceCloseConnections: true })
     prepare(app)
     await app.register(fastifyRooms as any, {
@@ -368,7 +371,7 @@ class Server {
       topics: { news: { history: expires ? { ...history, ttl: expiry } : history, publish: true } },
       identify: ({ headers }: FastifyRequest) => headers['sec-websocket-protocol'] === 'rooms.raw' ? { user: 'raw' } : null,
       // No frame tells a raw member of a gap.
-      slow: isTight ? { bytes: 20_000, policy: ({ user }: Session) => user === 'raw' ? 'close' : 'drop' } : { bytes: 200_000 },
+      slow: isTight ? { bytes: 20_000, policy: ({ user }: Session) => user === 'raw' && policy === 'drop' ? 'close' : policy } : { bytes: 200_000 },
       ...(hasOnJoin ? { onJoin: async () => { await wait() } } : {})
     })
     await app.listen({ host: '127.0.0.1', port })
@@ -402,11 +405,11 @@ class Server {
   }
 }
 
-function numberOf (text: string): number {
+export function numberOf (text: string): number {
   return Number(text.slice(0, text.indexOf(' ')))
 }
 
-function positionOf (id: string): { epoch: string, offset: number } {
+export function positionOf (id: string): { epoch: string, offset: number } {
   const dash = id.lastIndexOf('-')
   return { epoch: id.slice(0, dash), offset: Number(id.slice(dash + 1)) }
 }

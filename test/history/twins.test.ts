@@ -1,9 +1,11 @@
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
+import { KeptValues } from '../../lib/brokers/kept-values.ts'
 import { Mids } from '../../lib/feed/mids.ts'
 import { Replay, type ReplayPlan } from '../../lib/history/replay.ts'
 import { proceed } from '../../lib/proceed.ts'
 import { parsePosition } from '../../lib/protocol/position.ts'
+import { LatestValues } from '../../lib/room/latest-values.ts'
 import { Room } from '../../lib/room/room.ts'
 import { Lifecycle } from '../../lib/session/lifecycle.ts'
 import { chunkedEventEncoding, encodings } from '../../lib/transport/encoding.ts'
@@ -11,6 +13,7 @@ import type { Encode } from '../../lib/transport/envelope.ts'
 import type { Broker, HistoryQuery, Position } from '../../types/index.ts'
 import { random } from '../helpers/random.ts'
 import { runSchedule, type Schedule } from './model.ts'
+import { runValues } from './values.ts'
 
 /**
  * Twins of the model: each one runs the model's schedules while one protection is off, until a client loses messages, or gets one twice, without being told. The
@@ -22,12 +25,15 @@ interface Twin {
   schedule: Partial<Schedule>
   /** The fault that it must show. */
   shows: RegExp
+  /** Runs a schedule. Default: one of a topic that keeps a log. */
+  run?: typeof runSchedule
   /** Turns the protection off. Returns a function that turns it on again. */
   turnOff?: () => () => void
 }
 
 const mostSchedules = 60
 const whole = { size: 1_000, bytes: 50_000_000, replay: 50_000_000 }
+const values = { history: { latest: true } }
 const lost = /right after/
 
 /** Replaces a method of a class. Returns a function that puts it back. */
@@ -221,12 +227,36 @@ const twins: Twin[] = [
     name: 'a page that is named after the top, and not after its last message, loses messages',
     schedule: { history: whole, prepare: app => { app.addHook('onSend', async (_request, _reply, payload) => afterTop(payload, app)) } },
     shows: /client [56]: .* right after/
+  },
+  {
+    name: 'a stale version that is not refused replaces a newer value',
+    run: runValues,
+    schedule: values,
+    shows: /has version .* after/,
+    turnOff: () => replace(KeptValues.prototype, 'isStale', () => () => false)
+  },
+  {
+    name: 'a member that joins without a position, and is not sent the kept values, does not have them',
+    run: runValues,
+    schedule: values,
+    shows: /client \d has .* in place of/,
+    turnOff: () => replace(Replay.prototype, 'plan', original => function (this: Replay, since, encoding, top) {
+      const plan = original.call(this, since, encoding, top)
+      return since === undefined ? { ...plan, replayed: undefined, frames: undefined } : plan
+    })
+  },
+  {
+    name: 'a slow member that is not sent the newest value of each key, once it has caught up, does not have them',
+    run: runValues,
+    schedule: { ...values, isTight: true, policy: 'latest' },
+    shows: /client \d has .* in place of/,
+    turnOff: () => replace(LatestValues.prototype, 'after', () => function * () {})
   }
 ]
 
-for (const { name, schedule, shows, turnOff } of twins) {
+for (const { name, run: runOne = runSchedule, schedule, shows, turnOff } of twins) {
   t.test(name, { timeout: 120_000 }, async t => {
-    const run = (seed: number, changes: Partial<Schedule>): Promise<string[]> => runSchedule({
+    const run = (seed: number, changes: Partial<Schedule>): Promise<string[]> => runOne({
       seed, random: random(seed), history: whole, keepsAll: false, isSlow: false, restarts: false, isTight: false, hasOnJoin: false, ...changes
     }, 200)
     for (let seed = 0; seed < mostSchedules; seed++) {
