@@ -2,7 +2,7 @@ import t from 'tap'
 import { random } from '../helpers/random.ts'
 import { featuresOf, runSchedule } from './model.ts'
 
-const schedules = Number(process.env.SCHEDULES ?? 30)
+const schedules = Number(process.env.SCHEDULES ?? 20)
 const histories = [{ size: 5 }, { size: 1_000 }, { size: 1_000, bytes: 60_000 }, { size: 1_000, replay: 30_000 }, { size: 1_000, bytes: 50_000_000, replay: 50_000_000 }]
 
 for (const isSlow of [false, true]) {
