@@ -25,6 +25,8 @@ interface Twin {
   schedule: Partial<Schedule>
   /** The fault that it must show. */
   shows: RegExp
+  /** Most schedules, if few of them show the fault. */
+  most?: number
   /** Runs a schedule. Default: one of a topic that keeps a log. */
   run?: typeof runSchedule
   /** Turns the protection off. Returns a function that turns it on again. */
@@ -248,18 +250,20 @@ const twins: Twin[] = [
   {
     name: 'a slow member that is not sent the newest value of each key, once it has caught up, does not have them',
     run: runValues,
+    // Few members lag and catch up, and then keep what they have until the end.
+    most: 500,
     schedule: { ...values, isTight: true, policy: 'latest' },
     shows: /client \d has .* in place of/,
     turnOff: () => replace(LatestValues.prototype, 'after', () => function * () {})
   }
 ]
 
-for (const { name, run: runOne = runSchedule, schedule, shows, turnOff } of twins) {
+for (const { name, most = mostSchedules, run: runOne = runSchedule, schedule, shows, turnOff } of twins) {
   t.test(name, { timeout: 120_000 }, async t => {
     const run = (seed: number, changes: Partial<Schedule>): Promise<string[]> => runOne({
       seed, random: random(seed), history: whole, keepsAll: false, isSlow: false, restarts: false, isTight: false, hasOnJoin: false, ...changes
     }, 200)
-    for (let seed = 0; seed < mostSchedules; seed++) {
+    for (let seed = 0; seed < most; seed++) {
       const turnOn = turnOff?.()
       const faults = await run(seed, schedule).finally(turnOn)
       if (!faults.some(fault => shows.test(fault))) continue
@@ -268,6 +272,6 @@ for (const { name, run: runOne = runSchedule, schedule, shows, turnOff } of twin
       t.same(await run(seed, same), [], `seed ${seed} with the protection`)
       return
     }
-    t.fail(`no fault in ${mostSchedules} schedules`)
+    t.fail(`no fault in ${most} schedules`)
   })
 }
