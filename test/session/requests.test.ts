@@ -8,7 +8,7 @@ function create (send: (frame: string) => void | Promise<void> = () => {}) {
   const frames: { ref: string, data: unknown }[] = []
   const session = {
     id: 's1',
-    canBeAnswered: true,
+    canBeAsked: true,
     definition: { message: anyPayload },
     privateText: (json: string, _from: undefined, _user: undefined, ref: string) => JSON.stringify({ ref, data: JSON.parse(json) }),
     sendPrivate: (frame: string) => {
