@@ -221,10 +221,6 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     }
     this.admission.admit(connection, addressKey)
     if (this.expiry.check(connection)) return
-    if (this.state !== 'open') {
-      connection.close(serverEnding(1001, 'draining'))
-      return
-    }
     const kicked = this.kicks.find(begunAt, user, topic)
     if (kicked !== undefined) {
       connection.close(kicked)
