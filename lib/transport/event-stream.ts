@@ -9,7 +9,7 @@ import type { Membership } from '../session/membership.ts'
 import { kConnection, kWaiting } from '../symbols.ts'
 import { chunkedEventEncoding, eventEncoding, type Encoding } from './encoding.ts'
 import { chunked } from './event.ts'
-import { drainOf, hasTakenSince, isClear, writeTo } from './socket-writes.ts'
+import { drainOf, hasTakenSince, writeFrameTo, writeOwnTo, writeTo } from './socket-writes.ts'
 import { Transport, type FrameRun, type Look } from './transport.ts'
 import { unpooled } from './ws/frame.ts'
 
@@ -144,7 +144,6 @@ abstract class EventStream extends Transport {
  */
 class SocketEventStream extends EventStream {
   readonly #direct: Socket
-  #onWritten: (() => void) | undefined = undefined
 
   constructor (response: StreamedResponse, direct: Socket) {
     super(response, chunkedEventEncoding)
@@ -157,14 +156,7 @@ class SocketEventStream extends EventStream {
 
   writeFrame (frame: Buffer): void {
     this.begin()
-    if (!this.isWritable) return
-    const direct = this.#direct
-    if (isClear(direct)) writeTo(direct, frame)
-    else {
-      this.bufferedFrames++
-      this.#onWritten ??= () => { this.bufferedFrames-- }
-      writeTo(direct, unpooled(frame), this.#onWritten)
-    }
+    if (this.isWritable) writeFrameTo(this.#direct, frame, this)
   }
 
   writeBatch (batch: FrameRun, isBehind: boolean): void {
@@ -175,12 +167,12 @@ class SocketEventStream extends EventStream {
     this.begin()
     if (!this.isWritable) return
     const bytes = view.bytes()
-    if (bytes !== undefined) this.#writeOwn(bytes)
+    if (bytes !== undefined) writeOwnTo(this.#direct, bytes)
   }
 
   writeAll (frames: Buffer[]): void {
     this.begin()
-    if (frames.length > 0 && this.isWritable) this.#writeOwn(Buffer.concat(frames))
+    if (frames.length > 0 && this.isWritable) writeOwnTo(this.#direct, Buffer.concat(frames))
   }
 
   protected destroy (error?: Error): void { this.#direct.destroy(error) }
@@ -209,10 +201,6 @@ class SocketEventStream extends EventStream {
   protected async nextDrained (): Promise<void> {
     if (!this.isOpen) throw new Error('the connection has closed')
     await drainOf(this.#direct)
-  }
-
-  #writeOwn (bytes: Buffer): void {
-    writeTo(this.#direct, this.#direct.writableLength > 0 ? unpooled(bytes) : bytes)
   }
 }
 

@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net'
 import { asError } from '../error-utils.ts'
 import { unsentOf } from '../internals.ts'
-import type { Look } from './transport.ts'
+import type { Look, Transport } from './transport.ts'
+import { unpooled } from './ws/frame.ts'
 
 // Writes of a transport that go straight to a TCP or TLS socket.
 
@@ -39,7 +40,7 @@ export function drainOf (socket: Socket): Promise<void> {
 }
 
 /** Whether a frame can be written as it is, because no more than the head of a response is in front of it. */
-export function isClear (socket: Socket): boolean {
+function isClear (socket: Socket): boolean {
   return socket.writableLength === 0 || (socket.writableCorked > 0 && socket.writableLength < gathered)
 }
 
@@ -50,6 +51,21 @@ export function writeTo (socket: Socket, bytes: Buffer, onWritten?: () => void):
   } catch (error) {
     socket.destroy(asError(error))
   }
+}
+
+/** Writes one frame for a transport, without copying it if nothing is buffered. */
+export function writeFrameTo (socket: Socket, frame: Buffer, transport: Pick<Transport, 'bufferedFrames' | 'onFrameWritten'>): void {
+  if (isClear(socket)) writeTo(socket, frame)
+  else {
+    transport.bufferedFrames++
+    transport.onFrameWritten ??= () => { transport.bufferedFrames-- }
+    writeTo(socket, unpooled(frame), transport.onFrameWritten)
+  }
+}
+
+/** Writes bytes for one peer alone. */
+export function writeOwnTo (socket: Socket, bytes: Buffer): void {
+  writeTo(socket, socket.writableLength > 0 ? unpooled(bytes) : bytes)
 }
 
 /** Whether the operating system has taken some of the buffered bytes since a look, which is brought up to date. */

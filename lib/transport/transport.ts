@@ -32,6 +32,8 @@ export abstract class Transport {
   readonly encoding: Encoding
   /** Frames that were written one by one and are buffered. Each costs more memory than its bytes. */
   bufferedFrames = 0
+  /** Takes a frame out of `bufferedFrames`; made when the first one is buffered. */
+  onFrameWritten: (() => void) | undefined = undefined
   /** Called once, when reading goes on: parses what was held back while it was paused. */
   onResume: (() => void) | undefined = undefined
 

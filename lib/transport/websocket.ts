@@ -3,10 +3,9 @@ import type { Mode } from '../../types/index.ts'
 import { deflateParameters } from '../internals.ts'
 import type { BatchView } from '../room/batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
-import { drainOf, hasTakenSince, isClear, writeTo } from './socket-writes.ts'
+import { drainOf, hasTakenSince, writeFrameTo, writeOwnTo, writeTo } from './socket-writes.ts'
 import type { FrameRun, Look, Transport } from './transport.ts'
 import { WebSocketFrames, type ByteStream, type WebSocketLike } from './websocket-frames.ts'
-import { unpooled } from './ws/frame.ts'
 
 /**
  * A WebSocket whose frames go straight to its TCP or TLS socket, past ws. Frames that ws itself writes there (pings, pongs, the close frame) are written at once,
@@ -14,7 +13,6 @@ import { unpooled } from './ws/frame.ts'
  */
 export class WebSocketTransport extends WebSocketFrames implements Look {
   readonly #direct: Socket
-  #onWritten: (() => void) | undefined = undefined
   // The look of the heartbeat. An object of its own would cost memory for each member.
   written = 0
   unsent = 0
@@ -27,14 +25,7 @@ export class WebSocketTransport extends WebSocketFrames implements Look {
   override get bufferedBytes (): number { return this.#direct.writableLength }
 
   override writeFrame (frame: Buffer): void {
-    if (!this.isWritable) return
-    const direct = this.#direct
-    if (isClear(direct)) writeTo(direct, frame)
-    else {
-      this.bufferedFrames++
-      this.#onWritten ??= () => { this.bufferedFrames-- }
-      writeTo(direct, unpooled(frame), this.#onWritten)
-    }
+    if (this.isWritable) writeFrameTo(this.#direct, frame, this)
   }
 
   override writeBatch (batch: FrameRun, isBehind: boolean): void {
@@ -44,11 +35,11 @@ export class WebSocketTransport extends WebSocketFrames implements Look {
   override writeView (view: BatchView): void {
     if (!this.isWritable) return
     const bytes = view.bytes()
-    if (bytes !== undefined) this.#writeOwn(bytes)
+    if (bytes !== undefined) writeOwnTo(this.#direct, bytes)
   }
 
   override writeAll (frames: Buffer[]): void {
-    if (frames.length > 0 && this.isWritable) this.#writeOwn(Buffer.concat(frames))
+    if (frames.length > 0 && this.isWritable) writeOwnTo(this.#direct, Buffer.concat(frames))
   }
 
   override hasTaken (last: Look = this): boolean {
@@ -59,10 +50,6 @@ export class WebSocketTransport extends WebSocketFrames implements Look {
     // A stream that has ended takes no write, not even an empty one.
     if (!this.isOpen) return super.nextDrained()
     return drainOf(this.#direct)
-  }
-
-  #writeOwn (bytes: Buffer): void {
-    writeTo(this.#direct, this.#direct.writableLength > 0 ? unpooled(bytes) : bytes)
   }
 }
 
