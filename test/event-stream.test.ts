@@ -21,6 +21,20 @@ async function serveSlow (t: Test, asked: (answer: () => void) => void) {
   return { app, rooms: app.rooms as any, url: await listen(app) }
 }
 
+/** An app with one member over HTTP/2 that reads nothing, and for which more than a megabyte waits. */
+async function serveStuck (t: Test, options: AnyOptions) {
+  const app = createApp(t, { http2: true } as object)
+  await app.register(fastifyRooms as any, { prefix: '/rooms', topics: { '*': { slow: { bytes: 100_000_000 } } }, ...options })
+  const session = connectHttp2(`http://${await listen(app)}`)
+  t.teardown(() => { session.destroy() })
+  const stream = session.request({ ':path': '/rooms/news', accept: 'text/event-stream' })
+  stream.on('error', () => {})
+  await once(stream, 'response')
+  await until(async () => await app.rooms.count('news') === 1)
+  for (let count = 0; count < 20; count++) await app.rooms.broadcast('news', 'x'.repeat(60_000))
+  return { app, session }
+}
+
 t.test('a request for an event stream joins the topic', async t => {
   const joined: string[] = []
   const left: unknown[] = []
@@ -450,15 +464,7 @@ t.test('many streams on one connection, one behind the other, add one listener t
 })
 
 t.test('an event stream whose peer of HTTP/2 reads nothing does not delay app.close', async t => {
-  const app = createApp(t, { http2: true } as object)
-  await app.register(fastifyRooms as any, { prefix: '/rooms', drain: { timeout: 300 }, topics: { '*': { slow: { bytes: 100_000_000 } } } })
-  const session = connectHttp2(`http://${await listen(app)}`)
-  t.teardown(() => { session.destroy() })
-  const stream = session.request({ ':path': '/rooms/news', accept: 'text/event-stream' })
-  stream.on('error', () => {})
-  await once(stream, 'response')
-  await until(async () => await app.rooms.count('news') === 1)
-  for (let count = 0; count < 20; count++) await app.rooms.broadcast('news', 'x'.repeat(60_000))
+  const { app } = await serveStuck(t, { drain: { timeout: 300 } })
   await Promise.race([app.close(), sleep(10_000).then(() => { throw new Error('the app did not close') })])
 })
 
@@ -610,15 +616,7 @@ t.test('event streams over HTTP/2: many on one connection, each with its own end
 })
 
 t.test('a peer of HTTP/2 that takes nothing is silent, and its stream alone ends', async t => {
-  const app = createApp(t, { http2: true } as object)
-  await app.register(fastifyRooms as any, { prefix: '/rooms', heartbeat: { interval: 200, timeout: 400 }, topics: { '*': { slow: { bytes: 100_000_000 } } } })
-  const session = connectHttp2(`http://${await listen(app)}`)
-  t.teardown(() => { session.destroy() })
-  const stream = session.request({ ':path': '/rooms/news', accept: 'text/event-stream' })
-  stream.on('error', () => {})
-  await once(stream, 'response')
-  await until(async () => await app.rooms.count('news') === 1)
-  for (let count = 0; count < 20; count++) await app.rooms.broadcast('news', 'x'.repeat(60_000))
+  const { app, session } = await serveStuck(t, { heartbeat: { interval: 200, timeout: 400 } })
   await until(() => app.rooms.stats().silent === 1)
   await until(() => app.rooms.stats().connections === 0)
   t.notOk(session.destroyed)

@@ -28,7 +28,7 @@ const slabsPerTopic = 8
 
 interface Slab {
   readonly bytes: Buffer
-  /** Where its first and its next record begin. */
+  /** Offsets in the slab, in bytes, at which its first and its next record begin. */
   start: number
   end: number
   /** Its records, and the bytes of their tails. */

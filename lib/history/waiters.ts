@@ -193,7 +193,7 @@ class Group {
     let count = -1
     let text = ''
     let work = 0
-    // Those that take equally many messages share a text.
+    // Requests that take equally many messages share a text.
     for (const waiter of [...this.#waiters].sort((a, b) => b.limit - a.limit)) {
       if (count !== Math.min(waiter.limit, page.messages.length)) {
         count = Math.min(waiter.limit, page.messages.length)

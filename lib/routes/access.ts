@@ -19,7 +19,7 @@ export interface Access {
   topic: string
   identity: KnownIdentity | null
   mode: Mode
-  /** Where a join begins: the id of a position, `0` or `latest`. */
+  /** The place at which a join begins: the id of a position, `0` or `latest`. */
   since?: string | undefined
 }
 

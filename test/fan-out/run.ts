@@ -234,7 +234,7 @@ export class Run {
   }
 
   #sendTo (entry: Entry): void {
-    // What is sent before hello must leave space for the replay.
+    // Frames that are sent before hello must leave space for the replay.
     const data = this.#data(entry.state === 'joining' ? 2_000 : undefined)
     const isFirst = this.#chance(0.5)
     this.model.direct(entry, data, undefined, isFirst)

@@ -29,7 +29,7 @@ export async function rawReader (t: Test, url: string, query = '', name = 'run:1
   return connect(t, `${url}/rooms/${name}${query}`, 'rooms.raw')
 }
 
-/** What a client was sent after hello, until it was closed: payloads of messages, and all other frames as they are. */
+/** The frames that a client was sent after hello until it was closed: payloads of messages, and all other frames as they are. */
 export async function rest (client: Client): Promise<unknown[]> {
   await client.closed
   return client.received.slice(1).map(text => JSON.parse(text)).map(frame => frame.type === 'message' ? frame.data : frame)

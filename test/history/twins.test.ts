@@ -132,7 +132,7 @@ const twins: Twin[] = [
     shows: lost,
     turnOff: () => restoring(
       replace(Replay.prototype, 'reaches', () => () => true),
-      // What the frames do not have is not read again.
+      // Messages that are missing in the frames are not read again.
       endReplays(({ feed: { position } }, { frames }) => position?.epoch === frames?.epoch ? { epoch: frames!.epoch, offset: Math.min(position!.offset, frames!.top) } : position)
     )
   },

@@ -10,7 +10,7 @@ const seeds = Number(process.env.SCHEDULES ?? 25)
 
 type Outcome = { got: unknown[], end: unknown }
 
-/** What a server sends over one connection. */
+/** The frames that a server sends over one connection. */
 interface Connection {
   /** Why the connection has ended: a close code, the status of a response, or `cut`. */
   readonly ended: Promise<number | 'cut'>
