@@ -2,7 +2,10 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Answer, Figures, Job } from './job.ts'
-import { Control, EventStreamMember, joinAll, Member, now, Polls, publication, requests, Tally, type Receiver } from './wire.ts'
+import { EventStreamMember } from './event-stream.ts'
+import { Polls, requests } from './http.ts'
+import { joinAll, Tally, type Receiver } from './receiver.ts'
+import { Control, Member, now, publication } from './wire.ts'
 
 /** Microseconds of a clock tick of /proc; 100 a second on every Linux that Node.js runs on. */
 const tick = 10_000
