@@ -5,6 +5,7 @@ import { IdleReplays } from '../../lib/history/idle-replays.ts'
 import { Replay } from '../../lib/history/replay.ts'
 import { historyRule } from '../../lib/history/rule.ts'
 import type { HistoryPage, HistoryQuery } from '../../types/index.ts'
+import { turnsOf } from '../helpers/turns.ts'
 
 const [one, two] = ['a'.repeat(16), 'b'.repeat(16)] as const
 
@@ -133,18 +134,12 @@ t.test('many kept messages become frames over many turns of the event loop, and 
     for (const encoding of [0, 1] as const) {
       const { topic, replay, plan, queries, largest } = fullTopic(20_000, replayed)
       const top = topic.position
-      let turns = 0
-      let isDone = false
-      const count = (): void => {
-        turns++
-        if (!isDone) setImmediate(count)
-      }
-      setImmediate(count)
-      const preparing = replay.prepare('0', encoding, top)
-      t.equal(replay.prepare(`${one}-19000`, encoding, top), preparing, 'shared by all joins')
-      topic.publish()
-      await preparing
-      isDone = true
+      const turns = await turnsOf(async () => {
+        const preparing = replay.prepare('0', encoding, top)
+        t.equal(replay.prepare(`${one}-19000`, encoding, top), preparing, 'shared by all joins')
+        topic.publish()
+        await preparing
+      })
       const all = plan('0', encoding)
       const size = (text: string): number => text.length + 2
       t.equal(largest(), 500)

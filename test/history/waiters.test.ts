@@ -4,6 +4,7 @@ import { SlowBroker } from '../helpers/slow-broker.ts'
 import { random } from '../helpers/random.ts'
 import { Waiters } from '../../lib/history/waiters.ts'
 import type { RoomReader } from '../../lib/room/reader.ts'
+import { turnsOf } from '../helpers/turns.ts'
 
 const sleep = (milliseconds: number) => new Promise<void>(resolve => { setTimeout(resolve, milliseconds) })
 
@@ -209,20 +210,6 @@ t.test('requests that take less share the reading of those that take more, and g
   t.same(pages.map(({ messages }) => messages.map(({ data }: any) => data)), [[3], [2, 3], [1, 2, 3]], 'the newest ones')
   for (const page of pages) t.match(page, { recovered: false, complete: false, id: `${since.split('-')[0]}-3` })
 })
-
-/** Counts the turns of the event loop while a function runs. */
-async function turnsOf (run: () => Promise<unknown>): Promise<number> {
-  let turns = 0
-  let isDone = false
-  const count = (): void => {
-    turns++
-    if (!isDone) setImmediate(count)
-  }
-  setImmediate(count)
-  await run()
-  isDone = true
-  return turns
-}
 
 t.test('many requests are answered over many turns of the event loop, whatever they take, and when their waits end at once', async t => {
   const position = { epoch: 'e'.repeat(16), offset: 1 }

@@ -3,6 +3,7 @@ import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { memoryBroker } from '../../lib/index.ts'
 import { reader, serveStreams, slowBroker } from '../helpers/streams.ts'
+import { turnsOf } from '../helpers/turns.ts'
 
 async function * words (text: string): AsyncGenerator<string> {
   for (const word of text.split(' ')) {
@@ -143,14 +144,10 @@ t.test('a part that comes after the end is dropped, and so is the end of the sou
 t.test('a source that never waits leaves the event loop to others', async t => {
   const { rooms, claim } = await serveStreams(t, {}, { history: { bytes: 100_000 } })
   for (const [name, options] of [['one', {}], ['two', { merge: (_a: number, b: number) => b }]] as const) {
-    let turns = 0
-    let stopped = false
-    const count = (): void => { turns++; if (!stopped) setImmediate(count) }
-    setImmediate(count)
-    const run = await claim(`run:${name}`)
-    const piped = run.pipe((async function * () { for (let n = 0; n < 5_000; n++) yield n })(), options)
-    await piped
-    stopped = true
+    const turns = await turnsOf(async () => {
+      const run = await claim(`run:${name}`)
+      await run.pipe((async function * () { for (let n = 0; n < 5_000; n++) yield n })(), options)
+    })
     t.ok(turns > 10, String(turns))
     t.ok((await rooms.history(`run:${name}`, { limit: 1_000 })).messages.length > 10)
   }
