@@ -33,9 +33,12 @@ function isDetails (details: unknown): details is NonNullable<WireError['details
   return Array.isArray(details) && details.every(entry => typeof entry?.path === 'string' && typeof entry.message === 'string')
 }
 
+/** Codes of errors that are no fault of the peer, which can try again. */
+const retried: ReadonlySet<unknown> = new Set(['FST_ROOMS_BROKER_DOWN', 'FST_ROOMS_BROKER_SILENT', 'FST_ROOMS_DRAINING', 'FST_ROOMS_OVERLOADED'])
+
 /** Whether the peer may read an error: it caused the error, or can try again. */
 export function isForPeer (error: Error & { code?: unknown }): boolean {
-  return isClientError(error) || error.code === 'FST_ROOMS_BROKER_DOWN' || error.code === 'FST_ROOMS_OVERLOADED'
+  return isClientError(error) || retried.has(error.code)
 }
 
 /** Returns an error as frames carry it. An error that the peer may not read becomes `FST_ROOMS_HANDLER_FAILED`, so that no internal text leaks. */

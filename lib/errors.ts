@@ -13,7 +13,7 @@ export const FST_ROOMS_OPEN_BROADCAST = createError<[string]>('FST_ROOMS_OPEN_BR
 export const FST_ROOMS_HANDLER_MISSING = createError<[string]>('FST_ROOMS_HANDLER_MISSING', 'topic "%s" has different schemas in "publish" and "message": give an "onMessage" for it that converts one into the other', 500)
 export const FST_ROOMS_NO_HISTORY = createError<[string]>('FST_ROOMS_NO_HISTORY', 'topic "%s" has "history", which this broker does not keep: give another "broker", or "history: false"', 500)
 export const FST_ROOMS_ALREADY_REGISTERED = createError('FST_ROOMS_ALREADY_REGISTERED', 'this scope or a parent of it already has app.rooms: register the plugin once, or in sibling scopes, which have separate rooms', 500)
-export const FST_ROOMS_ROUTE_TAKEN = createError<[string, string]>('FST_ROOMS_ROUTE_TAKEN', 'the route %s %s is taken: give the plugin a "prefix" of its own', 500)
+export const FST_ROOMS_ROUTE_TAKEN = createError<[string, string, string]>('FST_ROOMS_ROUTE_TAKEN', 'the route %s %s is taken: give the plugin a "prefix" of its own%s', 500)
 export const FST_ROOMS_WEBSOCKET_REGISTERED = createError('FST_ROOMS_WEBSOCKET_REGISTERED', 'the host registered @fastify/websocket itself: give "websocket.options" there instead', 500)
 export const FST_ROOMS_WEBSOCKET_TOO_OLD = createError('FST_ROOMS_WEBSOCKET_TOO_OLD', 'the ws that @fastify/websocket loads does not bound the fragments of a message: it must be 8.23.0 or newer (npm ls ws, npm update ws), and its options maxFragments and maxBufferedChunks must not be undefined', 500)
 export const FST_ROOMS_DRAIN_TOO_LONG = createError<[number, number]>('FST_ROOMS_DRAIN_TOO_LONG', 'drain.timeout (%d ms) must be below Fastify\'s pluginTimeout (%d ms), which also bounds closing', 500)
@@ -53,6 +53,13 @@ export const FST_ROOMS_INFO_TOO_LARGE = createError<[number, number]>('FST_ROOMS
 export const FST_ROOMS_NO_PRESENCE = createError<[string]>('FST_ROOMS_NO_PRESENCE', 'topic "%s" has no presence', 400)
 export const FST_ROOMS_NO_AUTH = createError('FST_ROOMS_NO_AUTH', 'new credentials are not accepted on an open connection: join again with them', 400)
 export const FST_ROOMS_HANDLER_FAILED = createError('FST_ROOMS_HANDLER_FAILED', 'the server failed on this message', 500)
+
+// Joins on a connection of several topics: answered by an ack or error frame.
+export const FST_ROOMS_ALREADY_JOINED = createError<[string]>('FST_ROOMS_ALREADY_JOINED', 'this connection has joined "%s" already', 409)
+export const FST_ROOMS_NOT_JOINED = createError<[string]>('FST_ROOMS_NOT_JOINED', 'this connection has not joined "%s", or has left it', 409)
+export const FST_ROOMS_TOO_MANY_TOPICS = createError<[number]>('FST_ROOMS_TOO_MANY_TOPICS', 'a connection joins at most %d topics: leave one first', 409)
+export const FST_ROOMS_ROOM_FULL = createError<[string]>('FST_ROOMS_ROOM_FULL', 'topic "%s" has as many members as it may have', 409)
+export const FST_ROOMS_JOIN_REFUSED = createError<[string, number, string]>('FST_ROOMS_JOIN_REFUSED', 'the join of "%s" was refused with %d %s', 403)
 
 // Sessions.
 export const FST_ROOMS_NO_SUCH_SESSION = createError<[string]>('FST_ROOMS_NO_SUCH_SESSION', 'there is no session "%s" here', 404)

@@ -93,6 +93,7 @@ const routeSchema = (description: string) => group({
 /** Registration options, with their defaults and bounds. A test compares docs/options.md with it, a type test types/options.ts. */
 export const optionsSchema = Type.Object({
   prefix: Type.Optional(Type.String({ pattern: '^(?:/[A-Za-z0-9_.~-]+)*/?$', description: 'a path of literal segments, beginning with "/"' })),
+  multiplex: Type.Optional(Type.Union([Type.Literal(false), Type.String({ pattern: '^(?:/[A-Za-z0-9_.~-]+)+$' })], { description: 'false, or a path of literal segments, beginning with "/"' })),
   logLevel: Type.Optional(logLevel('a log level (Fastify passes it in)')),
   logSerializers: Type.Optional(instanceOf<Record<string, (value: any) => string>>('an object of serializers (Fastify passes it in)')),
   topics: Type.Optional(Type.Record(Type.String(), topicSchema, { description: 'a topic map, such as defineTopics returns' })),
@@ -131,6 +132,7 @@ export const optionsSchema = Type.Object({
     per: milliseconds(1, 1_000, 'milliseconds for "messages" and "addressMessages", a whole number from 1'),
     addressMessages: Type.Optional(Type.Integer({ minimum: 1, description: 'frames of all members of one address within "per", a whole number from 1' })),
     topics: count(100_000, 'rooms at a time, a whole number from 1'),
+    topicsPerConnection: count(100, 'topics that one connection joins by frames, a whole number from 1'),
     payload: count(65_536, 'bytes of a member\'s frame and of a broadcast route\'s body, a whole number from 1'),
     info: count(1_024, 'bytes of presence info as JSON, a whole number from 1'),
     pending: count(16, 'unfinished messages of one member before reading from it pauses, a whole number from 1'),

@@ -20,7 +20,9 @@ import { checkOrigins } from './routes/origin.ts'
 import { redactLogs } from './server/redact-logs.ts'
 import { decorateRequests } from './api/request-rooms.ts'
 import { drainTogether } from './server/shared-drain.ts'
-import { listenForErrors, socketRoute } from './routes/topic.ts'
+import { multiplexRoute } from './routes/multiplex.ts'
+import { socketRoute } from './routes/topic.ts'
+import { listenForErrors } from './routes/upgrade.ts'
 import { UpgradeGuard } from './server/upgrade-guard.ts'
 import { kAccess, kRefusal } from './symbols.ts'
 import { TopicRegistry } from './topics/registry.ts'
@@ -89,9 +91,20 @@ function hooksOf (options: ResolvedOptions): Hooks {
   }
 }
 
+/** Returns the size of the largest frame that any topic takes, in bytes. */
+function largestPayload ({ definitions }: TopicRegistry): number {
+  return Math.max(...definitions.map(({ maxPayload }) => maxPayload))
+}
+
 /** Returns the size of the largest frame that is read, in bytes. */
-function largestFrame ({ definitions }: TopicRegistry): number {
-  return Math.max(...definitions.map(({ maxPayload }) => maxPayload)) * maxPayloadFactor
+function largestFrame (registry: TopicRegistry): number {
+  return largestPayload(registry) * maxPayloadFactor
+}
+
+/** Returns the path, below the prefix, of connections that join their topics by frames: by default the prefix itself. `undefined` if there is none. */
+function multiplexPath ({ multiplex, prefix = '/' }: ResolvedOptions): string | undefined {
+  if (multiplex !== undefined) return multiplex === false ? undefined : multiplex
+  return prefix === '/' || prefix === '' ? undefined : ''
 }
 
 /** Registers @fastify/websocket in the plugin's own scope. It takes upgrades from `upgrades` and not from the server, so that the host may register it later. */
@@ -178,6 +191,8 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
       socketRoute(scope, { hub, registry, options }, definition, compilers, guard)
       if (definition.post !== false) broadcastRoute(scope, { hub, registry, options }, definition, compilers, guard)
     }
+    const path = multiplexPath(options)
+    if (path !== undefined) multiplexRoute(scope, { hub, registry, options }, path, largestPayload(registry), guard)
   }, {
     prefix: options.prefix?.replace(/\/$/, '') ?? '',
     // Set here, because Fastify ignores the log options of a plugin without encapsulation. They apply to the routes of the plugin.

@@ -98,6 +98,11 @@ export type RoomsOptions<T = Topics> = {
   /** Path before the topic. Default: none, so that `/:topic` matches every path of one segment that has no route of the host. */
   prefix?: string
   /**
+   * Path, below `prefix`, of connections that join several topics by frames. `false`: none. Default: the prefix itself, if it is given; none at the root, because its
+   * path is the host's.
+   */
+  multiplex?: string | false
+  /**
    * Returns the identity of a request; `null`: anonymous. If it throws, the request is refused with the error's `statusCode`. Runs before the
    * upgrade, after the host's hooks.
    */
@@ -180,6 +185,8 @@ export type RoomsOptions<T = Topics> = {
     addressMessages?: number
     /** Rooms at a time. Default 100,000. Over it: 4100. */
     topics?: number
+    /** Topics that one connection joins by frames. Default 100. Over it: `FST_ROOMS_TOO_MANY_TOPICS`. */
+    topicsPerConnection?: number
     /** Largest frame of a member and body of a broadcast route, in bytes. Default 65,536. */
     payload?: number
     /** Largest presence info, in bytes of JSON. Default 1,024. */

@@ -32,6 +32,8 @@ export interface HelloFrame {
   v: 1
   session: string
   topic: string
+  /** That of the `join` frame that it answers, on a connection of several topics. */
+  ref?: Ref
   /** Milliseconds between two pings of the server; 0 if there are none. */
   heartbeat: number
   /** Largest frame that the server accepts in this topic, in bytes. */
@@ -93,6 +95,19 @@ export type AckFrame =
 
 export interface ErrorFrame { type: 'error', error: WireError }
 
+/** The answer to a `join` that was refused. Without a `ref` in the `join`, its type is `error`. */
+export interface JoinRefusedFrame {
+  type: 'ack' | 'error'
+  topic: string
+  ref?: Ref
+  ok?: false
+  error: WireError
+  /** The close code that a refused join by URL would have had: its range says what to do. */
+  close: number
+  /** The range of the random time after which to join again, in milliseconds. Absent: do not join again. */
+  retry?: { min: number, max: number }
+}
+
 /** The member's credentials expire soon, and the session ends with them (4300). */
 export interface ExpiringFrame {
   type: 'expiring'
@@ -126,6 +141,16 @@ export interface ByeFrame {
   id?: string
 }
 
+/** The first frame on a connection of several topics. */
+export interface ConnectionHelloFrame {
+  type: 'hello'
+  v: 1
+  /** Milliseconds between two pings of the server; 0 if there are none. */
+  heartbeat: number
+  /** Largest frame that the server accepts in any topic, in bytes. */
+  maxPayload: number
+}
+
 /** A frame of the server. A client has to ignore unknown members and types. */
 export type ServerFrame = HelloFrame | MessageFrame | EndFrame | DirectFrame | PresenceFrame | AckFrame | ErrorFrame | ExpiringFrame | GapFrame | ByeFrame
 
@@ -139,3 +164,32 @@ export type ClientFrame =
   | { type: 'history', since?: string, limit?: number, ref: Ref }
   | { type: 'auth', token: string, ref?: Ref }
   | { type: 'ping', ref?: Ref }
+
+/** Joins a topic, on a connection of several topics. It is answered by `hello`, or by a `JoinRefusedFrame`. */
+export interface JoinFrame {
+  type: 'join'
+  topic: string
+  /** The id of the last message that the client has received, `0` or `latest`. */
+  since?: string
+  /** Asks for a presence snapshot after `hello`. */
+  presence?: boolean
+  ref?: Ref
+}
+
+/** Leaves a topic, on a connection of several topics. The frames before it are handled first. */
+export interface LeaveFrame {
+  type: 'leave'
+  topic: string
+  ref?: Ref
+}
+
+/** A frame of the server on a connection of several topics. A `bye` or an `error` without `topic` concerns the connection, as do `expiring` and the ack of `ping` and `auth`. */
+export type MultiplexedServerFrame =
+  | ConnectionHelloFrame
+  | JoinRefusedFrame
+  | ExpiringFrame
+  | (Exclude<ServerFrame, AckFrame | ErrorFrame | ByeFrame | ExpiringFrame> & { topic: string })
+  | ((AckFrame | ErrorFrame | ByeFrame) & { topic?: string })
+
+/** A frame of a client on a connection of several topics. `ping` and `auth` name no topic. */
+export type MultiplexedClientFrame = JoinFrame | LeaveFrame | (Exclude<ClientFrame, { type: 'ping' | 'auth' }> & { topic: string }) | Extract<ClientFrame, { type: 'ping' | 'auth' }>

@@ -317,6 +317,8 @@ export interface Refusals {
   perAddress: number
   /** Joins over `limits.topics`. */
   topics: number
+  /** A connection was over `limits.topicsPerConnection`. */
+  topicsPerConnection: number
   /** Joins over a topic's `limits.members`. */
   members: number
   /** Upgrades, joins and bodies of broadcasts that took longer than `limits.handshake`. */

@@ -182,6 +182,13 @@ export class HubRooms implements Rooms<any> {
     if (session === undefined) this.#hub.kicks.note(user, topic, ending)
     if (session === undefined && user === undefined) this.#hub.flush(topic!)
     let ended = 0
+    if (session === undefined && topic === undefined) {
+      // A user's connection of several topics closes, also one that has joined none.
+      for (const connection of this.#hub.multiplexedOf(user!)) {
+        ended += [...connection.sessions].length
+        connection.close(ending)
+      }
+    }
     for (const member of members) {
       if (member.state === 'closed') continue // the onLeave of another member has ended it
       member.end(ending)

@@ -1,16 +1,15 @@
 import { inspect, type InspectOptions } from 'node:util'
-import type { ClientFrame, Connection as PublicConnection, Mode, SessionState } from '../../types/index.ts'
+import type { ClientFrame, Connection as PublicConnection, Mode, Ref, Refusal, SessionState } from '../../types/index.ts'
 import type { Counters } from '../hub/counters.ts'
 import type { Host, Settings } from '../hub/ports.ts'
 import type { AddressBucket } from '../limits/addresses.ts'
 import type { Bucket, Rate } from '../limits/token-bucket.ts'
+import { countRefusal, type RefusedSession } from '../limits/refusals.ts'
 import type { Ending } from '../session/ending.ts'
 import type { Transport } from '../transport/transport.ts'
 
 /** A session as its connection sees it. */
-export interface ConnectedSession {
-  readonly id: string
-  readonly topic: string
+export interface ConnectedSession extends RefusedSession {
   readonly state: SessionState
   /** Takes a frame of the peer that names its topic. */
   take (frame: ClientFrame): void
@@ -59,7 +58,7 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
   readonly user: string | undefined
   /** On the clock of `performance`. */
   readonly openedAt: number
-  /** The session of the topic in its URL. Faults that name no topic are told through it. */
+  /** The session of the topic in its URL. A connection that joins its topics by frames has none (see multiplexed.ts). */
   session!: S
 
   // expiry.ts
@@ -125,10 +124,32 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
   get protocol (): PublicConnection['protocol'] { return this.transport.canReceive ? 'websocket' : 'event-stream' }
   get mode (): Mode { return this.transport.envelope.mode }
   get bufferedBytes (): number { return this.transport.bufferedBytes }
-  /** Its sessions. */
+  /** Its URL names no topic: it joins its topics by frames. */
+  get isMultiplexed (): boolean { return false }
+  /** Nothing is taken from the peer any more. */
+  get isEnded (): boolean { return this.session.state === 'closed' }
+  /** Its sessions, those that are joining included. */
   get sessions (): Iterable<S> { return [this.session] }
-  /** The session in a topic. */
-  sessionIn (topic: string): S | undefined { return this.session.topic === topic ? this.session : undefined }
+
+  /** Whether a join has taken at least this many milliseconds. */
+  hasLateJoin (now: number, handshake: number): boolean {
+    return this.session.state === 'joining' && now - this.openedAt - this.stalled >= handshake
+  }
+
+  /** Sends the peer a frame that concerns no topic. */
+  say (text: string): void { this.session.deliver(text) }
+
+  /** Counts a refused frame that names no topic. */
+  countRefusal (reason: Refusal): void { countRefusal(this.session, 'frame', reason) }
+
+  /** The `ref` of the frame that joins a session. */
+  refOf (_session: S): Ref | undefined { return undefined }
+
+  /** Tells the peer that a join was refused, if it joins by frames. Another one is told by `bye`. */
+  refuseJoin (_session: S, _ending: Ending): void {}
+
+  /** Call this when a session has left its room and all lists. */
+  forget (_session: S): void {}
 
   /** Stops reading from the peer, so that TCP pushes back, while any reason stands. */
   holdReading (reason: object): void {
@@ -179,11 +200,19 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
 
   /** Logs an error of the stream below, which closes by itself. It is not an error of the host. */
   failed (err: Error): void {
-    this.hub.log.debug({ err, session: this.session.id }, 'connection error')
+    this.hub.log.debug({ err, ...this.logFields() }, 'connection error')
   }
 
+  /** The members of a line of the log about the connection. */
+  protected logFields (): object { return { session: this.session.id } }
+
   /** Call this when a membership has ended. Closes the connection if its URL named that topic. */
-  sessionEnded (_session: S, { code, reason }: Ending): void {
+  sessionEnded (_session: S, ending: Ending): void {
+    this.shut(ending)
+  }
+
+  /** Sends the close frame, once. */
+  protected shut ({ code, reason }: Ending): void {
     if (this.closingAt !== 0) return
     this.closes()
     this.transport.close(code, reason)

@@ -6,7 +6,8 @@ export interface ExpiringConnection extends Timed {
   /** When its credentials end, in milliseconds since the epoch; `undefined`: never. */
   expiresAt: number | undefined
   readonly transport: { readonly envelope: { readonly canBeAnswered: boolean } }
-  readonly session: { readonly state: string, deliver (text: string): unknown }
+  readonly isEnded: boolean
+  say (text: string): void
 }
 
 /**
@@ -79,7 +80,7 @@ export class Expiry<C extends ExpiringConnection = ExpiringConnection> {
 
   #sweep (now: number): void {
     for (const connection of this.#wheel.due(now)) {
-      if (connection.session.state === 'closed') continue // a hook about another one has ended it
+      if (connection.isEnded) continue // a hook about another one has ended it
       const remaining = connection.expiresAt! - now
       if (remaining <= 0) this.#expired(connection)
       else {
@@ -90,6 +91,6 @@ export class Expiry<C extends ExpiringConnection = ExpiringConnection> {
   }
 
   #tell (connection: C, remaining: number): void {
-    connection.session.deliver(expiring(remaining))
+    connection.say(expiring(remaining))
   }
 }

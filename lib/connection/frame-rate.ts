@@ -1,4 +1,6 @@
 import { available, credit, draw } from '../limits/token-bucket.ts'
+import type { Rate } from '../limits/token-bucket.ts'
+import { FST_ROOMS_RATE_LIMITED } from '../errors.ts'
 import type { Connection } from './connection.ts'
 
 /** The limits that a frame can be over. */
@@ -37,4 +39,14 @@ export function isPersistent (connection: Connection): boolean {
   const { tokens, rate, addressBucket, isOverRate } = connection
   connection.isOverRate = true
   return tokens < -rate.capacity || (isOverRate && addressBucket!.tokens < -addressBucket!.rate.capacity)
+}
+
+/** The error of a frame over a rate. */
+export function overRate ({ capacity, per }: Rate, where = ''): Error {
+  return new FST_ROOMS_RATE_LIMITED(`more than ${capacity} frames in ${per} ms${where}`)
+}
+
+/** The error of a frame over the rate of its connection, or of its address. */
+export function rateLimited ({ rate, addressBucket }: Connection, over: OverRate): Error {
+  return over === 'messages' ? overRate(rate) : overRate(addressBucket!.rate, ' from this address')
 }

@@ -79,7 +79,7 @@ export class Heartbeat<C extends Connection<ConnectedSession>> {
       } else if (!transport.isOpen) {
         connection.closes()
         this.#settings.gone(connection)
-      } else if (connection.session.state === 'joining' && now - connection.openedAt - connection.stalled >= handshake) this.#settings.late(connection)
+      } else if (connection.hasLateJoin(now, handshake)) this.#settings.late(connection)
       else if (this.#isOverdue(connection, now)) this.#settings.overdue(connection)
       else if (heartbeat !== false) this.#check(connection, heartbeat, now, isStalled)
       else connection.seenBytes = transport.activity

@@ -1,21 +1,17 @@
-import type { Ref } from '../../types/index.ts'
-import { FST_ROOMS_BAD_FRAME, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_RATE_LIMITED } from '../errors.ts'
+import type { ClientFrame, Ref } from '../../types/index.ts'
+import { FST_ROOMS_BAD_FRAME, FST_ROOMS_FRAME_TOO_LARGE } from '../errors.ts'
 import { closeFor, invalid, refuse } from '../frames/reply.ts'
 import * as events from '../hub/events.ts'
 import { countRefusal } from '../limits/refusals.ts'
-import { minSharedMidLength } from '../protocol/client-frames.ts'
+import { minSharedMidLength, type FrameFault } from '../protocol/client-frames.ts'
+import { closeCodeFor, serverEnding } from '../session/ending.ts'
 import type { Membership } from '../session/membership.ts'
 import type { Connection } from './connection.ts'
-import { drawFor, isPersistent, type OverRate } from './frame-rate.ts'
+import { drawFor, isPersistent, rateLimited } from './frame-rate.ts'
 
 // A fault that names no topic is told through the session of the topic in the connection's URL.
 
 type Peer = Connection<Membership>
-
-function rateLimited ({ rate, addressBucket }: Peer, over: OverRate): Error {
-  const { capacity, per } = over === 'messages' ? rate : addressBucket!.rate
-  return new FST_ROOMS_RATE_LIMITED(`more than ${capacity} frames in ${per} ms${over === 'messages' ? '' : ' from this address'}`)
-}
 
 /** The ref that the refusal of a frame answers. The ref of an ack is one of the server's, so it is not answered. */
 function refOf ({ transport: { envelope }, session: { definition } }: Peer, data: Buffer, isBinary: boolean): Ref | undefined {
@@ -82,7 +78,7 @@ export function receive (connection: Peer, data: Buffer, isBinary: boolean): voi
     badFrame(connection, 'binary frames are not taken here')
     return
   }
-  const frame = connection.transport.envelope.read(data.toString(), publish?.schema === null)
+  const frame = connection.transport.envelope.read(data.toString(), publish?.schema === null) as ClientFrame | FrameFault
   if ('fault' in frame) badFrame(connection, frame.fault, frame.ref)
   else if (frame.type === 'message' && frame.mid !== undefined && session.user === undefined && frame.mid.length < minSharedMidLength) {
     badFrame(connection, `"mid" of an anonymous member is a string of at least ${minSharedMidLength} characters`, frame.ref)
@@ -94,12 +90,11 @@ export function receive (connection: Peer, data: Buffer, isBinary: boolean): voi
 
 /** Takes a ping or an unsolicited pong. It counts as any frame does; over the rate it is dropped, because it cannot be answered. */
 export function receiveControl (connection: Peer): void {
-  const { session } = connection
-  if (session.state === 'closed') return
+  if (connection.isEnded) return
   const over = drawFor(connection)
   if (over === undefined || !isPersistent(connection)) return
-  if (session.state === 'open') countRefusal(session, 'frame', over)
-  closeFor(session, rateLimited(connection, over), over)
+  if (connection.isMultiplexed || connection.session.state === 'open') connection.countRefusal(over)
+  connection.close(serverEnding(closeCodeFor(rateLimited(connection, over)), over))
 }
 
 /** Takes the frames that arrived before hello, in order. */

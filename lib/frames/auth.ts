@@ -1,12 +1,23 @@
 import type { ClientFrame } from '../../types/index.ts'
-import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_AUTH, FST_ROOMS_RATE_LIMITED } from '../errors.ts'
-import { checkIdentity, withInfo } from '../identity/identity.ts'
+import type { MultiplexedConnection } from '../connection/multiplexed.ts'
+import { asError, isForPeer } from '../error-utils.ts'
+import { FST_ROOMS_FORBIDDEN, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_NO_AUTH, FST_ROOMS_NOT_JOINED, FST_ROOMS_RATE_LIMITED } from '../errors.ts'
+import { checkIdentity, withInfo, type KnownIdentity } from '../identity/identity.ts'
+import { refusalOf } from '../limits/refusals.ts'
+import { ackOk } from '../protocol/server-frames.ts'
 import type { Membership } from '../session/membership.ts'
 import { acknowledge } from './reply.ts'
 
-/** Handles an `auth` frame: new credentials for the same user, in place of those of the upgrade. The token goes to the host alone. */
-export async function authenticate (session: Membership, { token, ref }: ClientFrame & { type: 'auth' }): Promise<void> {
-  const { hub, connection } = session
+type Auth = ClientFrame & { type: 'auth' }
+
+/**
+ * Asks the host about new credentials for the same user, in place of those that the connection began with. The token goes to the host alone.
+ * @param session - the session that `onAuth` gets
+ * @returns the identity; `undefined` if the connection has ended meanwhile
+ * @throws FST_ROOMS_NO_AUTH, FST_ROOMS_RATE_LIMITED, FST_ROOMS_FORBIDDEN, the errors of the hook
+ */
+async function newIdentity (session: Membership, token: string): Promise<KnownIdentity | undefined> {
+  const { hub, connection, user } = session
   const { onAuth } = hub.hooks
   if (onAuth === undefined) throw new FST_ROOMS_NO_AUTH()
   // Two answers of the host could come in the other order.
@@ -18,15 +29,57 @@ export async function authenticate (session: Membership, { token, ref }: ClientF
   } finally {
     connection.isAuthenticating = false
   }
-  if (session.state === 'closed' || hub.expiry.check(connection)) return
-
+  if (connection.isEnded || hub.expiry.check(connection)) return undefined
   const identity = checkIdentity(answer, 'onAuth')
-  if (identity === null || identity.user !== session.user) throw new FST_ROOMS_FORBIDDEN('these credentials are not those of the same user')
-  const { info, expires } = withInfo(session.definition, identity, hub.settings.limits.info, 'onAuth')
-  if (info !== undefined) {
-    session.setInfo(info)
-    hub.presenceChanged(session)
-  }
+  if (identity === null || identity.user !== user) throw new FST_ROOMS_FORBIDDEN('these credentials are not those of the same user')
+  return identity
+}
+
+/** Sets the presence info of a new identity. */
+function setInfo (session: Membership, info: unknown): void {
+  if (info === undefined) return
+  session.setInfo(info)
+  session.hub.presenceChanged(session)
+}
+
+/** What the ack of new credentials tells: milliseconds until their end. */
+function untilEnd (expires: Date | undefined): { in: number } | undefined {
+  return expires === undefined ? undefined : { in: expires.getTime() - Date.now() }
+}
+
+/** Handles an `auth` frame of a connection whose URL names a topic. */
+export async function authenticate (session: Membership, { token, ref }: Auth): Promise<void> {
+  const identity = await newIdentity(session, token)
+  if (identity === undefined) return
+  const { hub, connection, definition } = session
+  const { info, expires } = withInfo(definition, identity, hub.settings.limits.info, 'onAuth')
+  setInfo(session, info)
   hub.expiry.renew(connection, expires?.getTime())
-  acknowledge(session, ref, undefined, expires === undefined ? undefined : { in: expires.getTime() - Date.now() })
+  acknowledge(session, ref, undefined, untilEnd(expires))
+}
+
+/** Handles an `auth` frame of a connection of several topics. The host is asked once, about the session that has been a member longest. Never rejects. */
+export async function authenticateConnection (connection: MultiplexedConnection<Membership>, { token, ref }: Auth): Promise<void> {
+  const { hub } = connection
+  if (hub.state !== 'open') return
+  try {
+    const [session] = connection.sessions
+    if (session?.state !== 'open') throw new FST_ROOMS_NOT_JOINED('any topic')
+    const identity = await newIdentity(session, token)
+    if (identity === undefined) return
+    // Checks the info of all topics before any of them is changed.
+    const infos = Array.from(connection.sessions, session => ({ session, info: withInfo(session.definition, identity, hub.settings.limits.info, 'onAuth')?.info }))
+    for (const { session, info } of infos) if (session.state === 'open') setInfo(session, info)
+    connection.identity = identity
+    session.hub.expiry.renew(connection, identity.expires?.getTime())
+    if (ref !== undefined) connection.say(ackOk(ref, undefined, untilEnd(identity.expires)))
+  } catch (thrown) {
+    const error = asError(thrown)
+    if (connection.isEnded) return
+    const isOfHost = !isForPeer(error)
+    if (isOfHost) hub.fail(error)
+    const shown = isOfHost ? new FST_ROOMS_HANDLER_FAILED() : error
+    connection.countRefusal(refusalOf(shown))
+    connection.refuse(shown, ref)
+  }
 }

@@ -10,6 +10,9 @@ import type { PayloadType } from '../topics/payload.ts'
 /** Sends a member a frame, unless its session has ended. Returns a promise if much is buffered for it. */
 export function reply (session: Membership, text: string): void | Promise<void> {
   if (session.state !== 'closed') return session.deliver(text)
+  // A peer that has left one of several topics still gets the answers to what it had sent there.
+  const { connection, topic, isEndedByServer } = session
+  if (connection.isMultiplexed && !isEndedByServer) connection.say(frames.withTopic(text, topic))
 }
 
 /** Ends a session for an error. */

@@ -38,8 +38,9 @@ const spare = 4_096
 const perTurn = 500
 
 /** A kept message as an envelope needs it. */
-function contentOf ({ tail, payloadLength, offset }: KeptMessage, epoch: string, isUntyped: boolean): MessageContent {
+function contentOf ({ tail, payloadLength, offset }: KeptMessage, topic: string, epoch: string, isUntyped: boolean): MessageContent {
   return {
+    topic,
     id: formatPosition({ epoch, offset }),
     get json () { return tail.toString('utf8', tailStart.length, tailStart.length + payloadLength) },
     tail,
@@ -288,7 +289,7 @@ export class Replay {
   #encode (encoding: Encoding, message: KeptMessage, epoch: string): Buffer | undefined {
     const { envelope, encode } = encodings[encoding]
     if (!envelope.canBeAnswered && isEnd(message)) return undefined
-    return envelope.message(contentOf(message, epoch, this.#isUntyped), encode)
+    return envelope.message(contentOf(message, this.#topic, epoch, this.#isUntyped), encode)
   }
 }
 

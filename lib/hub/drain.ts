@@ -21,7 +21,7 @@ export interface DrainSettings {
 
 /** A connection as the drain sees it. */
 export interface DrainedConnection {
-  readonly session: { readonly state: string }
+  readonly isEnded: boolean
   readonly transport: { terminate (): void }
 }
 
@@ -79,7 +79,7 @@ export class Drain<C extends DrainedConnection> {
       const batch: C[] = []
       for (let share = shareOf(remaining.length, closedBy - performance.now(), this.#settings); share > 0 && remaining.length > 0;) {
         const connection = remaining.pop()!
-        if (connection.session.state === 'closed') continue
+        if (connection.isEnded) continue
         batch.push(connection)
         share--
       }

@@ -75,6 +75,11 @@ export function refused ({ rooms, id, topic, key, user, connection }: Subject, w
   if (channels.refused.hasSubscribers) publish('refused', { rooms, what, reason, status: undefined, session: id, topic, topicKey: key, user, address: connection.address })
 }
 
+/** A join or a frame was refused that concerns no session, on a connection of several topics. */
+export function refusedOn (rooms: Rooms<any>, what: 'join' | 'frame', reason: Refusal, { topic, user, address }: { topic: string | undefined, user: string | undefined, address: string }): void {
+  if (channels.refused.hasSubscribers) publish('refused', { rooms, what, reason, status: undefined, session: undefined, topic, topicKey: undefined, user, address })
+}
+
 /** A request was refused: an upgrade, or a broadcast. */
 export function requestRefused (rooms: Rooms<any>, reason: Refusal, about?: Pick<RefusedEvent, 'status' | 'topic' | 'topicKey' | 'address'>): void {
   if (channels.refused.hasSubscribers) publish('refused', { rooms, what: 'request', reason, status: about?.status, session: undefined, topic: about?.topic, topicKey: about?.topicKey, user: undefined, address: about?.address })

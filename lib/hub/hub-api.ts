@@ -1,5 +1,6 @@
 import type { BrokerState, Rooms, Stats } from '../../types/index.ts'
 import type { Connection } from '../connection/connection.ts'
+import type { MultiplexedOptions } from '../connection/multiplexed.ts'
 import type { PageRequest } from '../history/read.ts'
 import type { Waiter, WaitRequest } from '../history/waiters.ts'
 import type { Admission } from '../limits/admission.ts'
@@ -10,6 +11,7 @@ import type { JoinRequest } from '../session/join.ts'
 import type { Membership } from '../session/membership.ts'
 import type { Streams } from '../streams/streams.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
+import type { GatheredWrites } from '../transport/gathered.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Counters } from './counters.ts'
 import type { Meter } from './meter.ts'
@@ -35,6 +37,9 @@ export interface ConnectRequest extends JoinRequest {
   readonly begunAt?: number
 }
 
+/** A peer that was connected without a topic. */
+export interface MultiplexedRequest extends MultiplexedOptions, Pick<ConnectRequest, 'listen' | 'addressKey' | 'isForwarded' | 'begunAt'> {}
+
 /** A room as `app.rooms` and metrics see it. */
 export interface RoomView {
   readonly topic: string
@@ -50,7 +55,7 @@ export interface RoutesHub extends Publishing {
   readonly hooks: Hooks
   readonly state: HubState
   readonly counters: Counters
-  readonly admission: Pick<Admission<any>, 'isBusy' | 'bound'>
+  readonly admission: Pick<Admission<any>, 'isBusy' | 'bound' | 'connectionBound'>
   /**
    * Returns the answer to a request that reads a topic without joining it, as JSON.
    * @throws FST_ROOMS_CLOSED, FST_ROOMS_BROKER_SILENT
@@ -68,6 +73,10 @@ export interface RoutesHub extends Publishing {
   endedAt (definition: TopicDefinition, topic: string, since: string): Promise<boolean>
   /** A connection joins. When this returns, its stream has all its listeners. */
   connect (request: ConnectRequest): void
+  /** The same for a connection that joins its topics by frames. */
+  connectMultiplexed (request: MultiplexedRequest): void
+  /** The frames that connections of several topics get in this turn. */
+  readonly gathered: GatheredWrites
 }
 
 /** The members of the hub that `request.rooms` uses. */
@@ -89,6 +98,8 @@ export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
   readonly kicks: RecentKicks
   readonly directory: Directory<Membership> & { all (): Iterable<Membership> }
   readonly users: Pick<Users<Membership>, 'held'>
+  /** The connections of a user that join topics by frames. */
+  multiplexedOf (user: string): Iterable<Connection<Membership>>
   room (topic: string): RoomView | undefined
   /** Writes this turn's frames of a room, once for all members, before all of them are ended. */
   flush (topic: string): void

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
-import type { BroadcastResult, Broker, BrokerState, KeptMessages, Rooms, Stats } from '../../types/index.ts'
+import type { BroadcastResult, Broker, BrokerState, KeptMessages, Refusal, Rooms, Stats } from '../../types/index.ts'
 import { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
 import { Heartbeat } from '../connection/heartbeat.ts'
+import { MultiplexedConnection, type PermittedJoin } from '../connection/multiplexed.ts'
 import { asError } from '../error-utils.ts'
 import { FST_ROOMS_CLOSED, FST_ROOMS_OVERLOADED, FST_ROOMS_STREAM_TAKEN } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
@@ -17,7 +18,7 @@ import { Waiters, type Waiter, type WaitRequest } from '../history/waiters.ts'
 import { Reviews } from '../identity/reauthorize.ts'
 import { Admission, closeCodeOf } from '../limits/admission.ts'
 import { RecentKicks } from '../limits/recent-kicks.ts'
-import { countRefusal } from '../limits/refusals.ts'
+import { connectionHello } from '../protocol/server-frames.ts'
 import { Announcer } from '../presence/announcer.ts'
 import { Users } from '../presence/users.ts'
 import { EndedRooms } from '../room/ended-rooms.ts'
@@ -26,14 +27,15 @@ import { Room, type RoomPorts } from '../room/room.ts'
 import { SlowMembers } from '../room/slow-members.ts'
 import { Turn } from '../room/turn.ts'
 import { SessionDirectory } from '../session/directory.ts'
-import { serverEnding } from '../session/ending.ts'
+import { serverEnding, slowCode } from '../session/ending.ts'
 import { InFlight } from '../session/in-flight.ts'
-import { join, type JoinHub } from '../session/join.ts'
+import { join, type JoinHub, type JoinRequest } from '../session/join.ts'
 import { Lifecycle } from '../session/lifecycle.ts'
 import type { Membership } from '../session/membership.ts'
 import { MemberSession, type SessionPorts } from '../session/session.ts'
 import { Streams } from '../streams/streams.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
+import { GatheredWrites } from '../transport/gathered.ts'
 import { Deflate } from '../transport/ws/deflate.ts'
 import { Aftermath } from './aftermath.ts'
 import { createCounters, type Counters } from './counters.ts'
@@ -41,7 +43,7 @@ import { Drain } from './drain.ts'
 import * as events from './events.ts'
 import { Failures } from './failures.ts'
 import { GuardedLog } from './guarded-log.ts'
-import type { ApiHub, ConnectRequest, RequestHub, RoomView, RoutesHub } from './hub-api.ts'
+import type { ApiHub, ConnectRequest, MultiplexedRequest, RequestHub, RoomView, RoutesHub } from './hub-api.ts'
 import type { Meter } from './meter.ts'
 import type { AnySession, Hooks, HubState, Log, PublishOptions, Settings } from './ports.ts'
 import { Publications, type PublicationsHub } from './publications.ts'
@@ -58,6 +60,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly log: Log
   readonly counters: Counters = createCounters()
   readonly connections = new Set<Peer>()
+  /** Those of them that join topics by frames. */
+  readonly multiplexed = new Set<MultiplexedConnection<Membership>>()
   readonly directory = new SessionDirectory<MemberSession>()
   readonly meters = new Set<Meter>()
   /** `app.rooms`, set by the plugin. */
@@ -75,6 +79,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly slowConsumers: SlowMembers<MemberSession>
   readonly users: Users<Membership>
   readonly streams: Streams
+  readonly gathered: GatheredWrites
   readonly #node = randomUUID()
   readonly #rooms = new Map<string, Room<MemberSession>>()
   readonly #roomPorts: RoomPorts<MemberSession>
@@ -105,7 +110,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.admission = new Admission({ settings, log: this.log, connections: this.connections, rooms: this.#rooms, state: () => this.state })
     this.kicks = new RecentKicks(limits.handshake)
     this.mids = new Mids(limits.mids, this.counters)
-    this.#turn = new Turn(room => { this.#flush(room) })
+    this.gathered = new GatheredWrites(() => { this.#turn.mark() })
+    this.#turn = new Turn(room => { this.#flush(room) }, () => { this.gathered.write() })
     this.slowConsumers = new SlowMembers(this.counters, this.#turn, limits.unfinished)
     this.#broker = new BrokerLink(broker, { publish: limits.publish, attach: limits.handshake, read: limits.handshake * readShare }, {
       feed: topic => this.feed(topic),
@@ -162,10 +168,13 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       heartbeat: settings.heartbeat,
       handshake: limits.handshake,
       unfinished: limits.unfinished,
-      late: (connection) => { connection.close(connection.session.room!.feed.isReady ? serverEnding(4100, 'handshake') : serverEnding(4103, 'broker')) },
+      late: (connection) => {
+        const end = (session: Membership): void => { session.end(session.room!.feed.isReady ? serverEnding(4100, 'handshake') : serverEnding(4103, 'broker')) }
+        if (connection.isMultiplexed) (connection as MultiplexedConnection<Membership>).endLateJoins(performance.now(), limits.handshake, end)
+        else end(connection.session)
+      },
       overdue: (connection) => {
-        const { session } = connection
-        if (session.state === 'open') countRefusal(session, 'frame', 'unfinished')
+        if (connection.isMultiplexed || connection.session.state === 'open') connection.countRefusal('unfinished')
         connection.close({ code: 1008, reason: 'unfinished', by: 'server', refusal: 'unfinished' })
       },
       gone: (connection) => { connection.close({ code: 1006, reason: '', by: 'peer' }) },
@@ -227,17 +236,83 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       return
     }
     this.expiry.watch(connection)
+    this.#enterRoom(session, request, begunAt)
+  }
+
+  connectMultiplexed (request: MultiplexedRequest): void {
+    const { transport, address, addressKey, user, begunAt = Infinity } = request
+    transport.emptyTurn = this.#turn.now
+    const connection = new MultiplexedConnection<Membership>(this, request)
+    request.listen(connection)
+
+    const refusal = this.admission.connectionBound(addressKey)
+    this.connections.add(connection)
+    if (refusal !== undefined) {
+      this.counters.refused++
+      this.countRefusal('join', refusal, { topic: undefined, user, address })
+      connection.close(serverEnding(closeCodeOf[refusal], refusal))
+      this.admission.decline(connection)
+      if (refusal === 'perAddress' && request.isForwarded) this.admission.hint(address)
+      return
+    }
+    this.admission.admit(connection, addressKey)
+    this.multiplexed.add(connection)
+    if (this.expiry.check(connection)) return
+    const kicked = this.kicks.find(begunAt, user, undefined)
+    if (kicked !== undefined) {
+      connection.close(kicked)
+      return
+    }
+    this.expiry.watch(connection)
+    const { heartbeat } = this.settings
+    connection.say(connectionHello({ v: 1, heartbeat: heartbeat === false ? 0 : heartbeat.interval, maxPayload: request.maxPayload }))
+    this.expiry.opened(connection)
+    this.gathered.write() // hello leaves in the same write as the 101 response
+  }
+
+  enter (connection: MultiplexedConnection<Membership>, join: PermittedJoin): void {
+    const { definition, topic, begunAt } = join
+    const refusal = this.admission.topicBound(definition, topic)
+    const session = new MemberSession(this, connection, join)
+    connection.entered(session)
+    this.directory.add(session)
+    if (refusal !== undefined) {
+      session.end(serverEnding(closeCodeOf[refusal], refusal))
+      return
+    }
+    const kicked = this.kicks.find(begunAt, session.user, topic)
+    if (kicked === undefined) this.#enterRoom(session, join, begunAt)
+    else session.end(kicked)
+  }
+
+  #enterRoom (session: MemberSession, request: JoinRequest, begunAt: number): void {
     this.directory.admit(session)
-    const room = this.#enter(topic, definition)
+    const room = this.#enter(session.topic, session.definition)
     room.joining++
     session.room = room
     join(this, session, room, request)
     if (begunAt <= this.#reviewedAt) this.#reviews.one(session)
   }
 
+  multiplexedOf (user: string): Iterable<MultiplexedConnection<Membership>> {
+    return [...this.multiplexed].filter(connection => connection.user === user)
+  }
+
+  write (connection: MultiplexedConnection<Membership>, frame: Buffer): void {
+    this.counters.sentBytes += frame.length
+    if (!this.slowConsumers.write(connection.transport, frame, connection.slowBytes)) connection.close(serverEnding(slowCode))
+  }
+
+  countRefusal (what: 'join' | 'frame', reason: Refusal, about: { topic: string | undefined, user: string | undefined, address: string }): void {
+    this.counters.refusals[reason]++
+    events.refusedOn(this.rooms, what, reason, about)
+  }
+
   disconnected (connection: Peer, code: number, reason: string): void {
     this.connections.delete(connection)
+    this.multiplexed.delete(connection as MultiplexedConnection<Membership>)
     this.admission.remove(connection)
+    this.expiry.remove(connection)
     connection.close({ code, reason, by: 'peer' })
     this.#drain.check()
   }
@@ -400,7 +475,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   }
 
   #letGo (connections: Peer[]): void {
-    for (const topic of new Set(connections.map(({ session }) => session.topic))) this.flush(topic)
+    for (const topic of new Set(connections.flatMap(({ sessions }) => Array.from(sessions, ({ topic }) => topic)))) this.flush(topic)
     for (const connection of connections) connection.close(serverEnding(1001, 'draining'))
   }
 
@@ -425,7 +500,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   /** Takes a session that has ended out of its room and out of all lists. */
   #remove (session: MemberSession, wasOpen: boolean): void {
     this.directory.remove(session)
-    this.expiry.remove(session.connection)
+    session.connection.forget(session)
+    if (session.connection.isEnded) this.expiry.remove(session.connection)
     const room = session.room as Room<MemberSession> | undefined
     if (room === undefined) return
     if (wasOpen) {

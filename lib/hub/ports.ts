@@ -40,7 +40,7 @@ export interface Settings {
   heartbeat: false | { readonly interval: number, readonly timeout: number }
   /** `expiry.notice` */
   notice: number
-  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly work: number, readonly mids: number, readonly badFrames: number, readonly handshake: number, readonly publish: number, readonly unfinished: number, readonly history: number, readonly waiters: number }
+  limits: { readonly connections: number, readonly topics: number, readonly info: number, readonly pending: number, readonly work: number, readonly mids: number, readonly badFrames: number, readonly handshake: number, readonly publish: number, readonly unfinished: number, readonly history: number, readonly waiters: number, readonly topicsPerConnection: number }
   /** `limits.perAddress`, `limits.addressMessages` */
   address: AddressLimits
   drain: DrainSettings

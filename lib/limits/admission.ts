@@ -47,12 +47,23 @@ export class Admission<C extends Admitted> {
   /** Addresses that are remembered. */
   get addresses (): number { return this.#addresses.size }
 
-  /** The bound that a further join would be over; `undefined` if there is none. */
+  /** The bound that a further connection that joins this topic would be over; `undefined` if there is none. */
   bound (definition: TopicDefinition, topic: string, address: string): Bound | undefined {
-    const { connections, rooms, settings: { limits } } = this.#hub
+    return this.connectionBound(address) ?? this.topicBound(definition, topic)
+  }
+
+  /** The bound that a further connection would be over; `undefined` if there is none. */
+  connectionBound (address: string): Bound | undefined {
+    const { connections, settings: { limits } } = this.#hub
     if (this.#hub.state() !== 'open') return 'draining'
     if (connections.size - this.#declined.size >= limits.connections) return 'connections'
-    if (this.#addresses.isFull(address)) return 'perAddress'
+    return this.#addresses.isFull(address) ? 'perAddress' : undefined
+  }
+
+  /** The bound that a further join of this topic would be over; `undefined` if there is none. */
+  topicBound (definition: TopicDefinition, topic: string): Bound | undefined {
+    const { rooms, settings: { limits } } = this.#hub
+    if (this.#hub.state() !== 'open') return 'draining'
     const room = rooms.get(topic)
     if (room === undefined) return rooms.size >= limits.topics ? 'topics' : undefined
     return room.size + room.joining >= definition.maxMembers ? 'members' : undefined

@@ -28,8 +28,9 @@ export class RecentKicks {
   /**
    * How a session is ended whose upgrade began before a kick that meant it; `undefined` if there is none.
    * @param begunAt - on the clock of `performance`
+   * @param inTopic - `undefined` for a connection that has not joined one: kicks from a topic did not mean it
    */
-  find (begunAt: number, ofUser: string | undefined, inTopic: string): Ending | undefined {
+  find (begunAt: number, ofUser: string | undefined, inTopic: string | undefined): Ending | undefined {
     const kick = this.#kicks.find(({ at, user, topic }) => begunAt <= at && (user === undefined || user === ofUser) && (topic === undefined || topic === inTopic))
     // Drops old kicks only after the search: an upgrade that began just inside the window must still find its kick.
     this.#dropOld()

@@ -24,6 +24,7 @@ export function createRefusals (): Refusals {
     connections: 0,
     perAddress: 0,
     topics: 0,
+    topicsPerConnection: 0,
     members: 0,
     handshake: 0,
     overloaded: 0,
@@ -61,8 +62,13 @@ export function refusalOf (error: Error): Refusal {
   return byCode[String(code)] ?? refusalOfStatus(typeof statusCode === 'number' ? statusCode : 500)
 }
 
+/** A session whose refusals are counted. */
+export interface RefusedSession extends events.Subject {
+  readonly hub: { readonly counters: { readonly refusals: Refusals } }
+}
+
 /** Counts a refusal of a session's join or frame, and publishes it as an event. */
-export function countRefusal (session: events.Subject & { readonly hub: { readonly counters: { readonly refusals: Refusals } } }, what: 'join' | 'frame', reason: Refusal): void {
+export function countRefusal (session: RefusedSession, what: 'join' | 'frame', reason: Refusal): void {
   session.hub.counters.refusals[reason]++
   events.refused(session, what, reason)
 }

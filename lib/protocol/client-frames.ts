@@ -1,9 +1,13 @@
-import type { ClientFrame, Ref } from '../../types/index.ts'
+import type { ClientFrame, JoinFrame, LeaveFrame, Ref } from '../../types/index.ts'
 import { maxPage } from './page-size.ts'
 import { isSince } from './position.ts'
+import { isTopicName } from './topic-name.ts'
 
-/** The fault of a frame, for the peer that sent it. `ref` is that of the frame, if it could be read. */
-export interface FrameFault { fault: string, ref?: Ref }
+/** The fault of a frame, for the peer that sent it. `ref` and `topic` are those of the frame, if they could be read. */
+export interface FrameFault { fault: string, ref?: Ref, topic?: string }
+
+/** A frame on a connection of several topics. `topic` is absent from frames that concern the connection. */
+export type TopicFrame = JoinFrame | LeaveFrame | (ClientFrame & { topic?: string })
 
 const maxRefLength = 64
 const maxTokenLength = 8_192
@@ -66,4 +70,23 @@ export function checkFrame (value: unknown): ClientFrame | FrameFault {
       return fault(typeof type === 'string' ? `the type ${JSON.stringify(type.slice(0, 32))} is not known here` : `"type" is missing${goodFrame}`)
   }
   return value as ClientFrame
+}
+
+/** Checks a parsed frame of a client on a connection of several topics. */
+export function checkTopicFrame (value: unknown): TopicFrame | FrameFault {
+  const { type, topic, since, presence } = (value ?? {}) as Record<string, unknown>
+  const isJoin = type === 'join'
+  // `join` and `leave` have no other members that could be faulty than `ref`, which is checked as that of a ping.
+  const frame = isJoin || type === 'leave' ? checkFrame({ ...value as object, type: 'ping' }) : checkFrame(value)
+  if ('fault' in frame) return isTopicName(topic) ? { ...frame, topic } : frame
+  if (frame.type === 'auth' || type === 'ping') return frame
+  const fault = (text: string): FrameFault => {
+    const found: FrameFault = frame.ref === undefined ? { fault: text } : { fault: text, ref: frame.ref }
+    return isTopicName(topic) ? { ...found, topic } : found
+  }
+  if (topic === undefined) return fault('"topic" is missing: this connection has several topics')
+  if (typeof topic !== 'string') return fault('"topic" is a string')
+  if (isJoin && since !== undefined && !isSince(since)) return fault('"since" is the id of a message, "0" or "latest"')
+  if (isJoin && presence !== undefined && typeof presence !== 'boolean') return fault('"presence" is true or false')
+  return value as TopicFrame
 }

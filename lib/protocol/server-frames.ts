@@ -1,4 +1,4 @@
-import type { ByeFrame, EndReason, GapFrame, HelloFrame, Member, Ref, WireError } from '../../types/index.ts'
+import type { ByeFrame, ConnectionHelloFrame, EndReason, GapFrame, HelloFrame, JoinRefusedFrame, Member, Ref, WireError } from '../../types/index.ts'
 
 /**
  * Frames as text. Members are in the order type, topic, id, data, the rest. A message frame is a short head and a tail, `"data":…` and the
@@ -22,10 +22,23 @@ export function withKey (end: string, key: string): string {
   return `${end.slice(0, -1)},"key":${JSON.stringify(key)}}`
 }
 
-/** Returns the head of a message frame, or of an end frame. Ids have no characters that need escaping. */
-export function messageHead (id: string | undefined, isEnd = false): string {
-  const start = isEnd ? '{"type":"end",' : '{"type":"message",'
-  return id === undefined ? start : `${start}"id":"${id}",`
+/**
+ * Returns the head of a message frame, or of an end frame. Ids and topics have no characters that need escaping.
+ * @param topic - named in the frame, because the connection has several topics
+ */
+export function messageHead (id: string | undefined, isEnd = false, topic?: string): string {
+  let head = isEnd ? '{"type":"end",' : '{"type":"message",'
+  if (topic !== undefined) head += `"topic":"${topic}",`
+  return id === undefined ? head : `${head}"id":"${id}",`
+}
+
+/** Characters of a frame up to the value of "type". */
+const typeStart = '{"type":"'.length
+
+/** Returns a frame with its topic named behind its type. */
+export function withTopic (text: string, topic: string): string {
+  const end = text.indexOf('"', typeStart) + 1
+  return `${text.slice(0, end)},"topic":"${topic}"${text.slice(end)}`
 }
 
 /**
@@ -43,14 +56,30 @@ export function direct (json: string, from?: string, user?: string, ref?: Ref): 
 
 type Given<T> = { [Name in keyof T]: T[Name] | undefined }
 
-/** Returns a hello frame. Of its strings only the topic may need escaping. */
-export function hello ({ id, v, session, topic, heartbeat, maxPayload, recovered, replayed }: Given<Omit<HelloFrame, 'type'>>): string {
+/** Returns the hello frame of a member. Of its strings only `ref` may need escaping. A frame that names its topic behind its type is made without one. */
+export function hello ({ id, v, session, topic, ref, heartbeat, maxPayload, recovered, replayed }: Given<Omit<HelloFrame, 'type'>>): string {
   let text = '{"type":"hello"'
   if (id !== undefined) text += `,"id":"${id}"`
-  text += `,"v":${v},"session":"${session}","topic":${JSON.stringify(topic)},"heartbeat":${heartbeat},"maxPayload":${maxPayload}`
+  text += `,"v":${v},"session":"${session}"`
+  if (topic !== undefined) text += `,"topic":"${topic}"`
+  if (ref !== undefined) text += `,"ref":${JSON.stringify(ref)}`
+  text += `,"heartbeat":${heartbeat},"maxPayload":${maxPayload}`
   if (recovered !== undefined) text += `,"recovered":${recovered}`
   if (replayed !== undefined) text += `,"replayed":${replayed}`
   return text + '}'
+}
+
+/** Returns the first frame of a connection that joins its topics by frames. */
+export function connectionHello (frame: Omit<ConnectionHelloFrame, 'type'>): string {
+  return JSON.stringify({ type: 'hello', ...frame })
+}
+
+/**
+ * Returns the answer to a `join` that was refused.
+ * @param close - the close code that a refused join by URL would have had, and when the client may come back
+ */
+export function joinRefused (ref: Ref | undefined, error: WireError, close: Pick<JoinRefusedFrame, 'close' | 'retry'>): string {
+  return JSON.stringify(ref === undefined ? { type: 'error', error, ...close } : { type: 'ack', ref, ok: false, error, ...close })
 }
 
 export function ackOk (ref: Ref, id?: string, data?: unknown, duplicate?: true): string {

@@ -9,6 +9,14 @@ export const modes = ['rooms.v1', 'rooms.raw'] as const satisfies readonly Mode[
  */
 export function negotiate (header: string | undefined): Mode | null {
   if (header === undefined) return modes[0]
-  const offered = header.split(',').map(entry => entry.trim())
-  return offered.find((name): name is Mode => (modes as readonly string[]).includes(name)) ?? null
+  return namesOf(header).find((name): name is Mode => (modes as readonly string[]).includes(name)) ?? null
+}
+
+/** Whether a header offers this name. A client without the header takes any. */
+export function offers (header: string | undefined, mode: Mode): boolean {
+  return header === undefined || namesOf(header).includes(mode)
+}
+
+function namesOf (header: string): string[] {
+  return header.split(',').map(entry => entry.trim())
 }

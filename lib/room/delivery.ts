@@ -37,6 +37,8 @@ export class Delivery implements MessageContent {
     return tail.toString('utf8', tailStart.length, tailStart.length + payloadLength)
   }
 
+  get topic (): string { return this.publication.topic }
+
   get tail (): string | Buffer {
     const { publication } = this
     return publication instanceof Outgoing ? publication.text : publication.tail

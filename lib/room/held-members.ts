@@ -10,8 +10,9 @@ export class OtherFrame {
   readonly #make: (encoding: Encoding) => Buffer
   readonly #frames = perEncoding<Buffer | undefined>(undefined)
 
-  constructor (text: string, make = (encoding: Encoding): Buffer => encodings[encoding].encode(text)) {
-    this.#length = text.length
+  /** @param length - characters of its text */
+  constructor (length: number, make: (encoding: Encoding) => Buffer) {
+    this.#length = length
     this.#make = make
   }
 

@@ -10,7 +10,7 @@ import { Roster, type PresentMember, type PresentRoom } from '../presence/roster
 import { formatPosition } from '../protocol/position.ts'
 import { endTail, gap as gapFrame } from '../protocol/server-frames.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import { allEncodings, answerable, encodings, perEncoding, type Encoding } from '../transport/encoding.ts'
+import { allEncodings, answerable, encodings, frameOf, perEncoding, type Encoding } from '../transport/encoding.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Deflate } from '../transport/ws/deflate.ts'
 import { Batch, BatchView } from './batch.ts'
@@ -157,7 +157,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     const cursor = lag!.replay!
     const { counters } = this.#ports
     // Half of what makes a member slow, so that this turn's messages do not make it slow as soon as it gets them.
-    const most = Math.min(replayBytes, this.definition.slow.bytes / 2)
+    const most = Math.min(replayBytes, Math.min(this.definition.slow.bytes, transport.leastSlowBytes) / 2)
     transport.emptyTurn = turn
     for (;;) {
       const { position } = this.feed
@@ -181,9 +181,9 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     }
     if (transport.bufferedBytes > most) return 'more'
     const frames: Buffer[] = []
-    const { envelope: { canBeAnswered }, encode } = encodings[transport.encoding]
-    if (canBeAnswered && lag!.loss !== undefined) frames.push(encode(lag!.loss))
-    if (canBeAnswered && lag!.announcement !== this.#announcement) frames.push(encode(this.roster!.snapshot()))
+    const { canBeAnswered } = transport.envelope
+    if (canBeAnswered && lag!.loss !== undefined) frames.push(this.#frame(transport, lag!.loss))
+    if (canBeAnswered && lag!.announcement !== this.#announcement) frames.push(this.#frame(transport, this.roster!.snapshot()))
     this.#lagging.remove(member, lag!, 0)
     this.replay!.readers--
     this.#place(member)
@@ -261,7 +261,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
       if (this.#counts[encoding]! > 0) delivery.frame(encoding)
     }
     this.#end = delivery
-    this.#pushToAnswerable(encoding => delivery.frame(encoding), () => new OtherFrame(String(delivery.tail), encoding => delivery.frame(encoding)))
+    this.#pushToAnswerable(delivery.tail.length, encoding => delivery.frame(encoding))
     if (position !== undefined && this.replay?.isEmpty === false && !this.#ports.history.isInProcess) this.replay.delivered(position, keyOf(delivery.publication), encoding => encodings[encoding].envelope.canBeAnswered ? delivery.frame(encoding) : undefined)
     for (const reader of [...this.readers]) reader.ended()
     this.#ports.turn.queued(this)
@@ -282,7 +282,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     const kept = this.replay?.framesBehind(encoding, { epoch, offset: offset - 1 }, offset)?.run(offset - 1, offset, 0)
     if (kept !== undefined) return kept.whole
     const { envelope, encode } = encodings[encoding]
-    return envelope.message({ id: formatPosition({ epoch, offset }), json: '', tail: endTail(this.feed.ended!), isUntyped: true, isEnd: true }, encode)
+    return envelope.message({ topic: this.topic, id: formatPosition({ epoch, offset }), json: '', tail: endTail(this.feed.ended!), isUntyped: true, isEnd: true }, encode)
   }
 
   attached (position: Position | undefined): void {
@@ -419,17 +419,17 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     const { lag, transport } = member
     if (lag === undefined) return // it has left meanwhile
     const { counters } = this.#ports
-    const { envelope: { canBeAnswered }, encode } = encodings[transport.encoding]
+    const { canBeAnswered } = transport.envelope
     const frames: Buffer[] = []
     let values = 0
-    if (canBeAnswered && lag.loss !== undefined) frames.push(encode(lag.loss))
+    if (canBeAnswered && lag.loss !== undefined) frames.push(this.#frame(transport, lag.loss))
     if (lag.policy === 'latest') {
       for (const delivery of this.#lagging.latestFor(member, lag)) {
         frames.push(delivery.frame(transport.encoding))
         values++
       }
     } else if (canBeAnswered && this.#missed(lag) > 0) {
-      frames.push(encode(gapFrame({
+      frames.push(this.#frame(transport, gapFrame({
         count: this.#missed(lag),
         reason: 'slow',
         ...(lag.position === undefined ? {} : { from: formatPosition(lag.position) }),
@@ -441,7 +441,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#lagging.remove(member, lag, this.#missed(lag) - values)
     this.#place(member)
     // Differences cannot be applied to a list that has missed some of them.
-    if (canBeAnswered && lag.announcement !== this.#announcement) frames.push(encode(this.roster!.snapshot()))
+    if (canBeAnswered && lag.announcement !== this.#announcement) frames.push(this.#frame(transport, this.roster!.snapshot()))
     transport.emptyTurn = turn
     for (const frame of frames) counters.sentBytes += frame.length
     transport.writeAll(frames)
@@ -479,10 +479,15 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
 
   /** Queues a frame that is not a message to all members that can be answered. */
   #pushOther (text: string): void {
-    this.#pushToAnswerable(encoding => encodings[encoding].encode(text), () => new OtherFrame(text))
+    this.#pushToAnswerable(text.length, encoding => frameOf(encoding, this.topic, text))
   }
 
-  #pushToAnswerable (frame: (encoding: Encoding) => Buffer, held: () => OtherFrame): void {
+  #frame ({ encoding }: Transport, text: string): Buffer {
+    return frameOf(encoding, this.topic, text)
+  }
+
+  /** @param length - characters of the frame */
+  #pushToAnswerable (length: number, frame: (encoding: Encoding) => Buffer): void {
     for (const encoding of answerable) {
       if (this.#counts[encoding]! > 0) {
         this.#push(encoding, frame(encoding))
@@ -490,7 +495,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
       }
     }
     if (this.#held === undefined || this.#held.members.size === 0) return
-    this.#held.pushOther(held())
+    this.#held.pushOther(new OtherFrame(length, frame))
     this.#boundHeld()
   }
 

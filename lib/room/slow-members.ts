@@ -4,9 +4,9 @@ import { FST_ROOMS_INVALID_POLICY } from '../errors.ts'
 import type { Counters } from '../hub/counters.ts'
 import { fellBehind, type Subject } from '../hub/events.ts'
 import type { SlowConsumers } from '../hub/ports.ts'
-import { serverEnding } from '../session/ending.ts'
+import { serverEnding, slowCode } from '../session/ending.ts'
 import type { SlowRule, TopicDefinition } from '../topics/registry.ts'
-import type { Look } from '../transport/transport.ts'
+import type { Look, Transport } from '../transport/transport.ts'
 import type { Lag } from './lag.ts'
 import type { RoomMember } from './member.ts'
 
@@ -156,12 +156,31 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
   admits (member: M, bytes: number): boolean {
     const { transport } = member
     if (transport.isClosing) return false
-    const buffered = transport.bufferedBytes
-    if (buffered === 0) transport.emptyTurn = this.#turn.now
-    else if (transport.emptyTurn !== this.#turn.now && buffered + bytes + transport.bufferedFrames * frameOverhead > member.definition.slow.bytes) {
-      this.#close(member)
+    if (this.#hasSpace(transport, bytes, member.definition.slow.bytes)) return true
+    this.#close(member)
+    return false
+  }
+
+  /**
+   * Writes a frame that belongs to no member, if its peer reads fast enough.
+   * @param bound - most bytes that may be buffered
+   */
+  write (transport: Transport, frame: Buffer, bound: number): boolean {
+    if (transport.isClosing) return true
+    if (!this.#hasSpace(transport, frame.length, bound)) {
+      transport.isClosing = true
+      this.#counters.slow++
       return false
     }
+    transport.writeFrame(frame)
+    if (transport.bufferedBytes > 0) this.#turn.mark()
+    return true
+  }
+
+  #hasSpace (transport: Transport, bytes: number, bound: number): boolean {
+    const buffered = transport.bufferedBytes
+    if (buffered === 0) transport.emptyTurn = this.#turn.now
+    else if (transport.emptyTurn !== this.#turn.now) return buffered + bytes + transport.bufferedFrames * frameOverhead <= bound
     return true
   }
 
@@ -191,6 +210,6 @@ export class SlowMembers<M extends WatchedMember> implements SlowConsumers<M> {
     member.transport.isClosing = true
     fellBehind(member, 'close')
     this.#counters.slow++
-    member.end(serverEnding(4201))
+    member.end(serverEnding(slowCode))
   }
 }

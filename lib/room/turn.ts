@@ -14,13 +14,16 @@ export class Turn<Room extends Flushable> {
   /** Grows with each turn that ends. Two writes that find the same number belong to one turn. */
   now = 1
   readonly #flush: (room: Room) => void
+  readonly #ended: () => void
   #rooms = new Set<Room>()
   /** Empty. The two sets change places, so that a turn allocates none. */
   #spare = new Set<Room>()
   #isEnding = false
 
-  constructor (flush: (room: Room) => void) {
+  /** @param ended - called when all rooms are flushed, and before the next turn */
+  constructor (flush: (room: Room) => void, ended: () => void = () => {}) {
     this.#flush = flush
+    this.#ended = ended
   }
 
   /** Flushes a room when the turn ends, or at once if it is full. */
@@ -54,6 +57,7 @@ export class Turn<Room extends Flushable> {
         this.#flush(room)
       }
     } finally {
+      this.#ended()
       this.now++
       // If one room fails, the others are flushed in the next turn.
       for (const room of rooms) this.add(room)

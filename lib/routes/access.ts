@@ -2,12 +2,14 @@ import type { FastifyReply, FastifyRequest, preHandlerHookHandler } from 'fastif
 import type { Mode } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { FST_ROOMS_BAD_SUBPROTOCOL, FST_ROOMS_DRAINING, FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_OVERLOADED } from '../errors.ts'
+import type { MultiplexedOptions, PermittedJoin } from '../connection/multiplexed.ts'
 import type { RoutesHub } from '../hub/hub-api.ts'
+import type { AnySession } from '../hub/ports.ts'
 import { checkIdentity, withInfo, type KnownIdentity } from '../identity/identity.ts'
 import { ifPermitted } from '../frames/authorize.ts'
 import { proceed } from '../proceed.ts'
 import type { ResolvedOptions } from '../options.ts'
-import { modes, negotiate } from '../protocol/subprotocols.ts'
+import { modes, negotiate, offers } from '../protocol/subprotocols.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 import { ifAllowed } from './origin.ts'
@@ -88,6 +90,41 @@ export function broadcastAccess (context: AccessContext, definition: TopicDefini
       request[kAccess] = { topic, identity, mode: 'rooms.v1' }
     }))
   })
+}
+
+/** The last access hook before the upgrade of a connection that joins its topics by frames. */
+export function multiplexAccess (context: AccessContext): preHandlerHookHandler {
+  const { hub, options } = context
+  return hook((request, reply) => {
+    const { headers } = request.raw
+    // Several topics need frames that name them, which the raw mode does not have.
+    if (!offers(headers['sec-websocket-protocol'], 'rooms.v1')) throw new FST_ROOMS_BAD_SUBPROTOCOL('rooms.v1')
+    if (hub.state !== 'open') throw new FST_ROOMS_DRAINING()
+    if (hub.admission.isBusy && hub.admission.connectionBound(clientAddress(request).addressKey) !== undefined) {
+      reply.header('retry-after', retryAfter)
+      throw new FST_ROOMS_OVERLOADED('too many refused connections are being closed')
+    }
+    return ifAllowed(context, request, () => proceed(options.identify === undefined ? null : options.identify(request), value => {
+      const identity = checkIdentity(value, 'identify')
+      if (headers['sec-websocket-protocol'] !== undefined) headers['sec-websocket-protocol'] = 'rooms.v1'
+      request[kAccess] = { topic: '', identity, mode: 'rooms.v1' }
+    }))
+  })
+}
+
+/** Returns a function that asks the host about a join by a frame, as the access hooks do about a join by URL: with the request of the upgrade. */
+export function joinPermit (context: AccessContext, request: FastifyRequest): MultiplexedOptions['permit'] {
+  const { registry, hub, options } = context
+  const { onJoin } = options
+  const callOnJoin = onJoin === undefined ? undefined : (session: AnySession) => onJoin(session as never, request)
+  return ({ topic, since, presence = false }, identity, begunAt) => {
+    const definition = registry.get(topic)
+    let join: PermittedJoin | undefined
+    const pending = ifPermitted(hub.hooks, { action: 'join', topic, request, identity }, () => mayRead(context, definition, since !== undefined, topic, request, identity, () => {
+      join = { definition, topic, info: withInfo(definition, identity, options.limits.info, 'identify')?.info, since, presence, onJoin: callOnJoin, begunAt }
+    }))
+    return pending === undefined ? join! : pending.then(() => join!)
+  }
 }
 
 /** The last access hook before the upgrade, or the event stream. A snapshot, which joins nothing, takes the same steps. */

@@ -33,13 +33,14 @@ export function list<T> (hooks: T | T[] | undefined): T[] {
 
 /**
  * Adds a route.
+ * @param hint - what to do besides a `prefix` if it is taken
  * @throws FST_ROOMS_ROUTE_TAKEN if the host has the same route, because it suggests a `prefix`, which Fastify's own error does not
  */
-export function addRoute (scope: FastifyInstance, route: RouteOptions): void {
+export function addRoute (scope: FastifyInstance, route: RouteOptions, hint?: string): void {
   const { method, url, constraints } = route
   const path = scope.prefix.replace(/\/$/, '') + url
   if (scope.hasRoute({ method: method as string, url: path, ...(constraints === undefined ? {} : { constraints: constraints as Record<string, any> }) })) {
-    throw new FST_ROOMS_ROUTE_TAKEN(String(method), path)
+    throw new FST_ROOMS_ROUTE_TAKEN(String(method), path, hint === undefined ? '' : `, ${hint}`)
   }
   scope.route(route)
 }

@@ -28,20 +28,25 @@ function storeReason (request: FastifyRequest, _reply: FastifyReply, error: Refu
   done()
 }
 
-function topicOf ({ key, stem, family }: TopicDefinition, { params }: FastifyRequest): string | undefined {
+function topicOf (definition: TopicDefinition | undefined, { params }: FastifyRequest): string | undefined {
+  if (definition === undefined) return undefined
+  const { key, stem, family } = definition
   if (!family) return key
   const name = stem + (params as { topic: string }).topic
   return isTopicName(name) ? name : undefined
 }
 
-/** Returns the host's hooks of a route, followed by hooks that count refused requests. */
-export function countRefusals (hub: RoutesHub, definition: TopicDefinition, { onError, onResponse }: Hooks): Required<Hooks> {
+/**
+ * Returns the host's hooks of a route, followed by hooks that count refused requests.
+ * @param definition - `undefined` if the URL names no topic
+ */
+export function countRefusals (hub: RoutesHub, definition: TopicDefinition | undefined, { onError, onResponse }: Hooks): Required<Hooks> {
   const count = (request: FastifyRequest, { statusCode: status }: FastifyReply, done: () => void): void => {
     if (status >= 400 && status !== upgradeRequired) {
       // There is no stored reason if a hook of the host refused by a reply and not by an error.
       const reason = (request as Answered)[kRefusal] ?? refusalOfStatus(status)
       hub.counters.refusals[reason]++
-      requestRefused(hub.rooms, reason, { status, topic: topicOf(definition, request), topicKey: definition.key, address: refusedAddress(request) })
+      requestRefused(hub.rooms, reason, { status, topic: topicOf(definition, request), topicKey: definition?.key, address: refusedAddress(request) })
     }
     done()
   }

@@ -1,8 +1,9 @@
+import type { ByeFrame } from '../../types/index.ts'
 import { closeBehaviour } from '../protocol/close-codes.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { bye } from '../protocol/server-frames.ts'
 import type { DrainSettings } from '../hub/drain.ts'
-import type { Ending } from './ending.ts'
+import { slowCode, type Ending } from './ending.ts'
 import type { Membership } from './membership.ts'
 
 /** When a client may come back, in milliseconds, by the behaviour that the close code asks for; `undefined` if it asks not to. */
@@ -36,17 +37,28 @@ export function drainRetry (members: number, { min, max }: DrainSettings['retry'
   return { min: min + Math.floor(Math.random() * (end - min) * startShare), max: end }
 }
 
-/** Sends `bye` before the server closes, if the peer can be answered and would read it (not for 4201 and 4203). */
-export function sayBye (hub: ByeHub, session: Membership, { code, reason, refusal }: Ending): void {
-  if (!session.canBeAnswered || code === 4201 || code === 4203 || session.transport.tellsByStatus(code)) return
+/** Whether `bye` is sent before a close with this code: not to a peer that does not read. */
+export function isTold (code: number): boolean {
+  return code !== slowCode && code !== 4203
+}
+
+/** The `bye` frame of an ending, without a position. */
+export function byeFrame (hub: ByeHub, { code, reason, refusal }: Ending): Omit<ByeFrame, 'type'> {
   const when = refusal === 'draining' ? drainRetry(hub.leaving, hub.settings.drain.retry) : retry[closeBehaviour(code)]
-  if (when !== undefined) session.transport.comeBack(when)
+  return { code, reason, ...(when === undefined ? {} : { retry: when }) }
+}
+
+/** Sends `bye` before the server ends a session, or the answer to a `join` that was not committed, if the peer can be answered and would read it. */
+export function sayBye (hub: ByeHub, session: Membership, ending: Ending): void {
+  const { code } = ending
+  if (!session.canBeAnswered || !isTold(code) || session.transport.tellsByStatus(code)) return
+  if (session.state === 'joining' && session.connection.isMultiplexed) {
+    session.connection.refuseJoin(session, ending)
+    return
+  }
+  const frame = byeFrame(hub, ending)
+  if (frame.retry !== undefined) session.transport.comeBack(frame.retry)
   // A slow member has not received up to the room's position, so its `bye` has no `id`.
   const position = session.state === 'open' && session.lag === undefined ? session.room?.feed.position : undefined
-  session.write(bye({
-    code,
-    reason,
-    ...(when === undefined ? {} : { retry: when }),
-    ...(position === undefined ? {} : { id: formatPosition(position) })
-  }))
+  session.write(bye(position === undefined ? frame : { ...frame, id: formatPosition(position) }))
 }

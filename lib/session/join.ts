@@ -1,4 +1,6 @@
 import { receiveHeld } from '../connection/receive.ts'
+import type { MultiplexedConnection } from '../connection/multiplexed.ts'
+import { receiveOpened } from '../connection/receive-multiplexed.ts'
 import { asError } from '../error-utils.ts'
 import { FST_ROOMS_FORBIDDEN } from '../errors.ts'
 import type { AnySession, HubState, Settings, Host } from '../hub/ports.ts'
@@ -131,14 +133,15 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
       id,
       v: 1,
       session: session.id,
-      topic: session.topic,
+      topic: connection.isMultiplexed ? undefined : session.topic, // named behind the type, as in all frames
+      ref: connection.refOf(session),
       heartbeat: heartbeat === false ? 0 : heartbeat.interval,
       maxPayload: session.definition.maxPayload,
       recovered,
       replayed
     }), false, id)
   }
-  hub.expiry.opened(connection)
+  if (!connection.isMultiplexed) hub.expiry.opened(connection)
   session.sendEarly()
   hub.users.entered(session) // before the snapshot, so that it does not name a session whose place this one takes
   if (presence && canBeAnswered && room.roster !== undefined) session.deliver(room.roster.snapshot())
@@ -166,7 +169,8 @@ function commit (hub: JoinHub, session: Session, room: SessionRoom, request: Joi
   hub.users.joined(session)
   isCommitted = true
   if (onJoined !== undefined && session.lag?.hold !== undefined) callOnJoined(hub, session, onJoined)
-  receiveHeld(connection)
+  if (connection.isMultiplexed) receiveOpened(connection as MultiplexedConnection<Membership>, session)
+  else receiveHeld(connection)
   finish(session, room)
 }
 

@@ -12,7 +12,7 @@ import { tailEnd } from '../protocol/server-frames.ts'
 import type { Lag } from '../room/lag.ts'
 import type { SessionRoom } from '../room/member.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
-import { encodings } from '../transport/encoding.ts'
+import { frameOf } from '../transport/encoding.ts'
 import type { Transport } from '../transport/transport.ts'
 import { checkClose } from './check-close.ts'
 import { serverEnding, type Ending } from './ending.ts'
@@ -198,7 +198,7 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
   }
 
   #encode (text: string, id?: string): Buffer {
-    return encodings[this.transport.encoding].encode(text, undefined, id)
+    return frameOf(this.transport.encoding, this.topic, text, id)
   }
 
   #write (frame: Buffer, passesHold = false): void {

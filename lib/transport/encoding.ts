@@ -4,7 +4,7 @@ import { chunkedEvent, event } from './event.ts'
 import { textFrame } from './ws/frame.ts'
 
 /** An index of `encodings`. */
-export type Encoding = 0 | 1 | 2 | 3 | 4 | 5
+export type Encoding = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7
 
 /** One way in which a message can stand on the wire: an envelope, and how its bytes are framed. */
 export interface EncodingSpec {
@@ -20,12 +20,14 @@ export interface EncodingSpec {
  * but may be sent uncompressed frames too (RFC 7692, 6).
  */
 export const encodings = [
-  { envelope: envelopes['rooms.v1'], encode: textFrame, plain: 0 },
-  { envelope: envelopes['rooms.raw'], encode: textFrame, plain: 1 },
-  { envelope: envelopes['rooms.v1'], encode: textFrame, plain: 0 },
-  { envelope: envelopes['rooms.raw'], encode: textFrame, plain: 1 },
-  { envelope: envelopes['rooms.v1'], encode: event, plain: 4 },
-  { envelope: envelopes['rooms.v1'], encode: chunkedEvent, plain: 5 }
+  { envelope: envelopes.v1, encode: textFrame, plain: 0 },
+  { envelope: envelopes.raw, encode: textFrame, plain: 1 },
+  { envelope: envelopes.v1, encode: textFrame, plain: 0 },
+  { envelope: envelopes.raw, encode: textFrame, plain: 1 },
+  { envelope: envelopes.v1, encode: event, plain: 4 },
+  { envelope: envelopes.v1, encode: chunkedEvent, plain: 5 },
+  { envelope: envelopes.v1Topic, encode: textFrame, plain: 6 },
+  { envelope: envelopes.v1Topic, encode: textFrame, plain: 6 }
 ] as const satisfies readonly EncodingSpec[]
 
 /** The encoding of event streams. */
@@ -44,6 +46,22 @@ export function perEncoding<T> (value: T): T[] {
   return allEncodings.map(() => value)
 }
 
-export function encodingOf (mode: Mode, isDeflated: boolean): Encoding {
-  return allEncodings.find(encoding => encodings[encoding].envelope.mode === mode && (encodings[encoding].plain !== encoding) === isDeflated)!
+/**
+ * The encoding of a WebSocket.
+ * @param namesTopic - its connection has several topics
+ */
+export function encodingOf (mode: Mode, isDeflated: boolean, namesTopic = false): Encoding {
+  return allEncodings.find(encoding => {
+    const { envelope, plain } = encodings[encoding]
+    return envelope.mode === mode && envelope.namesTopic === namesTopic && (plain !== encoding) === isDeflated
+  })!
+}
+
+/**
+ * The bytes of a frame that is not a message, for the members of a topic.
+ * @param id - the position that a member has reached with this frame
+ */
+export function frameOf (encoding: Encoding, topic: string, text: string, id?: string): Buffer {
+  const { envelope, encode } = encodings[encoding]
+  return encode(envelope.frame(text, topic), undefined, id)
 }

@@ -1,11 +1,12 @@
 import { parse } from 'secure-json-parse'
 import type { ClientFrame, Mode, Ref } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
-import { checkFrame, goodFrame, type FrameFault } from '../protocol/client-frames.ts'
-import { direct, messageHead } from '../protocol/server-frames.ts'
+import { checkFrame, checkTopicFrame, goodFrame, type FrameFault, type TopicFrame } from '../protocol/client-frames.ts'
+import { direct, messageHead, withTopic } from '../protocol/server-frames.ts'
 
 /** A message as an envelope needs it. */
 export interface MessageContent {
+  readonly topic: string
   /** The id of its position; `undefined` if the broker has no positions. */
   readonly id: string | undefined
   /** The payload. */
@@ -33,6 +34,10 @@ export interface Envelope {
    * by the close code alone.
    */
   readonly canBeAnswered: boolean
+  /** Whether each frame names its topic, because a connection has several. */
+  readonly namesTopic: boolean
+  /** The text of a frame that is not a message, for the members of a topic. */
+  frame (text: string, topic: string): string
   /** The bytes of a message to the members of a room. */
   message (content: MessageContent, encode: Encode): Buffer
   /** The text of a private message. */
@@ -41,7 +46,7 @@ export interface Envelope {
    * Reads a text of the peer.
    * @param isUntyped - members may publish here, and the topic has no schema for it
    */
-  read (text: string, isUntyped: boolean): ClientFrame | FrameFault
+  read (text: string, isUntyped: boolean): ClientFrame | TopicFrame | FrameFault
 }
 
 // Refuses the keys that would set a prototype, as Fastify does in a body.
@@ -73,29 +78,48 @@ function rawText (json: string, isUntyped: boolean): string {
   return isUntyped && json.startsWith('"') ? JSON.parse(json) as string : json
 }
 
+/** Parses the text of a frame, and checks its form. */
+function readFrame<F> (text: string, check: (value: unknown) => F | FrameFault): F | FrameFault {
+  try {
+    return check(parseJson(text))
+  } catch (error) {
+    const { fault, isPoisoned } = faultIn(error)
+    return { fault: isPoisoned ? fault : fault + goodFrame }
+  }
+}
+
 /** Frames of `rooms.v1`: JSON objects with a `type`. */
 const v1: Envelope = {
   mode: 'rooms.v1',
   canBeAnswered: true,
+  namesTopic: false,
+  frame: text => text,
   message ({ id, tail, isEnd }, encode) {
     const head = messageHead(id, isEnd)
     return typeof tail === 'string' ? encode(head + tail, undefined, id) : encode(head, tail, id)
   },
   direct: (json, _isUntyped, from, user, ref) => direct(json, from, user, ref),
-  read (text) {
-    try {
-      return checkFrame(parseJson(text))
-    } catch (error) {
-      const { fault, isPoisoned } = faultIn(error)
-      return { fault: isPoisoned ? fault : fault + goodFrame }
-    }
-  }
+  read: text => readFrame(text, checkFrame)
+}
+
+/** Frames of `rooms.v1` on a connection of several topics: they name their topic. */
+const v1Topic: Envelope = {
+  ...v1,
+  namesTopic: true,
+  frame: withTopic,
+  message ({ id, tail, isEnd, topic }, encode) {
+    const head = messageHead(id, isEnd, topic)
+    return typeof tail === 'string' ? encode(head + tail, undefined, id) : encode(head, tail, id)
+  },
+  read: text => readFrame(text, checkTopicFrame)
 }
 
 /** Payloads alone, in both directions (`rooms.raw`). */
 const raw: Envelope = {
   mode: 'rooms.raw',
   canBeAnswered: false,
+  namesTopic: false,
+  frame: text => text,
   message: ({ json, isUntyped }, encode) => encode(rawText(json, isUntyped)),
   direct: rawText,
   read (text, isUntyped) {
@@ -109,5 +133,5 @@ const raw: Envelope = {
   }
 }
 
-/** All envelopes by mode. */
-export const envelopes = { 'rooms.v1': v1, 'rooms.raw': raw } as const satisfies Record<Mode, Envelope>
+/** All envelopes. */
+export const envelopes = { v1, raw, v1Topic } as const satisfies Record<string, Envelope>

@@ -58,6 +58,9 @@ export abstract class Transport {
    * `undefined` for a stream inside this process, which counts none and cannot go silent.
    */
   abstract get activity (): number | undefined
+  /** The least of `slow.bytes` of the topics of a connection that has several: kept messages of one topic must not make the peer slow in another. */
+  get leastSlowBytes (): number { return Infinity }
+  set leastSlowBytes (_bytes: number) {}
   /** Frames can be received, so the peer can be asked, and can renew its credentials. */
   get canReceive (): boolean { return true }
 

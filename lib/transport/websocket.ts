@@ -4,7 +4,7 @@ import { deflateParameters } from '../internals.ts'
 import type { BatchView } from '../room/batch.ts'
 import { encodingOf, type Encoding } from './encoding.ts'
 import { drainOf, hasTakenSince, writeFrameTo, writeOwnTo, writeTo } from './socket-writes.ts'
-import type { FrameRun, Look, Transport } from './transport.ts'
+import type { FrameRun, Look } from './transport.ts'
 import { WebSocketFrames, type ByteStream, type WebSocketLike } from './websocket-frames.ts'
 
 /**
@@ -54,13 +54,17 @@ export class WebSocketTransport extends WebSocketFrames implements Look {
 }
 
 /** Whether the peer negotiated `server_no_context_takeover` with a full window, so that one compressed frame fits all such peers. */
-function takesDeflated (socket: WebSocketLike): boolean {
+export function takesDeflated (socket: WebSocketLike): boolean {
   const { server_no_context_takeover: alone, server_max_window_bits: bits = 15 } = deflateParameters(socket)
   return alone === true && bits === 15
 }
 
-/** The transport of a WebSocket: straight to its socket, unless an extension may change frames or the stream is not a socket. permessage-deflate passes frames that are not compressed. */
-export function webSocketTransport (socket: WebSocketLike, stream: ByteStream | undefined, mode: Mode): Transport & { holder: WebSocketFrames['holder'] } {
-  const isDirect = stream instanceof Socket && (socket.extensions === '' || socket.extensions === 'permessage-deflate')
-  return isDirect ? new WebSocketTransport(socket, stream, encodingOf(mode, takesDeflated(socket))) : new WebSocketFrames(socket, stream, encodingOf(mode, false))
+/** Whether frames can go straight to a socket: the stream is one, and no extension changes frames. permessage-deflate passes frames that are not compressed. */
+export function isDirect ({ extensions }: WebSocketLike, stream: ByteStream | undefined): stream is Socket {
+  return stream instanceof Socket && (extensions === '' || extensions === 'permessage-deflate')
+}
+
+/** The transport of a WebSocket with one topic. */
+export function webSocketTransport (socket: WebSocketLike, stream: ByteStream | undefined, mode: Mode): WebSocketFrames {
+  return isDirect(socket, stream) ? new WebSocketTransport(socket, stream, encodingOf(mode, takesDeflated(socket))) : new WebSocketFrames(socket, stream, encodingOf(mode, false))
 }

@@ -39,10 +39,8 @@ t.test('a connection in a log shows its public members alone', async t => {
   t.equal(inspect(connection), `Connection ${inspect(shown)}`)
 })
 
-t.test('a connection finds its sessions by topic', async t => {
+t.test('a connection by URL has one session', async t => {
   const { connection, session } = at(0, () => fakeMember('peer'))
-  t.equal(connection.sessionIn('news'), session)
-  t.equal(connection.sessionIn('sports'), undefined)
   t.same([...connection.sessions], [session])
 })
 

@@ -15,7 +15,7 @@ export function bareSettings ({ limits, ...more }: Partial<Omit<Settings, 'limit
   return {
     heartbeat: false,
     notice: 0,
-    limits: { connections: 100, topics: 100, info: 100, pending: 16, work: 100, mids: 100, badFrames: 10, handshake: 10_000, publish: 5_000, unfinished: 30_000, history: 268_435_456, waiters: 100, ...limits },
+    limits: { connections: 100, topics: 100, info: 100, pending: 16, work: 100, mids: 100, badFrames: 10, handshake: 10_000, publish: 5_000, unfinished: 30_000, history: 268_435_456, waiters: 100, topicsPerConnection: 100, ...limits },
     address: { connections: undefined, rate: { capacity: 1_000, per: 1_000 }, rateIsGiven: false },
     drain: { timeout: 20, batch: 500, interval: 50, retry: { min: 100, max: 15_000 } },
     maxPayload: Infinity,

@@ -15,13 +15,13 @@ function create (count: number, given: Partial<DrainSettings> = {}) {
   const inFlight = new InFlight()
   const connections = new Set(Array.from({ length: count }, (_member, id) => ({
     id,
-    session: { state: 'open' },
+    isEnded: false,
     queue: new MessageQueue({ handle: frame => (frame as unknown as () => Promise<void>)(), connection: { holdReading () {}, releaseReading () {} } }, 9, inFlight),
     transport: { terminate: () => { cut++ } }
   })))
   const drain = new Drain(connections, inFlight, settings, closed => {
     batches.push(closed.map(({ id }) => id))
-    for (const { session } of closed) session.state = 'closed'
+    for (const connection of closed) connection.isEnded = true
     onBatch(batches.length)
   })
   let onBatch: (number: number) => void = () => {}
@@ -102,7 +102,7 @@ t.test('a drain waits for unfinished work once, and for work of members that lef
   let finish = (): void => {}
   const [one] = [...connections]
   one!.queue.push((() => new Promise<void>(resolve => { finish = resolve })) as never)
-  one!.session.state = 'closed'
+  one!.isEnded = true
   gone()
   let over = false
   const first = drain.run().then(() => { over = true })
@@ -137,7 +137,7 @@ t.test('members are ended in batches at an interval, and members that left by th
   const times: number[] = []
   onBatch(number => {
     times.push(performance.now())
-    if (number === 1) for (const { session } of all.slice(3, 5)) session.state = 'closed'
+    if (number === 1) for (const connection of all.slice(3, 5)) connection.isEnded = true
     if (number === 3) gone()
   })
   await drain.run()

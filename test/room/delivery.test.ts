@@ -37,7 +37,7 @@ t.test('a retained delivery takes no more memory than its frames', async t => {
 })
 
 t.test('raw mode sends a string of an untyped topic as its text, and other JSON unchanged', async t => {
-  const { direct } = envelopes['rooms.raw']
+  const { direct } = envelopes.raw
   t.equal(direct('"a\\nb\\u00e4"', true), 'a\nbä')
   t.equal(direct('""', true), '')
   for (const json of ['1', 'null', '["a"]', '{"a":"b"}']) t.equal(direct(json, true), json)

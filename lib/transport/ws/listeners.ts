@@ -1,12 +1,15 @@
 import type { Connection } from '../../connection/connection.ts'
+import type { MultiplexedConnection } from '../../connection/multiplexed.ts'
 import { receive, receiveControl } from '../../connection/receive.ts'
+import { receiveMultiplexed } from '../../connection/receive-multiplexed.ts'
 import { lowerMaxPayload, onConclude, receiverOf, type Receiver } from '../../internals.ts'
 import type { Mode } from '../../../types/index.ts'
-import { countRefusal } from '../../limits/refusals.ts'
 import type { Membership } from '../../session/membership.ts'
 import { kConnection } from '../../symbols.ts'
 import type { Transport } from '../transport.ts'
 import type { ByteStream, WebSocketFrames, WebSocketLike } from '../websocket-frames.ts'
+import type { GatheredWrites } from '../gathered.ts'
+import { multiplexedTransport } from '../multiplexed.ts'
 import { webSocketTransport } from '../websocket.ts'
 import { violationCode } from './errors.ts'
 import { inflateWhileReading, takeOver } from './receiver.ts'
@@ -29,7 +32,8 @@ function closeAfterBatch (this: MemberSocket, code: number, reason: string): voi
 function message (this: MemberSocket, data: Buffer, isBinary: boolean): void {
   const connection = this[kConnection]!
   connection.unfinishedAt = 0
-  receive(connection, data, isBinary)
+  if (connection.isMultiplexed) receiveMultiplexed(connection as MultiplexedConnection<Membership>, data, isBinary)
+  else receive(connection, data, isBinary)
 }
 
 /** Notes that a control frame has ended. Amid the fragments of a message it does not end the message. */
@@ -54,7 +58,7 @@ function pong (this: MemberSocket): void {
 /** Handles the peer's close frame. By now ws has answered it. The connection may stand for some time yet, but its sessions have ended. */
 function peerCloses (this: MemberReceiver, code: number, reason: Buffer): void {
   const connection = this[kConnection]!
-  if (connection.session.state === 'closed') return
+  if (connection.isEnded) return
   connection.closes()
   connection.close({ code, reason: reason.toString(), by: 'peer' })
 }
@@ -69,12 +73,12 @@ function error (this: MemberSocket, err: Error): void {
   const connection = this[kConnection]!
   // A socket that is terminated before it has a connection is counted by the code that terminates it.
   if (connection === null) return
-  const { hub, session } = connection
+  const { hub } = connection
   connection.failed(err)
   const code = violationCode(err)
   if (code === undefined) return
   hub.counters.invalid++
-  countRefusal(session, 'frame', 'protocol')
+  connection.countRefusal('protocol')
   connection.closes()
   connection.close({ code, reason: '', by: 'peer' })
 }
@@ -95,12 +99,30 @@ export function hearErrorsAlone (socket: MemberSocket & { listeners (event: 'err
   for (const listener of socket.listeners('error')) if (listener !== error) socket.removeListener('error', listener)
 }
 
+/** The transport of a peer, and the way of its events. */
+export interface PeerStream {
+  transport: Transport
+  /** Leads the events of the stream to the peer's connection. */
+  listen (connection: Peer): void
+}
+
 /**
- * Makes the transport of a WebSocket.
+ * Makes the transport of a WebSocket with one topic.
  * @param stream - `undefined` if ws does not tell: then frames go one by one, and silence is not watched
  */
-export function webSocketPeer (socket: MemberSocket, stream: ByteStream | undefined, mode: Mode): { transport: Transport, listen (connection: Peer): void } {
-  const transport = webSocketTransport(socket, stream, mode)
+export function webSocketPeer (socket: MemberSocket, stream: ByteStream | undefined, mode: Mode): PeerStream {
+  return peerOf(socket, webSocketTransport(socket, stream, mode))
+}
+
+/**
+ * Makes the transport of a WebSocket with several topics.
+ * @param stream - as above
+ */
+export function multiplexedPeer (socket: MemberSocket, stream: ByteStream | undefined, writes: GatheredWrites): PeerStream {
+  return peerOf(socket, multiplexedTransport(socket, stream, writes))
+}
+
+function peerOf (socket: MemberSocket, transport: WebSocketFrames): PeerStream {
   return { transport, listen: connection => { listenTo(socket, connection, transport) } }
 }
 
