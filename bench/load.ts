@@ -58,9 +58,10 @@ async function repeat ({ pid, seconds }: Job, units: () => number, round: () => 
 const message = { seq: 1, t: 0, user: 'u42', text: 'forty-two characters of text, give or take' }
 
 async function members (job: Job, tally: Tally, count = job.members, rooms = job.rooms): Promise<Receiver[]> {
-  const { protocol, port, deflate, stopped = 0 } = job
+  const { protocol, port, deflate, stopped = 0, multiplexed } = job
+  const topics = multiplexed === true ? Array.from({ length: rooms }, (_, index) => `room:${index}`) : undefined
   const Client = protocol === 'sse' ? EventStreamMember : Member
-  const joined = await joinAll<Receiver>(count, index => new Client({ protocol, port, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}) }))
+  const joined = await joinAll<Receiver>(count, index => new Client({ protocol, port, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}), ...(topics === undefined ? {} : { topics }) }))
   for (const { socket } of await joinAll(stopped, () => new Member({ protocol, port, room: 'room:0', tally: new Tally() }))) socket.pause()
   return joined
 }
@@ -72,7 +73,7 @@ async function rounds (job: Job): Promise<Figures> {
   const joined = await timely(members(job, tally), 'joining')
   const { publishers = 0, joins = 0 } = job
   const frame = publication(job.protocol, message, job.ref === true)
-  const perBroadcast = job.members / job.rooms - (job.except === true ? 1 : 0)
+  const perBroadcast = job.multiplexed === true ? job.members : job.members / job.rooms - (job.except === true ? 1 : 0)
   const broadcasts = publishers > 0 ? publishers : job.rooms * job.window
   const acks = job.ref === true ? publishers : 0
   let deliveries = 0
@@ -205,6 +206,32 @@ async function connecting (job: Job): Promise<Figures> {
     for (const member of joined) member.destroy()
     // The server notices the ends before the next batch.
     await sleep(500)
+  }
+  return figures({ units, micros, cpu })
+}
+
+/** Joins by a frame on open connections, again and again. Only joining is measured, not the leave after it. */
+async function joins (job: Job): Promise<Figures> {
+  const { pid, port, protocol, seconds } = job
+  const tally = new Tally()
+  const open = await timely(joinAll(job.members, () => new Member({ protocol, port, room: '', tally, topics: [] })), 'connecting')
+  let units = 0
+  let micros = 0
+  let cpu = 0
+  for (let batch = 0; cpu < seconds.cpu * 1e6 && micros < seconds.wall * 1e6; batch++) {
+    const hellos = tally.expect(open.length)
+    const startCpu = cpuOf(pid)
+    const start = now()
+    for (const member of open) member.send({ type: 'join', topic: 'room:0' })
+    await timely(hellos, 'joining')
+    if (batch >= connectWarmUp) {
+      micros += now() - start
+      cpu += cpuOf(pid) - startCpu
+      units += open.length
+    }
+    const acks = tally.expect(open.length)
+    for (const member of open) member.send({ type: 'leave', topic: 'room:0', ref: 1 })
+    await timely(acks, 'leaving')
   }
   return figures({ units, micros, cpu })
 }
@@ -368,7 +395,7 @@ async function polls (job: Job): Promise<Figures> {
   return result
 }
 
-const kinds = { storm, memory, polls, rounds, echo, latency, connect: connecting, idle, post, drain }
+const kinds = { joins, storm, memory, polls, rounds, echo, latency, connect: connecting, idle, post, drain }
 
 process.once('message', (job: Job) => {
   const answer = (answer: Answer): void => { process.send!(answer, () => { process.exit(0) }) }

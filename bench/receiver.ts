@@ -45,6 +45,8 @@ export interface MemberOptions {
   deflate?: boolean
   /** The position from which it resumes. */
   since?: string
+  /** The member joins these topics by frames, on one connection. */
+  topics?: string[]
 }
 
 /** A client that receives messages, over one connection. */

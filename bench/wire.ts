@@ -52,12 +52,13 @@ export class Member extends Receiver {
 
   constructor (options: MemberOptions) {
     super(options)
-    this.#greetings = greetings[options.protocol]
+    // Hello of the connection, and of each topic.
+    this.#greetings = options.topics === undefined ? greetings[options.protocol] : 1 + options.topics.length
   }
 
   protected override get request (): string {
-    const { protocol, room, deflate, port, since } = this.options
-    return `GET ${pathOf(protocol, room)}${since === undefined ? '' : `?since=${since}`} HTTP/1.1\r\nHost: ${host}:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+    const { protocol, room, deflate, port, since, topics } = this.options
+    return `GET ${topics === undefined ? pathOf(protocol, room) : '/r'}${since === undefined ? '' : `?since=${since}`} HTTP/1.1\r\nHost: ${host}:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
       `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${deflate === true ? 'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n' : ''}\r\n`
   }
 
@@ -91,6 +92,7 @@ export class Member extends Receiver {
     }
     this.#upgraded = true
     if (this.#greetings === 0) this.joined()
+    for (const topic of this.options.topics ?? []) this.send({ type: 'join', topic })
     const frames = Buffer.from(bytes.subarray(end + endOfHead.length))
     this.#frames(frames, frames.length)
   }
@@ -146,6 +148,8 @@ export class Member extends Receiver {
     }
     if (count > 0) this.tally.add(count)
   }
+
+  send (frame: object): void { this.socket.write(clientFrame(JSON.stringify(frame))) }
 
   #greeted (): void {
     this.#greetings--
