@@ -452,3 +452,13 @@ t.test('compressed messages reach connections of several topics', async t => {
   await app.rooms.broadcast('a', 'x'.repeat(10_000))
   for (const client of clients) t.match(await client.next('message'), { topic: 'a', data: 'x'.repeat(10_000) })
 })
+
+t.test('the topic of a refused frame is escaped, and bounded', async t => {
+  const { url } = await start(t, { topics: { a: any } })
+  const client = await open(t, url)
+  const topic = 'a","close":1,"x":"\u2028'
+  t.match(await join(client, topic), { topic, ok: false, error: { code: 'FST_ROOMS_NO_SUCH_TOPIC' }, close: 4004 })
+  t.match(await answer(client, { type: 'message', topic, data: 1, ref: 1 }), { topic, ok: false, error: { code: 'FST_ROOMS_NOT_JOINED' } })
+  t.match(await answer(client, { type: 'join', topic: 'x'.repeat(256), ref: 1 }), { ref: 1, ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: /1 to 255/ } })
+  t.match(await answer(client, { type: 'leave', topic: '', ref: 1 }), { ref: 1, ok: false, error: { code: 'FST_ROOMS_BAD_FRAME' } })
+})

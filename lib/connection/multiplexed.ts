@@ -7,7 +7,7 @@ import { refusalOf } from '../limits/refusals.ts'
 import type { Bucket } from '../limits/token-bucket.ts'
 import { proceed } from '../proceed.ts'
 import * as frames from '../protocol/server-frames.ts'
-import { maxTopicLength } from '../protocol/topic-name.ts'
+import { isTopicName } from '../protocol/topic-name.ts'
 import { byeFrame, isTold, type ByeHub } from '../session/bye.ts'
 import { joinCloseCode, refusalError, slowCode, type Ending } from '../session/ending.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
@@ -123,7 +123,7 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
     const { topic, ref } = frame
     const { hub } = this
     if (this.#open.has(topic) || this.#joins.has(topic)) {
-      this.refuse(new FST_ROOMS_ALREADY_JOINED(topic.slice(0, maxTopicLength)), ref, topic)
+      this.refuse(new FST_ROOMS_ALREADY_JOINED(topic), ref, topic)
       return
     }
     if (this.topics >= hub.settings.limits.topicsPerConnection) {
@@ -184,7 +184,7 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
     const join = this.#joins.get(topic)
     const session = this.#open.get(topic) ?? join?.session
     if (join === undefined && session === undefined) {
-      this.refuse(new FST_ROOMS_NOT_JOINED(topic.slice(0, maxTopicLength)), ref, topic)
+      this.refuse(new FST_ROOMS_NOT_JOINED(topic), ref, topic)
       return
     }
     session?.flush()
@@ -235,7 +235,7 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
   }
 
   override countRefusal (reason: Refusal, topic?: string): void {
-    this.hub.countRefusal('frame', reason, { topic, user: this.user, address: this.address })
+    this.#count('frame', reason, topic)
   }
 
   /**
@@ -284,8 +284,12 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
 
   #refuseJoin (topic: string, ref: Ref | undefined, error: Error, refusal: Refusal): void {
     this.hub.counters.refused++
-    this.hub.countRefusal('join', refusal, { topic, user: this.user, address: this.address })
+    this.#count('join', refusal, topic)
     this.sayRefusal(topic, ref, { code: joinCloseCode(error), reason: '', by: 'server', refusal, error })
+  }
+
+  #count (what: 'join' | 'frame', reason: Refusal, topic: string | undefined): void {
+    this.hub.countRefusal(what, reason, { topic: isTopicName(topic) ? topic : undefined, user: this.user, address: this.address })
   }
 
   /** Removes a join that was not committed, and refuses the frames that have waited for it. Returns whether it was still there. */

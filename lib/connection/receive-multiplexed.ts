@@ -7,7 +7,6 @@ import { countRefusal } from '../limits/refusals.ts'
 import { draw } from '../limits/token-bucket.ts'
 import { minSharedMidLength, type FrameFault, type TopicFrame } from '../protocol/client-frames.ts'
 import { ackOk } from '../protocol/server-frames.ts'
-import { maxTopicLength } from '../protocol/topic-name.ts'
 import { closeCodeFor, serverEnding } from '../session/ending.ts'
 import type { Membership } from '../session/membership.ts'
 import { drawFor, isPersistent, overRate, rateLimited } from './frame-rate.ts'
@@ -100,7 +99,7 @@ function take (connection: Peer, frame: ClientFrame & { topic: string }, bytes: 
   else if (!connection.hold(topic, frame, bytes)) {
     connection.countRefusal('notFound', topic)
     // The ref of an ack is one of the server's, so it is not answered.
-    if (frame.type !== 'ack') connection.refuse(new FST_ROOMS_NOT_JOINED(topic.slice(0, maxTopicLength)), ref, topic)
+    if (frame.type !== 'ack') connection.refuse(new FST_ROOMS_NOT_JOINED(topic), ref, topic)
   }
 }
 

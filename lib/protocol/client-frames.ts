@@ -1,7 +1,7 @@
 import type { ClientFrame, JoinFrame, LeaveFrame, Ref } from '../../types/index.ts'
 import { maxPage } from './page-size.ts'
 import { isSince } from './position.ts'
-import { isTopicName } from './topic-name.ts'
+import { isTopicName, maxTopicLength } from './topic-name.ts'
 
 /** The fault of a frame, for the peer that sent it. `ref` and `topic` are those of the frame, if they could be read. */
 export interface FrameFault { fault: string, ref?: Ref, topic?: string }
@@ -85,7 +85,7 @@ export function checkTopicFrame (value: unknown): TopicFrame | FrameFault {
     return isTopicName(topic) ? { ...found, topic } : found
   }
   if (topic === undefined) return fault('"topic" is missing: this connection has several topics')
-  if (typeof topic !== 'string') return fault('"topic" is a string')
+  if (typeof topic !== 'string' || topic === '' || topic.length > maxTopicLength) return fault(`"topic" is a string of 1 to ${maxTopicLength} characters`)
   if (isJoin && since !== undefined && !isSince(since)) return fault('"since" is the id of a message, "0" or "latest"')
   if (isJoin && presence !== undefined && typeof presence !== 'boolean') return fault('"presence" is true or false')
   return value as TopicFrame

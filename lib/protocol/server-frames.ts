@@ -35,10 +35,10 @@ export function messageHead (id: string | undefined, isEnd = false, topic?: stri
 /** Characters of a frame up to the value of "type". */
 const typeStart = '{"type":"'.length
 
-/** Returns a frame with its topic named behind its type. */
+/** Returns a frame with its topic named behind its type. The topic of a refused frame is the peer's text, so it is escaped. */
 export function withTopic (text: string, topic: string): string {
   const end = text.indexOf('"', typeStart) + 1
-  return `${text.slice(0, end)},"topic":"${topic}"${text.slice(end)}`
+  return `${text.slice(0, end)},"topic":${JSON.stringify(topic)}${text.slice(end)}`
 }
 
 /**
