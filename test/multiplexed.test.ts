@@ -74,6 +74,11 @@ t.test('the route is at the prefix, where the option says, or nowhere', async t 
   await bare.register(fastifyRooms)
   t.equal((await bare.inject('/')).body, 'mine')
 
+  const prefixed = createApp(t)
+  await prefixed.register(fastifyRooms, { prefix: '/rooms' })
+  t.equal((await prefixed.inject('/rooms')).statusCode, 200)
+  t.equal((await prefixed.inject('/rooms/')).statusCode, 404, 'a topic without a name')
+
   const named = createApp(t)
   await named.register(fastifyRooms, { multiplex: '/connect' })
   t.same((await named.inject('/connect')).json(), { v: 1, protocols: ['rooms.v1'] })
