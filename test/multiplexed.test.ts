@@ -77,7 +77,7 @@ t.test('the route is at the prefix, where the option says, or nowhere', async t 
   const prefixed = createApp(t)
   await prefixed.register(fastifyRooms, { prefix: '/rooms' })
   t.equal((await prefixed.inject('/rooms')).statusCode, 200)
-  t.equal((await prefixed.inject('/rooms/')).statusCode, 404, 'a topic without a name')
+  t.equal((await prefixed.inject('/rooms/')).statusCode, 400, 'a topic without a name')
 
   const named = createApp(t)
   await named.register(fastifyRooms, { multiplex: '/connect' })
