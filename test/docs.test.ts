@@ -10,6 +10,7 @@ import { catalogue } from '../lib/metrics/catalogue.ts'
 import { optionsSchema } from '../lib/options.ts'
 import { closeBehaviour, closeCodes } from '../lib/protocol/close-codes.ts'
 import { checkFrame, checkTopicFrame } from '../lib/protocol/client-frames.ts'
+import * as protocol from '../lib/protocol/index.ts'
 import { HubRooms } from '../lib/api/rooms.ts'
 import { checkSnippets, membersOf, snippetsOf, typesOf } from './readme/snippets.ts'
 
@@ -232,6 +233,13 @@ t.test('options, counters, reasons and metrics in docs/security.md and docs/oper
     const [shown] = /(?<=\*\*Shown by\*\*: )[^;.]*/.exec(threat)!
     for (const [, name] of shown.matchAll(/`([a-z][A-Za-z]+)`/g)) t.ok(stats.includes(name!) || ['user', 'onError', 'address', 'reason', 'collectDefaultMetrics'].includes(name!), `docs/security.md: ${name} shows ${threat.split('\n')[0]}`)
   }
+})
+
+t.test('docs/api.md has every entry of the package, every export of fastify-rooms/protocol, and no other', async t => {
+  const { name, exports } = JSON.parse(await readFile('package.json', 'utf8')) as { name: string, exports: Record<string, unknown> }
+  const table = section('docs/api.md', '## Entries').split('\n### ')[0]!
+  t.same(rows(table).map(([entry]) => entry).sort(), Object.keys(exports).filter(path => path !== './package.json').map(path => name + path.slice(1)).sort())
+  t.same(rows(section('docs/api.md', '### `fastify-rooms/protocol`')).map(([name]) => name).sort(), Object.keys(protocol).sort())
 })
 
 t.test('docs/api.md has every export, and no other', async t => {

@@ -1,4 +1,4 @@
-import type { EndReason } from './protocol.ts'
+import type { EndReason, Position } from './protocol.ts'
 
 /**
  * The interface between a node's rooms and a broker, which carries publications between nodes. An implementation MUST keep the guarantees
@@ -7,14 +7,6 @@ import type { EndReason } from './protocol.ts'
  * The hub checks each entry, bounds each wait, drops entries that arrive twice or late, and tells members of lost ones. A broken guarantee is
  * counted (`stats().brokerFaults`) and reported as `FST_ROOMS_BROKER_FAULT`.
  */
-
-/**
- * A place in the order of one topic.
- *
- * `epoch`: 11 to 64 letters and digits (`[A-Za-z0-9]`), random, at least 64 bits; a new one whenever the topic's data was lost. `offset`: a whole
- * number from 0 and below 10 ** 15 that grows by exactly one for each publication of the topic. Any other position is refused.
- */
-export interface Position { epoch: string, offset: number }
 
 /**
  * One message in flight. `tail` holds the bytes of the end of its frame: `"data":…` and the members after it, `}` included. A broker MUST NOT change

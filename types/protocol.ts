@@ -8,6 +8,14 @@ export type Mode = 'rooms.v1' | 'rooms.raw'
 /** Identifies a frame in its answer: a string of 1 to 64 characters, or a safe integer. */
 export type Ref = string | number
 
+/**
+ * A place in the order of one topic.
+ *
+ * `epoch`: 11 to 64 letters and digits (`[A-Za-z0-9]`), random, at least 64 bits; a new one whenever the topic's data was lost. `offset`: a whole
+ * number from 0 and below 10 ** 15 that grows by exactly one for each publication of the topic. Any other position is refused.
+ */
+export interface Position { epoch: string, offset: number }
+
 /** An error in a frame. */
 export interface WireError {
   /** A stable code: `FST_ROOMS_…`, or that of an error of the host. */

@@ -1,4 +1,4 @@
-import type { ClientFrame, JoinFrame, LeaveFrame, Ref } from '../../types/index.ts'
+import type { ClientFrame, JoinFrame, LeaveFrame, Ref } from '../../types/protocol.ts'
 import { maxPage } from './page-size.ts'
 import { isSince } from './position.ts'
 import { isTopicName, maxTopicLength } from './topic-name.ts'

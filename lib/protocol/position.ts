@@ -1,4 +1,4 @@
-import type { Position } from '../../types/index.ts'
+import type { Position } from '../../types/protocol.ts'
 
 const epochPattern = '[A-Za-z0-9]{11,64}'
 const maxOffsetDigits = 15
@@ -32,9 +32,9 @@ export function formatPosition (position: Position): string {
   return `${position.epoch}-${position.offset}`
 }
 
-/** Returns the position of an id that matches `sincePattern`; `null` for `0` and `latest`, which are not positions. */
+/** Returns the position of an id; `null` for any other text, `0` and `latest` included, which are not positions. */
 export function parsePosition (id: string): Position | null {
   const dash = id.lastIndexOf('-')
-  if (dash === -1) return null
+  if (dash === -1 || !sinceRegExp.test(id)) return null
   return { epoch: id.slice(0, dash), offset: Number(id.slice(dash + 1)) }
 }

@@ -1,4 +1,4 @@
-import type { ByeFrame, ConnectionHelloFrame, EndReason, GapFrame, HelloFrame, JoinRefusedFrame, Member, Ref, WireError } from '../../types/index.ts'
+import type { ByeFrame, ConnectionHelloFrame, EndReason, GapFrame, HelloFrame, JoinRefusedFrame, Member, Ref, WireError } from '../../types/protocol.ts'
 
 /**
  * Frames as text. Members are in the order type, topic, id, data, the rest. A message frame is a short head and a tail, `"data":…` and the

@@ -1,4 +1,4 @@
-import type { Mode } from '../../types/index.ts'
+import type { Mode } from '../../types/protocol.ts'
 
 /** The subprotocols of the server; the first is used if a client offers none. */
 export const modes = ['rooms.v1', 'rooms.raw'] as const satisfies readonly Mode[]

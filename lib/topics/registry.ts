@@ -1,10 +1,10 @@
 import type { TopicMap } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_TOPIC_OPTION, FST_ROOMS_NO_SUCH_TOPIC } from '../errors.ts'
-import { compileTopic, type TopicDefaults, type TopicDefinition } from './define.ts'
+import { compileTopic, type TopicDefaults, type TopicDefinition } from './compile.ts'
 import type { CompilePayload } from './payload.ts'
 import { isTopicName, maxTopicLength } from '../protocol/topic-name.ts'
 
-export type { SlowRule, TopicDefinition } from './define.ts'
+export type { SlowRule, TopicDefinition } from './compile.ts'
 
 /** The topics of a topic map, compiled. */
 export class TopicRegistry {

@@ -1,9 +1,10 @@
 import { join } from 'node:path'
 import t from 'tap'
-import { app, faults, required, topics, wrong, wrongs } from './programs.ts'
-import { install, tool, run, write } from './tarball.ts'
+import { app, everything, faults, required, topics, wrong, wrongs } from './programs.ts'
+import { entries, exportedNames, install, optionalPeers, tool, run, write } from './tarball.ts'
 
-const folder = await install(t)
+const folder = await install(t, optionalPeers)
+const names = await exportedNames(folder)
 const node = (file: string): ReturnType<typeof run> => run(process.execPath, [file], folder)
 
 /** Code and output of a program that registers the plugin and lets a member receive a broadcast. */
@@ -105,6 +106,12 @@ main()
   t.same(JSON.parse(stdout), { value: 1, left: 0, same: true })
 })
 
+t.test('each entry can be required and imported, and exports something', async t => {
+  t.same(Object.keys(names), entries.map(({ name }) => name))
+  for (const [entry, exported] of Object.entries(names)) t.not(exported.length, 0, entry)
+  t.same(names['fastify-rooms/topics'], ['defineTopics'])
+})
+
 t.test('paths inside the package are not exported', async t => {
   await write(folder, { 'inside.mjs': 'import \'fastify-rooms/dist/lib/plugin.js\'' })
   const { code, stderr } = await node('inside.mjs')
@@ -122,9 +129,11 @@ for (const [type, module] of [['module', 'nodenext'], ['commonjs', 'node20']] as
         compilerOptions: { target: 'es2023', lib: ['es2023'], module, rootDir: '.', outDir: 'out', strict: true, skipLibCheck: false, types: ['node'] },
         include: ['*.ts']
       },
-      [`${name}/topics.ts`]: topics,
+      // The topics are registered through the entry that a page can import, too.
+      [`${name}/topics.ts`]: topics.replaceAll('\'fastify-rooms\'', '\'fastify-rooms/topics\''),
       [`${name}/app.ts`]: app,
       [`${name}/wrong.ts`]: wrong,
+      [`${name}/everything.ts`]: everything(names),
       ...(type === 'commonjs' ? { [`${name}/required.ts`]: required } : {})
     })
     const { stdout } = await tool('typescript/bin/tsc', ['--pretty', 'false', '-p', name], folder)

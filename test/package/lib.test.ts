@@ -2,10 +2,10 @@ import { readFile, readdir } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import t from 'tap'
 import ts from 'typescript'
-import { root } from './tarball.ts'
+import { entries as exported, root } from './tarball.ts'
 
-/** The exports of the package. */
-const entries = ['lib/index.ts', 'lib/metrics/index.ts']
+/** The sources of the exports of the package. */
+const entries = exported.map(({ code }) => code.replace(/^\.\/dist\/(.*)\.js$/, '$1.ts'))
 
 const compilerOptions = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023, verbatimModuleSyntax: true, removeComments: true }
 

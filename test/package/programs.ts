@@ -42,6 +42,15 @@ async function main (): Promise<void> {
 main()
 `
 
+/** A program that imports each entry, and names each of its exports that exists at run time. The main entry is that of `app`. */
+export function everything (names: Record<string, string[]>): string {
+  const parts = Object.entries(names).filter(([entry]) => entry !== 'fastify-rooms')
+  return [
+    ...parts.map(([entry], index) => `import * as entry${index} from '${entry}'`),
+    ...parts.map(([, exported], index) => `export const names${index}: (keyof typeof entry${index})[] = ${JSON.stringify(exported)}`)
+  ].join('\n')
+}
+
 // One mistake a line; the test expects an error of the compiler for each.
 export const wrong = `
 import type { FastifyInstance } from 'fastify'
@@ -90,4 +99,52 @@ async function main (): Promise<void> {
   console.log(JSON.stringify({ data: { text: 'one' } }))
 }
 main()
+`
+
+/** A module of topics that a server and a page share. */
+export const sharedTopics = `
+import { Type } from '@sinclair/typebox'
+import { defineTopics } from 'fastify-rooms/topics'
+
+export const topics = defineTopics({
+  news: { message: Type.Object({ title: Type.String() }) },
+  'chat:*': { message: Type.Object({ user: Type.String(), text: Type.String() }), publish: Type.Object({ text: Type.String() }), history: true },
+  'answer:*': { message: Type.String(), stream: true }
+})
+
+declare module 'fastify-rooms/topics' { interface Register { topics: typeof topics } }
+`
+
+/** A page that uses the types of the protocol and of the topics. Each expected error is one that the types of Node.js would remove. */
+export const page = `
+import { closeBehaviour, closeCodes, closeName, formatPosition, isTopicName, modes, parsePosition, type ByeFrame, type ClientFrame, type CloseCode, type Position, type ServerFrame } from 'fastify-rooms/protocol'
+import type { Message, Publish, TopicName } from 'fastify-rooms/topics'
+import { topics } from './topics.ts'
+
+const socket = new WebSocket('/rooms/chat:1', [...modes])
+socket.onmessage = ({ data }) => {
+  const frame = JSON.parse(String(data)) as ServerFrame
+  if (frame.type === 'message') document.title = (frame.data as Message<'news'>).title
+  if (frame.type === 'bye') again(frame)
+}
+
+function again ({ code, id }: ByeFrame): void {
+  const position: Position | null = id === undefined ? null : parsePosition(id)
+  if (closeBehaviour(code) !== 'stop' && position !== null) console.log(closeName(code), closeCodes[4102], formatPosition(position))
+}
+
+const name: TopicName = isTopicName('chat:1') ? 'chat:1' : 'news'
+const said: Publish<'chat:1'> = { text: 'hi' }
+const frame: ClientFrame = { type: 'message', data: said }
+const code: CloseCode = 4005
+export const used = [name, frame, code, Object.keys(topics), setTimeout(() => {}) satisfies number]
+
+// @ts-expect-error
+export const other: TopicName = 'weather'
+// @ts-expect-error
+export const environment = process.env
+// @ts-expect-error
+export const bytes = Buffer.from('')
+// @ts-expect-error
+setTimeout(() => {}).unref()
 `

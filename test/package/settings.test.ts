@@ -1,13 +1,13 @@
 import { join } from 'node:path'
 import t from 'tap'
-import { app, eager, faults, lazy, topics, wrong, wrongs } from './programs.ts'
-import { install, run, tool, write } from './tarball.ts'
+import { app, eager, everything, faults, lazy, topics, wrong, wrongs } from './programs.ts'
+import { exportedNames, install, optionalPeers, run, tool, write } from './tarball.ts'
 
-const folder = await install(t)
+const folder = await install(t, optionalPeers)
 
 interface Settings { type: string, name: string, options: object, files: Record<string, string>, said: string[], main: string }
 
-const right = { files: { 'topics.ts': topics, 'app.ts': app, 'wrong.ts': wrong }, said: wrongs, main: 'app.js' }
+const right = { files: { 'topics.ts': topics, 'app.ts': app, 'wrong.ts': wrong, 'everything.ts': everything(await exportedNames(folder)) }, said: wrongs, main: 'app.js' }
 
 /** Settings in docs/commonjs.md beyond those of install.test.ts. */
 const settings: Settings[] = [

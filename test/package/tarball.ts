@@ -21,6 +21,7 @@ export interface Manifest {
   engines: Record<string, string>
   dependencies: Record<string, string>
   peerDependencies: Record<string, string>
+  peerDependenciesMeta?: Record<string, { optional?: boolean }>
   devDependencies: Record<string, string>
 }
 
@@ -37,6 +38,12 @@ export interface Locked {
 export const readJson = async <T>(file: string): Promise<T> => JSON.parse(await readFile(file, 'utf8')) as T
 
 export const manifest = await readJson<Manifest>(join(root, 'package.json'))
+/** The entries of the package as a program imports them, with the path of their code. */
+export const entries = Object.entries(manifest.exports).flatMap(([path, target]) => typeof target === 'string' ? [] : [{ name: manifest.name + path.slice(1), code: target.default }])
+
+/** The peers that entries other than the main one need, and the packages of their types. */
+export const optionalPeers = Object.entries(manifest.peerDependenciesMeta ?? {}).flatMap(([name, { optional }]) => optional === true ? [name, `@types/${name}`] : [])
+
 export const lock = await readJson<{ packages: Record<string, Locked> }>(join(root, 'package-lock.json'))
 
 /** The output of a process. `code` is null if a signal ended it. */
@@ -107,7 +114,8 @@ export async function install (t: Test, extra: string[] = []): Promise<string> {
   if (code !== 0) throw new Error(`tar failed: ${stderr}`)
 
   const { dependencies, peerDependencies } = await readJson<Manifest>(join(target, 'package.json'))
-  const wanted = closure([...Object.keys(dependencies), ...Object.keys(peerDependencies), ...extra])
+  const peers = Object.keys(peerDependencies).filter(name => !optionalPeers.includes(name))
+  const wanted = closure([...Object.keys(dependencies), ...peers, ...extra])
   for (const path of wanted) {
     // A nested package is copied for itself if needed, not with its parent.
     await cp(join(root, path), join(folder, path), { recursive: true, filter: source => source === join(root, path) || !source.endsWith('/node_modules') })
@@ -121,4 +129,26 @@ export async function write (folder: string, files: Record<string, string | obje
     await mkdir(dirname(join(folder, name)), { recursive: true })
     await writeFile(join(folder, name), typeof content === 'string' ? content : JSON.stringify(content, null, 2))
   }
+}
+
+/** The names that each entry exports in an installed package, by the name of the entry. The same module is loaded by `require` and `import`, or this fails. */
+export async function exportedNames (folder: string): Promise<Record<string, string[]>> {
+  await write(folder, {
+    'names.cjs': `
+async function main () {
+  const names = {}
+  for (const entry of ${JSON.stringify(entries.map(({ name }) => name))}) {
+    const required = require(entry)
+    const imported = await import(entry)
+    names[entry] = Object.keys(imported)
+    for (const name of names[entry]) if (name !== 'module.exports' && required[name] !== imported[name]) throw new Error(entry + ' has two of ' + name)
+  }
+  console.log(JSON.stringify(names))
+}
+main()
+`
+  })
+  const { code, stdout, stderr } = await run(process.execPath, ['names.cjs'], folder)
+  if (code !== 0 || stderr !== '') throw new Error(`the entries cannot be loaded: ${stderr}`)
+  return JSON.parse(stdout) as Record<string, string[]>
 }

@@ -27,6 +27,10 @@ t.test('0 and latest name no position', async t => {
   t.equal(parsePosition('latest'), null)
 })
 
+t.test('any other text names no position', async t => {
+  for (const id of ['', 'abc', '0123456789-1', '0123456789abcdef-', '0123456789abcdef-x', '0123456789abcdef-1.5', `0123456789abcdef-${'9'.repeat(16)}`, '0123456789abcdef-1\n']) t.equal(parsePosition(id), null, id)
+})
+
 t.test('since accepts ids, 0 and latest, and nothing else', async t => {
   const pattern = new RegExp(sincePattern)
   for (const id of ['0', 'latest', '0123456789abcdef-0', `${'a'.repeat(64)}-${'9'.repeat(15)}`]) t.ok(pattern.test(id), id)
