@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect as connectTcp } from 'node:net'
 import t, { type Test } from 'tap'
 import { connect, join, refused, type Client } from './helpers/app.ts'
-import { freePort, startExample, type Example } from './helpers/process.ts'
+import { freePort, startExample, withoutSignals, type Example } from './helpers/process.ts'
 
 const headers = { 'content-type': 'application/json' }
 
@@ -186,14 +186,14 @@ async function goesInPeace (t: Test, example: Example, signal: NodeJS.Signals): 
   t.same(lines, [url], 'the process printed only its URL')
 }
 
-t.test('the example server: listens on PORT; on SIGTERM each client gets bye and 1001, and the exit code is 0', async t => {
+t.test('the example server: listens on PORT; on SIGTERM each client gets bye and 1001, and the exit code is 0', { skip: withoutSignals }, async t => {
   const port = await freePort()
   const example = await startExample(t, 'example/server.ts', { PORT: String(port) })
   t.equal(example.url, `http://127.0.0.1:${port}`)
   await goesInPeace(t, example, 'SIGTERM')
 })
 
-t.test('the example server: listens on HOST; on SIGINT each client gets bye and 1001, and the exit code is 0', async t => {
+t.test('the example server: listens on HOST; on SIGINT each client gets bye and 1001, and the exit code is 0', { skip: withoutSignals }, async t => {
   // Only Linux has all of 127.0.0.0/8.
   const HOST = process.platform === 'linux' ? '127.0.0.2' : '127.0.0.1'
   const example = await startExample(t, 'example/server.ts', { HOST })

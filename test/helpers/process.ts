@@ -12,6 +12,9 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 /** Milliseconds for an example to print its URL: many times its duration on a busy machine. */
 const startTimeout = 60_000
 
+/** Why tests that stop a process by a signal are skipped: a process on Windows ends at once. */
+export const withoutSignals = process.platform === 'win32' && 'Windows has no signals'
+
 /** A running example. */
 export interface Example {
   /** The printed URL, without a slash at the end. */
