@@ -16,7 +16,7 @@ import { checkSnippets, membersOf, snippetsOf, typesOf } from './readme/snippets
 
 interface Schema { default?: unknown, minimum?: number, properties?: Record<string, Schema>, patternProperties?: Record<string, Schema>, anyOf?: Schema[] }
 
-const pages = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'example/README.md', ...(await readdir('docs', { recursive: true })).filter(name => name.endsWith('.md')).map(name => join('docs', name)).sort()]
+const pages = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'example/README.md', 'skills/fastify-rooms/SKILL.md', ...(await readdir('docs', { recursive: true })).filter(name => name.endsWith('.md')).map(name => join('docs', name)).sort()]
 const texts = new Map(await Promise.all(pages.map(async page => [page, await readFile(page, 'utf8')] as const)))
 const read = (page: string): string => texts.get(page)!
 
@@ -247,6 +247,15 @@ t.test('docs/api.md has every export, and no other', async t => {
   const named = [...section('docs/api.md', '## Types').split('Exported types:')[1]!.split('Each has TSDoc')[0]!.matchAll(/`(\w+)`/g)].map(match => match[1]!)
   const exported = (await Promise.all((await readdir('types')).filter(name => /^\w+\.ts$/.test(name)).map(name => typesOf(join('types', name))))).flat()
   for (const name of named.filter(name => !name.startsWith('Close'))) t.ok(exported.includes(name), name)
+})
+
+t.test('the skill for coding assistants has a name, a description and at most 150 lines', async t => {
+  const text = read('skills/fastify-rooms/SKILL.md')
+  t.ok(text.trimEnd().split('\n').length <= 150)
+  const head = /^---\nname: fastify-rooms\ndescription: ([\s\S]+?)\n---\n\n# /.exec(text)?.[1] ?? ''
+  // Assistants cut longer ones.
+  t.ok(head.length > 100 && head.length <= 1_024, `the description has ${head.length} characters`)
+  t.equal(section('skills/fastify-rooms/SKILL.md', '## The five mistakes').match(/^\d\. /gm)!.length, 5)
 })
 
 t.test('README.md names every method of app.rooms', async t => {

@@ -21,7 +21,7 @@ t.test('the types resolve in every module system that can load the package', asy
 
 t.test('the tarball holds the documents and the build, and nothing else', async t => {
   const documents = ['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json']
-  t.same(paths.filter(path => !path.startsWith('dist/') && !/^docs\/([\w-]+\/)?[\w-]+\.md$/.test(path)).sort(), [...documents, 'docs/grafana-dashboard.json'].sort())
+  t.same(paths.filter(path => !path.startsWith('dist/') && !/^docs\/([\w-]+\/)?[\w-]+\.md$/.test(path)).sort(), [...documents, 'docs/grafana-dashboard.json', 'skills/fastify-rooms/SKILL.md'].sort())
   t.ok(paths.includes('docs/protocol.md'), 'links of README.md have a target in the tarball')
   t.same(paths.filter(path => path.startsWith('dist/') && !/^dist\/(lib|types)\/([\w-]+\/)*[\w-]+(\.d\.ts|\.js)$/.test(path)), [])
   for (const path of ['dist/lib/index.js', 'dist/lib/index.d.ts', 'dist/types/index.d.ts', 'dist/lib/metrics/index.js', 'dist/lib/metrics/index.d.ts']) t.ok(paths.includes(path), path)
