@@ -2,6 +2,7 @@ import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
 import * as Type1 from 'typebox'
 import fastifyRooms, { defineTopics } from '../lib/index.ts'
+import * as shared from '../lib/topics/index.ts'
 import { createApp, createRooms, connect, join, listen, type AnyOptions, type Client } from './helpers/app.ts'
 
 // The builders are alike in the parts that these tests use.
@@ -30,6 +31,14 @@ async function entrances (t: Test, options: AnyOptions, shared: object[] = []) {
 
 const all = { code: true, post: true, member: true }
 const none = { code: false, post: false, member: false }
+
+t.test('fastify-rooms/topics has one value, the defineTopics of the main entry; a fault in its topics is told at registration', async t => {
+  t.same(Object.keys(shared), ['defineTopics'])
+  t.equal(shared.defineTopics, defineTopics)
+  const app = createApp(t)
+  const topics = shared.defineTopics({ 'a b': {} })
+  await t.rejects((async () => app.register(fastifyRooms as any, { topics }))(), { code: 'FST_ROOMS_INVALID_TOPIC_OPTION' })
+})
 
 t.test('defineTopics returns its argument', async t => {
   const topics = { news: { post: true } } as const
