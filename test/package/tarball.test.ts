@@ -33,6 +33,12 @@ t.test('each file in the exports is in the tarball', async t => {
   t.same(named.filter(path => !paths.includes(path.replace(/^\.\//, ''))), [])
 })
 
+t.test('typesVersions, for resolvers that do not read the exports, has the same types for each entry', async t => {
+  const { exports, typesVersions } = manifest
+  const entries = Object.entries(exports).flatMap(([path, target]) => typeof target === 'string' || path === '.' ? [] : [[path.slice(2), [target.types]]])
+  t.same(typesVersions, { '*': Object.fromEntries(entries) })
+})
+
 t.test('imports of the build are declared dependencies, and declared dependencies are imported', async t => {
   const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
   const imported = new Set<string>()

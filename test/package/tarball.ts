@@ -18,6 +18,7 @@ export interface Manifest {
   main: string
   types: string
   exports: Record<string, string | { types: string, default: string }>
+  typesVersions: { '*': Record<string, string[]> }
   engines: Record<string, string>
   dependencies: Record<string, string>
   peerDependencies: Record<string, string>
