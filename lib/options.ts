@@ -1,7 +1,7 @@
 import { Kind, Type, TypeRegistry, type Static, type TArray, type TObject, type TProperties, type TSchema, type TUnion, type TUnsafe } from '@sinclair/typebox'
 import { Value, ValueErrorType } from '@sinclair/typebox/value'
 import type { LogLevel } from 'fastify'
-import type { Broker, RoomsOptions, RouteHooks } from '../types/index.ts'
+import type { AsyncApiInfo, AsyncApiRoutes, AsyncApiServer, Broker, RoomsOptions, RouteHooks } from '../types/index.ts'
 import { FST_ROOMS_INVALID_OPTION } from './errors.ts'
 import { maxTopicLength } from './protocol/topic-name.ts'
 
@@ -167,7 +167,20 @@ export const optionsSchema = Type.Object({
   routes: group({
     socket: routeSchema('an object of hooks, config, constraints and logLevel'),
     broadcast: routeSchema('an object of hooks, config, constraints and logLevel')
-  }, 'an object with "socket" and "broadcast"')
+  }, 'an object with "socket" and "broadcast"'),
+  asyncapi: Type.Union([
+    Type.Boolean(),
+    group({
+      routePrefix: Type.Unsafe<`/${string}`>(Type.String({ pattern: '^(?:/[A-Za-z0-9_.~-]+)+$', default: '/asyncapi', description: 'a path of literal segments, beginning with "/"' })),
+      info: Type.Optional(instanceOf<Partial<AsyncApiInfo>>('an object with "title", "version" and other members of an AsyncAPI info')),
+      servers: Type.Optional(instanceOf<Record<string, AsyncApiServer>>('an object of AsyncAPI servers by name')),
+      hooks: group({
+        onRequest: Type.Optional(hooks<'onRequest'>()),
+        preHandler: Type.Optional(hooks<'preHandler'>())
+      }, 'an object with "onRequest" and "preHandler"'),
+      transform: Type.Optional(functionOf<NonNullable<AsyncApiRoutes['transform']>>('a function of (document, request) that returns the document'))
+    }, 'an object with "routePrefix", "info", "servers", "hooks" and "transform"')
+  ], { default: false, namesMember: true, description: 'true, false, or an object with "routePrefix", "info", "servers", "hooks" and "transform"' })
 }, { additionalProperties: false, description: 'an object' })
 
 /** Options after validation: with all defaults, frozen. */
@@ -204,7 +217,13 @@ function fillIn (given: unknown, schema: TSchema): unknown {
 export function resolveOptions (given: unknown): ResolvedOptions {
   const options = fillIn(given ?? {}, optionsSchema)
   // The first error names the option. A union reports itself before its branches, and its description is the most useful.
-  const error = Value.Errors(optionsSchema, options).First()
+  let error = Value.Errors(optionsSchema, options).First()
+  if (error?.schema['namesMember'] === true && typeof error.value === 'object' && error.value !== null) {
+    // An object is meant to be the branch of the union that takes one.
+    const { path, schema, value } = error
+    const inner = Value.Errors((schema['anyOf'] as TSchema[]).find(branch => branch[Kind] === 'Object')!, value).First()!
+    error = { ...inner, path: path + inner.path }
+  }
   if (error !== undefined) {
     const name = error.path.slice(1).replaceAll('/', '.').replaceAll('~1', '/').replaceAll('~0', '~')
     const takes = error.type === ValueErrorType.ObjectAdditionalProperties ? 'nothing: there is no such option' : String(error.schema.description)

@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
+import { documentOf } from './asyncapi/document.ts'
 import { memoryBroker } from './brokers/memory.ts'
 import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_HISTORY, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED, FST_ROOMS_WEBSOCKET_TOO_OLD } from './errors.ts'
 import type { AddressLimits } from './limits/addresses.ts'
@@ -14,6 +15,7 @@ import { HubRooms } from './api/rooms.ts'
 import { compilersFor, list } from './routes/add-route.ts'
 import { otherServersOf } from './server/bindings.ts'
 import { broadcastRoute } from './routes/broadcast.ts'
+import { documentRoutes } from './routes/asyncapi.ts'
 import { hostAjv } from './routes/host-ajv.ts'
 import { injectClient } from './api/inject.ts'
 import { checkOrigins } from './routes/origin.ts'
@@ -154,7 +156,16 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   }, app.log)
   let routes: FastifyInstance = app
   const upgrades = hosted ? undefined : new EventEmitter()
-  hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, upgrades, path, injectOptions))
+  const { asyncapi } = options
+  const document = documentOf(() => ({
+    definitions: registry.definitions,
+    shared,
+    prefix: routes.prefix.replace(/\/$/, ''),
+    topicLength: options.limits.topicLength,
+    identifies: options.identify !== undefined,
+    renews: options.onAuth !== undefined
+  }), typeof asyncapi === 'boolean' ? {} : asyncapi)
+  hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, upgrades, path, injectOptions), document)
   app.decorate('rooms', hub.rooms)
   decorateRequests(app, hub, registry)
   await hub.start()
@@ -193,6 +204,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     }
     const path = multiplexPath(options)
     if (path !== undefined) multiplexRoute(scope, { hub, registry, options }, path, largestPayload(registry), guard)
+    if (asyncapi !== false) documentRoutes(scope, asyncapi, document)
   }, {
     prefix: options.prefix?.replace(/\/$/, '') ?? '',
     // Set here, because Fastify ignores the log options of a plugin without encapsulation. They apply to the routes of the plugin.

@@ -185,7 +185,7 @@ async function createHub (t: Test, hooks: Partial<Hooks> = {}) {
       return onLeave?.(session, reason)
     }
   }), bareSettings({ limits: { connections: many }, address: { connections: many, rate: { capacity: 10 * many, per: 1_000 }, rateIsGiven: true } }), silent)
-  const rooms = hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))
+  const rooms = hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')), () => { throw new Error('no document here') })
   await hub.start()
   t.teardown(() => hub.close())
   const arrive = (topic = 'news') => {

@@ -1,3 +1,4 @@
+export * from './asyncapi.ts'
 export * from './broker.ts'
 export * from './events.ts'
 export * from './options.ts'

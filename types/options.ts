@@ -1,5 +1,6 @@
 import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest, RouteShorthandOptions } from 'fastify'
+import type { AsyncApiDocument, AsyncApiOptions } from './asyncapi.ts'
 import type { Broker } from './broker.ts'
 import type { AnySession, AnyUserPresence, Session } from './session.ts'
 import type { Closed, Converted, Message, NameOf, Publish, Publishable, SlowPolicy, TopicHistory, TopicMap, TopicName, Topics } from './topics.ts'
@@ -89,6 +90,19 @@ type Handlers<T> = Closed<T> extends false ? { onMessage?: Record<string, (sessi
 
 /** The options of a route that the host may set. None of them can turn validation off. */
 export type RouteHooks = Pick<RouteShorthandOptions, 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler' | 'onTimeout' | 'onError' | 'onSend' | 'onResponse' | 'config' | 'constraints' | 'logLevel'>
+
+/** The routes of the contract document, and what it says besides the topics. */
+export interface AsyncApiRoutes extends AsyncApiOptions {
+  /** Path of the page, behind `prefix`. The document is at `/json` and `/yaml` below it. Default `/asyncapi`. */
+  routePrefix?: `/${string}`
+  /** Hooks of these routes, for example to ask for a login. The hooks of the app run before them. */
+  hooks?: Pick<RouteShorthandOptions, 'onRequest' | 'preHandler'>
+  /**
+   * Called for each request of these routes with a document of its own, which it may change or replace, for example to leave out channels that the client
+   * may not see. The page shows the result, too. If it throws, the request is answered with the error's `statusCode`.
+   */
+  transform?: (document: AsyncApiDocument, request: FastifyRequest) => AsyncApiDocument | void | Promise<AsyncApiDocument | void>
+}
 
 /** `topics` is the result of `defineTopics`. Without it there is an open lobby; a program that has declared `Register` has to give it. */
 type Declared<T> = Closed<T> extends true ? { topics: T } : { topics?: TopicMap }
@@ -249,4 +263,9 @@ export type RoomsOptions<T = Topics> = {
   websocket?: { options?: WebsocketPluginOptions['options'] }
   /** Hooks and other options of the plugin's routes. The hooks run before the plugin's. */
   routes?: { socket?: RouteHooks, broadcast?: RouteHooks }
+  /**
+   * Adds routes with the contract of the topics as an AsyncAPI document (JSON, YAML) and as a page without scripts. `true`: with the defaults. Default
+   * `false`. `rooms.asyncapi()` returns the document in any case.
+   */
+  asyncapi?: boolean | AsyncApiRoutes
 } & Handlers<T> & Declared<T>

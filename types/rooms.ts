@@ -1,3 +1,4 @@
+import type { AsyncApiDocument, AsyncApiOptions } from './asyncapi.ts'
 import type { BrokerState, HistoryStats } from './broker.ts'
 import type { DirectFrame, EndReason, Member, MessageFrame, Mode, PresenceFrame, ServerFrame } from './protocol.ts'
 import type { Info, Message, Payload, Publish, StreamName, TopicName, Topics } from './topics.ts'
@@ -466,6 +467,12 @@ export interface Rooms<T = Topics> {
   reauthorize (selector: SessionSelector<T>): Promise<number>
   stats (): Stats
   health (): Health
+  /**
+   * Returns the contract of the topics as an AsyncAPI 3.0.0 document, which the caller may change. It is made at the first call.
+   * @param options - `info` and `servers` in place of those of the option `asyncapi`
+   * @throws `FST_ROOMS_INVALID_ARGUMENT`
+   */
+  asyncapi (options?: AsyncApiOptions): AsyncApiDocument
   /** Refuses joins from now on, and closes all connections with `bye` and 1001. Settles when they are closed, at the latest after `drain.timeout`. */
   drain (): Promise<void>
   /**

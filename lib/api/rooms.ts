@@ -1,4 +1,4 @@
-import type { AskOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, StreamRun, SubscribeOptions, UserMember } from '../../types/index.ts'
+import type { AskOptions, AsyncApiDocument, AsyncApiOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, StreamRun, SubscribeOptions, UserMember } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION, FST_ROOMS_NOT_A_STREAM } from '../errors.ts'
 import { hostKey, publishOnce } from '../feed/mids.ts'
 import type { ApiHub } from '../hub/hub-api.ts'
@@ -78,11 +78,13 @@ export class HubRooms implements Rooms<any> {
   readonly #hub: ApiHub
   readonly #registry: TopicRegistry
   readonly #inject: (path: string, options: InjectOptions) => Promise<InjectedClient>
+  readonly #document: (options?: AsyncApiOptions) => AsyncApiDocument
 
-  constructor (hub: ApiHub, registry: TopicRegistry, inject: (path: string, options: InjectOptions) => Promise<InjectedClient>) {
+  constructor (hub: ApiHub, registry: TopicRegistry, inject: (path: string, options: InjectOptions) => Promise<InjectedClient>, document: (options?: AsyncApiOptions) => AsyncApiDocument) {
     this.#hub = hub
     this.#registry = registry
     this.#inject = inject
+    this.#document = document
   }
 
   /** The hub, for other entry points of this package (`fastify-rooms/metrics`). */
@@ -209,6 +211,10 @@ export class HubRooms implements Rooms<any> {
   health (): Health {
     const { state, brokerState } = this.#hub
     return { ok: state === 'open' && brokerState === 'up', state, broker: brokerState }
+  }
+
+  asyncapi (options?: AsyncApiOptions): AsyncApiDocument {
+    return this.#document(options)
   }
 
   async drain (): Promise<void> {

@@ -19,21 +19,24 @@ export function mapValues (map: Schema, each: (value: unknown, name: string) => 
   return Object.fromEntries(Object.entries(map).map(([name, value]) => [name, each(value, name)]))
 }
 
-/** Returns a shallow copy of a schema in which `each` has replaced the schemas directly below it. `const`, `default` and other data stay. */
-export function mapSchemas (schema: Schema, each: (inner: Schema) => unknown): Schema {
-  const one = (value: unknown): unknown => isSchema(value) ? each(value) : value
+/**
+ * Returns a shallow copy of a schema in which `each` has replaced the schemas directly below it. `const`, `default` and other data stay.
+ * @param each - gets a schema, and the keyword with the name or the index under which it stands
+ */
+export function mapSchemas (schema: Schema, each: (inner: Schema, keyword: string, name?: string | number) => unknown): Schema {
+  const one = (value: unknown, keyword: string, name?: string | number): unknown => isSchema(value) ? each(value, keyword, name) : value
   const copy: Schema = { ...schema }
   for (const keyword of maps) {
     const map = schema[keyword]
-    if (isSchema(map)) copy[keyword] = mapValues(map, one)
+    if (isSchema(map)) copy[keyword] = mapValues(map, (value, name) => one(value, keyword, name))
   }
   for (const keyword of lists) {
     const list = schema[keyword]
-    if (Array.isArray(list)) copy[keyword] = list.map(one)
+    if (Array.isArray(list)) copy[keyword] = list.map((value, index) => one(value, keyword, index))
   }
   for (const keyword of singles) {
     const value = schema[keyword]
-    if (value !== undefined) copy[keyword] = Array.isArray(value) ? value.map(one) : one(value)
+    if (value !== undefined) copy[keyword] = Array.isArray(value) ? value.map((inner, index) => one(inner, keyword, index)) : one(value, keyword)
   }
   return copy
 }

@@ -16,7 +16,7 @@ async function createHub (t: Test, closing: 'answers' | 'mute' = 'answers') {
   const log = { ...silent, debug: (object: object, message: string) => { lines.push([message, object]) } }
   const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 }, history: false })
   const hub = new Hub(memoryBroker(), bareHooks(), bareSettings({ limits: { connections: 10, topics: 10 } }), log)
-  hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')))
+  hub.rooms = new HubRooms(hub, registry, () => Promise.reject(new Error('no inject here')), () => { throw new Error('no document here') })
   await hub.start()
   t.teardown(() => hub.close())
   const arrive = (topic: string, onJoin?: (session: AnySession) => unknown) => {

@@ -63,7 +63,7 @@ class World {
   constructor () {
     const registry = new TopicRegistry(undefined, payloadCompiler(schemaCompiler({}), {}), { limits: { payload: 1_000, messages: 1_000, per: 1_000, topicLength: 255 }, slow: { policy: 'close', bytes: 1_000_000 }, history: false })
     this.#hub = new Hub(memoryBroker(), bareHooks({ onError: error => { this.faults.push(String(error)) } }), settings, silent)
-    this.#hub.rooms = new HubRooms(this.#hub, registry, () => Promise.reject(new Error('no inject here')))
+    this.#hub.rooms = new HubRooms(this.#hub, registry, () => Promise.reject(new Error('no inject here')), () => { throw new Error('no document here') })
   }
 
   async start (): Promise<void> { await this.#hub.start() }
