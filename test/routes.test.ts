@@ -478,6 +478,46 @@ t.test('@fastify/swagger shows a topic whose schema has an $id, refers to itself
   }
 })
 
+t.test('@fastify/swagger shows POST and GET with the same schema, whose references lead to parts of the document, and the end of streams', async t => {
+  const app = createApp(t)
+  app.addSchema({ $id: 'statistic', type: 'object', required: ['value'], properties: { value: { type: 'number' } } })
+  await app.register(fastifySwagger, { openapi: { openapi: '3.0.3', info: { title: 'test', version: '1' } } })
+  const one = { type: 'number', minimum: 3 }
+  await app.register(plugin, {
+    prefix: '/rooms',
+    topics: {
+      shared: { message: { type: 'array', items: { $ref: 'statistic#' } }, post: true },
+      local: { message: { type: 'array', items: { $ref: '#/definitions/one' }, definitions: { one } }, post: true },
+      beside: { message: { type: 'object', properties: { a: { $ref: '#/$defs/one', maximum: 7 }, b: { $ref: '#/$defs/one', allOf: [{ maximum: 7 }] } }, $defs: { one } }, post: true },
+      tree: { message: { $id: 'tree', type: 'object', properties: { kids: { type: 'array', items: { $ref: '#' } } } }, post: true },
+      any: { post: true },
+      'run:*': { message: Type.String(), stream: true, post: true }
+    },
+    authorize
+  })
+  await app.ready()
+  const document = app.swagger() as { paths: Record<string, any>, components: { schemas: Record<string, { title: string }> } }
+  const found = Object.fromEntries(Object.entries(document.paths).map(([path, { get, post }]) => {
+    const answer = get.responses['200'].content['application/json'].schema.properties
+    const data = answer.messages.items.properties.data
+    t.same(post.requestBody.content['application/json'].schema, data, path)
+    t.equal('ended' in answer, path.includes('run'), path)
+    return [path.slice('/rooms/'.length), data]
+  }))
+  t.same(Object.values(document.components.schemas).map(({ title }) => title), ['statistic'])
+  const shared = `#/components/schemas/${Object.keys(document.components.schemas)[0]}`
+  t.same(found, {
+    shared: { type: 'array', items: { $ref: shared } },
+    local: { type: 'array', items: one },
+    beside: { type: 'object', properties: { a: { maximum: 7, allOf: [one] }, b: { allOf: [{ maximum: 7 }, one] } }, additionalProperties: false },
+    tree: { type: 'object', properties: { kids: { type: 'array', items: { description: 'the same schema again' } } }, additionalProperties: false },
+    any: {},
+    'run:{topic}': { type: 'string' }
+  })
+  t.equal((await app.inject({ method: 'POST', url: '/rooms/tree', payload: { kids: [{ kids: [{}] }] } })).statusCode, 200, 'validation knows the whole schema')
+  t.equal((await app.inject({ method: 'POST', url: '/rooms/tree', payload: { kids: [{ kids: [{ more: 1 }] }] } })).statusCode, 400)
+})
+
 t.test('@fastify/swagger shows the routes of the open lobby', async t => {
   const app = createApp(t)
   await app.register(fastifySwagger, {})

@@ -36,7 +36,18 @@ The range of a code tells a client how to react.
 | --- | --- | --- |
 ${Object.entries(closeCodes).map(([code, name]) => `| ${code} | \`${name}\` | ${reactions[closeBehaviour(Number(code))]} |`).join('\n')}`
 
+/** The part of the description that holds for all topics. */
+const introduction = [
+  'Each channel is a topic, or a family of topics, of the same server. Its address is a URL: a WebSocket joins the topic with the subprotocol `rooms.v1`, whose frames are the messages of this document, each one JSON object. With `rooms.raw`, a frame is the bare payload, without an envelope.',
+  'A GET of the same URL that accepts `text/event-stream` joins the topic by Server-Sent Events, and reads the same frames. A plain GET reads the messages that the topic keeps, and joins nothing.'
+].join('\n\n')
+
 const defaultInfo: AsyncApiInfo = { title: 'Rooms', version: '0.0.0' }
+
+/** Returns a number with its digits in groups of three. */
+function grouped (value: number): string {
+  return String(value).replace(/\B(?=(?:\d{3})+$)/g, ',')
+}
 
 /** Names by which the document refers to topics. They consist of letters, digits, dots, underscores and dashes. */
 function channelNames (definitions: readonly TopicDefinition[]): Map<TopicDefinition, string> {
@@ -95,11 +106,13 @@ class Writer {
     const common = (frame: CommonMessage): AsyncApiReference => this.#add(name, channel, frame, commonMessages[frame], frame)
     const own = (frame: keyof typeof topicMessages, of: AsyncApiMessage): AsyncApiReference => this.#add(name, channel, frame, of, `${name}.${frame}`)
 
+    const hello = common('hello')
+    const published = own('message', topicMessages.message(message))
     const direct = own('direct', topicMessages.direct(received))
     const ack = common('ack')
     const sends = [
-      common('hello'),
-      own('message', topicMessages.message(message)),
+      hello,
+      published,
       direct,
       ...(info === undefined ? [] : [own('presence', topicMessages.presence(info))]),
       ...(stream ? [own('end', topicMessages.end())] : []),
@@ -138,11 +151,10 @@ class Writer {
     const { description: text } = (message.schema ?? {}) as { description?: unknown }
     const description = [
       ...(typeof text === 'string' ? [text] : []),
-      'The subprotocol `rooms.v1` has the frames below. With `rooms.raw`, a frame is the bare payload of a message, without an envelope.',
-      `A plain GET of this URL reads the topic without joining it, and one that accepts \`text/event-stream\` joins it by Server-Sent Events. A frame of a member has at most ${maxPayload} bytes.`,
       ...(stream ? ['The topic is a stream: one finite answer, from its beginning to its end.'] : []),
-      ...(history === null ? ['The topic keeps no messages.'] : [`The topic keeps ${history.latest ? 'the newest message of each key' : 'its newest messages'}, until ${history.ttl} ms after the last one: join with \`since\` to resume.`]),
-      ...(post === false ? [] : [`POST ${typeof post === 'string' ? prefix + post : address} broadcasts a JSON body to all members.`])
+      ...(history === null ? ['The topic keeps no messages.'] : [`The topic keeps ${history.latest ? 'the newest message of each key' : 'its newest messages'}, until ${grouped(history.ttl)} ms after the last one: join with \`since\` to resume.`]),
+      ...(post === false ? [] : [`POST ${typeof post === 'string' ? prefix + post : address} broadcasts a JSON body to all members.`]),
+      `A frame of a member has at most ${grouped(maxPayload)} bytes.`
     ].join('\n\n')
     return {
       address,
@@ -189,7 +201,7 @@ export function documentOf (contract: () => Contract, defaults: AsyncApiOptions)
     const servers = options.servers ?? defaults.servers
     const document: AsyncApiDocument = {
       asyncapi: '3.0.0',
-      info: { ...info, description: info.description === undefined ? closeText : `${info.description}\n\n${closeText}` },
+      info: { ...info, description: [info.description, introduction, closeText].filter(text => text !== undefined).join('\n\n') },
       defaultContentType: 'application/json',
       ...(servers === undefined ? {} : { servers }),
       channels,

@@ -61,15 +61,11 @@ class Page {
       const answers = this.#names(reply).map(name => code(this.#typeOf(this.#message(channel, name), name)))
       for (const name of this.#names(operation)) {
         const message = this.#message(channel, name)
-        rows.push([
-          action === 'send' ? 'The server' : 'A member',
-          code(this.#typeOf(message, name)),
-          inline(answers.length > 0 ? operation['summary'] ?? '' : message['summary'] ?? ''),
-          answers.join(', ')
-        ])
+        const meaning = inline(answers.length > 0 ? operation['summary'] ?? '' : message['summary'] ?? '')
+        rows.push([action === 'send' ? 'Server' : 'Member', code(this.#typeOf(message, name)), answers.length === 0 ? meaning : `${meaning} Answered by ${answers.join(', ')}.`])
       }
     }
-    return table(`Who sends what in ${String(channel['title'])}`, ['Who', 'Frame', 'Meaning', 'Answer'], rows)
+    return table(`Who sends what in ${String(channel['title'])}`, ['Who', 'Frame', 'Meaning'], rows, 'who')
   }
 
   #frame (label: string, name: string, message: Schema): string {
@@ -94,6 +90,7 @@ ${example === undefined ? '' : `<p>Example:</p>\n<pre>${escape(JSON.stringify(ex
   #topic (key: string, channel: Schema): string {
     const title = String(channel['title'] ?? key)
     const own = Object.keys(isSchema(channel['messages']) ? channel['messages'] : {}).filter(name => !Object.hasOwn(commonMessages, name))
+      .sort((one, other) => Number(openFrames.includes(other)) - Number(openFrames.includes(one)))
     const sent = list(this.#message(channel, 'publish')['examples'])[0] as { payload?: unknown } | undefined
     const id = `topic-${key}`
     return `<section aria-labelledby="${escape(id)}">
@@ -134,7 +131,7 @@ ${own.map(name => this.#frame(title, name, this.#message(channel, name))).join('
 <header>
 <h1>${escape(info?.title)} <span class="quiet">${escape(info?.version)}</span></h1>
 ${paragraphs(about)}
-<p>The contract of the topics, as an AsyncAPI ${escape(this.#document.asyncapi)} document: <a href="${escape(links)}json">JSON</a>, <a href="${escape(links)}yaml">YAML</a>. Each frame is one JSON object.</p>
+<p>The contract of the topics, as an AsyncAPI ${escape(this.#document.asyncapi)} document: <a href="${escape(links)}json">JSON</a>, <a href="${escape(links)}yaml">YAML</a>.</p>
 </header>
 <nav aria-label="On this page">
 <ul>
@@ -152,7 +149,7 @@ ${this.#common(channels)}
 <section aria-labelledby="close-codes">
 <h2 id="close-codes">Close codes</h2>
 <p>The range of a code tells a client how to react.</p>
-${table('Close codes', ['Code', 'Reason', 'Reaction of a client'], codes)}
+${table('Close codes', ['Code', 'Reason', 'Reaction of a client'], codes, 'codes')}
 </section>
 </main>
 </body>

@@ -60,7 +60,9 @@ class Rows {
     const refs = [plain, ...schemasOf(plain['allOf'])].map(({ $ref }) => $ref).filter(ref => ref !== undefined)
     const isRepeated = refs.some(ref => seen.includes(ref))
     const text = given === false ? 'never' : typeText(schema, this.#follow)
-    if (path !== '') this.rows.push([code(path), code(text), [notes(schema, isRequired), ...(isRepeated ? ['as above'] : [])].filter(note => note !== '').join('; ')])
+    const note = [notes(schema, isRequired), isRepeated ? 'as above' : ''].filter(part => part !== '').join('; ')
+    // The type of an array names that of its items.
+    if (path !== '' && (note !== '' || !path.endsWith('[]'))) this.rows.push([code(path), code(text), note])
     if (isRepeated || seen.length >= deepest) return
     this.#addBelow(path, schema, [...seen, refs[0]])
   }
@@ -74,14 +76,8 @@ class Rows {
     if (isSchema(additionalProperties)) this.add(below('*'), additionalProperties, false, seen)
     const tuple = [prefixItems, items].find(Array.isArray) as unknown[] | undefined
     tuple?.forEach((inner, index) => { this.add(`${path}[${index}]`, inner, false, seen) })
-    if (isSchema(items) && this.#says(items)) this.add(`${path}[]`, items, false, seen)
+    if (isSchema(items)) this.add(`${path}[]`, items, false, seen)
     for (const keyword of ['anyOf', 'oneOf']) schemasOf(schema[keyword]).forEach((inner, index) => { this.add(`${path}${path === '' ? '' : ' '}(${index + 1})`, inner, false, seen) })
-  }
-
-  /** Whether the schema of an array's items says more than the type of the array does. */
-  #says (items: Schema): boolean {
-    const { type, ...others } = merge(items, this.#follow)
-    return Object.keys(others).length > 0
   }
 }
 

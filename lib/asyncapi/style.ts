@@ -25,8 +25,12 @@ table { width: 100%; border-collapse: collapse; margin: .5rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .4rem .6rem .4rem 0; border-bottom: 1px solid var(--line) }
 thead th { color: var(--quiet); font-weight: 600 }
 tbody th { font-weight: 400 }
+.schema { table-layout: fixed }
 .schema th:first-child { width: 34% }
-.schema th:nth-child(2) { width: 24% }
+.schema th:nth-child(2) { width: 26% }
+.codes { overflow-wrap: normal }
+.who th:first-child { width: 5.5em }
+.who td:nth-child(2), .who th:nth-child(2) { width: 7.5em }
 details { border: 1px solid var(--line); border-radius: 6px; padding: 0 .75rem; margin: .5rem 0 }
 summary { padding: .65rem 0; cursor: pointer }
 @media (max-width: 30rem) { table { font-size: .9rem } th, td { padding-right: .4rem } details { padding: 0 .5rem } }

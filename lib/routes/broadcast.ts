@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyRequest, FastifySchema, onResponseHookHand
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
 import { memberKey, publishOnce } from '../feed/mids.ts'
 import { readIdempotencyKey } from './idempotency-key.ts'
-import { broadcastHeadersSchema, broadcastResponseSchema, paramsSchema } from './schemas.ts'
+import { broadcastHeadersSchema, broadcastResponseSchema, documentedSchema, paramsSchema } from './schemas.ts'
 import { kAccess } from '../symbols.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { broadcastAccess, type AccessContext, type AccessRequest } from './access.ts'
@@ -53,7 +53,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
         // Only the first path is documented; the others are spellings of it.
         ...(index > 0 ? { hide: true } : {}),
         headers: broadcastHeadersSchema,
-        body: definition.message.schema ?? {},
+        body: documentedSchema(definition.message.schema, scope.getSchemas()),
         response: { 200: broadcastResponseSchema },
         ...(definition.family ? { params: paramsSchema(definition, options.limits.topicLength) } : {})
       } as FastifySchema,

@@ -2,6 +2,8 @@ import { maxMidLength, minSharedMidLength } from '../protocol/client-frames.ts'
 import { defaultPage, maxPage } from '../protocol/page-size.ts'
 import { sincePattern } from '../protocol/position.ts'
 import { topicCharacters } from '../protocol/topic-name.ts'
+import { referencesOf } from '../schema/references.ts'
+import { mapSchemas, type Schema } from '../schema/walk.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 
 /** Returns the schema of the path parameter of a family's routes: the part of the topic after the stem. */
@@ -42,6 +44,26 @@ export const documentedQuery: object = {
   }
 }
 
+/**
+ * Returns the schema of a payload for OpenAPI. The references within it are replaced by copies of what they lead to, because they are relative to the schema, and
+ * lead nowhere in a document that has the schema at another place. References to shared schemas stay: @fastify/swagger adds these to the document.
+ */
+export function documentedSchema (schema: object | null, shared: Record<string, unknown>): object {
+  if (schema === null) return {}
+  const resolve = referencesOf(schema as Schema, shared)
+  const copy = (given: Schema, seen: readonly Schema[]): Schema => {
+    const { $ref, $id, definitions, $defs, ...rest } = given
+    const target = $ref === undefined ? undefined : resolve($ref)
+    const own = mapSchemas(rest, inner => copy(inner, seen))
+    if (target === undefined || target.shared) return $ref === undefined ? own : { ...own, $ref }
+    if (seen.includes(target.schema)) return { description: 'the same schema again' }
+    const inlined = copy(target.schema, [...seen, target.schema])
+    // A reference beside `allOf` was replaced when the schema was made strict.
+    return Object.keys(own).length === 0 ? inlined : { ...own, allOf: [inlined] }
+  }
+  return copy(schema as Schema, [schema as Schema])
+}
+
 /** The schema of the end of a stream. */
 const endSchema = {
   type: 'object',
@@ -55,7 +77,7 @@ const endSchema = {
 }
 
 /** Returns the schema of the response to a plain `GET` of a topic. */
-export function snapshotResponseSchema ({ message, stream }: TopicDefinition): object {
+export function snapshotResponseSchema ({ message, stream }: TopicDefinition, shared: Record<string, unknown>): object {
   return {
     type: 'object',
     description: 'The messages that the topic keeps.',
@@ -71,7 +93,7 @@ export function snapshotResponseSchema ({ message, stream }: TopicDefinition): o
           required: ['id', 'data'],
           properties: {
             id: { type: 'string' },
-            data: message.schema ?? {},
+            data: documentedSchema(message.schema, shared),
             from: { type: 'string', description: 'the session that published it' },
             user: { type: 'string', description: 'the user of that session' },
             key: { type: 'string', description: 'the value that it replaces' }

@@ -47,7 +47,7 @@ export function socketRoute (scope: FastifyInstance, context: AccessContext, def
         // Only the first path is documented; the others are spellings of it.
         ...(index > 0 ? { hide: true } : {}),
         querystring: documentedQuery,
-        response: { 200: snapshotResponseSchema(definition) },
+        response: { 200: snapshotResponseSchema(definition, scope.getSchemas()) },
         ...(definition.family ? { params: paramsSchema(definition, options.limits.topicLength) } : {})
       } as FastifySchema,
       ...compilers,
