@@ -19,7 +19,7 @@ const shallow = 4
 const deepest = 12
 
 /** Most values in one example, and most characters of a text in it. */
-const maxValues = 500
+const maxValues = 200
 const maxLength = 1_000
 
 const formats: Readonly<Record<string, string>> = {
@@ -116,7 +116,7 @@ class Writer {
   /** Returns a schema without `allOf`, `$ref`, `anyOf` and `oneOf`. */
   #oneBranch (schema: Schema): Schema {
     const { anyOf, oneOf, ...merged } = merge(schema, this.#follow)
-    const branches = [anyOf, oneOf].filter(Array.isArray).filter(({ length }) => length > 0)
+    const branches = [anyOf, oneOf].filter(Array.isArray)
     if (branches.length === 0) return merged
     return this.#oneBranch({ ...merged, allOf: branches.map(list => list[Math.min(this.#way.branch, list.length - 1)] as unknown) })
   }
@@ -137,7 +137,7 @@ class Writer {
       try {
         all[name] = this.value(Object.hasOwn(declared, name) ? declared[name] : additionalProperties, depth + 1)
       } catch (error) {
-        if (isRequired) throw error
+        if (isRequired || this.#values > maxValues) throw error
       }
     }
     if (Object.keys(all).length > 0 || !this.#way.optional || depth >= shallow) return all
@@ -156,7 +156,7 @@ class Writer {
     const length = Math.min(most, bound(schema, 'maxItems', Infinity), 100)
     return Array.from({ length }, (_, index) => {
       if (index < tuple.length) return this.value(tuple[index], depth + 1)
-      return this.value(contains !== undefined && index === 0 ? contains : others, depth + 1, index)
+      return this.value(contains !== undefined && index === 0 ? contains : others, depth + 1, index - tuple.length)
     })
   }
 }

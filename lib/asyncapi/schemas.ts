@@ -37,9 +37,8 @@ function rootOf (at: string, schema: Schema): Root {
     const own = baseWithin(inner, base)
     if (inner['$id'] !== undefined && !places.has(own)) places.set(own, path)
     // An `$id` that begins with `#` is an anchor in draft-7.
-    const { $id, $anchor } = inner
+    const { $id } = inner
     if (typeof $id === 'string' && $id.startsWith('#')) places.set(`${own}${$id}`, path)
-    if (typeof $anchor === 'string') places.set(`${own}#${$anchor}`, path)
     mapSchemas(inner, (below, keyword, name) => { visit(below, own, path + step(keyword, name)) })
   }
   visit(schema, '', at)
@@ -85,7 +84,7 @@ export class ComponentSchemas {
 
   #copy (root: Root, schema: Schema, base: string): Schema {
     const own = baseWithin(schema, base)
-    const { $id, $schema, $anchor, $ref, nullable, ...copy } = mapSchemas(schema, inner => this.#copy(root, inner, own))
+    const { $id, $schema, $ref, nullable, ...copy } = mapSchemas(schema, inner => this.#copy(root, inner, own))
     // A keyword of OpenAPI that Ajv knows, and AsyncAPI does not.
     if (nullable === true && copy['type'] !== undefined) copy['type'] = [...new Set([copy['type'], 'null'].flat())]
     if (typeof $ref !== 'string') return copy
