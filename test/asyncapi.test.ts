@@ -6,7 +6,7 @@ import { Parser } from '@asyncapi/parser'
 import AjvCompiler from '@fastify/ajv-compiler'
 import fastifySwagger from '@fastify/swagger'
 import { Type } from '@sinclair/typebox'
-import Fastify, { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { schemaCompiler } from '../lib/topics/payload.ts'
 import { exampleOf } from '../lib/asyncapi/example.ts'
@@ -178,6 +178,8 @@ t.test('references of the host\'s schemas lead to places in the document, and me
   const app = createApp(t, { ajv: { plugins: [(ajv: any) => ajv.addSchema({ $id: 'hidden', type: 'integer' })] } as never })
   app.addSchema({ $id: 'https://host.example/point', type: 'object', required: ['x'], properties: { x: { $ref: '#/definitions/number' }, next: { $ref: 'point' } }, definitions: { number: { type: 'number' } } })
   app.addSchema({ $id: 'unused', type: 'string' })
+  app.addSchema({ $id: 'base', type: 'object', required: ['x'], properties: { x: {}, next: {} } })
+  app.addSchema({ $id: 'local.message', type: 'string' })
   const cases: Record<string, { message: object, valid: unknown[], invalid: unknown[] }> = {
     local: { message: { type: 'array', items: { $ref: '#/definitions/a~1 b' }, definitions: { 'a/ b': { type: 'number' } } }, valid: [[1]], invalid: [['1']] },
     tree: { message: { $id: 'tree', type: 'object', properties: { kids: { type: 'array', items: { $ref: '#' } }, other: { $ref: 'tree' } } }, valid: [{ kids: [{ kids: [] }], other: {} }], invalid: [{ kids: [1] }, { other: 1 }] },
@@ -185,8 +187,11 @@ t.test('references of the host\'s schemas lead to places in the document, and me
     anchors: { message: { type: 'object', properties: { a: { $id: '#one', type: 'number' }, b: { $ref: '#one' } } }, valid: [{ a: 1, b: 2 }], invalid: [{ b: '' }] },
     shared: { message: { type: 'array', items: { $ref: 'https://host.example/point#' } }, valid: [[{ x: 1, next: { x: 2 } }]], invalid: [[{}], [{ x: 1, next: {} }]] },
     part: { message: { type: 'array', items: { $ref: 'https://host.example/point#/properties/x' } }, valid: [[1]], invalid: [['']] },
+    sharedBeside: { message: { $ref: 'base#', allOf: [{ required: ['next'] }] }, valid: [{ x: 1, next: 2 }], invalid: [{ x: 1 }, { next: 2 }] },
+    sameName: { message: { type: 'array', items: { $ref: 'local.message#' } }, valid: [['']], invalid: [[1]] },
     beside: { message: { type: 'object', properties: { a: { $ref: '#/definitions/one', maximum: 7, description: 'at most 7' } }, definitions: { one: { type: 'number', minimum: 3 } } }, valid: [{ a: 5 }], invalid: [{ a: 8 }, { a: 2 }] },
     nullable: { message: { type: 'string', nullable: true }, valid: ['', null], invalid: [1] },
+    nullables: { message: { type: ['string', 'null'], nullable: true }, valid: ['', null], invalid: [1] },
     composed: { message: { allOf: [{ type: 'object', required: ['a'], properties: { a: { type: 'number' } } }, { type: 'object', properties: { b: { type: 'string' } } }] }, valid: [{ a: 1, b: '' }], invalid: [{ b: '' }, { a: 1, c: 1 }] },
     typebox: { message: Type.Recursive(This => Type.Object({ value: Type.Integer(), kids: Type.Array(This) })), valid: [{ value: 1, kids: [{ value: 2, kids: [] }] }], invalid: [{ value: 1, kids: [{}] }] }
   }
@@ -268,6 +273,7 @@ t.test('examples are valid, the same each time, and left out if none is found', 
     [{ type: 'number', exclusiveMinimum: 0, exclusiveMaximum: 1 }, 0.5],
     [{ type: 'number', exclusiveMinimum: 0.2, maximum: 0.6 }, 0.4],
     [{ type: 'number', minimum: 0, exclusiveMaximum: 1 }, 0.5],
+    [{ type: 'integer', exclusiveMinimum: 3, maximum: 4 }, 4],
     [{ type: 'number', minimum: -9, maximum: -3 }, -9],
     [{ type: 'number', multipleOf: 5, minimum: 7 }, 10],
     [{ type: 'number', multipleOf: 5, exclusiveMaximum: 20, minimum: 11 }, 15],
@@ -285,6 +291,7 @@ t.test('examples are valid, the same each time, and left out if none is found', 
     [{ type: 'array', items: { type: 'string' }, contains: { const: 'a' } }, ['a']],
     [{ type: 'array' }, []],
     [{ items: { type: 'number' } }, [1]],
+    [{ type: 'array', items: true }, ['text']],
     [{ type: 'array', items: [{ type: 'string' }, { type: 'number' }], additionalItems: false }, ['text', 1]],
     [{ type: 'array', items: [{ type: 'string' }], additionalItems: { type: 'number' } }, ['text']],
     [{ type: 'array', items: [{ type: 'string' }], additionalItems: { type: 'number' }, minItems: 2 }, ['text', 1]],
@@ -321,13 +328,13 @@ t.test('texts of patterns', async t => {
   const table: [string, number, number][] = [
     ['^abc$', 0, Infinity], ['^a|b$', 0, 1], ['^(?:x|y)+$', 3, 5], ['^[^a-z]+$', 2, 2], ['^[\\w-]{3,8}$', 5, 8], ['^\\p{L}+$', 4, 4], ['^\\u0041\\x42\\u{43}$', 0, 9],
     ['^(?<year>\\d{4})-(?:\\d\\d)?$', 0, 9], ['^.{5}$', 0, 9], ['^a*b?c+$', 0, 9], ['^[\\]x]$', 0, 1], ['^(?!b)a$', 0, 1], ['^(?=a)a$', 0, 1], ['^\\$\\d+\\.\\d{2}$', 0, 9], ['^a{2,}?$', 0, 9], ['\\bword\\b', 0, 9],
-    ['^[^\\d]$', 0, 1], ['^\\t\\S\\W\\D$', 0, 9], ['^a{0,3}$', 2, 3], ['^(?<=^)a$', 0, 1], ['^(?<!b)a$', 0, 1]
+    ['^[^\\d]$', 0, 1], ['^\\t\\S\\W\\D$', 0, 9], ['^a{0,3}$', 2, 3], ['^(?<=^)a$', 0, 1], ['^(?<!b)a$', 0, 1], ['^[^]$', 0, 1]
   ]
   for (const [pattern, minimum, maximum] of table) {
     const text = textOfPattern(pattern, minimum, maximum)
     t.ok(text !== undefined && new RegExp(pattern, 'u').test(text) && text.length >= minimum && text.length <= maximum, `${pattern}: ${text}`)
   }
-  for (const pattern of ['^(?:a{1000}){1000}$', '^(', '^[^\\s\\S]$', '^\\P{L}$(?=x)', '^(a)\\1b$']) t.equal(textOfPattern(pattern, 0, Infinity), undefined, pattern)
+  for (const pattern of ['^(?:a{1000}){1000}$', '^(', '^[^\\s\\S]$', '^[]$', '^\\P{L}$(?=x)', '^(a)\\1b$']) t.equal(textOfPattern(pattern, 0, Infinity), undefined, pattern)
 })
 
 t.test('YAML is what the JSON is', async t => {
@@ -468,6 +475,8 @@ t.test('the page shows any document that transform returns', async t => {
   const part = { title: 7, version: null, description: 7 }
   for (const document of [
     {}, { channels: { a: null, b: {}, c: { messages: 1 }, d: { messages: { x: null, y: { $ref: '#/a/b' }, z: { payload: 7, examples: [null] }, 'é%': { $ref: '#/%' } }, parameters: { p: 1 }, address: '/{p}/{q}' } }, operations: { a: null, b: {}, c: { channel: null, messages: 7 }, d: { channel: { $ref: '#/channels/d' }, messages: [null, { $ref: 7 }, { $ref: '#/channels/d/messages/z' }], reply: { messages: [{}] } } } },
+    { info: { description: ' ' }, channels: { a: { description: '', messages: { x: { payload: { $ref: '#/loop' } } } } }, loop: { allOf: [{ $ref: '#/loop' }, { type: 'string' }] } },
+    { channels: { a: { messages: { x: { payload: {} } } } }, operations: { b: { channel: { $ref: '#/channels/a' }, messages: [{ $ref: '#/channels/a/messages/x' }], reply: { messages: [{ $ref: '#/channels/a/messages/x' }] } }, c: { channel: { $ref: '#/channels/a' }, messages: [{ $ref: '#/channels/a/messages/x' }] } } },
     { info: part, components: { messages: { hello: {}, x: 1 } }, channels: { a: { messages: { hello: { $ref: '#/components/messages/hello' }, publish: { $ref: '#/components/messages/text' } } } } },
     { channels: { a: { messages: { x: { payload: { $ref: '#/s' } } } } }, s: { type: 'object', properties: { self: { $ref: '#/s' }, list: { type: 'array', items: { $ref: '#/s' } }, text: { $ref: '#/lost/place' } } } }
   ]) {

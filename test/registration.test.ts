@@ -92,7 +92,19 @@ t.test('a wrong option is refused with a coded error that names it and the accep
     [{ routes: { socket: { onRequest: 'hook' } } }, 'routes.socket.onRequest', /a hook or an array of hooks/],
     [{ routes: { broadcast: { preHandler: [1] } } }, 'routes.broadcast.preHandler', /a hook or an array of hooks/],
     [{ routes: { socket: { config: 1 } } }, 'routes.socket.config', /an object/],
-    [{ routes: { socket: { logLevel: 7 } } }, 'routes.socket.logLevel', /a log level/]
+    [{ routes: { socket: { logLevel: 7 } } }, 'routes.socket.logLevel', /a log level/],
+    [{ asyncapi: '/docs' }, 'asyncapi', /true, false, or an object with "routePrefix", "info", "servers", "hooks" and "transform"; got "\/docs"/],
+    [{ asyncapi: null }, 'asyncapi', /true, false, or an object/],
+    [{ asyncapi: [] }, 'asyncapi', /an object with "routePrefix"/],
+    [{ asyncapi: { prefix: '/docs' } }, 'asyncapi.prefix', /no such option/],
+    [{ asyncapi: { routePrefix: 'docs' } }, 'asyncapi.routePrefix', /a path of literal segments, beginning with "\/"; got "docs"/],
+    [{ asyncapi: { routePrefix: '/' } }, 'asyncapi.routePrefix', /literal segments/],
+    [{ asyncapi: { routePrefix: '/docs/' } }, 'asyncapi.routePrefix', /literal segments/],
+    [{ asyncapi: { info: 'Rooms' } }, 'asyncapi.info', /"title", "version".*; got "Rooms"/],
+    [{ asyncapi: { servers: [] } }, 'asyncapi.servers', /AsyncAPI servers by name; got an array/],
+    [{ asyncapi: { hooks: { onSend: noop } } }, 'asyncapi.hooks.onSend', /no such option/],
+    [{ asyncapi: { hooks: { onRequest: 7 } } }, 'asyncapi.hooks.onRequest', /a hook or an array of hooks; got 7/],
+    [{ asyncapi: { transform: {} } }, 'asyncapi.transform', /a function of \(document, request\) that returns the document; got an object/]
   ]
   for (const [options, name, takes] of table) {
     const error = await failure(t, options)
@@ -120,6 +132,7 @@ t.test('values other than an object of options are refused, and no options at al
 t.test('defaults are as documented, also in a group that is given in part', async t => {
   t.strictSame(resolveOptions({}), {
     history: false,
+    asyncapi: false,
     onInvalid: 'answer',
     origin: 'same',
     heartbeat: { interval: 25_000, timeout: 10_000 },
@@ -151,6 +164,8 @@ t.test('defaults are as documented, also in a group that is given in part', asyn
   const some = resolveOptions({ limits: { payload: 1 }, heartbeat: { interval: 50 }, slow: {}, routes: { socket: { logLevel: 'warn' } } })
   t.match(some, { limits: { payload: 1, pending: 16 }, heartbeat: { interval: 50, timeout: 10_000 }, slow: { bytes: 1_048_576 }, routes: { socket: { logLevel: 'warn' }, broadcast: {} } })
   t.equal(resolveOptions({ heartbeat: false }).heartbeat, false)
+  t.equal(resolveOptions({ asyncapi: true }).asyncapi, true)
+  t.strictSame(resolveOptions({ asyncapi: {} }).asyncapi, { routePrefix: '/asyncapi', hooks: {} })
   for (const [name, { description }] of Object.entries(optionsSchema.properties as Record<string, { description?: string }>)) t.ok(description, `${name} has a description`)
 })
 

@@ -75,7 +75,7 @@ function numberFor (schema: Schema, isWhole: boolean, index: number): number {
   let value = Math.max(1, least)
   if (value > most) value = least > -Infinity ? least : most
   if (multiple > 0) value = (least > -Infinity ? Math.ceil(value / step) : Math.floor(value / step)) * step
-  if (isOpen && value <= least) value = least + step < most ? value + step : (least + most) / 2
+  if (isOpen && value <= least) value = multiple > 0 || least + step < most ? value + step : (least + most) / 2
   if (value >= most && most === schema['exclusiveMaximum']) value = least > -Infinity && multiple === 0 ? (least + most) / 2 : Math.ceil(most / step - 1) * step
   return value + index * step
 }

@@ -22,10 +22,10 @@ export function paragraphs (text: unknown): string {
 }
 
 /** Returns a table; its cells are HTML. The first cell of each row is the row's heading. */
-export function table (label: string, columns: string[], rows: string[][], className = ''): string {
+export function table (label: string, columns: string[], rows: string[][], className: string): string {
   const head = columns.map(column => `<th scope="col">${escape(column)}</th>`).join('')
   const body = rows.map(([first, ...others]) => `<tr><th scope="row">${first}</th>${others.map(cell => `<td>${cell}</td>`).join('')}</tr>`).join('\n')
-  return `<table${className === '' ? '' : ` class="${className}"`} aria-label="${escape(label)}">
+  return `<table class="${className}" aria-label="${escape(label)}">
 <thead><tr>${head}</tr></thead>
 <tbody>
 ${body}

@@ -14,7 +14,7 @@ function step (keyword: string, name?: string | number): string {
 
 /** Returns a URI without its fragment, resolved against the URI of the schema around it if that is absolute. */
 function resolveUri (base: string, uri: string): string {
-  const [name = ''] = uri.split('#')
+  const [name] = uri.split('#') as [string]
   if (name === '') return base
   return URL.canParse(name, base) ? new URL(name, base).href : name
 }
@@ -97,7 +97,7 @@ export class ComponentSchemas {
 
   /** Returns the place in the document that a reference leads to; `undefined` if it is not known, for example because a plugin of Ajv has added it. */
   #placeOf (root: Root, ref: string, base: string): string | undefined {
-    const [name = '', fragment = ''] = ref.split('#')
+    const [name, fragment = ''] = ref.split('#') as [string, string?]
     const uris = [resolveUri(base, ref), name]
     const own = uris.find(uri => root.places.has(uri))
     if (own !== undefined) return placeIn(root, own, fragment)
@@ -108,9 +108,9 @@ export class ComponentSchemas {
   }
 }
 
-function placeIn ({ at, places }: Root, uri: string, fragment: string): string | undefined {
-  if (fragment === '' || fragment.startsWith('/')) return (places.get(uri) ?? at) + fragment
-  return places.get(`${uri}#${fragment}`)
+/** @param uri - that of a schema in `root` */
+function placeIn ({ places }: Root, uri: string, fragment: string): string | undefined {
+  return fragment === '' || fragment.startsWith('/') ? places.get(uri)! + fragment : places.get(`${uri}#${fragment}`)
 }
 
 /** Follows a reference within a document. Returns `undefined` if it leads to no object. */

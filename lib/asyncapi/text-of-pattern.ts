@@ -55,7 +55,7 @@ class Sampler {
   }
 
   #escape (): string {
-    const name = this.#pattern[this.#at++] ?? ''
+    const name = this.#pattern[this.#at++]!
     const code = /^(?:u\{([\da-f]+)\}|u([\da-f]{4})|x([\da-f]{2}))/i.exec(this.#pattern.slice(this.#at - 1))
     if (code !== null) {
       this.#at += code[0].length - 1
@@ -70,7 +70,7 @@ class Sampler {
     const isNegated = this.#takes('^')
     const start = this.#at
     let first: string | undefined
-    while (this.#at < this.#pattern.length && (this.#pattern[this.#at] !== ']' || this.#at === start)) first ??= this.#atomOfClass()
+    while (this.#at < this.#pattern.length && this.#pattern[this.#at] !== ']') first ??= this.#atomOfClass()
     const text = this.#pattern.slice(start, this.#at++)
     if (!isNegated) return first ?? ''
     return others.find(character => !new RegExp(`[${text}]`, 'u').test(character)) ?? ''
