@@ -22,6 +22,9 @@ await app.register(fastifyStatic, {
 await app.register(fastifyRooms, {
   topics,
 
+  // The contract of the topics, as a page at /asyncapi, and as JSON and YAML below it.
+  asyncapi: { info: { title: 'The example of fastify-rooms', version: '1.0.0' } },
+
   // A member is known by the name that it gives. A real application would look up a session or a token here.
   identify (request) {
     const { name } = request.query as { name?: unknown }

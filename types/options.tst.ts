@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
-import { defineTopics, memoryBroker, type AnySession, type AnyUserPresence, type AuthorizeContext, type DirectDetails, type DirectTarget, type Identity, type LeaveReason, type OpenTopics, type RoomsOptions, type Session, type UserPresence } from 'fastify-rooms'
+import { defineTopics, memoryBroker, type AnySession, type AnyUserPresence, type AsyncApiDocument, type AuthorizeContext, type DirectDetails, type DirectTarget, type Identity, type LeaveReason, type OpenTopics, type RoomsOptions, type Session, type UserPresence } from 'fastify-rooms'
 import { describe, expect, test, when } from 'tstyche'
 
 const Chat = Type.Object({ text: Type.String(), user: Type.String() })
@@ -317,11 +317,27 @@ describe('options', () => {
       routes: { socket: { onRequest: [async () => {}] }, broadcast: { preHandler: async () => {}, config: {}, logLevel: 'warn' } }
     })
     expect(acceptSame).type.toBeCallableWith({ heartbeat: false, origin: 'any' })
+    expect(acceptSame).type.toBeCallableWith({ asyncapi: true })
+    expect(acceptSame).type.toBeCallableWith({
+      asyncapi: {
+        routePrefix: '/docs',
+        info: { title: 'Rooms', license: { name: 'MIT' } },
+        servers: { live: { host: 'a.example', protocol: 'wss' } },
+        hooks: { onRequest: async () => {}, preHandler: [async () => {}] },
+        transform: async (document: AsyncApiDocument, request: FastifyRequest) => request.ip === '::1' ? { ...document, info: { title: 'Local', version: '1' } } : undefined
+      }
+    })
+    expect(acceptSame).type.toBeCallableWith({ asyncapi: { transform: (document: AsyncApiDocument) => { delete document.channels['admins'] } } })
     expect(acceptSame).type.toBeCallableWith({ origin: (origin: string, request: FastifyRequest) => origin === request.host })
   })
 
   test('that there are not are refused', () => {
     expect(acceptSame).type.not.toBeCallableWith({ wrong: 1 })
+    expect(acceptSame).type.not.toBeCallableWith({ asyncapi: '/docs' })
+    expect(acceptSame).type.not.toBeCallableWith({ asyncapi: { routePrefix: 'docs' } })
+    expect(acceptSame).type.not.toBeCallableWith({ asyncapi: { hooks: { onSend: async () => {} } } })
+    expect(acceptSame).type.not.toBeCallableWith({ asyncapi: { transform: () => 7 } })
+    expect(acceptSame).type.not.toBeCallableWith({ asyncapi: { servers: { live: 'a.example' } } })
     expect(acceptSame).type.not.toBeCallableWith({ limits: { peyload: 1 } })
     expect(acceptSame).type.not.toBeCallableWith({ heartbeat: true })
     expect(acceptSame).type.not.toBeCallableWith({ heartbeat: { every: 1 } })

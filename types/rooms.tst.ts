@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { defineTopics, type AckFrame, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame, type Snapshot, type StoredMessage, type UserMember } from 'fastify-rooms'
+import { defineTopics, type AckFrame, type AsyncApiDocument, type AsyncApiMessage, type AsyncApiSchema, type BroadcastResult, type InjectedClient, type Member, type RequestRooms, type Rooms, type ServerFrame, type Snapshot, type StoredMessage, type UserMember } from 'fastify-rooms'
 import { describe, expect, test } from 'tstyche'
 
 export const topics = defineTopics({
@@ -227,5 +227,21 @@ describe('a client without a port', () => {
   test('gets private messages of members, which are what members may send', async () => {
     const drafts = {} as Rooms<{ drafts: { message: { static: { id: number }, params: [] }, publish: { static: { text: string }, params: [] } } }>
     expect((await (await drafts.inject('/drafts')).next('direct')).data).type.toBe<{ id: number } | { text: string }>()
+  })
+})
+
+describe('rooms.asyncapi', () => {
+  test('returns a typed document, which the caller may change', () => {
+    const rooms = {} as Rooms<typeof topics>
+    expect(rooms.asyncapi()).type.toBe<AsyncApiDocument>()
+    expect(rooms.asyncapi().asyncapi).type.toBe<'3.0.0'>()
+    expect(rooms.asyncapi().components.messages['hello']!).type.toBe<AsyncApiMessage>()
+    expect(rooms.asyncapi().components.schemas['news.message']!).type.toBe<AsyncApiSchema>()
+    expect(rooms.asyncapi().operations['chat.send']!.action).type.toBe<'send' | 'receive'>()
+    rooms.asyncapi().info.title = 'Other'
+    expect(rooms.asyncapi).type.toBeCallableWith({ info: { title: 'News', version: '1', contact: { name: 'Ann' } }, servers: { live: { host: 'a.example', protocol: 'wss' } } })
+    expect(rooms.asyncapi).type.not.toBeCallableWith({ title: 'News' })
+    expect(rooms.asyncapi).type.not.toBeCallableWith({ info: 'News' })
+    expect(rooms.asyncapi).type.not.toBeCallableWith({ servers: { live: { host: 'a.example' } } })
   })
 })

@@ -3,6 +3,7 @@ import type { RoomsOptions, RouteHooks, TopicOptions } from 'fastify-rooms'
 import { describe, expect, test } from 'tstyche'
 
 type Public = RoomsOptions<any>
+type AsyncApi = Exclude<ResolvedOptions['asyncapi'], boolean>
 type FromFastify = 'logLevel' | 'logSerializers'
 type PartialGroups<T> = { [K in keyof T]?: T[K] extends number ? T[K] : Partial<T[K]> }
 /** The options as a host gives them: each may be absent, and a group may be partial. */
@@ -15,6 +16,7 @@ interface Groups {
   drain?: PartialGroups<ResolvedOptions['drain']>
   websocket?: Partial<ResolvedOptions['websocket']>
   routes?: PartialGroups<ResolvedOptions['routes']>
+  asyncapi?: boolean | Partial<Omit<AsyncApi, 'hooks'>> & { hooks?: Partial<AsyncApi['hooks']> }
 }
 
 describe('the schema of the options', () => {
@@ -29,6 +31,7 @@ describe('the schema of the options', () => {
     expect<keyof Exclude<ResolvedOptions['heartbeat'], false>>().type.toBe<keyof Exclude<NonNullable<Public['heartbeat']>, false>>()
     expect<keyof ResolvedOptions['routes']['socket']>().type.toBe<keyof RouteHooks>()
     expect<keyof ResolvedOptions['routes']['broadcast']>().type.toBe<keyof RouteHooks>()
+    expect<keyof AsyncApi>().type.toBe<keyof Exclude<NonNullable<Public['asyncapi']>, boolean>>()
     expect<keyof NonNullable<ResolvedOptions['topics']>[string]>().type.toBe<keyof TopicOptions>()
   })
 
