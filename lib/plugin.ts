@@ -157,11 +157,14 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   let routes: FastifyInstance = app
   const upgrades = hosted ? undefined : new EventEmitter()
   const { asyncapi } = options
+  const path = multiplexPath(options)
   const document = documentOf(() => ({
     definitions: registry.definitions,
     shared,
     prefix: routes.prefix.replace(/\/$/, ''),
+    multiplex: path === undefined ? undefined : routes.prefix.replace(/\/$/, '') + path,
     topicLength: options.limits.topicLength,
+    topicsPerConnection: options.limits.topicsPerConnection,
     identifies: options.identify !== undefined,
     renews: options.onAuth !== undefined
   }), typeof asyncapi === 'boolean' ? {} : asyncapi)
@@ -202,7 +205,6 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
       socketRoute(scope, { hub, registry, options }, definition, compilers, guard)
       if (definition.post !== false) broadcastRoute(scope, { hub, registry, options }, definition, compilers, guard)
     }
-    const path = multiplexPath(options)
     if (path !== undefined) multiplexRoute(scope, { hub, registry, options }, path, largestPayload(registry), guard)
     if (asyncapi !== false) documentRoutes(scope, asyncapi, document)
   }, {

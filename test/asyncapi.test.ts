@@ -32,9 +32,9 @@ function refsOf (value: unknown): string[] {
 }
 
 /** Returns a compiler of schemas that refer to places in a document. */
-function compilerFor ({ components: { schemas } }: AsyncApiDocument): (schema: unknown) => ((value: unknown) => boolean) & { errors?: unknown } {
+function compilerFor ({ components: { schemas, messages } }: AsyncApiDocument): (schema: unknown) => ((value: unknown) => boolean) & { errors?: unknown } {
   const within = <T>(schema: T): T => JSON.parse(JSON.stringify(schema).replaceAll('"$ref":"#/', '"$ref":"document#/')) as T
-  const compile = AjvCompiler()({ document: within({ $id: 'document', components: { schemas } }) } as never, { customOptions: { strict: false, coerceTypes: false, removeAdditional: false, useDefaults: false } })
+  const compile = AjvCompiler()({ document: within({ $id: 'document', components: { schemas, messages } }) } as never, { customOptions: { strict: false, coerceTypes: false, removeAdditional: false, useDefaults: false } })
   return schema => (compile as any)({ schema: within(schema) })
 }
 
@@ -95,7 +95,8 @@ t.test('the document of topics with every option is valid, and says who sends wh
     ['plain', 'plain', '/v2/rooms/plain'],
     ['values', 'values', '/v2/rooms/values'],
     ['run', 'run:*', '/v2/rooms/run:{topic}'],
-    ['a.b-c_d-e', 'a.b-c_d~e', '/v2/rooms/a.b-c_d~e']
+    ['a.b-c_d-e', 'a.b-c_d~e', '/v2/rooms/a.b-c_d~e'],
+    ['rooms', 'Several topics on one connection', '/v2/rooms']
   ])
   const { news, 'chat-2': chat, values, run, plain } = document.channels
   t.match(chat!.parameters, { topic: { description: /after `chat:`: 1 to 250 characters/ } })
@@ -129,7 +130,22 @@ t.test('the document of topics with every option is valid, and says who sends wh
   })
   t.same(said('run'), { send: ['send', ['hello', 'message', 'direct', 'end', 'error', 'gap', 'expiring', 'bye'], []], ask, receiveHistory: ['receive', ['history'], ['page']], receiveAuth: auth, receivePing: ping })
 
+  t.same(said('rooms'), {
+    send: ['send', ['connected', 'deliver', 'expiring', 'error', 'bye'], []],
+    join: ['receive', ['join'], ['joined', 'refused']],
+    leave: ['receive', ['leave'], ['ack']],
+    receive: ['receive', ['publish'], ['ack']],
+    receiveAuth: auth,
+    receivePing: ping
+  })
+  t.match(document.channels['rooms']!.description, 'at most 100 at a time')
+
   const { messages, schemas } = document.components as any
+  const named = (frame: string): string[] => messages[`rooms.${frame}`].payload.anyOf.map(({ $ref }: any) => /^#\/components\/messages\/(.*)\/payload$/.exec($ref)![1])
+  t.same(named('publish').sort(), ['a.b-c_d-e.publish', 'a.b-c_d-e.sendDirect', 'a.b-c_d-e.setPresence', 'answer', 'chat-2.publish', 'chat-2.sendDirect', 'chat-2.setPresence', 'chat.publish', 'chat.sendDirect', 'history'])
+  for (const frame of ['news.message', 'run.end', 'chat-2.presence', 'run.page', 'ack', 'error', 'gap', 'bye']) t.ok(named('deliver').includes(frame), frame)
+  for (const frame of ['hello', 'expiring', 'answer', 'ping']) t.notOk(named('deliver').includes(frame), frame)
+  t.same(Object.keys(messages['rooms.deliver'].examples[0].payload), ['type', 'topic', 'id', 'data'])
   t.equal(messages['chat-2.message'].title, 'Line')
   t.same(messages['chat.publish'].payload.properties.data, { $ref: '#/components/schemas/chat.message' }, 'members send what they receive')
   t.same(messages['chat-2.publish'].payload.properties.data, { $ref: '#/components/schemas/chat-2.publish' })
@@ -145,9 +161,25 @@ t.test('without identify, onAuth and history the document has no frames of these
   const app = await createRooms(t)
   const document = app.rooms.asyncapi()
   await checkDocument(t, document)
-  t.same(Object.entries(document.channels).map(([name, { title, address }]) => [name, title, address]), [['topic', '*', '/rooms/{topic}']])
+  t.same(Object.entries(document.channels).map(([name, { title, address }]) => [name, title, address]), [['topic', '*', '/rooms/{topic}'], ['rooms', 'Several topics on one connection', '/rooms']])
   t.match(document.channels['topic']!.parameters, { topic: { description: /^The topic: 1 to 255/ } })
   for (const name of ['expiring', 'auth', 'history']) t.notOk(name in document.components.messages, name)
+})
+
+t.test('the channel of several topics is in the document where the route is', async t => {
+  const none = await createRooms(t, { multiplex: false } as never)
+  t.same(Object.keys(none.rooms.asyncapi().channels), ['topic'])
+  const root = createApp(t)
+  await root.register(fastifyRooms as any, {})
+  t.same(Object.keys(root.rooms.asyncapi().channels), ['topic'])
+  const app = await createRooms(t, { multiplex: '/connect', topics: { rooms: { message: { not: {} } }, 'rooms-2': { publish: true }, 'rooms:*': {} }, limits: { topicsPerConnection: 7, topicLength: 9 } } as never)
+  const document = app.rooms.asyncapi()
+  await checkDocument(t, document)
+  t.same(Object.entries(document.channels).map(([name, { address }]) => [name, address]), [['rooms', '/rooms/rooms'], ['rooms-2', '/rooms/rooms-2'], ['rooms-3', '/rooms/rooms:{topic}'], ['rooms-4', '/rooms/connect']])
+  t.match(document.channels['rooms-4']!.description, 'at most 7 at a time')
+  t.same(document.channels['rooms-3']!.parameters!['topic']!.examples, ['exa'])
+  t.notOk('examples' in document.components.messages['rooms-4.deliver']!, 'without an example of the first topic')
+  t.match(document.components.messages['rooms-4.join'], { examples: [{ payload: { type: 'join', topic: 'rooms', ref: 1 } }] })
 })
 
 t.test('the documents of all examples are valid', async t => {
@@ -439,10 +471,10 @@ t.test('hooks guard the routes, transform changes what a client sees, and OpenAP
   const get = async (path: string, authorization?: string) => app.inject({ url: `/rooms/asyncapi${path}`, headers: authorization === undefined ? {} : { authorization } })
   for (const path of ['', '/', '/json', '/yaml']) t.equal((await get(path)).statusCode, 401)
   order.length = 0
-  t.same(Object.keys((await get('/json', 'ann')).json().channels), ['news', 'admins'])
+  t.same(Object.keys((await get('/json', 'ann')).json().channels), ['news', 'admins', 'rooms'])
   t.same(order, ['onRequest', 'preHandler', 'transform'])
   t.match((await get('/json', 'ann')).json().servers, { live: { host: 'live.example' } })
-  t.same(Object.keys((await get('/json', 'bob')).json().channels), ['news'])
+  t.same(Object.keys((await get('/json', 'bob')).json().channels), ['news', 'rooms'])
   t.same(Object.keys(yaml.load((await get('/yaml', 'bob')).body) as object).length, 7)
   const page = (await get('', 'bob')).body
   t.notMatch(page, 'admins')
@@ -452,7 +484,7 @@ t.test('hooks guard the routes, transform changes what a client sees, and OpenAP
   t.match((await get('/json', 'null')).json(), { statusCode: 500, code: 'FST_ROOMS_INVALID_OPTION', message: /"asyncapi.transform" takes a function that returns a document, or nothing; got null/ })
   t.match((await get('/json', 'text')).json(), { statusCode: 500, message: /got string/ })
   t.match((await get('/json', 'throw')).json(), { statusCode: 403, message: 'not you' })
-  t.same(Object.keys(app.rooms.asyncapi().channels), ['news', 'admins'], 'transform is for requests')
+  t.same(Object.keys(app.rooms.asyncapi().channels), ['news', 'admins', 'rooms'], 'transform is for requests')
   await app.ready()
   t.same(Object.keys((app.swagger() as { paths: object }).paths), ['/rooms/news', '/rooms/admins'])
 })
@@ -568,7 +600,7 @@ t.test('the page is readable under its own policy: wide and narrow, light and da
         links: document.querySelectorAll('nav a').length
       }
     })()`) as Record<string, unknown>
-    t.same(seen, { wide: false, clipped: 0, faint: [], skipped: [], background: 'colorScheme' in options ? 'rgb(20, 24, 29)' : 'rgb(255, 255, 255)', targets: 0, links: 9 })
+    t.same(seen, { wide: false, clipped: 0, faint: [], skipped: [], background: 'colorScheme' in options ? 'rgb(20, 24, 29)' : 'rgb(255, 255, 255)', targets: 0, links: 10 })
     await page.keyboard.press('Tab')
     t.equal(await page.evaluate('document.activeElement.textContent'), 'Skip to the topics')
     await page.keyboard.press('Enter')

@@ -7,7 +7,7 @@ import { isSchema } from '../schema/walk.ts'
 import type { PayloadType } from '../topics/payload.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { exampleOf } from './example.ts'
-import { commonMessages, topicMessages, type CommonMessage, type Payload } from './frames.ts'
+import { commonMessages, connectionMessages, topicMessages, type CommonMessage, type Payload } from './frames.ts'
 import { ComponentSchemas, follow } from './schemas.ts'
 
 /** The topics of an app, and what holds for all of them. */
@@ -18,6 +18,9 @@ export interface Contract {
   /** The path before the topic. */
   readonly prefix: string
   readonly topicLength: number
+  /** The path of connections that join their topics by frames; `undefined` if there is none. */
+  readonly multiplex: string | undefined
+  readonly topicsPerConnection: number
   /** Whether identities are checked, so that they can expire. */
   readonly identifies: boolean
   /** Whether members can renew their credentials. */
@@ -64,6 +67,11 @@ function channelNames (definitions: readonly TopicDefinition[]): Map<TopicDefini
   return names
 }
 
+/** Returns the name of a topic, or of one in a family. */
+function exampleTopic ({ stem, family }: Pick<TopicDefinition, 'stem' | 'family'>, topicLength: number): string {
+  return family ? `${stem}example`.slice(0, topicLength) : stem
+}
+
 /** Makes a document. */
 class Writer {
   readonly channels: AsyncApiDocument['channels'] = {}
@@ -77,6 +85,7 @@ class Writer {
     this.#schemas = new ComponentSchemas(contract.shared)
     const names = channelNames(contract.definitions)
     for (const definition of contract.definitions) this.#addTopic(names.get(definition)!, definition)
+    if (contract.multiplex !== undefined) this.#addConnection(contract.multiplex, names)
   }
 
   get schemas (): Record<string, AsyncApiSchema> { return this.#schemas.schemas }
@@ -121,10 +130,8 @@ class Writer {
       ...(this.#contract.identifies ? [common('expiring')] : []),
       common('bye')
     ]
-    const toChannel = { $ref: `#/channels/${name}` }
-    const add = (operation: string, action: AsyncApiOperation['action'], summary: string, messages: AsyncApiReference[], answer?: AsyncApiReference): void => {
-      const reply = answer === undefined ? {} : { reply: { channel: toChannel, messages: [answer] } }
-      this.operations[`${name}.${operation}`] = { action, channel: toChannel, title: `${operation} ${definition.key}`, summary, messages, ...reply }
+    const add = (operation: string, action: AsyncApiOperation['action'], summary: string, messages: AsyncApiReference[], ...answers: AsyncApiReference[]): void => {
+      this.#operate(name, operation, channel, action, summary, messages, answers)
     }
     add('send', 'send', 'The server sends to the members.', sends)
     add('ask', 'send', 'The server asks a member, and the member answers.', [direct], common('answer'))
@@ -136,6 +143,58 @@ class Writer {
     if (history !== null) add('receiveHistory', 'receive', 'A member reads messages that the topic keeps.', [common('history')], own('page', topicMessages.page(message, stream)))
     if (this.#contract.renews) add('receiveAuth', 'receive', 'A member renews its credentials.', [common('auth')], ack)
     add('receivePing', 'receive', 'A member checks its connection.', [common('ping')], ack)
+  }
+
+  /** Returns the frames that the server, or members, send in the channels of topics, without those that concern a whole connection. */
+  #framesOf (byServer: boolean): AsyncApiReference[] {
+    const refs = Object.values(this.operations).flatMap(({ action, messages, reply }) => (action === 'send') === byServer ? messages : reply?.messages ?? [])
+    const components = new Set(refs.map(({ $ref }) => {
+      const [, , name, , frame] = $ref.split('/') as [string, string, string, string, string]
+      return this.channels[name]!.messages[frame]!.$ref
+    }))
+    for (const name of ['hello', 'expiring', 'ping', 'auth']) components.delete(`#/components/messages/${name}`)
+    return [...components].map($ref => ({ $ref: `${$ref}/payload` }))
+  }
+
+  /** Adds the channel of connections that join their topics by frames. */
+  #addConnection (address: string, names: Map<TopicDefinition, string>): void {
+    const taken = [...names.values()]
+    let name = 'rooms'
+    for (let number = 2; taken.includes(name); number++) name = `rooms-${number}`
+
+    const [[definition, first]] = [...names] as [[TopicDefinition, string]]
+    const topic = exampleTopic(definition, this.#contract.topicLength)
+    /** The example of a frame, with its topic. */
+    const exampleOf = (frame: string): object | undefined => {
+      const { type, ...others } = (this.messages[`${first}.${frame}`]?.examples?.[0]?.payload ?? {}) as { type?: string }
+      return type === undefined ? undefined : { type, topic, ...others }
+    }
+    const frames = connectionMessages({ frames: this.#framesOf(true), example: exampleOf('message') }, { frames: this.#framesOf(false), example: exampleOf('publish') }, topic)
+    const channel: AsyncApiChannel = this.channels[name] = {
+      address,
+      title: 'Several topics on one connection',
+      description: `A connection that joins and leaves topics by frames, at most ${grouped(this.#contract.topicsPerConnection)} at a time. Each frame of a topic is as in the topic's own channel, with \`topic\` right behind \`type\`. Frames without \`topic\` concern the connection. The only subprotocol is \`rooms.v1\`.`,
+      messages: {},
+      bindings: { ws: { method: 'GET', bindingVersion: '0.1.0' } }
+    }
+    const own = (frame: keyof typeof frames): AsyncApiReference => this.#add(name, channel, frame, frames[frame], `${name}.${frame}`)
+    const common = (frame: CommonMessage): AsyncApiReference => this.#add(name, channel, frame, commonMessages[frame], frame)
+    const add = (operation: string, action: AsyncApiOperation['action'], summary: string, messages: AsyncApiReference[], ...answers: AsyncApiReference[]): void => {
+      this.#operate(name, operation, channel, action, summary, messages, answers)
+    }
+    const join = own('join')
+    const ack = common('ack')
+    add('send', 'send', 'The server sends to the connection.', [own('connected'), own('deliver'), ...(this.#contract.identifies ? [common('expiring')] : []), common('error'), common('bye')])
+    add('join', 'receive', 'A member joins a topic.', [join], own('joined'), own('refused'))
+    add('leave', 'receive', 'A member leaves a topic.', [own('leave')], ack)
+    add('receive', 'receive', 'A member sends a frame to a topic.', [own('publish')], ack)
+    if (this.#contract.renews) add('receiveAuth', 'receive', 'The connection renews its credentials.', [common('auth')], ack)
+    add('receivePing', 'receive', 'A peer checks its connection.', [common('ping')], ack)
+  }
+
+  #operate (name: string, operation: string, { title }: AsyncApiChannel, action: AsyncApiOperation['action'], summary: string, messages: AsyncApiReference[], answers: AsyncApiReference[]): void {
+    const channel = { $ref: `#/channels/${name}` }
+    this.operations[`${name}.${operation}`] = { action, channel, title: `${operation}: ${title!}`, summary, messages, ...(answers.length === 0 ? {} : { reply: { channel, messages: answers } }) }
   }
 
   /** Adds a message to the components and to a channel, and returns the reference to it in the channel. */
@@ -162,7 +221,7 @@ class Writer {
       description,
       messages: {},
       ...(family
-        ? { parameters: { topic: { description: `${stem === '' ? 'The topic' : `The part of the topic after \`${stem}\``}: 1 to ${topicLength - stem.length} characters of \`${topicCharacters}\`.`, examples: ['example'.slice(0, topicLength - stem.length)] } } }
+        ? { parameters: { topic: { description: `${stem === '' ? 'The topic' : `The part of the topic after \`${stem}\``}: 1 to ${topicLength - stem.length} characters of \`${topicCharacters}\`.`, examples: [exampleTopic({ stem: '', family }, topicLength - stem.length)] } } }
         : {}),
       bindings: {
         ws: {

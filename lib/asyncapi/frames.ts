@@ -2,6 +2,7 @@ import type { AsyncApiMessage, AsyncApiReference, AsyncApiSchema } from '../../t
 import { maxKeyLength, maxMidLength } from '../protocol/client-frames.ts'
 import { defaultPage, maxPage } from '../protocol/page-size.ts'
 import { sincePattern } from '../protocol/position.ts'
+import { topicCharacters } from '../protocol/topic-name.ts'
 
 type Properties = Record<string, AsyncApiSchema>
 
@@ -174,3 +175,45 @@ export const topicMessages = {
     answered: true
   })
 } as const
+
+const topic: AsyncApiSchema = { type: 'string', pattern: `^[${topicCharacters}]+$`, description: 'the topic; right behind "type"' }
+
+/** Returns a frame of a topic's channel with its topic, as it is on a connection of several topics. */
+function withTopic (name: string, summary: string, frames: AsyncApiReference[], example: object | undefined, answered = false): AsyncApiMessage {
+  return message(name, summary, { type: 'object', required: ['topic'], properties: { topic }, anyOf: frames }, { answered, examples: example === undefined ? [] : [example] })
+}
+
+/** The frames of one direction in all topics: references to their schemas, and an example with the topic named in it. */
+export interface TopicFrames {
+  readonly frames: AsyncApiReference[]
+  readonly example: object | undefined
+}
+
+/** Returns the frames of a connection that joins its topics by frames, by the last part of their name in `components.messages`. */
+export function connectionMessages (toMembers: TopicFrames, fromMembers: TopicFrames, example: string): Record<'connected' | 'join' | 'joined' | 'refused' | 'leave' | 'deliver' | 'publish', AsyncApiMessage> {
+  const hello = commonMessages.hello.payload as { required: string[], properties: Properties }
+  const retry = (commonMessages.bye.payload as { properties: Properties }).properties['retry']!
+  return {
+    connected: message('connected', 'The connection is open: join topics.', frame('hello', ['v', 'heartbeat', 'maxPayload'], {
+      v: { const: 1 },
+      heartbeat: hello.properties['heartbeat']!,
+      maxPayload: hello.properties['maxPayload']!
+    }), { examples: [{ type: 'hello', v: 1, heartbeat: 25_000, maxPayload: 65_536 }] }),
+    join: message('join', 'Joins a topic.', frame('join', ['topic'], {
+      topic,
+      since: { type: 'string', pattern: sincePattern, description: 'the last id that the client has received: resume behind it' },
+      presence: { type: 'boolean', description: 'true: send the list of members after hello' },
+      ref
+    }), { answered: true, examples: [{ type: 'join', topic: example, ref: 1 }] }),
+    joined: message('joined', 'The join of a topic is complete.', { ...hello, properties: { ...hello.properties, topic, ref } }, {
+      answered: true,
+      examples: [{ type: 'hello', topic: example, id: position, v: 1, session, ref: 1, heartbeat: 25_000, maxPayload: 65_536 }]
+    }),
+    refused: message('refused', 'The join of a topic is refused; the connection stays.', frame('ack', ['topic', 'ok', 'error', 'close'], {
+      topic, ref, ok: { const: false }, error, close: { type: 'integer', description: 'the close code of such a join by URL' }, retry
+    }), { answered: true, examples: [{ type: 'ack', topic: example, ref: 1, ok: false, error: { code: 'FST_ROOMS_FORBIDDEN', message: 'forbidden' }, close: 4003 }] }),
+    leave: message('leave', 'Leaves a topic.', frame('leave', ['topic'], { topic, ref }), { answered: true, examples: [{ type: 'leave', topic: example, ref: 2 }] }),
+    deliver: withTopic('deliver', 'Each frame that the channel of a topic has, with the topic.', toMembers.frames, toMembers.example),
+    publish: withTopic('publish', 'Each frame that members send in the channel of a topic, with the topic.', fromMembers.frames, fromMembers.example, true)
+  }
+}

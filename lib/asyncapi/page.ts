@@ -9,7 +9,10 @@ import { follow } from './schemas.ts'
 import { style } from './style.ts'
 
 /** Frames whose schema is open when the page is opened. */
-const openFrames = ['message', 'publish']
+const openFrames = ['message', 'publish', 'join']
+
+/** Frames of which the first that there is can be typed into a terminal. */
+const typed = ['join', 'publish']
 
 /** Returns the members of an object that are objects. The host's `transform` may have put anything there. */
 function members (value: unknown): [string, Schema][] {
@@ -91,7 +94,7 @@ ${example === undefined ? '' : `<p>Example:</p>\n<pre>${escape(JSON.stringify(ex
     const title = String(channel['title'] ?? key)
     const own = Object.keys(isSchema(channel['messages']) ? channel['messages'] : {}).filter(name => !Object.hasOwn(commonMessages, name))
       .sort((one, other) => Number(openFrames.includes(other)) - Number(openFrames.includes(one)))
-    const sent = list(this.#message(channel, 'publish')['examples'])[0] as { payload?: unknown } | undefined
+    const sent = typed.flatMap(name => list(this.#message(channel, name)['examples']))[0] as { payload?: unknown } | undefined
     const id = `topic-${key}`
     return `<section aria-labelledby="${escape(id)}">
 <h2 id="${escape(id)}">${escape(title)}</h2>
