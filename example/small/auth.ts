@@ -5,17 +5,15 @@
 //   curl --json '"hello"' -H 'authorization: Bearer editor-token' http://127.0.0.1:3000/rooms/news
 import createError from '@fastify/error'
 import Fastify, { type FastifyRequest } from 'fastify'
-import fastifyRooms from 'fastify-rooms'
+import fastifyRooms, { bearerToken } from 'fastify-rooms'
 
 const Unauthorized = createError('UNAUTHORIZED', 'a valid token is required', 401)
 
 /** A real application verifies a signature, or asks its session store. */
 const userByToken = new Map([['reader-token', 'reader'], ['editor-token', 'editor']])
 
-function tokenOf ({ headers, query }: FastifyRequest): string | undefined {
-  const offered = headers['sec-websocket-protocol']?.split(',').map(entry => entry.trim()).find(entry => entry.startsWith('bearer.'))
-  if (offered !== undefined) return Buffer.from(offered.slice('bearer.'.length), 'base64url').toString()
-  return headers.authorization?.replace(/^Bearer /i, '') ?? (query as { token?: string }).token
+function tokenOf (request: FastifyRequest): string | undefined {
+  return bearerToken(request) ?? (request.query as { token?: string }).token
 }
 
 const app = Fastify()
