@@ -201,3 +201,35 @@ export type MultiplexedServerFrame =
 
 /** A frame of a client on a connection of several topics. `ping` and `auth` name no topic. */
 export type MultiplexedClientFrame = JoinFrame | LeaveFrame | (Exclude<ClientFrame, { type: 'ping' | 'auth' }> & { topic: string }) | Extract<ClientFrame, { type: 'ping' | 'auth' }>
+
+/** A message that a topic keeps. */
+export interface StoredMessage<P = unknown> {
+  id: string
+  data: P
+  /** The id of the session that published it. Absent if the host did. */
+  from?: string
+  /** The user of that session. */
+  user?: string
+  key?: string
+}
+
+/** The end of a stream, as a page has it. */
+export interface KeptEnd {
+  id: string
+  reason: EndReason
+  /** Absent if there is none, if `since` was not before the end, or if it is no longer kept. */
+  data?: unknown
+}
+
+/** A page of the messages that a topic keeps, in order. */
+export interface KeptMessages<P = unknown> {
+  /** The position up to which the page goes: valid as `since` for the next page, and for a join. Absent if the topic has none. */
+  id?: string
+  messages: StoredMessage<P>[]
+  /** Present if `since` was the `id` of a position. `false`: messages behind it are no longer kept, and these are the newest ones. */
+  recovered?: boolean
+  /** Nothing between `since`, or the topic's beginning, and its last publication is missing. */
+  complete: boolean
+  /** Present if the page goes up to the end of a stream: nothing follows. */
+  ended?: KeptEnd
+}

@@ -1,6 +1,6 @@
 import type { AsyncApiDocument, AsyncApiOptions } from './asyncapi.ts'
 import type { BrokerState, HistoryStats } from './broker.ts'
-import type { DirectFrame, EndReason, Member, MessageFrame, Mode, PresenceFrame, ServerFrame } from './protocol.ts'
+import type { DirectFrame, EndReason, KeptMessages, Member, MessageFrame, Mode, PresenceFrame, ServerFrame } from './protocol.ts'
 import type { Info, Message, Payload, Publish, StreamName, TopicName, Topics } from './topics.ts'
 
 export interface BroadcastOptions {
@@ -75,38 +75,6 @@ export interface HistoryOptions {
   since?: string
   /** Most messages. Default 100, at most 1,000. A page has at most 1 MiB, unless a single message is larger. */
   limit?: number
-}
-
-/** A message that a topic keeps. */
-export interface StoredMessage<P = unknown> {
-  id: string
-  data: P
-  /** The id of the session that published it. Absent if the host did. */
-  from?: string
-  /** The user of that session. */
-  user?: string
-  key?: string
-}
-
-/** The end of a stream, as a page has it. */
-export interface KeptEnd {
-  id: string
-  reason: EndReason
-  /** Absent if there is none, if `since` was not before the end, or if it is no longer kept. */
-  data?: unknown
-}
-
-/** A page of the messages that a topic keeps, in order. */
-export interface KeptMessages<P = unknown> {
-  /** The position up to which the page goes: valid as `since` for the next page, and for a join. Absent if the topic has none. */
-  id?: string
-  messages: StoredMessage<P>[]
-  /** Present if `since` was the `id` of a position. `false`: messages behind it are no longer kept, and these are the newest ones. */
-  recovered?: boolean
-  /** Nothing between `since`, or the topic's beginning, and its last publication is missing. */
-  complete: boolean
-  /** Present if the page goes up to the end of a stream: nothing follows. */
-  ended?: KeptEnd
 }
 
 /** The answer to a plain `GET` of a topic's URL: its messages, without joining it. */
