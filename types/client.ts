@@ -13,6 +13,8 @@ export interface WebSocketLike {
   onerror: ((event: any) => void) | null
   send (data: string): void
   close (code?: number, reason?: string): void
+  /** That of `ws`: cuts the connection without a closing handshake. */
+  terminate?(): void
 }
 
 /** The class of a WebSocket: `new WebSocket(url, protocols)`. */
@@ -103,6 +105,8 @@ export interface RoomsError extends Error {
   code: string
   /** The HTTP status of a refusal (under 600), or the close code of a connection (1000 and above). */
   status?: number
+  /** Milliseconds after which the server takes requests again, if it has said so. */
+  retryAfter?: number
   /** The faults of an invalid payload. */
   details?: { path: string, message: string }[]
 }
@@ -205,7 +209,7 @@ export interface RoomEvents<P = unknown, I = unknown> {
  * Iterating over it yields the messages that arrive after the iteration has begun. It ends at the end of a stream, and after `leave` and `close`; it throws the
  * `RoomsError` that closes the room. An iteration that falls 1,000 messages behind loses these, and a `gap` says so.
  */
-export interface ClientRoom<N extends string = string, P = unknown, S = unknown, I = unknown> extends AsyncIterable<MessageFrame<P>, undefined> {
+export interface ClientRoom<N extends string = string, P = unknown, S = unknown, I = unknown> extends AsyncIterable<MessageFrame<P>> {
   readonly topic: N
   /**
    * Publishes to the topic. Resolves with the `data` of the server's answer: what the host's `onMessage` has returned.

@@ -1,0 +1,18 @@
+import type { FetchLike, WebSocketClass } from '../../types/client.ts'
+
+interface Events {
+  addEventListener? (type: string, listener: () => void): void
+  removeEventListener? (type: string, listener: () => void): void
+}
+
+/** The globals that the client reads, if the platform has them: browsers, workers and Node.js differ. They are read when they are used. */
+export interface Platform extends Events {
+  readonly document?: Events & { readonly visibilityState: string }
+  readonly location?: { readonly href: string }
+  readonly navigator?: { readonly onLine?: boolean }
+  readonly sessionStorage?: { getItem (key: string): string | null, setItem (key: string, value: string): void }
+  readonly WebSocket?: WebSocketClass
+  readonly fetch: FetchLike
+}
+
+export const platform = globalThis as unknown as Platform
