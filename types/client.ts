@@ -134,21 +134,17 @@ export interface RoomState<P = unknown, I = unknown> {
   id: string | null
 }
 
-/** One row of a room's log: an attempt to connect or join. It names no tokens. */
+/** One row of a room's log: a change of its status, or the end of an attempt. It names no tokens. */
 export interface LogEntry {
-  /** When it began: an ISO date. */
+  /** An ISO date. */
   at: string
-  transport: 'websocket' | 'event-stream'
-  /** The position from which it joined. */
-  since: string | null
-  /** Milliseconds from the beginning until it was joined; `null` if it was not. */
-  joined: number | null
-  /** Milliseconds from the beginning until it ended; `null` if it has not. */
-  ended: number | null
-  /** The HTTP status or close code with which it ended. */
-  code: number | null
-  reason: string | null
-  /** The position that the client had at its end. */
+  status: RoomStatus
+  transport: 'websocket' | 'event-stream' | null
+  /** The close code or HTTP status. */
+  code: number | undefined
+  /** The `code` of the error. */
+  reason: string | undefined
+  /** The position at that time. */
   id: string | null
 }
 

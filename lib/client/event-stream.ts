@@ -1,5 +1,7 @@
 import type { WebSocketLike } from '../../types/client.ts'
-import type { Requests } from './requests.ts'
+import { send } from './http.ts'
+import type { Core } from './link.ts'
+import { platform } from './platform.ts'
 
 /** The members of a `ReadableStreamDefaultReader` that are used. */
 interface Reader { read (): Promise<{ readonly done: boolean, readonly value?: Uint8Array }> }
@@ -9,7 +11,7 @@ interface Reader { read (): Promise<{ readonly done: boolean, readonly value?: U
  * is loaded only if WebSockets do not come through.
  * @param url - that of the topic, with the query of a join
  */
-export function openEventStream (send: Requests['send'], url: URL, token: string | null | undefined): WebSocketLike {
+export function openEventStream (core: Core, url: URL, token: string | null | undefined): WebSocketLike {
   const controller = new AbortController()
   const { signal } = controller
   const plain = new URL(url)
@@ -27,7 +29,7 @@ export function openEventStream (send: Requests['send'], url: URL, token: string
 
   /** Reads events until the stream ends. */
   const follow = async (): Promise<void> => {
-    const response = await send(url, 'text/event-stream', { token, signal })
+    const response = await send(core, url, 'text/event-stream', { token, signal })
     const { status } = response
     const type = response.headers.get('content-type')
     if (status === 204) return close(1000, 'refused')
@@ -39,7 +41,9 @@ export function openEventStream (send: Requests['send'], url: URL, token: string
       } catch {}
       return close(status === 200 ? 1001 : status, status === 200 ? 'bad_response' : code)
     }
-    socket.onopen?.({})
+    try {
+      platform.sessionStorage?.setItem('fastify-rooms', `${core.until}`)
+    } catch {} // the page may not use it
     const reader: Reader = response.body.getReader()
     const decoder = new TextDecoder()
     let text = ''
@@ -63,7 +67,7 @@ export function openEventStream (send: Requests['send'], url: URL, token: string
       if (since !== undefined) target.searchParams.set('since', since)
       if (limit !== undefined) target.searchParams.set('limit', limit)
       const details = type === 'history' ? {} : { method: 'POST', body: JSON.stringify(data), headers: { 'content-type': 'application/json', ...mid !== undefined && { 'idempotency-key': mid } } }
-      const response = await send(target, 'application/json', details)
+      const response = await send(core, target, 'application/json', details)
       const text = await response.text()
       let body
       try {

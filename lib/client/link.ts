@@ -1,8 +1,10 @@
-import type { RoomsError, WebSocketLike } from '../../types/client.ts'
+import type { ClientOptions, RoomsError, WebSocketLike } from '../../types/client.ts'
+import { closeBehaviour } from '../protocol/close-codes.ts'
 import { roomsError } from './error.ts'
 import type { Frame } from './frame.ts'
-import { createRetry, type Range, type Retry } from './retry.ts'
-import type { Request, Room } from './room.ts'
+import type { Finding } from './http.ts'
+import { platform } from './platform.ts'
+import type { Room } from './room.ts'
 
 /** Time for a connection to open and say hello, and for the answer to a ping, in milliseconds. */
 const patience = 10_000
@@ -10,37 +12,43 @@ const patience = 10_000
 /** Time for the answer to a ping after a wake-up, in milliseconds. */
 const wakePatience = 2_000
 
-/** Time for the answer to any other frame, in milliseconds. */
-const longestAnswer = 30_000
-
-/** Interval of checks for a server that sends no pings, in milliseconds. */
+/** Interval of pings if the server does not name one, in milliseconds. */
 const defaultInterval = 25_000
 
-/** An attempt that is younger than this is not begun again by a wake-up, in milliseconds. */
-const young = 1_000
+/** Shortest and longest of the ranges of random times between two attempts, in milliseconds. */
+const shortest = 500
+const longest = 20_000
 
-/** The parts of the client that a connection uses. */
-export interface LinkContext {
-  /** Requests without an answer, by their `ref`. */
-  readonly requests: Map<number, Request>
-  /** Whether there is a function that returns a new token. */
-  readonly canRenew: boolean
-  token (expired: boolean): Promise<string | null | undefined>
+/** Time after which a connection counts as one that works, in milliseconds. */
+const settled = 5_000
+
+/** Time for which event streams take the place of WebSockets that do not come through, in milliseconds. */
+const streaming = 300_000
+
+/** A range of milliseconds. */
+export interface Range { readonly min: number, readonly max: number }
+
+/** The parts of the client that its rooms and connections share. */
+export interface Core {
+  readonly options: ClientOptions
+  /** Aborted when the client closes. */
+  readonly signal: AbortSignal
+  /** Until when rooms use event streams, in milliseconds since 1970. */
+  until: number
+  /** No attempt is made while the page is not shown. */
+  isHidden (): boolean
+  /** Returns the URL of a topic, or of the shared connection, with the query of `url` and further parameters. */
+  url (topic?: string, query?: object): URL
+  /** Asks for a token. */
+  token (expired?: boolean): Promise<string | null | undefined>
+  /** Tells `onerror`. */
   report (error: unknown): void
-  /** `hidden`: no attempt is made. `offline`: attempts are likely to fail. */
-  away (): 'hidden' | 'offline' | undefined
-  /** Whether the connection of a room alone is an event stream for now. */
-  isStreaming (): boolean
-  /** WebSockets do not come through. */
-  stream (): void
-  /** Opens the transport of one attempt: of a room alone, or of the shared connection. */
-  open (room: Room | undefined, isStream: boolean, token: string | null | undefined): Promise<WebSocketLike>
-  /** Asks by a request why a WebSocket has not opened. */
-  probe (room: Room | undefined, token: string | null | undefined): Promise<RoomsError>
-  /** Whether the rooms of a connection go elsewhere, because the server does not know it. */
-  isAbandoned (link: Link, error: RoomsError): boolean
-  /** A connection has closed for good. */
-  closed (link: Link): void
+  /** Loads the module of requests. */
+  http (): Promise<typeof import('./http.ts')>
+  /** A connection has closed for good. `isUnknown`: because the server does not know the shared connection. */
+  closed (link: Link, isUnknown?: boolean): void
+  /** A room has closed. */
+  left (room: Room): void
 }
 
 /** One connection, over all its attempts. */
@@ -55,52 +63,50 @@ export interface Link {
   wake (): void
   /** Closes the socket until the next `wake`. */
   pause (): void
-  /** Closes as soon as no request waits for an answer. */
-  retire (): void
   close (): void
 }
+
+/** The characters of base64 that a subprotocol cannot have. */
+const replaced: Record<string, string> = { '+': '-', '/': '_' }
 
 /**
  * Makes a connection.
  * @param own - the room that it carries; absent: it carries several, each of which joins by a frame
  */
-export const createLink = (context: LinkContext, own?: Room): Link => {
-  const { requests } = context
+export const createLink = (core: Core, own?: Room): Link => {
   const rooms = new Map<string, Room>()
-  /** When the rooms of a shared connection try again to join. */
-  const retries = new Map<Room, Retry>()
   let socket: WebSocketLike | undefined
   /** The attempt that is under way, or open. Events of all others are ignored. */
   let current: object | undefined
-  let startedAt = 0
   let token: string | null | undefined
-  let isStream = false
-  /** The handshake of this attempt has ended. */
-  let isConnected = false
-  let isOpen = false
-  let wasOpen = false
-  let isRetired = false
+  let isStream: unknown
+  let isOpen: unknown
+  let wasOpen: unknown
+  let heard: unknown
+  let expired: boolean | undefined
   let blocked = 0
-  let heard = false
+  let failures = 0
+  let renewals = 0
+  let openedAt = NaN
   let lastError: RoomsError | null = null
-  /** Ends the attempt, or the wait for the answer to a ping. */
-  let timer: ReturnType<typeof setTimeout> | undefined
-  let ticker: ReturnType<typeof setInterval> | undefined
+  /** Ends the attempt, or the wait for the answer to a ping; begins the next attempt. */
+  let timer: ReturnType<typeof setTimeout>
+  let ticker: ReturnType<typeof setInterval>
 
-  const mine = (): Room[] => [...rooms.values()].filter(room => room.link === link)
+  const each = (act: (room: Room) => void): void => rooms.forEach(room => room.link === link && act(room))
   const write = (frame: object): void => socket!.send(JSON.stringify(frame))
-  const closing = (code: number, reason: string): RoomsError => roomsError(reason || 'lost', `the connection has ended: ${code} ${reason}`, { status: code })
-  const loseAll = (code?: number): void => {
-    for (const room of rooms.values()) room.lose(link, context.away() ? 'waiting' : 'reconnecting', code, lastError)
+  const after = (milliseconds: number, act: () => void): void => {
+    clearTimeout(timer)
+    timer = setTimeout(act, milliseconds)
   }
+  const random = ({ min, max }: Range): number => min + Math.random() * (max - min)
+  const loseAll = (): void => each(room => room.lose(core.isHidden() || platform.navigator?.onLine === false ? 'waiting' : 'reconnecting', lastError))
   /** Ends the current attempt, and tells no room. */
   const cut = (isDead?: boolean): void => {
     clearTimeout(timer)
     clearInterval(ticker)
-    for (const retry of retries.values()) retry.reset()
     const old = socket
-    current = socket = undefined
-    isOpen = isConnected = false
+    current = socket = isOpen = undefined
     // The closing handshake with a server that is gone would take 30 s in Node.js.
     if (isDead && old?.terminate) old.terminate()
     else old?.close(1000)
@@ -108,93 +114,69 @@ export const createLink = (context: LinkContext, own?: Room): Link => {
 
   const start = async (): Promise<void> => {
     cut()
-    if (context.away() === 'hidden') return loseAll()
+    if (core.isHidden()) return loseAll()
+    const WebSocket = core.options.WebSocket ?? platform.WebSocket
     const attempt = current = {}
-    startedAt = Date.now()
-    isStream = !!own && context.isStreaming()
-    for (const room of mine()) room.begin(isStream ? 'event-stream' : 'websocket')
+    let step = 'token'
+    isStream = own && (!WebSocket || Date.now() < core.until)
+    each(room => room.begin(isStream ? 'event-stream' : 'websocket'))
+    after(patience, () => fail(step === 'token' ? 0 : 1006, step))
     try {
-      token = await context.token(retry.expired)
+      token = await core.token(expired)
       if (current !== attempt) return
-      timer = setTimeout(end, patience, 1006, 'timeout')
-      const opened = await context.open(own, isStream, token)
-      if (current !== attempt) return opened.close()
-      socket = opened
-      opened.onopen = () => {
-        if (current === attempt) isConnected = true
-      }
-      opened.onmessage = ({ data }) => {
-        if (current === attempt) receive(data)
-      }
-      opened.onclose = ({ code, reason }) => {
-        if (current === attempt) end(code, reason)
-      }
-    } catch (error) {
-      if (current === attempt) end(0, '', undefined, error as RoomsError)
+      step = 'bad_url'
+      const url = core.url(own?.topic, own && { since: own.id, presence: own.options.presence && 1 })
+      if (isStream) {
+        step = 'unreachable'
+        const { openEventStream } = await import('./event-stream.ts')
+        if (current !== attempt) return
+        socket = openEventStream(core, url, token)
+      } else socket = new WebSocket!(url.href.replace(/^http/, 'ws'), ['rooms.v1', ...token ? ['bearer.' + btoa(String.fromCharCode(...new TextEncoder().encode(token))).replace(/[+/=]/g, character => replaced[character] ?? '')] : []])
+      step = 'timeout'
+      socket.onmessage = ({ data }) => { if (current === attempt) receive(data) }
+      socket.onclose = ({ code, reason }) => { if (current === attempt) fail(code, reason) }
+      socket.onerror = () => {}
+    } catch (cause) {
+      if (current === attempt) fail(step === 'bad_url' ? 4000 : 0, step, undefined, roomsError(step, `${cause}`, { cause }))
     }
   }
 
+  const lost = (code: number, reason: string): RoomsError => roomsError(reason || 'lost', `closed: ${code} ${reason}`, { status: code })
   /** An attempt has failed, or the connection is lost. */
-  const end = async (code: number, reason: string, range?: Range, error = closing(code, reason)): Promise<void> => {
-    const isHidden = !isConnected && !isStream && code === 1006 // browsers hide why
+  const fail = async (code: number, reason: string, range?: Range, error = lost(code, reason)): Promise<void> => {
+    const isUnexplained = code === 1006 && !isOpen && !isStream // browsers hide the reason
     cut(code === 1006)
-    if (isRetired) return link.close()
-    if (isHidden) {
+    if (isUnexplained) {
       const attempt = current = {}
-      error = await context.probe(own, token)
+      const found: Finding = await core.http().then(http => http.probe(core, own?.topic, token)).catch(cause => ({ code, error: roomsError('unreachable', `${cause}`) }))
       if (current !== attempt) return
       current = undefined
-      if (!wasOpen && context.isAbandoned(link, error)) return
-      if (error.code === 'blocked' && ++blocked > 1) context.stream()
-      code = error.status ?? code
+      if (!own && !wasOpen && !found.code) return core.closed(link, true);
+      ({ code, range, error } = found)
+      if (error.code === 'blocked' && ++blocked > 1) core.until = Date.now() + streaming
     }
-    const { retryAfter: min } = error
+    const behaviour = closeBehaviour(code)
     lastError = error
-    if (error.code !== 'bad_url' && retry.after(code, range ?? (min ? { min, max: 2 * min } : undefined))) loseAll(code)
-    else {
-      for (const room of mine()) room.finish(error)
+    if (openedAt < Date.now() - settled) failures = renewals = 0
+    openedAt = NaN
+    expired = behaviour === 'renew'
+    if (behaviour === 'stop' || (expired && renewals++)) {
+      each(room => room.finish(error))
       link.close()
+    } else {
+      if (behaviour === 'backoff') failures += 2
+      after(random(range ?? { min: 0, max: Math.min(longest, shortest * 2 ** failures++) }), start)
+      loseAll()
     }
-  }
-  const retry = createRetry(start, context.canRenew)
-
-  const join = ({ topic, id, isFollowed }: Room): void => {
-    write({ type: 'join', topic, since: id ?? undefined, presence: isFollowed || undefined, ref: 'join' })
-  }
-  /** The server has refused a room of a shared connection, or ended its membership. */
-  const refuse = (room: Room, code: number, range: Range | undefined, error: RoomsError): void => {
-    if (room.link !== link) {
-      rooms.delete(room.topic)
-      return
-    }
-    let again = retries.get(room)
-    if (!again) {
-      again = createRetry(() => {
-        room.begin('websocket')
-        join(room)
-      }, context.canRenew)
-      retries.set(room, again)
-    }
-    if (!again.after(code, range)) room.finish(error)
-    else if (again.expired) end(code, error.code)
-    else room.lose(link, 'reconnecting', code, error)
   }
 
+  const join = ({ topic, id, options }: Room): void => write({ type: 'join', topic, since: id ?? undefined, presence: options.presence, ref: 0 })
+
+  /** Asks the server whether it is there. */
   const ping = (milliseconds: number): void => {
     heard = false
     write({ type: 'ping', ref: 0 })
-    clearTimeout(timer)
-    timer = setTimeout(() => {
-      if (!heard) end(1006, 'silent', { min: 0, max: 0 })
-    }, milliseconds)
-  }
-  const tick = (): void => {
-    for (const request of requests.values()) {
-      if (request.link === link && Date.now() - request.sentAt > longestAnswer) request.settle(roomsError('unknown', 'the server has not answered'))
-    }
-    if (isStream && !context.isStreaming()) end(1001, 'websocket')
-    else if (heard) heard = false
-    else ping(patience)
+    after(milliseconds, () => heard || fail(1006, 'silent', { min: 0, max: 0 }))
   }
 
   const receive = (data: string): void => {
@@ -205,41 +187,49 @@ export const createLink = (context: LinkContext, own?: Room): Link => {
       return
     }
     heard = true
-    const { type, topic, ref, error, code, reason } = frame ?? {}
+    const { type, topic, error, code, reason, retry, close = code } = frame ?? {}
     const room = own ?? rooms.get(topic!)
-    const fault = error && roomsError(error.code, error.message, { details: error.details })
-    if (type === 'ack') {
-      if (ref !== 'join') requests.get(ref as number)?.settle(fault, frame.data)
-      else if (room && fault) refuse(room, frame.close ?? 4003, frame.retry, fault)
-      if (isRetired) link.retire()
-    } else if (type === 'error') context.report(fault)
-    else if (type === 'bye') {
-      if (!topic) end(code, reason, frame.retry)
-      else if (room) refuse(room, code, frame.retry, closing(code, reason))
-    } else if (type === 'expiring') {
-      const attempt = current
-      context.token(true).then(renewed => {
-        if (renewed && current === attempt) write({ type: 'auth', token: renewed })
-      }).catch(context.report)
-    } else {
-      if (type === 'hello') {
-        if (own || !topic) {
-          clearTimeout(timer)
-          clearInterval(ticker)
-          isOpen = wasOpen = true
-          blocked = isStream ? blocked : 0
-          lastError = null
-          retry.succeed()
-          ticker = setInterval(tick, frame.heartbeat || defaultInterval)
-          if (!own) for (const each of rooms.values()) join(each)
-        } else if (room) retries.get(room)?.succeed()
+    const fault = error && roomsError(error.code, error.message, error)
+    const attempt = current
+    if (type === 'hello' && (own || !topic)) {
+      clearTimeout(timer)
+      isOpen = wasOpen = heard
+      openedAt = Date.now()
+      lastError = null
+      expired = false
+      ticker = setInterval(() => {
+        if (isStream && Date.now() > core.until) fail(1001, 'websocket')
+        else if (heard) heard = false
+        else ping(patience)
+      }, frame.heartbeat || defaultInterval)
+      if (!own) rooms.forEach(join)
+    }
+    if (type === 'bye' && (own || !topic)) fail(code, reason, retry)
+    else if (type === 'error') core.report(fault)
+    else if (type === 'expiring') core.token(true).then(renewed => renewed && current === attempt && write({ type: 'auth', token: renewed })).catch(core.report)
+    else if (!room) { /* an answer to a ping, or a topic that was left */ } else if (close) {
+      // The server has refused a room of a shared connection, or ended its membership.
+      if (room.link !== link) rooms.delete(topic!)
+      else if (closeBehaviour(close) === 'stop') room.finish(fault ?? lost(close, reason))
+      else {
+        room.lose('reconnecting', fault ?? lost(close, reason))
+        room.later(random(retry ?? { min: shortest, max: longest }), () => { if (isOpen) join(room) })
       }
-      room?.receive(frame, link)
+    } else if (room.link === link) room.receive(frame)
+    else if (type === 'hello') {
+      // The room moves here, unless its own connection has messages or answers to come.
+      const old = room.link!
+      if (old.isOpen && (!frame.recovered || room.isBusy)) link.remove(room)
+      else {
+        room.link = link
+        room.receive(frame)
+        old.close()
+      }
     }
   }
 
   const link: Link = {
-    get isOpen () { return isOpen },
+    get isOpen () { return !!isOpen },
     rooms,
     add (room) {
       rooms.set(room.topic, room)
@@ -248,35 +238,23 @@ export const createLink = (context: LinkContext, own?: Room): Link => {
       if (isOpen) join(room)
     },
     remove (room) {
-      retries.get(room)?.reset()
-      retries.delete(room)
       rooms.delete(room.topic)
       if (!rooms.size) link.close()
       else if (isOpen) write({ type: 'leave', topic: room.topic, ref: 0 })
     },
-    send (text, topic) {
-      socket!.send(own ? text : text.replace(',', () => `,"topic":${JSON.stringify(topic)},`))
-    },
+    send: (text, topic) => socket!.send(own ? text : text.replace(',', () => `,"topic":${JSON.stringify(topic)},`)),
     wake () {
+      failures = 0
       if (isOpen) ping(wakePatience)
-      else if (!current || Date.now() - startedAt > young) {
-        retry.reset()
-        start()
-      }
+      else if (!current) start()
     },
     pause () {
-      retry.reset()
       cut()
       loseAll()
     },
-    retire () {
-      isRetired = true
-      if (![...requests.values()].some(request => request.link === link)) link.close()
-    },
     close () {
-      retry.reset()
       cut()
-      context.closed(link)
+      core.closed(link)
     }
   }
   return link

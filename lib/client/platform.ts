@@ -1,8 +1,7 @@
 import type { FetchLike, WebSocketClass } from '../../types/client.ts'
 
 interface Events {
-  addEventListener? (type: string, listener: () => void): void
-  removeEventListener? (type: string, listener: () => void): void
+  addEventListener? (type: string, listener: () => void, options?: object): void
 }
 
 /** The globals that the client reads, if the platform has them: browsers, workers and Node.js differ. They are read when they are used. */
