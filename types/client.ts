@@ -134,16 +134,13 @@ export interface RoomState<P = unknown, I = unknown> {
   id: string | null
 }
 
-/** One row of a room's log: a change of its status, or the end of an attempt. It names no tokens. */
+/** One row of a room's log: the status at the beginning or end of an attempt. It names no tokens. */
 export interface LogEntry {
-  /** An ISO date. */
-  at: string
+  at: Date
   status: RoomStatus
   transport: 'websocket' | 'event-stream' | null
-  /** The close code or HTTP status. */
-  code: number | undefined
-  /** The `code` of the error. */
-  reason: string | undefined
+  /** Why the attempt has failed. */
+  error: RoomsError | null
   /** The position at that time. */
   id: string | null
 }

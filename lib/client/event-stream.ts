@@ -1,7 +1,6 @@
 import type { WebSocketLike } from '../../types/client.ts'
-import { send } from './http.ts'
+import { codeOf, send } from './http.ts'
 import type { Core } from './link.ts'
-import { platform } from './platform.ts'
 
 /** The members of a `ReadableStreamDefaultReader` that are used. */
 interface Reader { read (): Promise<{ readonly done: boolean, readonly value?: Uint8Array }> }
@@ -39,11 +38,8 @@ export function openEventStream (core: Core, url: URL, token: string | null | un
       try {
         code = JSON.parse(text).code ?? code
       } catch {}
-      return close(status === 200 ? 1001 : status, status === 200 ? 'bad_response' : code)
+      return close(codeOf(status), status === 200 ? 'bad_response' : code)
     }
-    try {
-      platform.sessionStorage?.setItem('fastify-rooms', `${core.until}`)
-    } catch {} // the page may not use it
     const reader: Reader = response.body.getReader()
     const decoder = new TextDecoder()
     let text = ''

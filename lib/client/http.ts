@@ -1,8 +1,8 @@
 import type { FetchResponse, GetOptions, RoomsError } from '../../types/client.ts'
-import { roomsError } from './error.ts'
-import type { Core, Range } from './link.ts'
-import { platform } from './platform.ts'
-import { isUpTo } from './position.ts'
+import type { Core, Link, Range, Target } from './link.ts'
+import type { Platform } from './platform.ts'
+import type { Frame } from './frame.ts'
+import { behind, isUpTo } from './position.ts'
 import type { Room } from './room.ts'
 
 /** Time for a token, and for an answer, in milliseconds. */
@@ -10,7 +10,7 @@ const patience = 10_000
 
 /** The answer to the question why a WebSocket has not opened. */
 export interface Finding {
-  /** The close code that means the same. `0`: the server does not know the shared connection, though it answers. */
+  /** The close code that means the same. */
   readonly code: number
   readonly range?: Range | undefined
   readonly error: RoomsError
@@ -43,7 +43,7 @@ async function soon<V> (promise: Promise<V>): Promise<V> {
  * @throws RoomsError `unreachable`, `token`
  */
 export async function send (core: Core, url: URL, accept: string, { token, headers, ...more }: RequestDetails = {}): Promise<FetchResponse> {
-  const { options } = core
+  const { options, roomsError } = core
   try {
     token ??= await soon(core.token())
   } catch (cause) {
@@ -52,7 +52,7 @@ export async function send (core: Core, url: URL, accept: string, { token, heade
   const href = url.href.replace(/^ws/, 'http')
   const init = { cache: 'no-store', signal: AbortSignal.any([core.signal, AbortSignal.timeout(patience)]), ...more }
   try {
-    return await (options.fetch ?? platform.fetch)(href, { ...init, headers: { accept, ...token ? { authorization: `Bearer ${token}` } : {}, ...options.headers, ...headers } })
+    return await (options.fetch ?? (globalThis as unknown as Platform).fetch)(href, { ...init, headers: { accept, ...token ? { authorization: `Bearer ${token}` } : {}, ...options.headers, ...headers } })
   } catch (cause) {
     throw roomsError('unreachable', `${url.origin} does not answer: ${cause}`, { cause })
   }
@@ -62,7 +62,7 @@ export async function send (core: Core, url: URL, accept: string, { token, heade
  * Reads a JSON answer.
  * @throws RoomsError with the status and code of a refusal, `bad_response`
  */
-export async function read (url: URL, response: FetchResponse): Promise<any> {
+export async function read ({ roomsError }: Core, url: URL, response: FetchResponse): Promise<any> {
   const { ok, status, headers } = response
   let body: any
   try {
@@ -74,50 +74,165 @@ export async function read (url: URL, response: FetchResponse): Promise<any> {
   throw roomsError(code, `${url.pathname} was answered with HTTP status ${status}: ${body?.message ?? headers.get('content-type')}`, { status, ...retryAfter > 0 ? { retryAfter } : {} })
 }
 
+/** Returns the close code that means the same as an HTTP status; `0`: the status of a server that did not answer. */
+export function codeOf (status: number): number {
+  if (status === 0) return 1006
+  if (status === 401) return 4301
+  return status < 400 || status === 408 || status === 425 || status === 429 || status > 499 ? 4100 : 4000
+}
+
 /** Reads the messages that a topic keeps. */
 export async function get (core: Core, topic: string, query: GetOptions = {}): Promise<any> {
   let url
   try {
-    url = core.url(topic, query)
+    url = core.url(topic)
   } catch (cause) {
-    throw roomsError('bad_url', `${cause}`, { cause })
+    throw core.roomsError('bad_url', `${cause}`, { cause })
   }
-  return read(url, await send(core, url, 'application/json'))
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, `${value}`)
+  return read(core, url, await send(core, url, 'application/json'))
+}
+
+/** The last sessions of rooms whose WebSocket did not come through. */
+const blocked = new WeakMap<Target, string | null | undefined>()
+
+/** Time for which event streams take the place of WebSockets, in milliseconds. */
+const streamingTime = 300_000
+
+const storageKey = 'fastify-rooms'
+
+/** Lets the connections of the client be event streams, for 5 minutes or as long as the page's session has begun. There may be no storage. */
+export async function stream (core: Core): Promise<void> {
+  const { sessionStorage, WebSocket = core.options.WebSocket } = globalThis as unknown as Platform
+  let until = Date.now() + streamingTime
+  try {
+    until = Number(sessionStorage?.getItem(storageKey) ?? until)
+    sessionStorage?.setItem(storageKey, `${until}`)
+  } catch {}
+  const left = until - Date.now()
+  const isForced = WebSocket === undefined
+  if (left <= 0 && !isForced) {
+    sessionStorage?.removeItem(storageKey)
+    return
+  }
+  const { openEventStream } = await import('./event-stream.ts')
+  const { transport, open } = core
+  const streams = new Set<ReturnType<typeof openEventStream>>()
+  core.transport = 'event-stream'
+  core.open = (url, token) => {
+    const socket = openEventStream(core, url, token)
+    streams.add(socket)
+    return socket
+  }
+  if (isForced) return
+  const timer = setTimeout(() => {
+    core.transport = transport
+    core.open = open
+    sessionStorage?.removeItem(storageKey)
+    for (const socket of streams) socket.onclose?.({ code: 1001, reason: 'websocket' })
+  }, left)
+  core.signal.addEventListener('abort', () => { clearTimeout(timer) })
 }
 
 /** Asks why a WebSocket has not opened, because browsers hide the answer to a refused upgrade. */
-export async function probe (core: Core, topic: string | undefined, token: string | null | undefined): Promise<Finding> {
-  const url = core.url(topic, topic === undefined ? {} : { limit: 1 })
+export async function probe (core: Core, target: Target, token: string | null | undefined): Promise<Finding> {
+  const { topic } = target
+  const url = target.url()
+  url.searchParams.delete('since')
+  url.searchParams.delete('presence')
+  if (topic !== undefined) url.searchParams.set('limit', '1')
   try {
-    await read(url, await send(core, url, 'application/json', { token }))
+    await read(core, url, await send(core, url, 'application/json', { token }))
   } catch (caught) {
     const error = caught as RoomsError
     const { status = 0, retryAfter } = error
-    const range = retryAfter === undefined ? undefined : { min: retryAfter, max: retryAfter * 2 }
-    if (status === 401) return { code: 4301, error }
-    if (status === 408 || status === 425 || status === 429 || status > 499) return { code: 4100, range, error }
-    // The shared connection has no answer to a plain request: other routes may be there.
-    if (topic === undefined && status > 0) return { code: 0, error }
+    // A page at the URL of the shared connection means that the server does not know that.
+    const code = topic === undefined && status > 0 && status < 400 ? 4000 : codeOf(status)
+    if (code !== 4000) return { code, range: retryAfter === undefined ? undefined : { min: retryAfter, max: retryAfter * 2 }, error }
     // Members may join a topic without the right to read the messages that it keeps.
     const isReadingRefused = status === 403 && error.message.endsWith(': history')
-    if (!isReadingRefused) return { code: status > 399 ? 4000 : status > 0 ? 4100 : 1006, error }
+    if (!isReadingRefused || topic === undefined) return { code, error }
   }
-  return { code: topic === undefined ? 0 : 1006, error: roomsError('blocked', `${url.origin} answers requests, but WebSockets do not come through`) }
+  // Once may be an accident.
+  const { session } = (target as Partial<Room>).now ?? {}
+  if (topic !== undefined && blocked.get(target) === session) await stream(core)
+  blocked.set(target, session)
+  return { code: topic === undefined ? 4000 : 1006, error: core.roomsError('blocked', `${url.origin} answers requests, but WebSockets do not come through`) }
+}
+
+/** Time until a reload that has failed is tried again, in milliseconds. */
+const reloadAgain = 5_000
+
+/** The reloads that are under way. */
+const reloads = new WeakMap<Room, Promise<void>>()
+
+async function hold (core: Core, room: Room): Promise<void> {
+  const { topic, options, now } = room
+  let frames: Frame[] = []
+  let { session } = now
+  const take = (frame: Frame): true => {
+    // A new membership begins behind the position that the room has, and brings later frames again.
+    if (session !== now.session) frames = []
+    session = now.session
+    frames.push(frame)
+    return true
+  }
+  room.filter = take
+  try {
+    let join
+    let filter
+    do {
+      join = now.session
+      const snapshot = await get(core, topic)
+      const { id } = snapshot
+      // Another node may be behind the one that has sent the last message.
+      if (id !== undefined && id !== now.id && isUpTo(id, now.id ?? '')) throw core.roomsError('stale', `the snapshot of "${topic}" is older than its last message`)
+      await options.reload?.(snapshot)
+      if (id !== undefined) {
+        now.id = id
+        filter = behind(room, id)
+      }
+    } while (join !== now.session) // messages may be missing again
+    room.filter = filter
+    room.set({ recovered: true, gap: null })
+  } finally {
+    if (room.filter === take) room.filter = undefined
+    reloads.delete(room)
+    frames.forEach(room.receive)
+  }
 }
 
 /**
- * Hands a snapshot of a topic to the application, which replaces its state. Returns the position at which the messages continue.
+ * Hands a snapshot of a topic to the application, which replaces its state. Messages that arrive meanwhile follow it.
  * @throws RoomsError if there is none; what the application throws
  */
-export async function reload (core: Core, room: Room): Promise<string | undefined> {
-  for (;;) {
-    const { joins } = room
-    const snapshot = await get(core, room.topic)
-    const { id } = snapshot
-    // Another node may be behind the one that has sent the last message.
-    if (id !== undefined && id !== room.id && isUpTo(id, room.id ?? '')) throw roomsError('stale', `the snapshot of "${room.topic}" is older than its last message`)
-    await room.options.reload?.(snapshot)
-    // Messages may be missing again.
-    if (joins === room.joins) return id
+export function reload (core: Core, room: Room): Promise<void> {
+  const known = reloads.get(room) ?? hold(core, room)
+  reloads.set(room, known)
+  return known
+}
+
+/** Reloads because messages are missing, until it succeeds. */
+export async function heal (core: Core, room: Room): Promise<void> {
+  try {
+    await reload(core, room)
+  } catch (error) {
+    core.report(error)
+    clearTimeout(room.timer)
+    if (room.now.status !== 'closed') room.timer = setTimeout(heal, reloadAgain, core, room)
   }
+}
+
+/** Sends a new token, because the credentials of a connection end soon. */
+export async function renew (core: Core, link: Link): Promise<void> {
+  const token = await soon(core.token(true))
+  // A connection that was lost meanwhile gets its token with the next attempt.
+  if (token && link.isOpen) link.send(JSON.stringify({ type: 'auth', token }))
+}
+
+/** Brings the list of members up to date. */
+export function follow (_core: Core, room: Room, { state, join, leave, count }: Frame): void {
+  const { members } = room.now
+  const gone = new Set([...join ?? [], ...leave ?? []].map(({ session }) => session))
+  room.set({ count, members: state ?? (members !== null && gone.size > 0 ? [...members.filter(({ session }) => !gone.has(session)), ...join ?? []] : null) })
 }

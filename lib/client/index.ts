@@ -1,94 +1,75 @@
 import type { Client, ClientOptions } from '../../types/client.ts'
 import type { OpenTopics } from '../../types/topics.ts'
-import { createLink, type Core, type Link } from './link.ts'
-import { platform } from './platform.ts'
-import { createRoom, type Room } from './room.ts'
+import { closeBehaviour } from '../protocol/close-codes.ts'
+import { roomsError } from './error.ts'
+import { createLink, type Core } from './link.ts'
+import type { Platform } from './platform.ts'
+import { createRoom } from './room.ts'
+import type { Shared } from './shared.ts'
 
 export type * from '../../types/client.ts'
 export type { DirectFrame, EndFrame, EndReason, GapFrame, KeptEnd, KeptMessages, Member, MessageFrame, PresenceFrame, Ref, StoredMessage } from '../../types/protocol.ts'
 export type { Info, Message, Publish, TopicMap, TopicName } from '../../types/topics.ts'
+
+/** The characters of base64 that a subprotocol cannot have. */
+const replaced: Record<string, string> = { '+': '-', '/': '_' }
 
 /**
  * Makes a client of one server. It connects when the first room is made.
  * @typeParam T - the topic map of the server, by `import type`
  */
 export const createClient = <T = OpenTopics>(options: ClientOptions): Client<T> => {
-  const { multiplex, onerror = (error: unknown) => console.error(error), token } = options
-  const rooms = new Map<string, Room>()
-  const links = new Set<Link>()
+  const { multiplex, onerror = console.error, token } = options
+  const platform = globalThis as unknown as Platform
+  const WebSocket = options.WebSocket ?? platform.WebSocket
   const ended = new AbortController()
   const { signal } = ended
-  let shared: Link | undefined
-  let canShare: unknown
+  let shared: Promise<Shared | undefined> | undefined
+  let canShare = multiplex !== false
+  let streaming: unknown
   let isPaused = false
 
   const core: Core = {
     options,
+    roomsError,
+    closeBehaviour,
+    createLink,
     signal,
-    until: 0,
+    links: new Set(),
+    rooms: new Map(),
+    transport: 'websocket',
+    open: (url, token) => new WebSocket!(url.href.replace(/^http/, 'ws'), ['rooms.v1', ...token ? ['bearer.' + btoa(token).replace(/[+/=]/g, character => replaced[character] ?? '')] : []]),
     isHidden: () => isPaused || platform.document?.visibilityState === 'hidden',
-    url (topic, query) {
+    url (topic) {
       const url = new URL(options.url, platform.location?.href)
-      if (topic) url.pathname = url.pathname.replace(/\/?$/, `/${encodeURIComponent(topic)}`)
-      else url.pathname = multiplex || url.pathname
-      for (const [name, value] of Object.entries(query ?? {})) if (value) url.searchParams.set(name, value)
+      url.pathname = url.pathname.replace(/\/?$/, `/${encodeURIComponent(topic)}`)
       return url
     },
-    token: async expired => typeof token === 'function' ? token({ expired: !!expired }) : token,
-    report (error) {
-      try {
-        onerror(error)
-      } catch {}
-    },
-    http: () => import('./http.ts'),
-    closed (link, isUnknown) {
-      links.delete(link)
-      if (shared === link) shared = undefined
-      if (isUnknown) {
-        canShare = false
-        for (const room of link.rooms.values()) if (room.link === link) room.link = undefined
-        place()
-      }
-    },
-    left (room) {
-      rooms.delete(room.topic)
-      for (const link of links) if (link.rooms.has(room.topic)) link.remove(room)
-    }
-  }
-
-  const connect = (own?: Room): Link => {
-    const link = createLink(core, own)
-    links.add(link)
-    return link
-  }
-  /** Gives each room a connection: one room alone has its own, several share one. */
-  const place = (): void => {
-    const isShared = canShare && Date.now() > core.until && (shared || rooms.size > 1)
-    for (const room of rooms.values()) {
-      if (isShared) {
-        shared ??= connect()
-        if (shared.rooms.has(room.topic)) continue
-        if (!room.link?.isOpen) {
-          room.link?.close()
-          room.link = shared
-        }
-        shared.add(room)
-      } else if (!room.link) {
-        room.link = connect(room)
-        room.link.add(room)
+    token: async (expired = false) => typeof token === 'function' ? token({ expired }) : token,
+    report: error => queueMicrotask(() => onerror(error)),
+    http: (name, ...values) => import('./http.ts').then((http: any) => http[name](core, ...values)),
+    task: (...values) => core.http(...values).catch(core.report),
+    async place (isAlone?: boolean) {
+      if (isAlone) canShare = false
+      await streaming
+      if (canShare && core.rooms.size > 1) shared ??= import('./shared.ts').then(module => module.createShared(core), () => undefined)
+      const several = canShare ? await shared : undefined
+      for (const room of core.rooms.values()) {
+        if (several) several.add(room)
+        else room.link ??= createLink(core, room)
       }
     }
   }
+  const { rooms, links } = core
 
   try {
-    canShare = multiplex ?? core.url().pathname.length > 1
-    core.until = +platform.sessionStorage!.getItem('fastify-rooms')!
-  } catch {} // a wrong URL is told by each room; there may be no storage
+    if (!WebSocket || platform.sessionStorage?.getItem('fastify-rooms')) streaming = core.task('stream')
+  } catch {} // the page may not use the storage
 
   // Events of the document reach the window in the capture phase. A page with a WebSocket does not enter the back/forward cache.
-  for (const type of ['online', 'pageshow', 'pagehide', 'visibilitychange', 'freeze', 'resume']) {
+  for (const type of 'online pageshow pagehide visibilitychange freeze resume'.split(' ')) {
     platform.addEventListener?.(type, () => {
-      isPaused = type === 'pagehide' || type === 'freeze'
+      isPaused = /hide|freeze/.test(type)
       for (const link of links) {
         if (isPaused) link.pause()
         else if (!core.isHidden()) link.wake()
@@ -103,11 +84,11 @@ export const createClient = <T = OpenTopics>(options: ClientOptions): Client<T> 
         room = createRoom(core, topic, roomOptions)
         rooms.set(topic, room)
         if (signal.aborted) room.finish(null)
-        else queueMicrotask(place)
+        else queueMicrotask(core.place)
       }
       return room.api as any
     },
-    get: async (topic, query) => (await core.http()).get(core, topic, query),
+    get: async (topic, query) => core.http('get', topic, query),
     close () {
       ended.abort()
       for (const room of rooms.values()) room.finish(null)

@@ -9,9 +9,7 @@ export interface Platform extends Events {
   readonly document?: Events & { readonly visibilityState: string }
   readonly location?: { readonly href: string }
   readonly navigator?: { readonly onLine?: boolean }
-  readonly sessionStorage?: { getItem (key: string): string | null, setItem (key: string, value: string): void }
+  readonly sessionStorage?: { getItem (key: string): string | null, setItem (key: string, value: string): void, removeItem (key: string): void }
   readonly WebSocket?: WebSocketClass
   readonly fetch: FetchLike
 }
-
-export const platform = globalThis as unknown as Platform

@@ -39,12 +39,12 @@ export function closeName (code: number): string {
 
 /** Returns the reaction of a client to a close code. It depends on the range of the code, so that clients do not need the table. */
 export function closeBehaviour (code: number): CloseBehaviour {
-  if (code >= 4000 && code < 4100) return 'stop'
-  if (code >= 4100 && code < 4200) return 'backoff'
-  if (code >= 4300 && code < 4400) return 'renew'
-  if (code === 1000 || code === 1002 || code === 1003 || (code >= 1007 && code <= 1010)) return 'stop'
-  return 'resume'
+  // 4000 to 4399, by hundreds; RFC 6455 and its registry name the codes 1000 to 1015.
+  return ranges[Math.floor(code / 100 - 40)] ?? (/^10(0[0237-9]|10)$/.test(`${code}`) ? 'stop' : 'resume')
 }
+
+/** The reactions to 40xx, 41xx, 42xx and 43xx. */
+const ranges: readonly CloseBehaviour[] = ['stop', 'backoff', 'resume', 'renew']
 
 /** Whether a server may send a code (RFC 6455 7.4). 1004–1006 and 1015 are reserved, 1010 is for clients. */
 export function isSendable (code: number): boolean {
