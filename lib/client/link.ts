@@ -91,7 +91,8 @@ export const createLink = (core: Core, target: Target): Link => {
   let current: object | undefined
   let token: string | null | undefined
   let isOpen = false
-  let heard = false
+  /** Whether a frame has come since the last check; `0`: a ping has not been answered yet. */
+  let heard: boolean | 0 = false
   /** The next attempt needs a new token. */
   let expired = false
   let renewals = 0
@@ -164,7 +165,7 @@ export const createLink = (core: Core, target: Target): Link => {
 
   /** Asks the server whether it is there. */
   const ping = (milliseconds: number): void => {
-    heard = false
+    heard = 0
     link.send('{"type":"ping","ref":0}')
     after(milliseconds, () => heard || fail(1006, 'silent', { max: 0 }))
   }
@@ -185,7 +186,7 @@ export const createLink = (core: Core, target: Target): Link => {
       ticker = setInterval(() => {
         failures = renewals = 0
         if (heard) heard = false
-        else ping(patience)
+        else if (heard === false) ping(patience)
       }, frame.heartbeat || defaultInterval)
     }
     if (type === 'bye' && !frame.topic) fail(frame.code, frame.reason, frame.retry)

@@ -61,11 +61,8 @@ export function createShared (core: Core): Shared | undefined {
   /** The server has refused a room, or ended its membership. */
   const refuse = (room: Room, code: number, { min = defaultRange.min!, max }: Range = defaultRange, error: RoomsError): void => {
     if (!mine().includes(room)) rooms.delete(room.topic) // its own connection goes on
-    else if (core.closeBehaviour(code) === 'stop') {
-      rooms.delete(room.topic)
-      room.finish(error)
-      if (rooms.size === 0) link?.close()
-    } else {
+    else if (core.closeBehaviour(code) === 'stop') room.finish(error)
+    else {
       room.lose('reconnecting', error)
       clearTimeout(room.timer)
       room.timer = setTimeout(() => {
