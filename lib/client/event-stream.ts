@@ -1,6 +1,6 @@
 import type { WebSocketLike } from '../../types/client.ts'
 import { codeOf, send } from './http.ts'
-import type { Core } from './link.ts'
+import type { Core } from './core.ts'
 
 /** The members of a `ReadableStreamDefaultReader` that are used. */
 interface Reader { read (): Promise<{ readonly done: boolean, readonly value?: Uint8Array }> }

@@ -1,20 +1,11 @@
 import type { FetchResponse, GetOptions, RoomsError } from '../../types/client.ts'
-import type { Core, Link, Range, Target } from './link.ts'
+import type { Core, Finding, Link, Room, Target } from './core.ts'
 import type { Platform } from './platform.ts'
 import type { Frame } from './frame.ts'
 import { behind, isUpTo } from './position.ts'
-import type { Room } from './room.ts'
 
 /** Time for a token, and for an answer, in milliseconds. */
 const patience = 10_000
-
-/** The answer to the question why a WebSocket has not opened. */
-export interface Finding {
-  /** The close code that means the same. */
-  readonly code: number
-  readonly range?: Range | undefined
-  readonly error: RoomsError
-}
 
 /** The parts of a request that most requests do not need. */
 export interface RequestDetails {

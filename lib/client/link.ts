@@ -1,10 +1,9 @@
-import type { ClientOptions, RoomsError, RoomStatus, WebSocketLike } from '../../types/client.ts'
+import type { RoomsError, WebSocketLike } from '../../types/client.ts'
 import { closeBehaviour } from '../protocol/close-codes.ts'
+import type { Core, Finding, Link, Range, Target } from './core.ts'
 import { roomsError } from './error.ts'
 import type { Frame } from './frame.ts'
-import type { Finding } from './http.ts'
 import type { Platform } from './platform.ts'
-import type { Room } from './room.ts'
 
 /** Time for a connection to open and say hello, and for the answer to a ping, in milliseconds. */
 const patience = 10_000
@@ -18,70 +17,6 @@ const defaultInterval = 25_000
 /** Shortest and longest of the ranges of random times between two attempts, in milliseconds. */
 const shortest = 500
 const longest = 20_000
-
-/** A range of milliseconds. */
-export interface Range { readonly min?: number, readonly max: number }
-
-type Http = typeof import('./http.ts')
-
-/** The parts of the client that its rooms and connections share. */
-export interface Core {
-  readonly options: ClientOptions
-  readonly roomsError: typeof roomsError
-  readonly closeBehaviour: typeof closeBehaviour
-  readonly createLink: typeof createLink
-  /** The transport of connections of one room, and the function that opens it. */
-  transport: 'websocket' | 'event-stream'
-  open (url: URL, token: string | null | undefined): WebSocketLike
-  /** Aborted when the client closes. */
-  readonly signal: AbortSignal
-  /** All connections. */
-  readonly links: Set<Link>
-  /** All rooms that are not closed, by their topics. */
-  readonly rooms: Map<string, Room>
-  /** No attempt is made while the page is not shown. */
-  isHidden (): boolean
-  /** Returns the URL of a topic, with the query of `url`. */
-  url (topic: string): URL
-  /** Asks for a token. */
-  token (expired?: boolean): Promise<string | null | undefined>
-  /** Tells `onerror`. */
-  report (error: unknown): void
-  /** Calls a function of the module of requests, which it loads. */
-  http<K extends keyof Http> (name: K, ...values: Http[K] extends (core: Core, ...values: infer V) => unknown ? V : never): Promise<Awaited<ReturnType<Http[K]>>>
-  /** Does the same, and reports errors. */
-  task<K extends keyof Http> (name: K, ...values: Http[K] extends (core: Core, ...values: infer V) => unknown ? V : never): Promise<unknown>
-  /** Gives each room a connection that has none. @param isAlone - from now on each has its own */
-  place (isAlone?: boolean): void
-}
-
-/** The user of a connection: one room, or several that share it. */
-export interface Target {
-  /** Absent: the shared connection. */
-  readonly topic?: string
-  /** Returns the URL of the next attempt. */
-  url (): URL
-  /** An attempt begins. */
-  begin (transport: 'websocket' | 'event-stream'): void
-  /** An attempt has failed, or the connection is lost. */
-  lose (status: RoomStatus, error: RoomsError | null): void
-  /** A frame has come that does not concern the connection alone. */
-  receive (frame: Frame): void
-  /** No attempt follows. */
-  finish (error: RoomsError): void
-}
-
-/** One connection, over all its attempts, as a room uses it. */
-export interface Link {
-  readonly isOpen: boolean
-  /** Sends a frame as text. */
-  send (text: string): void
-  /** Connects if it is not connected, and checks whether the server is there if it is. */
-  wake (): void
-  /** Closes the socket until the next `wake`. */
-  pause (): void
-  close (): void
-}
 
 /** Makes a connection, and connects. */
 export const createLink = (core: Core, target: Target): Link => {

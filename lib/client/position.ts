@@ -1,5 +1,5 @@
 import type { Frame } from './frame.ts'
-import type { Room } from './room.ts'
+import type { Room } from './core.ts'
 
 /** Whether a position is at another one of the same epoch, or before it. `""` stands for no position. */
 export const isUpTo = (id: string, other: string): boolean => {

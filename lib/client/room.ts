@@ -1,8 +1,7 @@
-import type { ClientRoom, LogEntry, RoomOptions, RoomState, RoomsError } from '../../types/client.ts'
+import type { LogEntry, RoomOptions, RoomState, RoomsError } from '../../types/client.ts'
 import type { GapFrame } from '../../types/protocol.ts'
+import type { Core, Room } from './core.ts'
 import { roomsError } from './error.ts'
-import type { Frame } from './frame.ts'
-import type { Core, Link, Target } from './link.ts'
 
 /** Most messages that an iteration may be behind. */
 const longestQueue = 1_000
@@ -21,26 +20,6 @@ interface Request {
   /** The end of the wait for an answer; `null` if the connection was lost; `undefined` if it was not sent. */
   timer?: ReturnType<typeof setTimeout> | null
   settle (error: RoomsError | undefined, data?: unknown): void
-}
-
-/** A room as its connections see it. */
-export interface Room extends Target {
-  readonly api: ClientRoom<any, any, any, any>
-  readonly topic: string
-  readonly options: RoomOptions<any, any>
-  readonly now: RoomState<any, any>
-  /** Requests that wait for an answer, by their `ref`. */
-  readonly requests: ReadonlyMap<number, unknown>
-  /** Sees all frames but hello and acks before the room does, and may take them. */
-  filter?: ((frame: Frame) => boolean) | undefined
-  /** A plan that ends with the room. */
-  timer?: ReturnType<typeof setTimeout>
-  /** Changes the state. */
-  set (changes: Partial<RoomState<any, any>>): void
-  /** The connection that carries it. */
-  link?: Link | undefined
-  /** No attempt follows. */
-  finish (error: RoomsError | null): void
 }
 
 /** Returns a name for a message that no other has. `crypto.randomUUID` does not exist on pages without TLS. */

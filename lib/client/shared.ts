@@ -1,8 +1,7 @@
 import type { RoomsError } from '../../types/client.ts'
 import type { Frame } from './frame.ts'
-import type { Core, Link, Range } from './link.ts'
+import type { Core, Link, Range, Room } from './core.ts'
 import { behind } from './position.ts'
-import type { Room } from './room.ts'
 
 /** The range of times until a room is joined again, if the server does not name one, in milliseconds. */
 const defaultRange: Range = { min: 500, max: 20_000 }
