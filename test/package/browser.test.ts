@@ -5,7 +5,7 @@ import { build as bundle, type Metafile } from 'esbuild'
 import t from 'tap'
 import ts from 'typescript'
 import { build as buildWithVite, type Rollup } from 'vite'
-import { page, sharedTopics } from './programs.ts'
+import { clientPage, page, sharedTopics } from './programs.ts'
 import { entries, exportedNames, install, optionalPeers, write } from './tarball.ts'
 
 /** The entries that need Node.js; all others are for browsers. */
@@ -23,6 +23,7 @@ await write(folder, {
   'package.json': { type: 'module' },
   'topics.ts': sharedTopics,
   'page.ts': page,
+  'client.ts': clientPage,
   'uses.ts': browserEntries.map((name, index) => `
 import * as entry${index} from '${name}'
 export const names${index}: (keyof typeof entry${index})[] = ${JSON.stringify(names[name])}`).join('\n'),
@@ -50,7 +51,7 @@ const options: ts.CompilerOptions = {
 const nodeTypes = (program: ts.Program): string[] => program.getSourceFiles().map(({ fileName }) => fileName).filter(name => name.includes('/@types/node/'))
 
 t.test('the types of the browser entries know no process, Buffer or timer of Node.js', async t => {
-  const program = ts.createProgram(['page.ts', 'uses.ts'].map(file => join(folder, file)), options)
+  const program = ts.createProgram(['page.ts', 'client.ts', 'uses.ts'].map(file => join(folder, file)), options)
   const faults = ts.getPreEmitDiagnostics(program).map(({ file, messageText }) => `${file === undefined ? '' : relative(folder, file.fileName)} ${ts.flattenDiagnosticMessageText(messageText, '\n')}`)
   t.same(faults, [])
   t.same(nodeTypes(program), [])
@@ -103,6 +104,14 @@ t.test('a shared module of topics is below 2 kB in a page, besides the schema li
   const { topics } = await import(pathToFileURL(join(folder, 'topics.js')).href) as { topics: Record<string, { message: { type: string } }> }
   t.same(Object.keys(topics), ['news', 'chat:*', 'answer:*'])
   t.equal(topics.news!.message.type, 'object')
+})
+
+t.test('a page with a client that imports the types of the topics has neither topics nor the schema library in its bundle', async t => {
+  const { metafile } = await bundleOf("import './client.ts'", 'client.js')
+  const inputs = Object.keys(metafile.inputs)
+  t.ok(inputs.some(input => input.endsWith('client.ts')))
+  t.same(inputs.filter(input => !/(?:^|\/)client\.ts$|^<stdin>$/.test(input) && !inBrowser.test(input)), [])
+  t.same(Object.values(metafile.outputs).flatMap(({ imports }) => imports).filter(({ external }) => external === true), [])
 })
 
 t.test('Vite builds the browser entries', async t => {

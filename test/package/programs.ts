@@ -115,6 +115,20 @@ export const topics = defineTopics({
 declare module 'fastify-rooms/topics' { interface Register { topics: typeof topics } }
 `
 
+/** A page with a client of these topics, of which it imports the types alone. */
+export const clientPage = `
+import { createClient } from 'fastify-rooms/client'
+import type { topics } from './topics.ts'
+
+const room = createClient<typeof topics>({ url: '/rooms' }).room('chat:1')
+room.on('message', ({ data }) => { document.title = data.text })
+void room.publish({ text: 'hi' })
+// @ts-expect-error
+void room.publish({ title: 'of another topic' })
+// @ts-expect-error
+room.on('message', ({ data }) => { document.title = data.title })
+`
+
 /** A page that uses the types of the protocol and of the topics. Each expected error is one that the types of Node.js would remove. */
 export const page = `
 import { closeBehaviour, closeCodes, closeName, formatPosition, isTopicName, modes, parsePosition, type ByeFrame, type ClientFrame, type CloseCode, type Position, type ServerFrame } from 'fastify-rooms/protocol'
