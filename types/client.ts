@@ -69,7 +69,7 @@ export interface ClientOptions {
   fetch?: FetchLike | undefined
   /**
    * Is told what would otherwise get lost: errors that a listener throws or that `reload` rejects with, and answers of the server that no call waits for. Default:
-   * errors of listeners are thrown again in a task of their own, as the platform does; the others are dropped.
+   * `console.error`.
    */
   onerror?: ((error: unknown) => void) | undefined
 }
@@ -80,7 +80,7 @@ export interface ClientOptions {
  * - `connecting`: the first attempt is under way, or the next one.
  * - `open`: joined. Messages arrive.
  * - `reconnecting`: the connection was lost, and the client comes back by itself.
- * - `waiting`: no attempt is made while the page is hidden, frozen or offline. The client comes back when that ends.
+ * - `waiting`: the page is hidden, frozen or offline. No attempt is made while it is hidden or frozen. The client comes back at once when that ends.
  * - `closed`: no further attempt is made. `error` says why; it is `null` after `leave`, `close` and the end of a stream.
  */
 export type RoomStatus = 'connecting' | 'open' | 'reconnecting' | 'waiting' | 'closed'

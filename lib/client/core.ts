@@ -1,5 +1,4 @@
 import type { ClientOptions, ClientRoom, RoomOptions, RoomsError, RoomState, RoomStatus, WebSocketLike } from '../../types/client.ts'
-import type { closeBehaviour } from '../protocol/close-codes.ts'
 import type { roomsError } from './error.ts'
 import type { Frame } from './frame.ts'
 
@@ -12,7 +11,6 @@ type Http = typeof import('./http.ts')
 export interface Core {
   readonly options: ClientOptions
   readonly roomsError: typeof roomsError
-  readonly closeBehaviour: typeof closeBehaviour
   readonly createLink: (core: Core, target: Target) => Link
   /** The transport of connections of one room, and the function that opens it. */
   transport: 'websocket' | 'event-stream'
@@ -86,6 +84,18 @@ export interface Room extends Target {
   /** No attempt follows. */
   finish (error: RoomsError | null): void
 }
+
+/** The attempts of a connection since it was last at rest. */
+export interface Past {
+  failures?: number
+  /** New tokens that were asked for. */
+  renewals?: number
+  /** The next attempt needs a new token. */
+  expired?: boolean
+}
+
+/** The end of an attempt: why, and the milliseconds until the next one. Below 0: none follows. Absent: any. */
+export type Verdict = readonly [error: RoomsError, wait?: number]
 
 /** The answer to the question why a WebSocket has not opened. */
 export interface Finding {

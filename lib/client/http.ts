@@ -1,5 +1,6 @@
 import type { FetchResponse, GetOptions, RoomsError } from '../../types/client.ts'
-import type { Core, Finding, Link, Room, Target } from './core.ts'
+import { closeBehaviour } from '../protocol/close-codes.ts'
+import type { Core, Finding, Link, Past, Range, Room, Target, Verdict } from './core.ts'
 import type { Platform } from './platform.ts'
 import type { Frame } from './frame.ts'
 import { behind, isUpTo } from './position.ts'
@@ -151,6 +152,32 @@ export async function probe (core: Core, target: Target, token: string | null | 
   return { code: topic === undefined ? 4000 : 1006, error: core.roomsError('blocked', `${url.origin} answers requests, but WebSockets do not come through`) }
 }
 
+/** Shortest and longest of the ranges of random times between two attempts, in milliseconds. */
+const shortest = 500
+const longest = 20_000
+
+/**
+ * Decides what follows the end of an attempt, or of a connection.
+ * @param code - a close code; 0: none
+ * @param known - the error of the close
+ * @param isUnexplained - a WebSocket has not opened
+ */
+export async function judge (core: Core, target: Target, past: Past, token: string | null | undefined, code: number, known: RoomsError, range: Range | undefined, isUnexplained: boolean): Promise<Verdict> {
+  const found: Finding = isUnexplained ? await probe(core, target, token) : { code, range, error: known }
+  const { failures = 0, renewals = 0 } = past
+  const behaviour = closeBehaviour(found.code)
+  past.expired = behaviour === 'renew'
+  if (behaviour === 'stop' || (past.expired && renewals > 0)) return [found.error, -1]
+  if (past.expired) past.renewals = renewals + 1
+  const steps = failures + (behaviour === 'backoff' ? 2 : 0)
+  past.failures = found.range === undefined ? steps + 1 : steps
+  const { min = 0, max } = found.range ?? { max: Math.min(longest, shortest * 2 ** steps) }
+  return [found.error, min + Math.random() * (max - min)]
+}
+
+/** Does nothing. A client calls it to have this module when there is no network, or after a deploy has removed its file. */
+export function warm (): void {}
+
 /** Time until a reload that has failed is tried again, in milliseconds. */
 const reloadAgain = 5_000
 
@@ -158,13 +185,13 @@ const reloadAgain = 5_000
 const reloads = new WeakMap<Room, Promise<void>>()
 
 async function hold (core: Core, room: Room): Promise<void> {
-  const { topic, options, now } = room
+  const { topic, options } = room
   let frames: Frame[] = []
-  let { session } = now
+  let { session } = room.now
   const take = (frame: Frame): true => {
     // A new membership begins behind the position that the room has, and brings later frames again.
-    if (session !== now.session) frames = []
-    session = now.session
+    if (session !== room.now.session) frames = []
+    session = room.now.session
     frames.push(frame)
     return true
   }
@@ -173,17 +200,17 @@ async function hold (core: Core, room: Room): Promise<void> {
     let join
     let filter
     do {
-      join = now.session
+      join = room.now.session
       const snapshot = await get(core, topic)
       const { id } = snapshot
       // Another node may be behind the one that has sent the last message.
-      if (id !== undefined && id !== now.id && isUpTo(id, now.id ?? '')) throw core.roomsError('stale', `the snapshot of "${topic}" is older than its last message`)
+      if (id !== undefined && id !== room.now.id && isUpTo(id, room.now.id ?? '')) throw core.roomsError('stale', `the snapshot of "${topic}" is older than its last message`)
       await options.reload?.(snapshot)
       if (id !== undefined) {
-        now.id = id
+        room.set({ id })
         filter = behind(room, id)
       }
-    } while (join !== now.session) // messages may be missing again
+    } while (join !== room.now.session) // messages may be missing again
     room.filter = filter
     room.set({ recovered: true, gap: null })
   } finally {
@@ -205,6 +232,7 @@ export function reload (core: Core, room: Room): Promise<void> {
 
 /** Reloads because messages are missing, until it succeeds. */
 export async function heal (core: Core, room: Room): Promise<void> {
+  if (room.options.reload === undefined) return
   try {
     await reload(core, room)
   } catch (error) {

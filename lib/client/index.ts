@@ -1,6 +1,5 @@
 import type { Client, ClientOptions } from '../../types/client.ts'
 import type { OpenTopics } from '../../types/topics.ts'
-import { closeBehaviour } from '../protocol/close-codes.ts'
 import { roomsError } from './error.ts'
 import type { Core } from './core.ts'
 import { createLink } from './link.ts'
@@ -11,9 +10,6 @@ import type { Shared } from './shared.ts'
 export type * from '../../types/client.ts'
 export type { DirectFrame, EndFrame, EndReason, GapFrame, KeptEnd, KeptMessages, Member, MessageFrame, PresenceFrame, Ref, StoredMessage } from '../../types/protocol.ts'
 export type { Info, Message, Publish, TopicMap, TopicName } from '../../types/topics.ts'
-
-/** The characters of base64 that a subprotocol cannot have. */
-const replaced: Record<string, string> = { '+': '-', '/': '_' }
 
 /**
  * Makes a client of one server. It connects when the first room is made.
@@ -33,13 +29,12 @@ export const createClient = <T = OpenTopics>(options: ClientOptions): Client<T> 
   const core: Core = {
     options,
     roomsError,
-    closeBehaviour,
     createLink,
     signal,
     links: new Set(),
     rooms: new Map(),
     transport: 'websocket',
-    open: (url, token) => new WebSocket!(url.href.replace(/^http/, 'ws'), ['rooms.v1', ...token ? ['bearer.' + btoa(token).replace(/[+/=]/g, character => replaced[character] ?? '')] : []]),
+    open: (url, token) => new WebSocket!(url.href.replace(/^http/, 'ws'), ['rooms.v1', ...token ? ['bearer.' + btoa(token).replace(/\W/g, character => '-_'['+/'.indexOf(character)] ?? '')] : []]),
     isHidden: () => isPaused || platform.document?.visibilityState === 'hidden',
     url (topic) {
       const url = new URL(options.url, platform.location?.href)

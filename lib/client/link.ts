@@ -1,6 +1,5 @@
 import type { RoomsError, WebSocketLike } from '../../types/client.ts'
-import { closeBehaviour } from '../protocol/close-codes.ts'
-import type { Core, Finding, Link, Range, Target } from './core.ts'
+import type { Core, Link, Past, Range, Target, Verdict } from './core.ts'
 import { roomsError } from './error.ts'
 import type { Frame } from './frame.ts'
 import type { Platform } from './platform.ts'
@@ -14,8 +13,7 @@ const wakePatience = 2_000
 /** Interval of pings if the server does not name one, in milliseconds. */
 const defaultInterval = 25_000
 
-/** Shortest and longest of the ranges of random times between two attempts, in milliseconds. */
-const shortest = 500
+/** Longest time between two attempts, in milliseconds. */
 const longest = 20_000
 
 /** Makes a connection, and connects. */
@@ -28,10 +26,8 @@ export const createLink = (core: Core, target: Target): Link => {
   let isOpen = false
   /** Whether a frame has come since the last check; `0`: a ping has not been answered yet. */
   let heard: boolean | 0 = false
-  /** The next attempt needs a new token. */
-  let expired = false
-  let renewals = 0
-  let failures = 0
+  /** The attempts since the connection was last at rest. */
+  let past: Past = {}
   /** Ends the attempt, or the wait for the answer to a ping; begins the next attempt. */
   let timer: ReturnType<typeof setTimeout>
   let ticker: ReturnType<typeof setInterval>
@@ -40,7 +36,8 @@ export const createLink = (core: Core, target: Target): Link => {
     clearTimeout(timer)
     timer = setTimeout(act, milliseconds)
   }
-  const lose = (error: RoomsError | null = null): void => target.lose(core.isHidden() || platform.navigator?.onLine === false ? 'waiting' : 'reconnecting', error)
+  const isOffline = (): boolean => platform.navigator?.onLine === false
+  const lose = (error: RoomsError | null = null): void => target.lose(core.isHidden() || isOffline() ? 'waiting' : 'reconnecting', error)
   /** Ends the current attempt, and does not tell the target. */
   const cut = (isDead?: boolean): void => {
     clearTimeout(timer)
@@ -49,8 +46,8 @@ export const createLink = (core: Core, target: Target): Link => {
     current = socket = undefined
     isOpen = false
     // The closing handshake with a server that is gone would take 30 s in Node.js.
-    if (isDead && old?.terminate) old.terminate()
-    else old?.close(1000)
+    if (isDead) old?.terminate?.()
+    old?.close(1000)
   }
 
   const start = async (): Promise<void> => {
@@ -58,10 +55,11 @@ export const createLink = (core: Core, target: Target): Link => {
     if (core.isHidden()) return lose()
     const attempt = current = {}
     let step = 'token'
-    target.begin(core.transport)
+    // The server may be on this machine, so an attempt is made offline, too.
+    if (!isOffline()) target.begin(core.transport)
     after(patience, () => fail(step ? 0 : 1006, step))
     try {
-      token = await core.token(expired)
+      token = await core.token(past.expired)
       if (current !== attempt) return
       step = 'bad_url'
       socket = core.open(target.url(), token)
@@ -70,30 +68,26 @@ export const createLink = (core: Core, target: Target): Link => {
       socket.onclose = ({ code, reason }) => { if (current === attempt) fail(code, reason) }
       socket.onerror = () => {}
     } catch (cause) {
-      if (current === attempt) fail(step === 'token' ? 0 : 4000, step, undefined, roomsError(step, `${cause}`, { cause }))
+      if (current === attempt) fail(step === 'token' ? 0 : 4000, step, undefined, cause)
     }
   }
 
   /** An attempt has failed, or the connection is lost. */
-  const fail = async (code: number, reason: string, range?: Range, error = roomsError(reason || 'lost', `closed: ${code} ${reason}`, { status: code })): Promise<void> => {
+  const fail = async (code: number, reason: string, range?: Range, cause?: unknown): Promise<void> => {
     const isUnexplained = code === 1006 && !isOpen // browsers hide the reason
+    const known = roomsError(reason || 'lost', `${cause ?? `code ${code}`}`, { status: code, cause })
+    if (isOpen) lose(known)
     cut(code === 1006)
-    if (isUnexplained) {
-      const attempt = current = {}
-      const found: Finding = await core.http('probe', target, token).catch(() => ({ code, error }))
-      if (current !== attempt) return
-      current = undefined;
-      ({ code, range, error } = found)
-    }
-    const behaviour = closeBehaviour(code)
-    expired = behaviour === 'renew'
-    if (behaviour === 'stop' || (expired && renewals++)) {
+    const attempt = current = {}
+    // Without a network the module that judges may be missing, too.
+    const [error, wait = Math.random() * longest] = await core.http('judge', target, past, token, code, known, range, isUnexplained).catch((): Verdict => [known])
+    if (current !== attempt) return
+    current = undefined
+    if (wait < 0) {
       link.close()
       target.finish(error)
     } else {
-      if (behaviour === 'backoff') failures += 2
-      const { min = 0, max = Math.min(longest, shortest * 2 ** failures++) } = range ?? {}
-      after(min + Math.random() * (max - min), start)
+      after(wait, start)
       lose(error)
     }
   }
@@ -108,18 +102,19 @@ export const createLink = (core: Core, target: Target): Link => {
   const receive = (data: string): void => {
     let frame: Frame
     try {
-      frame = JSON.parse(data)
+      frame = JSON.parse(data) ?? {}
     } catch {
       return
     }
     heard = true
-    const { type, error } = frame ?? {}
+    const { type, error } = frame
     if (type === 'hello' && !isOpen) {
       clearTimeout(timer)
       isOpen = true
-      expired = false
+      past.expired = false
+      core.http('warm').catch(() => {})
       ticker = setInterval(() => {
-        failures = renewals = 0
+        past = {}
         if (heard) heard = false
         else if (heard === false) ping(patience)
       }, frame.heartbeat || defaultInterval)
@@ -134,7 +129,7 @@ export const createLink = (core: Core, target: Target): Link => {
     get isOpen () { return isOpen },
     send: text => socket?.send(text),
     wake () {
-      failures = 0
+      past.failures = 0
       if (isOpen) ping(wakePatience)
       else if (!current) start()
     },

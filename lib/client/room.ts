@@ -33,9 +33,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
   let refs = 0
   let isJoined = false
   let info: unknown
-  /** The current state, and the object that shows it. */
-  const now: RoomState<any, any> = { status: 'connecting', transport: null, session: null, recovered: true, gap: null, members: null, count: null, error: null, last: null, id: options.since ?? null }
-  let state: RoomState<any, any> | undefined
+  let now: RoomState<any, any> = { status: 'connecting', transport: null, session: null, recovered: true, gap: null, members: null, count: null, error: null, last: null, id: options.since ?? null }
 
   const emit = (event: string, value?: unknown): void => {
     for (const [name, listener] of listeners) {
@@ -51,34 +49,33 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
     listeners.add(entry)
     return () => { listeners.delete(entry) }
   }
-  const getSnapshot = (): RoomState<any, any> => {
-    state ??= { ...now }
-    return state
-  }
+  const getSnapshot = (): RoomState<any, any> => now
   const set = (changes: Partial<RoomState<any, any>>): void => {
-    Object.assign(now, changes)
-    state = undefined
+    const old = now.status
+    now = { ...now, ...changes }
+    const { status, transport, error, id } = now
     if (changes.status) {
-      const { status, transport, error, id } = now
       rows.push({ at: new Date(), status, transport, error, id })
       if (rows.length > longestLog) rows.shift()
-      emit('status', getSnapshot())
     }
+    if (status !== old) emit('status', now)
     emit('change')
   }
+  /** The error of a request without an answer. */
+  const unanswered = (isSent?: boolean): RoomsError => isSent ? roomsError('unknown', 'no answer') : roomsError('unsent', 'not connected')
 
   /** Sends the requests that were not sent over this connection. */
   const flush = (): void => {
     for (const request of requests.values()) {
       if (request.timer) continue
-      request.timer = setTimeout(request.settle, longestAnswer, roomsError('unknown', 'no answer'))
+      request.timer = setTimeout(request.settle, longestAnswer, unanswered(true))
       room.link!.send(request.text)
     }
   }
   const ask = (frame: { readonly type: string, readonly mid?: string | undefined, readonly [member: string]: unknown }): Promise<any> => new Promise((resolve, reject) => {
     const ref = ++refs
     const { mid } = frame
-    if (!isJoined && (!mid || requests.size >= queue)) throw roomsError('unsent', 'not connected')
+    if (!isJoined && (!mid || requests.size >= queue)) throw unanswered()
     const request: Request = {
       text: JSON.stringify({ ...frame, ref }),
       mid,
@@ -98,23 +95,20 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
     for (const request of requests.values()) {
       clearTimeout(request.timer!)
       if (request.timer) request.timer = null
-      if (isAll || !request.mid) request.settle(roomsError(request.timer === null ? 'unknown' : 'unsent', 'connection lost'))
+      if (isAll || !request.mid) request.settle(unanswered(request.timer === null))
     }
   }
 
   const tellGap = (gap: GapFrame): void => {
     set({ gap })
     emit('gap', gap)
-    heal()
-  }
-  const heal = (): void => {
-    if (options.reload) core.task('heal', room)
+    core.task('heal', room)
   }
 
   const room: Room = {
     topic,
     options,
-    now,
+    get now () { return now },
     requests,
     set,
     url () {
@@ -139,11 +133,11 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
         set({ status: 'open', error: null, session: frame.session, recovered: now.recovered && isWhole, id })
         flush()
         if (info !== undefined) ask({ type: 'presence', info }).catch(core.report)
-        if (!isWhole) heal()
+        if (!isWhole) core.task('heal', room)
       } else if (!isJoined || room.filter?.(frame)) { /* its time is over, or has not come */ } else if (type === 'gap') tellGap(frame as unknown as GapFrame)
       else {
-        if (type === 'message' || type === 'end') now.id = id
-        if (type === 'message') set({ last: frame as any })
+        if (type === 'message') set({ last: frame as any, id })
+        else if (type === 'end') set({ id })
         else if (type === 'presence') core.task('follow', room, frame)
         emit(type, frame)
         if (type === 'end') room.finish(null)

@@ -2,6 +2,7 @@ import type { RoomsError } from '../../types/client.ts'
 import type { Frame } from './frame.ts'
 import type { Core, Link, Range, Room } from './core.ts'
 import { behind } from './position.ts'
+import { closeBehaviour } from '../protocol/close-codes.ts'
 
 /** The range of times until a room is joined again, if the server does not name one, in milliseconds. */
 const defaultRange: Range = { min: 500, max: 20_000 }
@@ -60,7 +61,7 @@ export function createShared (core: Core): Shared | undefined {
   /** The server has refused a room, or ended its membership. */
   const refuse = (room: Room, code: number, { min = defaultRange.min!, max }: Range = defaultRange, error: RoomsError): void => {
     if (!mine().includes(room)) rooms.delete(room.topic) // its own connection goes on
-    else if (core.closeBehaviour(code) === 'stop') room.finish(error)
+    else if (closeBehaviour(code) === 'stop') room.finish(error)
     else {
       room.lose('reconnecting', error)
       clearTimeout(room.timer)
