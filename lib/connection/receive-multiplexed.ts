@@ -1,4 +1,4 @@
-import type { ClientFrame } from '../../types/index.ts'
+import type { ClientFrame, Ref, Refusal } from '../../types/index.ts'
 import { FST_ROOMS_BAD_FRAME, FST_ROOMS_FRAME_TOO_LARGE, FST_ROOMS_NOT_JOINED } from '../errors.ts'
 import { authenticateConnection } from '../frames/auth.ts'
 import { closeFor, invalid, refuse } from '../frames/reply.ts'
@@ -15,34 +15,40 @@ import type { MultiplexedConnection } from './multiplexed.ts'
 // Bytes in, on a connection of several topics: rate, size and form, then the session of the frame's topic. Faults that name no topic are told to the connection.
 
 type Peer = MultiplexedConnection<Membership>
+/** What an answer repeats of a frame. */
+interface Named { ref?: Ref | undefined, topic?: string | undefined }
 
 /** Ends a connection for an error. */
 function closeConnection (connection: Peer, error: Error): void {
   connection.close(serverEnding(closeCodeFor(error)))
 }
 
-/** Answers a malformed frame, and closes the connection after `limits.badFrames` in a row. */
-function badFrame (connection: Peer, { fault, ref, topic }: FrameFault): void {
-  const { hub } = connection
-  const error = new FST_ROOMS_BAD_FRAME(fault)
-  const isLast = ++connection.badFrames >= hub.settings.limits.badFrames
-  const session = topic === undefined ? undefined : connection.find(topic)
-  if (session !== undefined && !isLast) {
-    invalid(session, error, ref)
-    return
-  }
-  hub.counters.invalid++
-  connection.countRefusal('badFrames', topic)
-  const { onInvalid } = hub.hooks
+/** Answers a frame that concerns no session, as the host's `onInvalid` says. A function is not asked, because it needs a session. */
+function invalidFrame (connection: Peer, error: Error, reason: Refusal, { ref, topic }: Named = {}, isLast = false): void {
+  const { hub: { counters, hooks: { onInvalid } } } = connection
+  counters.invalid++
+  connection.countRefusal(reason, topic)
   if (isLast || onInvalid !== 'ignore') connection.refuse(error, ref, topic)
   if (isLast || onInvalid === 'close') closeConnection(connection, error)
 }
 
+/** Answers a malformed frame, and closes the connection after `limits.badFrames` in a row. */
+function badFrame (connection: Peer, fault: FrameFault): void {
+  const error = new FST_ROOMS_BAD_FRAME(fault.fault)
+  const isLast = ++connection.badFrames >= connection.hub.settings.limits.badFrames
+  const session = fault.topic === undefined ? undefined : connection.find(fault.topic)
+  if (session !== undefined && !isLast) invalid(session, error, fault.ref)
+  else invalidFrame(connection, error, 'badFrames', fault, isLast)
+}
+
 /** The ref of a frame that is over the rate, and its topic. */
-function answerOf ({ transport: { envelope }, maxPayload }: Peer, data: Buffer, isBinary: boolean): Pick<FrameFault, 'ref' | 'topic'> {
+function answerOf ({ transport: { envelope }, maxPayload }: Peer, data: Buffer, isBinary: boolean): Named {
   if (isBinary || data.length > maxPayload) return {}
   const frame: TopicFrame | FrameFault = envelope.read(data.toString(), false)
-  return 'type' in frame && frame.type === 'ack' ? {} : frame
+  if ('fault' in frame) return frame
+  const { type, ref } = frame
+  if (type === 'ack') return {}
+  return type === 'ping' || type === 'auth' ? { ref } : frame
 }
 
 /** Takes the bytes of one WebSocket message. */
@@ -61,9 +67,7 @@ export function receiveMultiplexed (connection: Peer, data: Buffer, isBinary: bo
     return
   }
   if (data.length > maxPayload) {
-    hub.counters.invalid++
-    connection.countRefusal('payload')
-    connection.refuse(new FST_ROOMS_FRAME_TOO_LARGE(data.length, maxPayload), undefined)
+    invalidFrame(connection, new FST_ROOMS_FRAME_TOO_LARGE(data.length, maxPayload), 'payload')
     return
   }
   if (isBinary) {

@@ -47,11 +47,12 @@ function dispatch (session: Membership, frame: ClientFrame): void | Promise<void
 
 /**
  * Handles an error that a hook threw. An error that speaks to the member is its answer. Any other error is told to the host, and so is an invalid payload, which
- * the host has made. The end of the session is neither, because there is no member to answer.
+ * the host has made. The end of the session is neither, because there is no member to answer. Only a peer that has left one of several topics is answered then.
  */
 function failed (session: Membership, { ref }: ClientFrame, error: Error & { code?: string }): void {
   if (isEndOf(session, error)) {
     session.fail(error)
+    refuse(session, new FST_ROOMS_HANDLER_FAILED(), ref)
     return
   }
   const isOfHost = error.code === 'FST_ROOMS_INVALID_PAYLOAD' || !isForPeer(error)

@@ -10,8 +10,8 @@ export function changePresence (session: Membership, { info, ref }: ClientFrame 
   const { definition, topic, room, hub } = session
   if (definition.presence === null || room?.roster === undefined) throw new FST_ROOMS_NO_PRESENCE(topic)
   if (info === undefined) {
-    // A snapshot is large and its request small, so the next frame is handled when the snapshot has been sent.
-    const sent = reply(session, room.roster.snapshot())
+    // A snapshot is large and its request small, so the next frame is handled when the snapshot has been sent. A peer that has left the topic gets none.
+    const sent = session.state === 'closed' ? undefined : reply(session, room.roster.snapshot())
     acknowledge(session, ref)
     return sent
   }
@@ -27,9 +27,10 @@ export function changePresence (session: Membership, { info, ref }: ClientFrame 
     return
   }
   return ifPermitted(hub.hooks, { action: 'presence', topic, session, payload: info }, () => {
-    if (session.state === 'closed') return
-    session.setInfo(copy)
-    hub.presenceChanged(session)
+    if (session.state !== 'closed') {
+      session.setInfo(copy)
+      hub.presenceChanged(session)
+    }
     acknowledge(session, ref)
   })
 }
