@@ -1,5 +1,6 @@
 import type { MemberSession } from '../../lib/session/session.ts'
 import type { Member, Mode, ServerFrame, Session } from '../../types/index.ts'
+import type { Wire } from './wire.ts'
 
 export const topicNames = ['chat', 'work'] as const
 export type Topic = typeof topicNames[number]
@@ -20,6 +21,21 @@ export interface Peer {
   presence: boolean
   readonly received: string[]
   closed: { code: number, reason: string } | undefined
+  /** Its connection, if that has several topics. Fields of such a peer follow. */
+  readonly wire: Wire | undefined
+  readonly joinRef: string | undefined
+  /** The `ref` with which it left its topic. */
+  leaveRef: string | undefined
+  /** The answer to its join, if that was refused. */
+  refused: string | undefined
+  /** What `refused` has to be; `undefined` if the server has not decided it by a hook. */
+  refusal: string | undefined
+  /** The `ref` of each frame that was sent before hello. */
+  readonly held: string[]
+  /** The `ref` of each frame that was refused because the topic was not joined. */
+  readonly unjoined: string[]
+  /** The `ref` of each malformed frame that onInvalid was not asked about yet. */
+  readonly malformed: string[]
   send (frame: unknown): void
   leave (): void
 }
@@ -40,6 +56,8 @@ export interface Entry {
   waiting: { text: string, isOwn: boolean }[]
   /** Its peer left while frames waited: it is not known which of these were sent. */
   isCut: boolean
+  /** Its peer left one of several topics: it is still answered what it had sent. */
+  isLeft: boolean
   /** Its messages that the server has handled. */
   seen: number
   /** The close that the server sends to it. */
@@ -116,6 +134,7 @@ export class Model {
   /** An ack or an error, which only `rooms.v1` has. */
   answer (entry: Entry, text: string): void {
     if (entry.state === 'open' && entry.mode === 'rooms.v1') this.#send(entry, text, true)
+    else if (entry.isLeft && !entry.isCut) entry.expected.push(text)
   }
 
   /** The messages of a topic behind a position. */
@@ -133,9 +152,13 @@ export class Model {
     if (isRecovered) for (const { id, from, json } of this.behind(topic, since!)) expected.push(`message ${id} ${from} ${json}`)
   }
 
-  /** A member has left its room. */
-  left (entry: Entry): void {
+  /**
+   * A member has left its room.
+   * @param hasMore - its connection has more topics, and stays
+   */
+  left (entry: Entry, hasMore: boolean): void {
     entry.isCut = entry.waiting.length > 0
+    entry.isLeft = hasMore && entry.state === 'open'
     entry.waiting = []
     entry.state = 'closed'
   }

@@ -2,11 +2,13 @@ import { isDeepStrictEqual } from 'node:util'
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
+import type { MemberSession } from '../../lib/session/session.ts'
 import type { BroadcastResult, LeaveReason, Mode, Session } from '../../types/index.ts'
 import { connect, createRooms, listen, until, type LogLine } from '../helpers/app.ts'
 import { openStream } from '../helpers/event-stream.ts'
 import { random } from '../helpers/random.ts'
 import { Model, essence, fold, topicNames, type Entry, type Peer, type Topic } from './model.ts'
+import { Wire } from './wire.ts'
 
 export const steps = 300
 /** Most bytes of a replay. They are sent in the step of the join, so that the place of each private frame is known. */
@@ -33,6 +35,8 @@ export class Run {
   readonly app: FastifyInstance
   readonly model = new Model()
   readonly peers: Peer[] = []
+  /** Connections of several topics. */
+  readonly wires: Wire[] = []
   readonly faults: string[] = []
   readonly #t: Test
   readonly #way: Way
@@ -46,7 +50,7 @@ export class Run {
   #count = 0
   #recovered = 0
   #unrecovered = 0
-  /** Stops the actions of hooks when the steps end. */
+  /** Stops the actions of hooks when the steps end, and while a call ends several members. */
   quiet = false
 
   static async start (t: Test, way: Way, seed: number): Promise<Run> {
@@ -59,7 +63,8 @@ export class Run {
       slow: { bytes: 1_000_000_000 },
       limits: { badFrames: 100_000, pending: 1_000 },
       websocket: { options: { perMessageDeflate: way === 'deflate' } },
-      onJoin: (session, request) => run().onJoin(session, Number(request.headers['x-peer'])),
+      identify: ({ headers }) => headers['x-user'] === undefined ? null : { user: headers['x-user'] as string },
+      onJoin: (session, request) => run().onJoin(session, request.headers['x-user'] === undefined ? Number(request.headers['x-peer']) : run().peerOf(session)),
       onJoined: session => run().onJoined(session as Session),
       onLeave: (session, reason) => { run().onLeave(session as Session, reason) },
       onInvalid: (session, { code }) => { run().onInvalid(session as Session, code); return 'answer' },
@@ -100,8 +105,10 @@ export class Run {
       this.model.published.get(topic)!.push({ id: id!, from: undefined, json: '"first"' })
     }
     for (let n = 0; n < 6; n++) await this.#join()
-    for (let n = 0; n < 6; n++) this.#release()
-    await until(() => this.model.open.length === 6)
+    await until(() => {
+      for (const proceed of this.#gates.splice(0)) proceed()
+      return this.peers.every((_peer, index) => this.#isDecided(index))
+    })
   }
 
   #chance (odds: number): boolean { return this.#random() < odds }
@@ -117,12 +124,27 @@ export class Run {
 
   // Events on the server.
 
-  async onJoin (session: Session, peer: number): Promise<void> {
-    const { mode, topic, since } = this.peers[peer]!
-    const entry: Entry = { session, peer, mode, topic, since, state: 'joining', early: [], expected: [], waiting: [], isCut: false, seen: 0, close: undefined }
+  /** The peer of a session on a connection of several topics. */
+  peerOf (session: Session): number {
+    const wire = this.wires.find(({ user }) => user === session.user)!
+    return this.peers.indexOf(wire.sender((session as unknown as MemberSession).connection.refOf(session as never)))
+  }
+
+  async onJoin (session: Session, index: number): Promise<unknown> {
+    const peer = this.peers[index]!
+    const { mode, topic, since, wire } = peer
+    if (session.topic !== topic) this.faults.push(`peer ${index} joined ${session.topic} instead of ${topic}`)
+    const isSecond = (entry: Entry): boolean => entry.topic === topic && entry.session.state !== 'closed' && this.peers[entry.peer]!.wire === wire
+    if (wire !== undefined && [...this.model.entries.values()].some(isSecond)) this.faults.push(`peer ${index} has joined ${topic} twice`)
+    const entry: Entry = { session, peer: index, mode, topic, since, state: 'joining', early: [], expected: [], waiting: [], isCut: false, isLeft: false, seen: 0, close: undefined }
     this.model.entries.set(session.id, entry)
     if (this.#chance(0.3)) this.#sendTo(entry)
+    const refuses = wire !== undefined && this.#chance(0.1)
     await new Promise<void>(resolve => { this.#gates.push(resolve) })
+    if (!refuses || session.state === 'closed') return undefined
+    entry.state = 'closed'
+    peer.refusal = 'FST_ROOMS_FORBIDDEN 4003'
+    return false
   }
 
   onJoined (session: Session): void | Promise<void> {
@@ -136,7 +158,7 @@ export class Run {
     if (msg !== 'member joined' && msg !== 'member left') return
     const entry = this.model.entries.get(session as string)!
     if (msg === 'member joined') this.model.joined(entry, this.#isRecovered(entry))
-    else this.model.left(entry)
+    else this.model.left(entry, this.peers[entry.peer]!.wire !== undefined)
   }
 
   /** Whether the member that has just joined gets all messages since its position. */
@@ -156,7 +178,9 @@ export class Run {
 
   onLeave (session: Session, { code }: LeaveReason): void {
     const entry = this.model.entries.get(session.id)!
-    if (entry.state !== 'closed') this.faults.push(`onLeave (${code}) of a member that is ${entry.state}`)
+    const isEarly = entry.state === 'joining' && this.peers[entry.peer]!.wire !== undefined
+    if (isEarly) entry.state = 'closed' // its peer has left it, or the host has kicked it, while onJoin ran
+    else if (entry.state !== 'closed') this.faults.push(`onLeave (${code}) of a member that is ${entry.state}`)
     if (!this.quiet && this.#chance(0.3)) this.broadcast(entry.topic)
   }
 
@@ -164,7 +188,7 @@ export class Run {
     const entry = this.model.entries.get(session.id)!
     entry.seen++
     if (entry.mode === 'rooms.raw') this.model.end(entry, 4000, 'bad_frame')
-    else this.model.answer(entry, `error ${code}`)
+    else this.model.answer(entry, this.peers[entry.peer]!.wire !== undefined ? `ack ${this.peers[entry.peer]!.malformed.shift()} ${code}` : `error ${code}`)
   }
 
   asked ({ action, session, payload, target }: any): void {
@@ -248,8 +272,30 @@ export class Run {
     const entry = this.#pick(this.model.open)
     if (entry === undefined || this.model.open.length < 4) return
     const [code, reason] = this.#pick([[4005, 'kicked'], [1000, 'normal'], [4007, 'enough']] as const)! as [number, string]
+    const { wire } = this.peers[entry.peer]!
+    if (wire !== undefined && !wire.isOver && this.#chance(0.3)) {
+      this.#kickUser(wire, this.#chance(0.5) ? entry.topic : undefined, { code, reason })
+      return
+    }
     this.model.end(entry, code, reason)
     this.#results.push(this.app.rooms.kick({ session: entry.session.id }, { code, reason }).then(count => { if (count !== 1) this.faults.push('no member was kicked') }))
+  }
+
+  /** Ends the memberships of a user in one topic, or its connection with all of them. */
+  #kickUser (wire: Wire, topic: Topic | undefined, ending: { code: number, reason: string }): void {
+    const { quiet } = this
+    this.quiet = true
+    const isMeant = ({ session, topic: other }: Entry): boolean => session.user === wire.user && session.state !== 'closed' && (topic ?? other) === other
+    const meant = [...this.model.entries.values()].filter(isMeant)
+    for (const entry of meant) {
+      this.model.end(entry, ending.code, ending.reason)
+      if (entry.state === 'joining') this.peers[entry.peer]!.refusal = `FST_ROOMS_JOIN_REFUSED ${ending.code}`
+    }
+    wire.isKicked = true
+    if (topic === undefined) wire.ending = ending
+    const kicked = this.app.rooms.kick(topic === undefined ? { user: wire.user } : { user: wire.user, topic }, ending)
+    this.#results.push(kicked.then(count => { if (count < meant.length) this.faults.push(`${count} sessions were kicked instead of ${meant.length}`) }))
+    this.quiet = quiet
   }
 
   #release (): void {
@@ -269,7 +315,101 @@ export class Run {
     return last === undefined ? this.model.published.get(topic)!.slice(-20)[0]?.id : (JSON.parse(last) as { id: string }).id
   }
 
+  /** A join by frame, on a connection that is open or on a new one. Sends messages behind some joins, which wait for hello. */
+  async #joinByFrame (): Promise<void> {
+    const isFree = (wire: Wire, topic: Topic): boolean => !wire.peers.some(peer => peer.topic === topic && peer.closed === undefined && peer.leaveRef === undefined)
+    const places = this.wires.filter(({ isOver }) => !isOver).flatMap(wire => topicNames.filter(topic => isFree(wire, topic)).map(topic => ({ wire, topic })))
+    const place = this.#chance(0.8) ? this.#pick(places) : undefined
+    const topic = place?.topic ?? this.#pick([...topicNames])!
+    const wire = place?.wire ?? await this.#openWire()
+    if (!wire.isOver) this.#addTopic(wire, topic, 2)
+  }
+
+  /** @param most - messages that are sent behind the join */
+  #addTopic (wire: Wire, topic: Topic, most: number): Peer {
+    const presence = this.#chance(0.5)
+    const since = this.#chance(0.5) ? this.#since(topic) : undefined
+    const joinRef = `r${++this.#count}`
+    const peer: Peer = {
+      mode: 'rooms.v1',
+      topic,
+      since,
+      isStream: false,
+      presence,
+      ready: true,
+      published: 0,
+      gone: false,
+      received: [],
+      closed: undefined,
+      wire,
+      joinRef,
+      leaveRef: undefined,
+      refused: undefined,
+      refusal: undefined,
+      held: [],
+      unjoined: [],
+      malformed: [],
+      send: frame => { if (!wire.isOver) wire.say(peer, frame as { type: string }) },
+      leave: () => {
+        // The frame would leave the topic for the other one.
+        if (wire.peers.some(other => other !== peer && other.topic === topic && other.closed === undefined && other.leaveRef === undefined)) return
+        peer.leaveRef = `r${++this.#count}`
+        peer.send({ type: 'leave', ref: peer.leaveRef })
+      }
+    }
+    this.peers.push(peer)
+    peer.send({ type: 'join', ref: joinRef, since, presence: presence || undefined })
+    for (let n = this.#below(most + 1); n > 0; n--) {
+      const ref = `r${++this.#count}`
+      peer.held.push(ref)
+      peer.send({ type: 'message', data: { n: this.#count, ref, act: 'echo' }, ref })
+    }
+    return peer
+  }
+
+  async #openWire (): Promise<Wire> {
+    const wire = new Wire(`w${++this.#count}`, text => { this.faults.push(text) })
+    const headers = { 'x-user': wire.user }
+    if (this.#way === 'injected') {
+      const client = await this.app.rooms.inject('/rooms', { headers })
+      wire.send = frame => { client.send(frame) }
+      wire.leave = () => { client.close() }
+      client.closed.then(closed => { wire.end(closed) })
+      const read = async (): Promise<void> => { for (;;) wire.receive(JSON.stringify(await client.next())) }
+      read().catch(() => {})
+    } else {
+      const abrupt = this.#chance(0.3)
+      const client = await connect(this.#t, `${this.#url}/rooms`, 'rooms.v1', { headers, perMessageDeflate: this.#chance(0.7) })
+      for (const text of client.received) wire.receive(text)
+      client.socket.on('message', data => { wire.receive(data.toString()) })
+      wire.send = frame => { client.send(frame) }
+      wire.leave = () => { if (abrupt) client.socket.terminate(); else client.socket.close() }
+      client.closed.then(closed => { wire.end(closed) })
+    }
+    this.wires.push(wire)
+    return wire
+  }
+
+  /** Sends a frame that a connection of several topics refuses: a second join of a topic, one for a topic that was left, and a malformed one. */
+  #disturb (wire: Wire): void {
+    if (wire.isOver) return
+    const peer = this.#pick(wire.peers)
+    const dice = this.#below(4)
+    if (peer === undefined || dice === 0) {
+      wire.malformed++
+      wire.send(this.#pick(['{', '[]', '{"type":"message","data":1}', Buffer.from('{}')]))
+    } else if (dice === 1) {
+      // Messages behind it would be those of the first.
+      wire.seconds.add(this.#addTopic(wire, peer.topic, 0))
+    } else if (dice === 2 && peer.leaveRef === undefined && !wire.seconds.has(peer)) peer.leave()
+    else if (peer.leaveRef !== undefined && peer.closed !== undefined) wire.send({ type: 'message', topic: 'nowhere', data: 1 })
+  }
+
   async #join (): Promise<void> {
+    if (this.#chance(0.4)) {
+      await this.#joinByFrame()
+      return
+    }
     const index = this.peers.length
     const mode: Mode = this.#chance(0.3) ? 'rooms.raw' : 'rooms.v1'
     const topic = this.#pick([...topicNames])!
@@ -279,7 +419,7 @@ export class Run {
     const headers = { 'x-peer': String(index) }
     const received: string[] = []
     const isStream = this.#way !== 'injected' && mode === 'rooms.v1' && this.#chance(0.3)
-    const peer: Peer = { mode, topic, since, isStream, presence, ready: false, published: 0, gone: false, received, closed: undefined, send () {}, leave () {} }
+    const peer: Peer = { mode, topic, since, isStream, presence, ready: false, published: 0, gone: false, received, closed: undefined, wire: undefined, joinRef: undefined, leaveRef: undefined, refused: undefined, refusal: undefined, held: [], unjoined: [], malformed: [], send () {}, leave () {} }
     this.peers.push(peer)
     if (this.#way === 'injected') {
       const client = await this.app.rooms.inject(path, { mode, headers })
@@ -329,9 +469,9 @@ export class Run {
     const { session: { id }, mode, topic } = entry
     const peer = this.peers[entry.peer]!
     const ref = mode === 'rooms.v1' && this.#chance(0.6) ? `r${++this.#count}` : undefined
-    const able = peer.ready && !peer.gone && !peer.isStream
+    const able = peer.ready && !peer.gone && !peer.isStream && peer.leaveRef === undefined
     const say = (frame: object): void => { if (able) peer.send({ ...frame, ref }) }
-    const dice = this.#below(100)
+    const dice = this.#below(106)
     if (dice < 18) this.broadcast(topic)
     else if (dice < 28) this.broadcast(topic, id)
     else if (dice < 40) this.#sendTo(entry)
@@ -340,7 +480,9 @@ export class Run {
       peer.published++
       const act = this.#pick(['echo', 'others', 'many', 'reply', 'later', 'throw', 'kick', 'leave', 'echo', 'others', 'many', 'reply'])!
       // An ack that comes later has no certain place among the frames.
-      const data = topic === 'chat' ? { ...this.#data(50_000), ref } : { ...this.#data(50_000), act, ref: act === 'later' ? undefined : ref }
+      // The error of a topic that was left meanwhile could not be told from one of the next membership.
+      const answered = act === 'throw' && peer.wire !== undefined ? ref ?? `r${++this.#count}` : ref
+      const data = topic === 'chat' ? { ...this.#data(50_000), ref } : { ...this.#data(50_000), act, ref: act === 'later' ? undefined : answered }
       peer.send(mode === 'rooms.raw' ? data : { type: 'message', data, ref: data.ref })
     } else if (dice < 76) {
       const to = this.#pick(model.members(topic))!.session.id
@@ -348,7 +490,10 @@ export class Run {
     } else if (dice < 80) {
       if (!able) return
       peer.published++
-      if (mode === 'rooms.v1') peer.send(this.#pick(['{', '[]', '{"type":"nonsense"}', Buffer.from('{}')]))
+      if (peer.wire !== undefined) {
+        peer.malformed.push(`r${++this.#count}`)
+        peer.send({ type: 'nonsense', ref: peer.malformed.at(-1) })
+      } else if (mode === 'rooms.v1') peer.send(this.#pick(['{', '[]', '{"type":"nonsense"}', Buffer.from('{}')]))
       else if (this.#chance(0.1)) peer.send(Buffer.from('1'))
       else peer.published--
     } else if (dice < 84) {
@@ -358,8 +503,15 @@ export class Run {
     } else if (dice < 96) this.#kick()
     else if (dice < 98) {
       if (model.open.length < 4 || !peer.ready || peer.gone) return
-      peer.gone = true
-      peer.leave()
+      const { wire } = peer
+      if (wire === undefined || (!wire.isOver && this.#chance(0.4))) {
+        for (const each of wire?.peers ?? [peer]) each.gone = true
+        if (wire !== undefined) wire.gone = true
+        ;(wire ?? peer).leave()
+      } else if (peer.leaveRef === undefined) peer.leave()
+    } else if (dice >= 100) {
+      const wire = this.#pick(this.wires)
+      if (wire !== undefined) this.#disturb(wire)
     } else if (this.#chance(0.15)) {
       for (let n = 0; n < 300; n++) this.broadcast(topic, n % 100 === 50 ? id : undefined)
     }
@@ -378,12 +530,20 @@ export class Run {
     await this.#check()
   }
 
+  /** Whether a peer has joined, or has been refused, or has gone. */
+  #isDecided (index: number): boolean {
+    const { gone, closed, ready } = this.peers[index]!
+    return gone || closed !== undefined || (ready && [...this.model.entries.values()].some(entry => entry.peer === index && entry.state !== 'joining'))
+  }
+
   /** Waits until nothing is in flight. */
   async #settle (): Promise<void> {
     await until(async () => {
       this.#release()
-      return this.#gates.length === 0 && this.peers.every((peer, index) => peer.gone || (peer.ready && [...this.model.entries.values()].some(entry => entry.peer === index && entry.state !== 'joining')))
-    }, 10_000)
+      return this.#gates.length === 0 && this.peers.every((_peer, index) => this.#isDecided(index))
+    }, 10_000).catch(() => {
+      for (const [index, { wire, topic, joinRef, leaveRef }] of this.peers.entries()) if (!this.#isDecided(index)) this.faults.push(`peer ${index} (${wire?.user}, ${topic}, ${joinRef}, ${leaveRef}) has neither joined nor been refused`)
+    })
     const living = this.model.open.filter(({ peer }) => !this.peers[peer]!.gone)
     for (const { mode, peer } of living) if (mode === 'rooms.v1' && !this.peers[peer]!.isStream) this.peers[peer]!.send({ type: 'ping', ref: 'over' })
     const waiting = () => living.filter(({ mode, peer, state, seen }) => {
@@ -395,9 +555,9 @@ export class Run {
     })
     for (const topic of topicNames) this.broadcast(topic)
     await Promise.all(this.#results)
-    await until(() => [...this.model.entries.values()].every(({ peer, state, expected }) => {
+    await until(() => [...this.model.entries.values()].every(({ peer, state, expected, isLeft, isCut }) => {
       const { received, mode, closed, gone } = this.peers[peer]!
-      if (state === 'closed' || gone) return closed !== undefined
+      if (gone || (state !== 'open' && (!isLeft || isCut))) return closed !== undefined
       return received.findLastIndex(text => essence(mode, text) === expected.at(-1)) >= 0
     }), 10_000).catch(error => { this.faults.push(error.message) })
   }
@@ -405,16 +565,18 @@ export class Run {
   async #check (): Promise<void> {
     const { faults, model } = this
     for (const entry of model.entries.values()) model.settle(entry)
-    for (const { peer: index, mode, topic, expected, close, session, isCut } of model.entries.values()) {
+    for (const { peer: index, mode, topic, expected, close, session, isCut, isLeft } of model.entries.values()) {
       const peer = this.peers[index]!
-      const who = `peer ${index} (${mode}, ${topic})`
+      const who = `peer ${index} (${peer.wire?.user ?? mode}, ${topic})`
       const got = peer.received.map(text => essence(mode, text)).filter(text => text !== undefined && !text.startsWith('ack over ') && !text.endsWith(' FST_ROOMS_NO_SUCH_SESSION')).slice(0, isCut ? expected.length : undefined)
       const place = got.findIndex((text, place) => text !== expected[place])
       if (place >= 0) faults.push(`${who}: frame ${place} is ${brief(got[place])} instead of ${brief(expected[place])}`)
       else if (got.length < expected.length && !peer.gone) faults.push(`${who}: frame ${got.length} is missing: ${brief(expected[got.length])}`)
       if (close !== undefined && !peer.gone && !isDeepStrictEqual(peer.closed, close)) faults.push(`${who}: closed with ${JSON.stringify(peer.closed)} instead of ${JSON.stringify(close)}`)
-      if (close === undefined && !peer.gone && (peer.closed !== undefined || session.state !== 'open')) faults.push(`${who}: closed with ${JSON.stringify(peer.closed)}`)
+      if (isLeft && !peer.gone && !isDeepStrictEqual(peer.closed, { code: 1000, reason: '' })) faults.push(`${who}: left with ${JSON.stringify(peer.closed)}`)
+      if (close === undefined && !peer.gone && !isLeft && expected.length > 0 && (peer.closed !== undefined || session.state !== 'open')) faults.push(`${who}: closed with ${JSON.stringify(peer.closed)}`)
     }
+    this.#checkWires()
     for (const topic of topicNames) {
       await until(() => this.#subscribed.get(topic)!.length >= model.published.get(topic)!.length).catch(() => {})
       if (!isDeepStrictEqual(this.#subscribed.get(topic), model.published.get(topic)!.map(({ json }) => json))) faults.push(`the subscriber of ${topic} has other messages`)
@@ -425,6 +587,32 @@ export class Run {
         await until(() => isDeepStrictEqual(fold(received, () => {}), members)).catch(() => { faults.push(`peer ${entry.peer}: its list of members is not the room's`) })
         fold(received, fault => { faults.push(`peer ${entry.peer}: ${fault}`) })
       }
+    }
+  }
+
+  /** What concerns the connections of several topics, and joins by frame that were refused. */
+  #checkWires (): void {
+    const { faults } = this
+    for (const [index, { wire, topic, gone, leaveRef, refused, refusal, held, unjoined, received, closed }] of this.peers.entries()) {
+      if (wire === undefined || wire.isOver || gone) continue
+      const who = `peer ${index} (${wire.user}, ${topic})`
+      const isGreeted = received.length > 0
+      const allowed = refusal ?? (leaveRef === undefined ? 'FST_ROOMS_ALREADY_JOINED undefined' : undefined)
+      const isFine = refused === allowed || (wire.isKicked && refused?.startsWith('FST_ROOMS_JOIN_REFUSED')) || (leaveRef !== undefined && ['FST_ROOMS_NOT_JOINED undefined', 'FST_ROOMS_ALREADY_JOINED undefined'].includes(refused!))
+      if (!isGreeted && !isFine) faults.push(`${who}: its join was answered ${refused} instead of ${allowed}`)
+      if (isGreeted && refused !== undefined) faults.push(`${who}: its join was answered ${refused} and by hello`)
+      const isAlready = refused?.startsWith('FST_ROOMS_ALREADY_JOINED') === true
+      if (isGreeted && closed === undefined && unjoined.length > 0) faults.push(`${who}: ${unjoined} were refused`)
+      if (!isGreeted && !isAlready && !isDeepStrictEqual(unjoined, held)) faults.push(`${who}: ${unjoined} were refused instead of ${held}`)
+    }
+    for (const { user, own, malformed, ending, closed, gone } of this.wires) {
+      const frames = own.map(text => JSON.parse(text))
+      if (frames[0]?.type !== 'hello') faults.push(`${user}: the first frame is ${own[0]}`)
+      const errors = frames.filter(({ type }) => type === 'error').length
+      if (!gone && ending === undefined && errors !== malformed) faults.push(`${user}: ${errors} errors instead of ${malformed}`)
+      if (!gone && !isDeepStrictEqual(closed, ending)) faults.push(`${user}: closed with ${JSON.stringify(closed)} instead of ${JSON.stringify(ending)}`)
+      const bye = frames.find(({ type }) => type === 'bye')
+      if (!gone && bye?.code !== ending?.code) faults.push(`${user}: bye is ${JSON.stringify(bye)}`)
     }
   }
 }
