@@ -64,6 +64,20 @@ t.test('a ping over the rate is answered without a topic, whatever stands there'
   }
 })
 
+t.test('answers of one topic are in the order of its frames, whether its session or the connection makes them', async t => {
+  const { client } = await open(t, { topics: { '*': { publish: true } }, limits: { messages: 8, per: 60_000 } })
+  await joined(client, 'news')
+  client.socket.pause()
+  for (let ref = 1; ref <= 10; ref++) client.send({ type: ref === 3 ? 'join' : 'message', topic: 'news', data: ref, ref })
+  client.socket.resume()
+  const answers = []
+  while (answers.length < 10) {
+    const { ref, ok } = await client.next('ack')
+    answers.push(`${ref} ${ok}`)
+  }
+  t.same(answers, ['1 true', '2 true', '3 false', '4 true', '5 true', '6 true', '7 true', '8 false', '9 false', '10 false'])
+})
+
 t.test('onInvalid decides about frames over the largest limit of all topics', async t => {
   const large = { type: 'message', topic: 'news', data: 'x'.repeat(70_000) }
   const { client, rooms } = await open(t, { onInvalid: 'ignore' })

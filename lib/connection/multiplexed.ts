@@ -244,6 +244,8 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
    */
   refuse (error: Error, ref: Ref | undefined, topic?: string): void {
     const text = ref === undefined ? frames.error(wireError(error)) : frames.ackError(ref, wireError(error))
+    // Frames of the topic that wait in its room until the turn ends go before this one.
+    if (topic !== undefined) this.#open.get(topic)?.flush()
     this.say(topic === undefined ? text : frames.withTopic(text, topic))
   }
 
