@@ -49,6 +49,13 @@ await attack('mutated frames are answered as a model predicts that does not use 
   t.ok(Object.keys(verdicts).length >= 10)
 })
 
+await attack('mutated frames for several topics are answered as that model predicts', async (target, complain) => {
+  const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 1_000_000)
+  const verdicts = await fuzz(target, complain, { seed, frames: 1_500, multiplexed: true })
+  t.comment(`FUZZ_SEED=${seed}: ${JSON.stringify(verdicts)}`)
+  t.ok(Object.keys(verdicts).length >= 10)
+})
+
 await attack('compressed frames in several segments, with mutated frames behind them, end only their own connections', async target => {
   const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 1_000_000)
   t.comment(`FUZZ_SEED=${seed}`)

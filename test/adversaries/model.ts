@@ -121,7 +121,67 @@ function answerTo (text: string, session: string): string | undefined {
   return to === session ? accept : refuse('FST_ROOMS_NO_SUCH_SESSION')
 }
 
+/** The topics whose rooms exist, so that a join of them is answered at once. */
+const standing = ['attacked', 'calm']
+
+/** The state of a connection of several topics. */
+export interface Topics {
+  readonly joined: Set<string>
+  /** A topic without a room was joined, so the order of the answers is not known. */
+  isLoose: boolean
+}
+
+/** The answer to one text on a connection of several topics, or `undefined`. */
+function topicAnswerTo (text: string, topics: Topics): string | undefined {
+  let frame: any
+  try {
+    frame = JSON.parse(text.replace(/^\uFEFF/, ''))
+  } catch {
+    return `error - ${bad}`
+  }
+  if (typeof frame !== 'object' || frame === null || Array.isArray(frame) || isPoisoned(frame)) return `error - ${bad}`
+  const { type, ref, topic, data, to, info, key, since, presence } = frame
+  const isName = typeof topic === 'string' && /^[\w.:~-]{1,255}$/.test(topic) && topic !== '.' && topic !== '..'
+  const isText = typeof topic === 'string' && topic.length >= 1 && topic.length <= 255
+  const named = isName ? topic : '-'
+  const sound = typeof ref === 'string' ? ref.length >= 1 && ref.length <= 64 : Number.isSafeInteger(ref)
+  if (ref !== undefined && !sound) return `error ${named} ${bad}`
+  const refuse = (code: string, name = topic): string => ref === undefined ? `error ${name} ${code}` : `ack ${name} ${code} ${JSON.stringify(ref)}`
+  const accept = (name = topic): string | undefined => ref === undefined ? undefined : `ack ${name} ok ${JSON.stringify(ref)}`
+  if (type === 'ping') return accept('-')
+  const isWhole = type === 'message'
+    ? data !== undefined && (key === undefined || (typeof key === 'string' && key.length >= 1 && key.length <= 255))
+    : type === 'direct'
+      ? typeof to === 'string' && to !== '' && to !== 'user:' && data !== undefined
+      : type === 'ack' ? ref !== undefined : ['join', 'leave', 'presence'].includes(type)
+  if (!isWhole || !isText) return refuse(bad, named)
+  if (type === 'join') {
+    if (since !== undefined && !(typeof since === 'string' && /^(?:0|latest|[\da-f]{16}-\d+)$/.test(since))) return refuse(bad, named)
+    if (presence !== undefined && typeof presence !== 'boolean') return refuse(bad, named)
+    if (topics.joined.has(topic)) return refuse('FST_ROOMS_ALREADY_JOINED')
+    if (!isName) return `${refuse('FST_ROOMS_NO_SUCH_TOPIC')} 4004`
+    topics.joined.add(topic)
+    if (!standing.includes(topic)) topics.isLoose = true
+    return `hello ${topic} ${JSON.stringify(ref)}`
+  }
+  if (!topics.joined.has(topic)) return type === 'ack' ? undefined : refuse('FST_ROOMS_NOT_JOINED')
+  if (type === 'leave') topics.joined.delete(topic)
+  if (type === 'ack') return undefined
+  if (type === 'presence' && info !== undefined && Buffer.byteLength(JSON.stringify(info)) > maxInfo) return refuse('FST_ROOMS_INFO_TOO_LARGE')
+  return type === 'direct' ? refuse('FST_ROOMS_NO_SUCH_SESSION') : accept()
+}
+
+/** The answers to a client with several topics. Changes the topics to those after the frames. */
+export function judgeTopics (bytes: Buffer, topics: Topics): Verdict {
+  return judgeFrames(bytes, text => topicAnswerTo(text, topics), 'error -')
+}
+
 export function judge (bytes: Buffer, session: string): Verdict {
+  return judgeFrames(bytes, text => answerTo(text, session), 'error')
+}
+
+/** @param error - the answer to a frame that is not read, up to its code */
+function judgeFrames (bytes: Buffer, answerOf: (text: string) => string | undefined, error: string): Verdict {
   const answers: string[] = []
   const pongs: string[] = []
   let badFrames = 0
@@ -132,10 +192,10 @@ export function judge (bytes: Buffer, session: string): Verdict {
       continue
     }
     if (item.payload.length > maxFrame) {
-      answers.push('error FST_ROOMS_FRAME_TOO_LARGE')
+      answers.push(`${error} FST_ROOMS_FRAME_TOO_LARGE`)
       continue
     }
-    const answer = item.binary ? `error ${bad}` : answerTo(item.payload.toString(), session)
+    const answer = item.binary ? `${error} ${bad}` : answerOf(item.payload.toString())
     if (answer !== undefined) answers.push(answer)
     badFrames = answer?.includes(bad) === true ? badFrames + 1 : 0
     if (badFrames === maxBadFrames) return { answers, pongs, close: 4000 }
@@ -143,17 +203,29 @@ export function judge (bytes: Buffer, session: string): Verdict {
   return { answers, pongs, close: undefined }
 }
 
+/** One answer in the same form. */
+function line ({ type, ref, ok, error }: any): string[] {
+  if (type === 'error') return [`error ${error.code}`]
+  return type === 'ack' ? [`ack ${ok ? 'ok' : error.code} ${JSON.stringify(ref)}`] : []
+}
+
+/** One answer on a connection of several topics. */
+function topicLine ({ type, topic = '-', ref, ok, error, close }: any): string[] {
+  const end = close === undefined ? '' : ` ${close}`
+  if (type === 'error') return [`error ${topic} ${error.code}${end}`]
+  if (type === 'ack') return [`ack ${topic} ${ok ? 'ok' : error.code} ${JSON.stringify(ref)}${end}`]
+  return type === 'hello' && topic !== '-' ? [`hello ${topic} ${JSON.stringify(ref)}`] : []
+}
+
 /** The server's answers in the same form; frames that answer nothing are left out. */
-export function heard (frames: { first: number, payload: Buffer }[]): Verdict {
+export function heard (frames: { first: number, payload: Buffer }[], namesTopics = false): Verdict {
   const answers: string[] = []
   const pongs: string[] = []
   for (const { first, payload } of frames) {
     if (first === 0x88) return { answers, pongs, close: payload.length < 2 ? 1005 : payload.readUInt16BE(0) }
     if (first === 0x8a) pongs.push(payload.toString('hex'))
     if (first !== 0x81) continue
-    const { type, ref, ok, error } = JSON.parse(payload.toString())
-    if (type === 'error') answers.push(`error ${error.code}`)
-    if (type === 'ack') answers.push(`ack ${ok ? 'ok' : error.code} ${JSON.stringify(ref)}`)
+    answers.push(...(namesTopics ? topicLine : line)(JSON.parse(payload.toString())))
   }
   return { answers, pongs, close: undefined }
 }

@@ -1,11 +1,37 @@
 import { shaped } from './peer.ts'
 
+/** Valid frames of a member. */
+function memberFrames (session: string, draw: () => number): object[] {
+  return [
+    { type: 'message', data: { text: 'hi', list: [1, 2, { three: 3 }] } },
+    { type: 'message', data: Math.floor(draw() * 100), key: 'k' },
+    { type: 'direct', to: session, data: 'psst' },
+    { type: 'direct', to: 'user:nobody', data: 'psst' },
+    { type: 'ack', data: 'yes' },
+    { type: 'presence', info: { name: 'Ada' } },
+    { type: 'presence' },
+    { type: 'ping' }
+  ]
+}
+
+/** Valid frames of a client with several topics: some join, leave and name topics, which exist or not. */
+export function topicFrames (_session: string, draw: () => number): object[] {
+  const names = ['attacked', 'attacked', 'calm', 'calm', 'calm', '__proto__', 'a"b', 'é', '..', 'x'.repeat(255), 'y'.repeat(300)]
+  const topic = names[Math.floor(draw() * names.length)]!
+  const joins = [{}, { since: '0' }, { since: 'latest', presence: true }, { presence: false }, { since: 'never' }].map(more => ({ type: 'join', topic, ...more }))
+  const frames = memberFrames('nobody', draw).map(({ type, ...rest }: { type?: string }) => type === 'ping' ? { type } : { type, topic, ...rest })
+  return [...joins, ...joins, ...frames, ...frames, { type: 'leave', topic }, { type: 'leave', topic }]
+}
+
 /** Frames with mistakes of JSON, structure and bytes. Equal random numbers give equal frames. */
 export class Mutations {
   readonly #random: () => number
+  readonly #frames: (session: string, draw: () => number) => object[]
 
-  constructor (random: () => number) {
+  /** @param frames - makes valid frames, one of which is mutated */
+  constructor (random: () => number, frames: (session: string, draw: () => number) => object[] = memberFrames) {
     this.#random = random
+    this.#frames = frames
   }
 
   /** Bytes of one frame, or of several if it is fragmented. @param session - the sender's own */
@@ -23,16 +49,7 @@ export class Mutations {
   /** A valid frame. */
   #frame (session: string): string {
     const ref = this.#pick([undefined, this.#below(1_000), `r${this.#below(1_000)}`])
-    return JSON.stringify(this.#pick([
-      { type: 'message', data: { text: 'hi', list: [1, 2, { three: 3 }] }, ref },
-      { type: 'message', data: this.#below(100), key: 'k', ref },
-      { type: 'direct', to: session, data: 'psst', ref },
-      { type: 'direct', to: 'user:nobody', data: 'psst', ref },
-      { type: 'ack', ref: 's1', data: 'yes' },
-      { type: 'presence', info: { name: 'Ada' }, ref },
-      { type: 'presence', ref },
-      { type: 'ping', ref }
-    ]))
+    return JSON.stringify({ ...this.#pick(this.#frames(session, this.#random)), ref })
   }
 
   /** JSON of an unusual value. */
@@ -50,7 +67,7 @@ export class Mutations {
     const members = Object.entries(JSON.parse(text) as object).map(([name, value]) => [JSON.stringify(name), JSON.stringify(value)] as [string, string])
     for (let changes = 1 + this.#below(2); changes > 0; changes--) {
       const member = members[this.#below(members.length)]
-      const name = this.#pick(['"type"', '"ref"', '"data"', '"to"', '"info"', '"key"', '"__proto__"', '"constructor"', '"toString"', '""', '"\\u0074ype"'])
+      const name = this.#pick(['"type"', '"ref"', '"data"', '"to"', '"info"', '"key"', '"topic"', '"presence"', '"__proto__"', '"constructor"', '"toString"', '""', '"\\u0074ype"'])
       this.#pick([
         () => { if (member !== undefined) member[1] = this.#value() },
         () => { if (member !== undefined) member[0] = name },

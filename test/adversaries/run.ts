@@ -3,9 +3,9 @@ import { startPairs, startTarget } from './target.ts'
 
 /**
  * The long run of the fuzzer, `npm run fuzz`. FUZZ_SEED is its seed, by default the clock. FUZZ_FRAMES is the number of frames, 100,000 by default.
- * FUZZ_BATCH runs only that batch, as a fault names it.
+ * FUZZ_BATCH runs only that batch, as a fault names it. With FUZZ_MULTIPLEXED=1 the connections have several topics.
  */
-const { FUZZ_SEED, FUZZ_FRAMES, FUZZ_BATCH } = process.env
+const { FUZZ_SEED, FUZZ_FRAMES, FUZZ_BATCH, FUZZ_MULTIPLEXED } = process.env
 const seed = Number(FUZZ_SEED ?? Date.now() % 1_000_000)
 const frames = Number(FUZZ_FRAMES ?? 100_000)
 const most = 10
@@ -24,7 +24,7 @@ const verdicts = await fuzz(target, fault => {
   faults.push(fault)
   console.log(fault)
   if (faults.length === most) process.exit(1)
-}, { seed, frames, only: FUZZ_BATCH === undefined ? undefined : Number(FUZZ_BATCH) })
+}, { seed, frames, only: FUZZ_BATCH === undefined ? undefined : Number(FUZZ_BATCH), multiplexed: FUZZ_MULTIPLEXED === '1' })
 const took = Math.round(performance.now() - began)
 const { stray, errors, logged, stall, megabytes } = await target.settles(({ lobby }) => lobby.connections === 4 && lobby.topics === 2, 'rid of the fuzzer')
 const reports = await pairs.stop()

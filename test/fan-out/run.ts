@@ -319,7 +319,7 @@ export class Run {
   async #joinByFrame (): Promise<void> {
     const isFree = (wire: Wire, topic: Topic): boolean => !wire.peers.some(peer => peer.topic === topic && peer.closed === undefined && peer.leaveRef === undefined)
     const places = this.wires.filter(({ isOver }) => !isOver).flatMap(wire => topicNames.filter(topic => isFree(wire, topic)).map(topic => ({ wire, topic })))
-    const place = this.#chance(0.8) ? this.#pick(places) : undefined
+    const place = this.#chance(0.7) ? this.#pick(places) : undefined
     const topic = place?.topic ?? this.#pick([...topicNames])!
     const wire = place?.wire ?? await this.#openWire()
     if (!wire.isOver) this.#addTopic(wire, topic, 2)
@@ -406,7 +406,7 @@ export class Run {
   }
 
   async #join (): Promise<void> {
-    if (this.#chance(0.4)) {
+    if (this.#chance(0.5)) {
       await this.#joinByFrame()
       return
     }
