@@ -56,7 +56,13 @@ await app.register(fastifyRooms as any, {
     if (way === 'unknown') refuse(401)
     return user === undefined ? null : { user, info: { user } }
   },
-  authorize: context => context.action !== 'join' || (context.request.query as { way?: string }).way !== 'forbidden',
+  authorize: context => {
+    if (context.action !== 'join') return true
+    const { way } = context.request.query as { way?: string }
+    // A connection of several topics names the way of its joins in its URL.
+    if (way === 'asked') return sleep(2, true)
+    return way === 'undecided' ? never() : way !== 'forbidden'
+  },
   onJoin: async (session, request) => {
     watch(session)
     watch(request)
@@ -108,14 +114,14 @@ const rooms = app.rooms as any
 interface Client { socket: WebSocket, session: string, closed: Promise<unknown> }
 
 async function join (query: string, mode = 'rooms.v1'): Promise<Client> {
-  const socket = new WebSocket(`ws://127.0.0.1:${port}/rooms/${query}`, mode, { perMessageDeflate: false })
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/rooms${query === '' || query.startsWith('?') ? '' : '/'}${query}`, mode, { perMessageDeflate: false })
   socket.on('error', () => {})
   const closed = new Promise(resolve => { socket.on('close', resolve) })
   const client: Client = { socket, session: '', closed }
   const greeted = new Promise<void>(resolve => {
     socket.on('message', data => {
       const frame = mode === 'rooms.v1' ? JSON.parse(data.toString()) : {}
-      if (frame.type === 'hello') client.session = frame.session
+      if (frame.type === 'hello') client.session ||= frame.session ?? ''
       resolve()
     })
   })
@@ -127,6 +133,25 @@ const say = ({ socket }: Client, frame: object | string): void => { if (socket.r
 const leave = async (client: Client): Promise<void> => {
   client.socket.close()
   await client.closed
+}
+
+/** Opens a connection that joins three topics by frames, and waits until each is answered. */
+async function joinMany (topic: string, query = ''): Promise<Client & { topics: string[] }> {
+  const client = await join(`?${query}`)
+  const topics = [topic, `${topic}-2`, 't1']
+  const answered = new Promise<void>(resolve => {
+    let count = 0
+    client.socket.on('message', data => {
+      const { type, ref } = JSON.parse(data.toString())
+      if (typeof ref === 'string' && ref.startsWith('join') && (type === 'hello' || type === 'ack') && ++count === topics.length) resolve()
+    })
+  })
+  for (const name of topics) {
+    say(client, { type: 'join', topic: name, presence: true, ref: `join ${name}` })
+    say(client, { type: 'message', topic: name, data: 'behind the join', ref: 1 })
+  }
+  await Promise.race([answered, client.closed])
+  return { ...client, topics }
 }
 
 /** The ways to join and leave. `topic` is one of a few, or unique. */
@@ -216,6 +241,45 @@ const ways: ((topic: string, n: number) => Promise<void>)[] = [
     peer.socket.resetAndDestroy()
   },
   async () => { await app.inject({ method: 'POST', url: '/order' }) },
+  async (topic, n) => {
+    const client = await joinMany(topic, `user=m${n % 50}`)
+    for (const name of client.topics.slice(1)) say(client, { type: 'leave', topic: name, ref: 2 })
+    say(client, { type: 'join', topic: client.topics[1], since: '0' })
+    await leave(client)
+  },
+  async topic => {
+    const client = await joinMany(topic, 'way=signal')
+    for (const name of client.topics) say(client, { type: 'message', topic: name, data: 'stuck' })
+    say(client, { type: 'leave', topic })
+    await sleep(2)
+    client.socket.terminate()
+  },
+  async (topic, n) => {
+    const client = await joinMany(topic, `user=k${n}`)
+    await rooms.kick({ user: `k${n}`, topic })
+    await rooms.kick({ user: `k${n}` })
+    await client.closed
+  },
+  async topic => {
+    // It leaves, or goes, before any join is decided.
+    const client = await join('?way=asked')
+    for (const name of [topic, 't2']) say(client, { type: 'join', topic: name })
+    say(client, { type: 'leave', topic })
+    client.socket.terminate()
+    await client.closed
+  },
+  async topic => {
+    for (const way of ['false', 'throws', 'close', 'forbidden']) await leave(await joinMany(topic, `way=${way}`))
+    await leave(await join(''))
+  },
+  async topic => {
+    const client = await rooms.inject('/rooms?user=i0')
+    client.send({ type: 'join', topic, ref: 1 })
+    await client.next('hello')
+    client.send({ type: 'leave', topic, ref: 2 })
+    await client.next('ack')
+    await client.close()
+  },
   async topic => { await app.inject({ method: 'POST', url: `/rooms/${topic}`, payload: { to: 'all' } }) }
 ]
 
@@ -228,6 +292,10 @@ const slowWays: ((topic: string) => Promise<void>)[] = [
     peer.destroy()
   },
   async topic => { await (await join(`${topic}?way=stuck`)).closed },
+  async topic => {
+    // The joins end after limits.handshake, the connection does not.
+    for (const way of ['stuck', 'undecided']) await leave(await joinMany(topic, `way=${way}`))
+  },
   async topic => {
     const peer = await RawPeer.connect(port)
     peer.write(peer.upgrade(`/rooms/${topic}`).slice(0, 60))
