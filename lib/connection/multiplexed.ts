@@ -244,9 +244,10 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
    */
   refuse (error: Error, ref: Ref | undefined, topic?: string): void {
     const text = ref === undefined ? frames.error(wireError(error)) : frames.ackError(ref, wireError(error))
-    // Frames of the topic that wait in its room until the turn ends go before this one.
-    if (topic !== undefined) this.#open.get(topic)?.flush()
-    this.say(topic === undefined ? text : frames.withTopic(text, topic))
+    // Through the session, so that frames of the topic which wait in its room until the turn ends go before this one.
+    const session = topic === undefined ? undefined : this.#open.get(topic)
+    if (session !== undefined) session.deliver(text)
+    else this.say(topic === undefined ? text : frames.withTopic(text, topic))
   }
 
   override refuseJoin (session: S, ending: Ending): void {
