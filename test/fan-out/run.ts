@@ -351,8 +351,7 @@ export class Run {
       malformed: [],
       send: frame => { if (!wire.isOver) wire.say(peer, frame as { type: string }) },
       leave: () => {
-        // The frame would leave the topic for the other one.
-        if (wire.peers.some(other => other !== peer && other.topic === topic && other.closed === undefined && other.leaveRef === undefined)) return
+        if (wire.hasRival(peer)) return
         peer.leaveRef = `r${++this.#count}`
         peer.send({ type: 'leave', ref: peer.leaveRef })
       }
@@ -469,7 +468,7 @@ export class Run {
     const { session: { id }, mode, topic } = entry
     const peer = this.peers[entry.peer]!
     const ref = mode === 'rooms.v1' && this.#chance(0.6) ? `r${++this.#count}` : undefined
-    const able = peer.ready && !peer.gone && !peer.isStream && peer.leaveRef === undefined
+    const able = peer.ready && !peer.gone && !peer.isStream && peer.leaveRef === undefined && peer.wire?.hasRival(peer) !== true
     const say = (frame: object): void => { if (able) peer.send({ ...frame, ref }) }
     const dice = this.#below(106)
     if (dice < 18) this.broadcast(topic)

@@ -32,6 +32,11 @@ export class Wire {
   get peers (): Peer[] { return [...new Set(this.#asked.values())] }
   get isOver (): boolean { return this.gone || this.ending !== undefined || this.closed !== undefined }
 
+  /** Whether another peer joins the same topic, so that it is not known for which of them the server takes a frame. */
+  hasRival (peer: Peer): boolean {
+    return this.peers.some(other => other !== peer && other.topic === peer.topic && other.closed === undefined && other.leaveRef === undefined)
+  }
+
   /** The peer that has sent a frame. */
   sender (ref: unknown): Peer { return this.#asked.get(ref as string)! }
 
