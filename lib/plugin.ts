@@ -26,7 +26,7 @@ import { multiplexRoute } from './routes/multiplex.ts'
 import { socketRoute } from './routes/topic.ts'
 import { listenForErrors } from './routes/upgrade.ts'
 import { UpgradeGuard } from './server/upgrade-guard.ts'
-import { kAccess, kRefusal } from './symbols.ts'
+import { kAccess, kInside, kRefusal } from './symbols.ts'
 import { TopicRegistry } from './topics/registry.ts'
 
 /** The largest frame in payloads, to leave space for the envelope, and to answer frames that are a little too large. */
@@ -168,8 +168,9 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     identifies: options.identify !== undefined,
     renews: options.onAuth !== undefined
   }), typeof asyncapi === 'boolean' ? {} : asyncapi)
-  hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, upgrades, path, injectOptions), document)
-  app.decorate('rooms', hub.rooms)
+  const api = hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, upgrades, path, injectOptions), document)
+  const inside = api[kInside]
+  app.decorate('rooms', api)
   decorateRequests(app, hub, registry)
   await hub.start()
 
@@ -180,6 +181,9 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   hub.kicks.keep = guard.timeout
   app.addHook('onListen', async () => {
     for (const server of otherServersOf(app)) guard.addServer(server)
+  })
+  app.addHook('preClose', async () => {
+    for (const client of inside.clients) client.close()
   })
   // Added before the hook of @fastify/websocket, which would close without a code.
   drainTogether(app, hub)
@@ -207,6 +211,8 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
     }
     if (path !== undefined) multiplexRoute(scope, { hub, registry, options }, path, largestPayload(registry), guard)
     if (asyncapi !== false) documentRoutes(scope, asyncapi, document)
+    const mounted = scope.prefix.replace(/\/$/, '')
+    inside.paths = { prefix: mounted, multiplex: path === undefined ? false : mounted + path }
   }, {
     prefix: options.prefix?.replace(/\/$/, '') ?? '',
     // Set here, because Fastify ignores the log options of a plugin without encapsulation. They apply to the routes of the plugin.

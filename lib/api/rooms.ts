@@ -73,22 +73,33 @@ function checkSelector (method: string, selector: unknown): SessionSelector<any>
   throw new FST_ROOMS_INVALID_SELECTOR(method, 'at least one of "session", "user" and "topic", each a string')
 }
 
+/** The members of `app.rooms` for other entry points of this package (`fastify-rooms/metrics`, `fastify-rooms/testing`). */
+export interface Inside {
+  readonly hub: ApiHub
+  readonly registry: TopicRegistry
+  /** Clients that close when the app begins to close. */
+  readonly clients: Set<{ close (): void }>
+  /** The paths of the routes: below which each topic is, and of the connection of several topics. `undefined` until they are added. */
+  paths: { readonly prefix: string, readonly multiplex: string | false } | undefined
+}
+
 /** `app.rooms`: checks the arguments of the host's calls and passes them to the hub. */
 export class HubRooms implements Rooms<any> {
   readonly #hub: ApiHub
   readonly #registry: TopicRegistry
   readonly #inject: (path: string, options: InjectOptions) => Promise<InjectedClient>
   readonly #document: (options?: AsyncApiOptions) => AsyncApiDocument
+  readonly #inside: Inside
 
   constructor (hub: ApiHub, registry: TopicRegistry, inject: (path: string, options: InjectOptions) => Promise<InjectedClient>, document: (options?: AsyncApiOptions) => AsyncApiDocument) {
     this.#hub = hub
     this.#registry = registry
     this.#inject = inject
     this.#document = document
+    this.#inside = { hub, registry, clients: new Set(), paths: undefined }
   }
 
-  /** The hub, for other entry points of this package (`fastify-rooms/metrics`). */
-  get [kInside] (): { hub: ApiHub, registry: TopicRegistry } { return { hub: this.#hub, registry: this.#registry } }
+  get [kInside] (): Inside { return this.#inside }
 
   async broadcast (topic: string, payload: unknown, options?: BroadcastOptions): Promise<BroadcastResult<any>> {
     const definition = this.#registry.get(topic)
