@@ -8,14 +8,14 @@ import ts from 'typescript'
 export interface Snippet {
   /** Page and line, for messages. */
   where: string
-  language: 'ts' | 'js' | 'cjs'
+  language: 'ts' | 'tsx' | 'js' | 'cjs'
   path: string
   /** The code with its prelude, and for a run with the appended part. */
   code: string
   runs: boolean
 }
 
-const block = /((?:<!--(?:(?!-->)[\s\S])*-->\n)*)```(ts|js|cjs)\n([\s\S]*?)\n```/g
+const block = /((?:<!--(?:(?!-->)[\s\S])*-->\n)*)```(tsx?|js|cjs)\n([\s\S]*?)\n```/g
 
 /** The snippets of one page; each page has a directory of its own. */
 export function snippetsOf (page: string, text: string): Snippet[] {
@@ -24,7 +24,7 @@ export function snippetsOf (page: string, text: string): Snippet[] {
     const prelude = /<!-- prelude: ([\s\S]*?) -->/.exec(comments)?.[1]
     const run = /<!-- run(?:: ([\s\S]*?))? -->/.exec(comments)
     const line = text.slice(0, match.index).split('\n').length
-    const name = /^\/\/ ([\w-]+\.ts)\n/.exec(body)?.[1] ?? `line-${line}.${language}`
+    const name = /^\/\/ ([\w-]+\.tsx?)\n/.exec(body)?.[1] ?? `line-${line}.${language}`
     // Pages show the usual port; tests take a free one.
     const code = [prelude, body, run?.[1]].filter(part => part !== undefined).join('\n').replaceAll('port: 3000', 'port: 0')
     return { where: `${page}:${line}`, language, path: join(page.replace(/\W/g, '-'), name), code, runs: run !== null }
@@ -79,14 +79,16 @@ function typecheck (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): s
     allowImportingTsExtensions: true
   }
   const host = createHost(options)
+  const pageOptions: ts.CompilerOptions = { ...options, lib: ['lib.es2023.d.ts', 'lib.dom.d.ts', 'lib.dom.iterable.d.ts'], jsx: ts.JsxEmit.ReactJSX }
   const check = (some: Pick<Snippet, 'path' | 'code'>[]): readonly ts.Diagnostic[] => {
-    const program = ts.createProgram(some.map(({ path }) => join(root, path)), options, host)
+    const isPage = some.some(({ path }) => path.endsWith('.tsx'))
+    const program = ts.createProgram(some.map(({ path }) => join(root, path)), isPage ? pageOptions : options, host)
     return [...program.getOptionsDiagnostics(), ...some.flatMap(({ path }) => ts.getPreEmitDiagnostics(program, program.getSourceFile(join(root, path))))]
   }
   // Topics are registered for a whole program, so each page is a program.
   const programs = new Map<string, Pick<Snippet, 'path' | 'code'>[]>()
   for (const snippet of snippets) {
-    const program = snippet.code.includes('declare module') || /from '\.\//.test(snippet.code) ? dirname(snippet.path) : ''
+    const program = snippet.code.includes('declare module') || /from '\.\//.test(snippet.code) || snippet.path.endsWith('.tsx') ? dirname(snippet.path) : ''
     programs.set(program, [...programs.get(program) ?? [], snippet])
   }
   return [...programs.values()].flatMap(check).map(({ file, start, messageText }) => {
@@ -126,11 +128,11 @@ export async function checkSnippets (t: Test, snippets: Snippet[], more: Pick<Sn
   await createProject(root)
   await writeSnippets(root, [...snippets, ...more])
 
-  t.same(typecheck(root, [...snippets.filter(({ language }) => language === 'ts'), ...more]), [], 'the compiler reports nothing')
+  t.same(typecheck(root, [...snippets.filter(({ language }) => language === 'ts' || language === 'tsx'), ...more]), [], 'the compiler reports nothing')
 
   // All files are written before one runs, because a snippet may import another of its page.
   const files = new Map(await Promise.all(snippets.map(async snippet => [snippet, await runnable(root, snippet)] as const)))
-  const work = snippets.filter(({ language, runs }) => runs || language !== 'ts')
+  const work = snippets.filter(({ language, runs }) => runs || language === 'js' || language === 'cjs')
   const worker = async (): Promise<void> => {
     for (let snippet = work.shift(); snippet !== undefined; snippet = work.shift()) {
       const file = files.get(snippet)!
