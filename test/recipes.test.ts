@@ -24,3 +24,10 @@ t.test('issue 8: each recipe has at most 80 lines, a snippet that runs, and link
 t.test('issue 8: the snippets of the recipes compile, and run if they are marked', async t => {
   await checkSnippets(t, recipes.flatMap(({ snippets }) => snippets))
 })
+
+t.test('the functions for Vue and Svelte have at most 15 lines', async t => {
+  for (const name of ['vue.md', 'svelte.md']) {
+    const [code] = /^export function [\s\S]*?^}$/m.exec(recipes.find(recipe => recipe.name === name)!.text)!
+    t.ok(code.split('\n').length <= 15, `${name}: ${code.split('\n').length} lines`)
+  }
+})
