@@ -42,9 +42,9 @@ export type RoomViewOf<T, N extends TopicName<T>> = RoomView<N, Message<N, T>, P
 /** The hook of a room. Without a topic (`null`, `undefined`) nothing is joined. */
 export interface UseRoom<T = OpenTopics> {
   /** Joins a topic of a client while the component is mounted. Components that use the same topic share one membership. */
-  <U, const N extends TopicName<U>>(client: Client<U>, topic: N | null | undefined, options?: UseRoomOptions<N, Message<N, U>>): RoomViewOf<U, N>
+  <U, const N extends TopicName<U>>(client: Client<U>, topic: N | null | undefined, options?: UseRoomOptions<NoInfer<N>, Message<NoInfer<N>, U>>): RoomViewOf<U, N>
   /** Joins a topic of the client of the `RoomsProvider` above. */
-  <const N extends TopicName<T>>(topic: N | null | undefined, options?: UseRoomOptions<N, Message<N, T>>): RoomViewOf<T, N>
+  <const N extends TopicName<T>>(topic: N | null | undefined, options?: UseRoomOptions<NoInfer<N>, Message<NoInfer<N>, T>>): RoomViewOf<T, N>
 }
 
 export interface RoomsProviderProps<T = OpenTopics> {

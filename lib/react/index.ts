@@ -60,7 +60,7 @@ export const createRoomsHooks = <T = OpenTopics>(): RoomsHooks<T> => {
       return openStore(client, topic).hold(holder, { since: position, presence, keep, snapshot, reloads, reload: fetched => latest.current.reload?.(fetched) }, listener)
     }, [client, topic, position, presence, keep, reloads, holder])
 
-    const first = useMemo(() => topic == null ? none : snapshot ? { ...idle, id: snapshot.id ?? null, messages: framesOf(snapshot) } : idle, [topic, position])
+    const first = useMemo(() => topic == null ? none : snapshot ? { ...idle, messages: framesOf(snapshot) } : idle, [topic, position])
     const state = useSyncExternalStore(subscribe, () => (topic == null ? undefined : findStore(client, topic)?.getSnapshot()) ?? first, () => first)
 
     const calls = useMemo(() => {

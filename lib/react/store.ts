@@ -13,6 +13,7 @@ export interface RoomSnapshot extends RoomState<any, any> {
 
 /** The options of one component. */
 export interface HolderOptions {
+  /** The position at which the messages begin; that of the snapshot if there is one. */
   readonly since: string | undefined
   readonly presence: boolean | undefined
   readonly keep: number
@@ -113,7 +114,7 @@ function createStore (client: Client<any>, topic: string, forget: () => void): R
     joined = wanted
     if (recovered === undefined) {
       isIncomplete = false
-      setList(framesOf([...holders.values()].find(({ options }) => positionOf(options) === wanted.since)?.options.snapshot))
+      setList(framesOf([...holders.values()].find(({ options }) => options.since === wanted.since)?.options.snapshot))
     } else isIncomplete ||= !recovered
     end = null
     room = client.room(topic, { since: id ?? wanted.since, presence: wanted.presence, ...wanted.reloads && { reload } })
@@ -137,7 +138,7 @@ function createStore (client: Client<any>, topic: string, forget: () => void): R
   }
   const wantedBy = (): Joined => {
     const all = [...holders.values()].map(({ options }) => options)
-    const since = all.map(positionOf).find(position => position !== undefined)
+    const since = all.map(({ since }) => since).find(position => position !== undefined)
     return { since, presence: all.some(({ presence }) => presence), reloads: since !== undefined || all.some(({ reloads }) => reloads) }
   }
 
@@ -152,7 +153,7 @@ function createStore (client: Client<any>, topic: string, forget: () => void): R
     },
     hold (holder, options, listener) {
       clearTimeout(leaving)
-      const isChanged = holder.store === store && (positionOf(holder.options!) !== positionOf(options) || holder.options!.presence !== options.presence)
+      const isChanged = holder.store === store && (holder.options!.since !== options.since || holder.options!.presence !== options.presence)
       holder.store = store
       holder.options = options
       keep = Math.max(keep, options.keep)
@@ -175,9 +176,4 @@ function createStore (client: Client<any>, topic: string, forget: () => void): R
     }
   }
   return store
-}
-
-/** Returns the position at which a component wants the messages to begin. */
-function positionOf ({ since, snapshot }: HolderOptions): string | undefined {
-  return since ?? snapshot?.id
 }

@@ -232,6 +232,18 @@ t.test('a snapshot is shown at once, also by the server, and continued', async t
   t.same(faults, [])
 })
 
+t.test('a snapshot of a topic without positions is shown, and the room begins now', async t => {
+  const server = await serve(t)
+  const { id, ...snapshot } = await server.client.get('plain:1')
+  t.equal(id, undefined)
+  const one = viewer(server, 'plain:1', { snapshot: { ...snapshot, messages: [{ id: 'x', data: { text: 'shown' } }] } })
+  mount(t, one.element())
+  await until(one.isOpen)
+  await server.app.rooms.broadcast('plain:1', { text: 'next' })
+  await until(() => one.last.messages.length === 2)
+  t.same(texts(one.last), ['shown', 'next'])
+})
+
 t.test('on the server a room is idle', async t => {
   const { client, events } = await serve(t)
   const Page = ({ topic }: { topic: 'chat:1' | null }): ReactElement => {
@@ -253,6 +265,12 @@ t.test('a burst of messages is not rendered one by one, and the list is bounded'
   t.equal(one.last.messages.length, 300)
   t.match(one.last.messages.at(-1), { type: 'message', data: { text: '399' } })
   t.ok(one.views.length < 200, `${one.views.length} renders`)
+
+  const few = viewer(server, 'chat:2', { keep: 2 })
+  mount(t, few.element())
+  await until(few.isOpen)
+  for (const text of ['a', 'b', 'c']) await server.app.rooms.broadcast('chat:2', { text })
+  await until(() => texts(few.last).join('') === 'bc')
 })
 
 t.test('missing messages: the list is read anew if the component wants kept messages, and says so otherwise', async t => {

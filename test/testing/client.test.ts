@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 import fastifyRooms from '../../lib/index.ts'
 import { createTestClient, until, type ClientRoom, type RoomsError, type TestClientOptions } from '../../lib/testing/index.ts'
 import { injectedFetch } from '../../lib/testing/fetch.ts'
+import { injectedWebSocket } from '../../lib/testing/websocket.ts'
 import type { Identity } from '../../types/index.ts'
 import { createRooms, until as eventually, type AnyOptions } from '../helpers/app.ts'
 
@@ -106,6 +107,21 @@ t.test('a test client that is closed leaves the app, also while it connects', as
   other.close()
   await eventually(() => app.rooms.stats().connections === 0)
   t.pass()
+})
+
+t.test('a WebSocket that is closed before it opens does not open', async t => {
+  const { app } = await build(t)
+  const events: string[] = []
+  const Injected = injectedWebSocket(app.rooms, {})
+  const socket = new Injected('http://localhost/rooms/chat:1', ['rooms.v1'])
+  socket.onopen = () => { events.push('open') }
+  socket.onclose = ({ code }) => { events.push(`close ${code}`) }
+  socket.close()
+  socket.close()
+  t.equal(socket.readyState, 2)
+  await eventually(() => socket.readyState === 3)
+  t.same(events, ['close 1000'])
+  await eventually(() => app.rooms.stats().connections === 0)
 })
 
 t.test('the app has to have the plugin', async t => {
