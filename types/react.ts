@@ -15,7 +15,7 @@ import type { Info, Message, OpenTopics, Publish, TopicName } from './topics.ts'
  */
 export interface UseRoomOptions<N extends string = string, P = unknown> extends RoomOptions<N, P> {
   /** A snapshot of the topic (`client.get`): the list begins with its messages, also on the server, and the room continues behind it. */
-  snapshot?: TopicSnapshot<N, P> | null | undefined
+  snapshot?: Pick<TopicSnapshot<N, P>, 'id' | 'messages'> | null | undefined
   /** Most messages in the list: the newest ones. Default 500. `Infinity`: all, as an answer that is a stream needs. */
   keep?: number | undefined
 }

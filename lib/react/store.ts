@@ -1,5 +1,6 @@
 import type { Client, ClientRoom, RoomState, TopicSnapshot } from '../../types/client.ts'
 import type { EndFrame, MessageFrame } from '../../types/protocol.ts'
+import type { UseRoomOptions } from '../../types/react.ts'
 
 /** Time for which a room stays joined after its last component has unmounted, in milliseconds: a component that mounts meanwhile continues it. */
 const grace = 500
@@ -17,7 +18,7 @@ export interface HolderOptions {
   readonly since: string | undefined
   readonly presence: boolean | undefined
   readonly keep: number
-  readonly snapshot: TopicSnapshot<any, any> | null | undefined
+  readonly snapshot: UseRoomOptions<any, any>['snapshot']
   /** Whether the component has a function `reload`. */
   readonly reloads: boolean
   reload (snapshot: TopicSnapshot<any, any>): unknown
@@ -39,7 +40,7 @@ export interface RoomStore {
 }
 
 /** Returns the messages of a snapshot as they would have arrived. */
-export function framesOf (snapshot: TopicSnapshot<any, any> | null | undefined): MessageFrame<any>[] {
+export function framesOf (snapshot: UseRoomOptions<any, any>['snapshot']): MessageFrame<any>[] {
   return snapshot?.messages.map(message => ({ type: 'message' as const, ...message })) ?? []
 }
 
