@@ -23,7 +23,7 @@ export function injectedWebSocket (rooms: Rooms<any>, headers: Record<string, st
     readyState = CONNECTING
     #client: InjectedClient | undefined
 
-    constructor (url: string, protocols: string[] = []) {
+    constructor (url: string, protocols: string[]) {
       const { pathname, search } = new URL(url)
       this.#run(pathname + search, protocols)
     }

@@ -109,7 +109,7 @@ t.test('a test client that is closed leaves the app, also while it connects', as
   t.pass()
 })
 
-t.test('a WebSocket that is closed before it opens does not open', async t => {
+t.test('a WebSocket that is closed before it opens does not open, another one tells that it is open', async t => {
   const { app } = await build(t)
   const events: string[] = []
   const Injected = injectedWebSocket(app.rooms, {})
@@ -121,6 +121,13 @@ t.test('a WebSocket that is closed before it opens does not open', async t => {
   t.equal(socket.readyState, 2)
   await eventually(() => socket.readyState === 3)
   t.same(events, ['close 1000'])
+
+  const other = new Injected('http://localhost/rooms/chat:1', ['rooms.v1'])
+  other.onopen = () => { events.push('open') }
+  await eventually(() => other.readyState === 1)
+  other.close()
+  await eventually(() => other.readyState === 3)
+  t.same(events, ['close 1000', 'open'])
   await eventually(() => app.rooms.stats().connections === 0)
 })
 
