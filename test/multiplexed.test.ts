@@ -467,3 +467,40 @@ t.test('the topic of a refused frame is escaped, and bounded', async t => {
   t.match(await answer(client, { type: 'join', topic: 'x'.repeat(256), ref: 1 }), { ref: 1, ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: /1 to 255/ } })
   t.match(await answer(client, { type: 'leave', topic: '', ref: 1 }), { ref: 1, ok: false, error: { code: 'FST_ROOMS_BAD_FRAME' } })
 })
+
+t.test('joins that were left count until the host has answered, and all frames that wait are bounded together', async t => {
+  const answers: ((is: boolean) => void)[] = []
+  const { app, url } = await start(t, {
+    topics: { 'a:*': { publish: true } },
+    limits: { topicsPerConnection: 3, pending: 4 },
+    authorize: ({ action }) => action !== 'join' || new Promise<boolean>(resolve => { answers.push(resolve) })
+  })
+  const client = await open(t, url)
+  for (const topic of ['a:1', 'a:2', 'a:3']) {
+    client.send({ type: 'join', topic })
+    t.match(await answer(client, { type: 'leave', topic, ref: 1 }), { ok: true })
+  }
+  t.match(await join(client, 'a:4'), { ok: false, error: { code: 'FST_ROOMS_TOO_MANY_TOPICS' }, close: 4104, retry: {} })
+  answers[0]!(true)
+  answers[1]!(false)
+  await answer(client, { type: 'ping', ref: 2 })
+  client.send({ type: 'join', topic: 'a:5', ref: 3 })
+  client.send({ type: 'join', topic: 'a:6', ref: 4 })
+  await until(() => answers.length === 5)
+  const before = app.rooms.stats().paused
+  for (let n = 0; n < 3; n++) for (const topic of ['a:5', 'a:6']) client.send({ type: 'message', topic, data: n })
+  await until(() => app.rooms.stats().paused > before)
+  answers[3]!(true)
+  answers[4]!(true)
+  await until(() => client.received.filter(text => text.startsWith('{"type":"message"')).length === 6)
+  t.match(await answer(client, { type: 'ping', ref: 5 }), {})
+})
+
+t.test('a host that closes one session with the code of slow members ends one topic', async t => {
+  const { url } = await start(t, { topics: { a: any, b: any }, onMessage: { a: session => { session.close(4201) } } })
+  const client = await open(t, url)
+  await join(client, 'a')
+  await client.next('presence')
+  client.send({ type: 'message', topic: 'a', data: 1 })
+  t.match(await join(client, 'b'), { type: 'hello', topic: 'b' })
+})

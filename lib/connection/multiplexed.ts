@@ -9,7 +9,7 @@ import { proceed } from '../proceed.ts'
 import * as frames from '../protocol/server-frames.ts'
 import { isTopicName } from '../protocol/topic-name.ts'
 import { byeFrame, isTold, type ByeHub } from '../session/bye.ts'
-import { joinCloseCode, refusalError, slowCode, type Ending } from '../session/ending.ts'
+import { joinCloseCode, refusalError, type Ending } from '../session/ending.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { encodings } from '../transport/encoding.ts'
 import { Connection, type ConnectedSession, type ConnectionHub, type ConnectionOptions } from './connection.ts'
@@ -73,6 +73,8 @@ interface PendingJoin<S> {
   startedAt: number
   /** `undefined` while the host is asked whether the peer may join. */
   session: S | undefined
+  /** The host is asked; the join has ended meanwhile; the host has answered. */
+  state: 'asking' | 'abandoned' | 'answered'
   /** Frames of the peer for this topic, which wait for hello. */
   readonly held: HeldFrame[]
 }
@@ -93,6 +95,10 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
   readonly #joins = new Map<string, PendingJoin<S>>()
   /** The buckets of topics with a rate of their own; `undefined` if there are none. */
   #buckets: Map<S, Bucket> | undefined = undefined
+  /** Joins that have ended while the host was being asked about them. They count until it has answered, because each costs memory. */
+  #abandoned = 0
+  /** Frames that wait for hello, of all joins. */
+  #waiting = 0
   #isEnded = false
 
   constructor (hub: MultiplexedHub, options: MultiplexedOptions) {
@@ -106,8 +112,8 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
 
   override get isMultiplexed (): boolean { return true }
   override get isEnded (): boolean { return this.#isEnded }
-  /** Topics that the peer has joined, or is joining. */
-  get topics (): number { return this.#open.size + this.#joins.size }
+  /** Topics that the peer has joined, or is joining, and questions to the host about joins that it has left. */
+  get topics (): number { return this.#open.size + this.#joins.size + this.#abandoned }
 
   override get sessions (): Iterable<S> {
     const joining: S[] = []
@@ -135,15 +141,21 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
       return
     }
     const begunAt = performance.now()
-    const join: PendingJoin<S> = { topic, ref, startedAt: begunAt, session: undefined, held: [] }
+    const join: PendingJoin<S> = { topic, ref, startedAt: begunAt, session: undefined, state: 'asking', held: [] }
     this.#joins.set(topic, join)
+    const answered = (): void => {
+      if (join.state === 'abandoned') this.#abandoned--
+      join.state = 'answered'
+    }
     const failed = (thrown: unknown): void => {
       const error = asError(thrown)
       if (!isForPeer(error)) hub.fail(error)
+      answered()
       if (this.#takeOut(join)) this.#refuseJoin(topic, ref, error, refusalOf(error))
     }
     try {
       const permitted = proceed(this.#permit(frame, this.identity, begunAt), allowed => {
+        answered()
         // The peer may have left meanwhile, or its connection may have ended.
         if (this.#joins.get(topic) === join) hub.enter(this, allowed)
       })
@@ -170,7 +182,7 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
       this.#buckets ??= new Map()
       this.#buckets.set(session, { tokens: capacity, filledAt: performance.now(), creditedUntil: 0 })
     }
-    this.releaseReading(join)
+    this.#release(join)
     return join.held
   }
 
@@ -201,8 +213,8 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
     const join = this.#joins.get(topic)
     if (join === undefined) return false
     join.held.push({ frame, bytes })
-    if (join.held.length === this.hub.settings.limits.pending) {
-      this.holdReading(join)
+    if (++this.#waiting === this.hub.settings.limits.pending) {
+      this.holdReading(this.#joins)
       this.hub.counters.paused++
     }
     return true
@@ -264,7 +276,7 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
 
   override sessionEnded (_session: S, ending: Ending): void {
     // The bytes that a slow peer has not read are those of all its topics.
-    if (ending.code === slowCode) this.close(ending)
+    if (this.transport.isClosing) this.close(ending)
   }
 
   override forget (session: S): void {
@@ -299,8 +311,18 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
   #takeOut (join: PendingJoin<S>): boolean {
     if (this.#joins.get(join.topic) !== join) return false
     this.#joins.delete(join.topic)
-    this.releaseReading(join)
+    if (join.state === 'asking') {
+      join.state = 'abandoned'
+      this.#abandoned++
+    }
+    this.#release(join)
     for (const { frame: { type, ref } } of join.held) if (type !== 'ack') this.refuse(new FST_ROOMS_NOT_JOINED(join.topic), ref, join.topic)
     return true
+  }
+
+  /** The frames of a join wait no longer. */
+  #release ({ held }: PendingJoin<S>): void {
+    this.#waiting -= held.length
+    if (this.#waiting < this.hub.settings.limits.pending) this.releaseReading(this.#joins)
   }
 }
