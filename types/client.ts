@@ -192,7 +192,7 @@ export interface RoomEvents<P = unknown, I = unknown> {
   gap: GapFrame
   /** The end of a stream. The room is `closed` after it. */
   end: EndFrame
-  /** A change of `status`: the new state. */
+  /** A change of `status`, or a further attempt of the same status: the new state. */
   status: RoomState<P, I>
 }
 

@@ -63,7 +63,7 @@ export async function read ({ roomsError }: Core, url: URL, response: FetchRespo
   if (ok && body) return body
   const retryAfter = Number(headers.get('retry-after')) * 1_000
   const code = body?.code ?? (ok ? 'bad_response' : `http_${status}`)
-  throw roomsError(code, `${url.pathname} was answered with HTTP status ${status}: ${body?.message ?? headers.get('content-type')}`, { status, ...retryAfter > 0 ? { retryAfter } : {} })
+  throw roomsError(code, body?.message ?? `${url.pathname} was answered with HTTP status ${status}: ${headers.get('content-type')}`, { status, ...retryAfter > 0 ? { retryAfter } : {} })
 }
 
 /** Returns the close code that means the same as an HTTP status; `0`: the status of a server that did not answer. */
@@ -85,8 +85,8 @@ export async function get (core: Core, topic: string, query: GetOptions = {}): P
   return read(core, url, await send(core, url, 'application/json'))
 }
 
-/** The last sessions of rooms whose WebSocket did not come through. */
-const blocked = new WeakMap<Target, string | null | undefined>()
+/** The sessions that rooms had when a WebSocket of theirs did not come through. */
+const blocked = new WeakMap<Target, string>()
 
 /** Time for which event streams take the place of WebSockets, in milliseconds. */
 const streamingTime = 300_000
@@ -109,6 +109,7 @@ export async function stream (core: Core): Promise<void> {
   }
   const { openEventStream } = await import('./event-stream.ts')
   const { transport, open } = core
+  if (transport === 'event-stream') return // another room was faster
   const streams = new Set<ReturnType<typeof openEventStream>>()
   core.transport = 'event-stream'
   core.open = (url, token) => {
@@ -133,8 +134,10 @@ export async function probe (core: Core, target: Target, token: string | null | 
   url.searchParams.delete('since')
   url.searchParams.delete('presence')
   if (topic !== undefined) url.searchParams.set('limit', '1')
+  let isKnown = topic !== undefined
   try {
-    await read(core, url, await send(core, url, 'application/json', { token }))
+    const { protocols } = await read(core, url, await send(core, url, 'application/json', { token }))
+    isKnown ||= protocols !== undefined
   } catch (caught) {
     const error = caught as RoomsError
     const { status = 0, retryAfter } = error
@@ -145,11 +148,13 @@ export async function probe (core: Core, target: Target, token: string | null | 
     const isReadingRefused = status === 403 && error.message.endsWith(': history')
     if (!isReadingRefused || topic === undefined) return { code, error }
   }
-  // Once may be an accident.
-  const { session } = (target as Partial<Room>).now ?? {}
-  if (topic !== undefined && blocked.get(target) === session) await stream(core)
-  blocked.set(target, session)
-  return { code: topic === undefined ? 4000 : 1006, error: core.roomsError('blocked', `${url.origin} answers requests, but WebSockets do not come through`) }
+  // Once may be an accident: the server was started between the two requests.
+  const sessions = `${topic === undefined ? [...core.rooms.values()].map(({ now }) => now.session) : (target as Room).now.session}`
+  const isBlocked = blocked.get(target) === sessions
+  blocked.set(target, sessions)
+  if (isBlocked) await stream(core)
+  // Event streams carry one topic each. Something else may answer at the URL of the shared connection.
+  return { code: topic === undefined && (isBlocked || !isKnown) ? 4000 : 1006, error: core.roomsError('blocked', `${url.origin} answers requests, but WebSockets do not come through`) }
 }
 
 /** Shortest and longest of the ranges of random times between two attempts, in milliseconds. */

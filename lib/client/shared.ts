@@ -25,6 +25,8 @@ export function createShared (core: Core): Shared | undefined {
     if (multiplex === undefined && base().pathname === '/') return undefined
   } catch {} // each room tells of a wrong URL
   const rooms = new Map<string, Room>()
+  /** Begin the next attempts of single rooms, by topic. A connection that opens joins all rooms at once. */
+  const timers = new Map<string, ReturnType<typeof setTimeout>>()
   let link: Link | undefined
   let wasOpen = false
   let transport: 'websocket' | 'event-stream' = 'websocket'
@@ -51,6 +53,7 @@ export function createShared (core: Core): Shared | undefined {
   }
 
   const remove = ({ topic }: Room): void => {
+    clearTimeout(timers.get(topic))
     if (!rooms.delete(topic)) return
     if (rooms.size === 0) {
       link?.close()
@@ -64,11 +67,11 @@ export function createShared (core: Core): Shared | undefined {
     else if (closeBehaviour(code) === 'stop') room.finish(error)
     else {
       room.lose('reconnecting', error)
-      clearTimeout(room.timer)
-      room.timer = setTimeout(() => {
+      clearTimeout(timers.get(room.topic))
+      timers.set(room.topic, setTimeout(() => {
         room.begin(transport)
         if (link?.isOpen === true) join(room)
-      }, min + Math.random() * (max - min))
+      }, min + Math.random() * (max - min)))
     }
   }
 
@@ -100,7 +103,10 @@ export function createShared (core: Core): Shared | undefined {
       const { type, topic, code, reason, error, close = code, retry } = frame
       if (type === 'hello' && topic === undefined) {
         wasOpen = true
-        for (const room of rooms.values()) join(room)
+        for (const room of rooms.values()) {
+          clearTimeout(timers.get(room.topic))
+          join(room)
+        }
         return
       }
       const room = rooms.get(topic!)
@@ -111,14 +117,16 @@ export function createShared (core: Core): Shared | undefined {
     },
     finish (error: RoomsError) {
       const all = mine()
+      for (const timer of timers.values()) clearTimeout(timer)
       rooms.clear()
       link = undefined
+      const isOver = wasOpen && error.code !== 'blocked'
       for (const room of all) {
-        if (wasOpen) room.finish(error)
+        if (isOver) room.finish(error)
         else room.link = undefined
       }
-      // A server that refuses the connection may know the topics.
-      if (!wasOpen) core.place(true)
+      // A server that refuses the connection may know the topics, and other requests may come through.
+      if (!isOver) core.place(true)
     }
   }
 
