@@ -13,6 +13,8 @@ export interface Proxy {
   isDown: boolean
   /** Whether bytes are swallowed, in both directions. */
   isBlackhole: boolean
+  /** Whether connections that ask for an upgrade are cut. */
+  isWithoutUpgrades: boolean
 }
 
 /** Starts a proxy. @param target - `127.0.0.1:<port>` */
@@ -29,7 +31,10 @@ export async function startProxy (t: Test, target: string): Promise<Proxy> {
     const far = connect(Number(port), host)
     for (const [from, to] of [[socket, far], [far, socket]] as const) {
       sockets.add(from)
-      from.on('data', chunk => { if (!proxy.isBlackhole) to.write(chunk) })
+      from.on('data', chunk => {
+        if (proxy.isWithoutUpgrades && from === socket && /^upgrade: websocket/im.test(chunk.toString('latin1'))) from.destroy()
+        else if (!proxy.isBlackhole) to.write(chunk)
+      })
       from.on('error', () => {})
       from.on('close', () => {
         sockets.delete(from)
@@ -44,7 +49,8 @@ export async function startProxy (t: Test, target: string): Promise<Proxy> {
     get count () { return count },
     cut () { for (const socket of sockets) socket.destroy() },
     isDown: false,
-    isBlackhole: false
+    isBlackhole: false,
+    isWithoutUpgrades: false
   }
   t.teardown(() => {
     proxy.cut()

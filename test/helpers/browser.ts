@@ -17,13 +17,21 @@ function isExecutable (path: string): boolean {
   }
 }
 
-/** Starts one browser for all tests of a file. Without Chromium it skips the file, or fails if `CI` is set. */
-export async function launch (t: Test): Promise<Browser | undefined> {
+/**
+ * Starts one browser for all tests of a file. Without Chromium it skips the file, or fails if `CI` is set.
+ * @param port - of the DevTools protocol, for tabs without Playwright
+ */
+export async function launch (t: Test, port?: number): Promise<Browser | undefined> {
   if (!isExecutable(executablePath) && process.env.CI === undefined) {
     t.plan(0, `there is no Chromium at ${executablePath}; CHROMIUM says where`)
     return undefined
   }
-  const browser = await chromium.launch({ executablePath, args, timeout: patience })
+  const browser = await chromium.launch({
+    executablePath,
+    args: port === undefined ? args : [...args, `--remote-debugging-port=${port}`],
+    ignoreDefaultArgs: ['--disable-back-forward-cache'],
+    timeout: patience
+  })
   t.teardown(() => browser.close())
   return browser
 }
