@@ -1,9 +1,12 @@
+import { randomUUID } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import createError from '@fastify/error'
 import fastifyStatic from '@fastify/static'
+import { Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import Fastify from 'fastify'
-import fastifyRooms, { type Session } from 'fastify-rooms'
+import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
+import fastifyRooms, { bearerToken, type Session } from 'fastify-rooms'
+import { assistant } from './assistant.ts'
 import { maxRecords, Name, StatisticRecord, topics, type Statistic } from './topics.ts'
 
 const InvalidName = createError('INVALID_NAME', 'a name has 1 to 32 characters', 400)
@@ -14,9 +17,16 @@ const { HOST = '127.0.0.1', PORT = '3000', LOG_LEVEL = 'warn' } = process.env
 const app = Fastify({ logger: { level: LOG_LEVEL } })
 
 // The page: plain files, no build step. The policy holds it to its promise to load nothing from other hosts.
+const setHeaders = (reply: FastifyReply): void => { reply.header('content-security-policy', "default-src 'self'") }
+await app.register(fastifyStatic, { root: fileURLToPath(new URL('page', import.meta.url)), setHeaders })
+
+// The client, as the package has it: modules that browsers load. A bundler would make one file of them, and of the page.
 await app.register(fastifyStatic, {
-  root: fileURLToPath(new URL('page', import.meta.url)),
-  setHeaders (reply) { reply.header('content-security-policy', "default-src 'self'") }
+  root: fileURLToPath(new URL('..', import.meta.resolve('fastify-rooms/client'))),
+  prefix: '/fastify-rooms/',
+  allowedPath: path => /^\/(?:client|protocol)\/[\w-]+\.js$/.test(path),
+  decorateReply: false,
+  setHeaders
 })
 
 await app.register(fastifyRooms, {
@@ -25,12 +35,14 @@ await app.register(fastifyRooms, {
   // The contract of the topics, as a page at /asyncapi, and as JSON and YAML below it.
   asyncapi: { info: { title: 'The example of fastify-rooms', version: '1.0.0' } },
 
-  // A member is known by the name that it gives. A real application would look up a session or a token here.
+  // One WebSocket carries all topics of a page.
+  multiplex: '/rooms',
+
   identify (request) {
-    const { name } = request.query as { name?: unknown }
-    if (name === undefined) return null
-    if (!Value.Check(Name, name)) throw new InvalidName()
-    return { user: name, info: { name } }
+    const visitor = visitorOf(request)
+    if (visitor === null) return null
+    if (!Value.Check(Name, visitor.name)) throw new InvalidName()
+    return { user: visitor.user, info: { name: visitor.name } }
   },
 
   // Everyone may listen and post numbers. Members with a name may also speak, and write privately within one room.
@@ -55,11 +67,28 @@ await app.register(fastifyRooms, {
   onMessage: {
     async 'chat:*' (session, { text }) {
       if (text.startsWith('/')) return command(session, text)
-      const { id, info, topic } = session
-      await session.rooms.broadcast(topic, { session: id, name: info!.name, text, at: new Date().toISOString() })
+      const { user, info, topic } = session
+      await session.rooms.broadcast(topic, { user: user!, name: info!.name, text, at: new Date().toISOString() })
     }
   }
 })
+
+/**
+ * A visitor is known by what it says of itself: the page has a token, `<user>.<name>`, and others give `?name=`. A real application would look up a session, or
+ * verify a token.
+ */
+function visitorOf (request: FastifyRequest): { user: string, name: string } | null {
+  const { name } = request.query as { name?: string }
+  if (name !== undefined) return { user: name, name }
+  const token = bearerToken(request)
+  if (token === undefined) return null
+  const [, user = '', encoded = ''] = /^([\w-]+)\.(.*)$/.exec(token) ?? []
+  try {
+    return { user, name: decodeURIComponent(encoded) }
+  } catch {
+    return { user, name: '' } // not a name
+  }
+}
 
 /** `/quote visits` requests this server's own HTTP API, as it could any other, and broadcasts the result to the room. */
 async function command (session: Session<'chat:*'>, text: string): Promise<void> {
@@ -80,6 +109,19 @@ app.get<{ Params: { name: string } }>('/quotes/:name', { schema: { response: { 2
   if (record === undefined) throw new NoSuchQuote(name)
   return record
 })
+
+// The assistant writes its answer into a topic of its own, with readers or without. The name of the topic is known to the page that has asked.
+app.post<{ Body: { question: string } }>('/answers', {
+  schema: { body: Type.Object({ question: Type.String({ minLength: 1, maxLength: 500, pattern: '\\S' }) }) }
+}, async ({ body }) => {
+  const { messages } = await app.rooms.history('dailyNews', { limit: maxRecords })
+  const answer = await app.rooms.stream(`answer:${randomUUID()}`)
+  await answer.write(`You have asked: “${body.question.trim()}” `)
+  answer.pipe(assistant(messages.flatMap(({ data }) => data), answer.signal)) // not awaited: it outlives this request, and its errors go to the log
+  return { topic: answer.topic }
+})
+
+app.post<{ Params: { id: string } }>('/answers/:id/stop', async ({ params: { id } }) => ({ stopped: await app.rooms.stop(`answer:${id}`) }))
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {

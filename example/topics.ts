@@ -15,9 +15,9 @@ export type Statistic = Static<typeof StatisticRecord>
 /** The name of a person in a room. */
 export const Name = Type.String({ minLength: 1, maxLength: 32, pattern: '\\S' })
 
-/** A message that members of a chat receive. Without `session` it comes from the server. */
+/** A message that members of a chat receive. Without `user` it comes from the server. */
 export const ChatMessage = Type.Object({
-  session: Type.Optional(Type.String()),
+  user: Type.Optional(Type.String()),
   name: Name,
   text: Type.String(),
   at: Type.String({ format: 'date-time' })
@@ -33,10 +33,13 @@ export const topics = defineTopics({
   'chat:*': {
     message: ChatMessage,
     publish: Type.Object({ text: Type.String({ minLength: 1, maxLength: 2_000, pattern: '\\S' }) }),
-    presence: Type.Object({ name: Name }),
+    // A person that reloads the page, or is cut off for a moment, does not leave.
+    presence: { info: Type.Object({ name: Name }), grace: 3_000 },
     // A page that is opened later begins with these. A tab whose connection was cut gets what it has missed in the meantime.
     history: { size: maxRecords, ttl: 600_000 }
-  }
+  },
+  // An answer of the assistant, piece by piece. It is kept for ten minutes after its end.
+  'answer:*': { message: Type.String(), stream: true }
 })
 
 // From here on app.rooms, hooks and options of this program know these topics.

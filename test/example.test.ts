@@ -37,7 +37,7 @@ t.test('the example server: members of the lobby see others join, talk, change t
   teal.send({ type: 'message', data: { text: 'good morning' } })
   for (const client of [teal, ruby]) {
     const { data } = await client.next('message')
-    t.match(data, { session: teal.hello.session, name: 'Teal', text: 'good morning' })
+    t.match(data, { user: 'Teal', name: 'Teal', text: 'good morning' })
     t.ok(Date.parse((data as any).at) <= Date.now(), 'the server adds the time')
   }
 
@@ -47,7 +47,31 @@ t.test('the example server: members of the lobby see others join, talk, change t
   t.match(await ruby.next('message'), { data: { name: 'Amber' } }, 'messages carry the new name')
 
   await teal.close()
-  t.match(await presence(ruby, frame => frame.leave !== undefined), { count: 1, leave: [{ session: teal.hello.session }] })
+  t.match(await presence(ruby, frame => frame.leave !== undefined), { count: 1, leave: [{ session: teal.hello.session }] }, 'a leave is told when the person does not come back')
+})
+
+t.test('the example server: a token says who a visitor is, and one connection carries all topics', async t => {
+  const bearer = (token: string) => ['rooms.v1', `bearer.${Buffer.from(token).toString('base64url')}`]
+  const zoe = await connect(t, `${host}/rooms`, bearer(`u1.${encodeURIComponent('Zoë M.')}`))
+  await zoe.next('hello')
+  for (const topic of ['chat:attics', 'dailyNews']) zoe.send({ type: 'join', topic, ref: 1 })
+  for (const topic of ['chat:attics', 'dailyNews']) t.match(await zoe.next('hello'), { topic })
+  zoe.send({ type: 'message', topic: 'chat:attics', data: { text: 'here I am' } })
+  t.match(await zoe.next('message'), { topic: 'chat:attics', data: { user: 'u1', name: 'Zoë M.', text: 'here I am' } })
+  for (const token of ['u1', 'u1.', 'u1.%E0%A4%A', `u1.${'x'.repeat(33)}`]) t.match(await refused(`${host}/rooms`, bearer(token)), { status: 400, body: { code: 'INVALID_NAME' } }, token)
+})
+
+t.test('the example server: the assistant writes into a topic of its own until it is done or stopped', async t => {
+  const ask = async (question: string) => (await (await post(`${url}/answers`, { question })).json() as { topic: string }).topic
+  t.equal((await post(`${url}/answers`, { question: ' ' })).status, 400)
+  const topic = await ask('Why?')
+  const reader = await join(t, `${host}/${topic}`)
+  t.match(await reader.next('message'), { data: 'You have asked: “Why?” ' })
+  await reader.next('message')
+  const id = topic.slice('answer:'.length)
+  t.same(await (await post(`${url}/answers/${id}/stop`, {})).json(), { stopped: true })
+  t.match(await reader.next('end'), { reason: 'stopped' })
+  t.same(await (await post(`${url}/answers/${id}/stop`, {})).json(), { stopped: false })
 })
 
 t.test('the example server: the chat keeps its messages for pages that are opened later, and for those that come back', async t => {
@@ -157,13 +181,16 @@ t.test('the example server: /quote asks an HTTP route from inside the message ha
 })
 
 t.test('the example server: the page consists of plain files and loads nothing from other hosts', async t => {
-  for (const [path, type] of [['/', 'text/html'], ['/style.css', 'text/css'], ['/app.js', 'javascript'], ['/room.js', 'javascript'], ['/chart.js', 'javascript'], ['/status.js', 'javascript'], ['/icon.svg', 'image/svg']] as const) {
+  for (const [path, type] of [['/', 'text/html'], ['/style.css', 'text/css'], ['/app.js', 'javascript'], ['/assistant.js', 'javascript'], ['/fastify-rooms/client/index.js', 'javascript'], ['/fastify-rooms/protocol/close-codes.js', 'javascript'], ['/chart.js', 'javascript'], ['/status.js', 'javascript'], ['/icon.svg', 'image/svg']] as const) {
     const response = await fetch(url + path)
     t.equal(response.status, 200, path)
     t.match(response.headers.get('content-type'), type)
     t.equal(response.headers.get('content-security-policy'), "default-src 'self'")
     const text = (await response.text()).replaceAll('http://www.w3.org/2000/svg', '')
     t.notMatch(text, /https?:\/\/|innerHTML/, path)
+  }
+  for (const path of ['/fastify-rooms/plugin.js', '/fastify-rooms/index.js', '/fastify-rooms/client/..%2Fplugin.js', '/fastify-rooms/client/index.d.ts', '/server.ts']) {
+    t.equal((await fetch(url + path)).status, 404, `${path} is not for pages`)
   }
 })
 

@@ -1,16 +1,20 @@
-/* global document, fetch, Intl, location, matchMedia, sessionStorage, addEventListener, ResizeObserver */
+/* global document, crypto, fetch, Intl, location, matchMedia, sessionStorage, addEventListener, ResizeObserver */
+import { createClient } from './fastify-rooms/client/index.js'
+import { assistantBox } from './assistant.js'
 import { Charts, element, hueOf } from './chart.js'
-import { Room } from './room.js'
 import { faultLine, statusLine } from './status.js'
 
 const maxEntries = 300
+const maxKept = 200 // messages that the topics keep
 const groupedFor = 120_000 // milliseconds in which messages of one person stand under one name
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' })
 
 const $ = id => document.getElementById(id)
 const pick = list => list[Math.floor(Math.random() * list.length)]
 
-// A name for this tab, because two tabs are two people.
+// A person for this tab, because two tabs are two people. A tab that the browser duplicates has the same, and is listed with it.
+const user = sessionStorage.getItem('user') ?? crypto.getRandomValues(new Uint32Array(3)).join('-')
+sessionStorage.setItem('user', user)
 let name = sessionStorage.getItem('name') ??
   `${pick(['Amber', 'Coral', 'Indigo', 'Jade', 'Olive', 'Ruby', 'Slate', 'Teal'])} ${pick(['Badger', 'Crane', 'Falcon', 'Heron', 'Lynx', 'Marten', 'Otter', 'Wren'])}`
 const remember = () => { sessionStorage.setItem('name', $('name').value = name) }
@@ -22,10 +26,11 @@ const dashboardFault = faultLine($('dashboard-fault'))
 // Views: a narrow screen shows the chat or the numbers. The address holds which, so that "back" works.
 
 const tabs = [...document.querySelectorAll('.tabs a')]
+const views = tabs.map(({ hash }) => hash.slice(1))
 const newsOf = tab => tab.querySelector('.news')
 
 function showView () {
-  const view = document.body.dataset.view = location.hash === '#numbers' ? 'numbers' : 'chat'
+  const view = document.body.dataset.view = views.find(name => location.hash === `#${name}`) ?? 'chat'
   for (const tab of tabs) {
     const current = tab.hash === `#${view}`
     tab.ariaCurrent = current ? 'true' : null
@@ -40,23 +45,29 @@ function markNews (view) {
   for (const tab of tabs) if (tab.hash === `#${view}` && tab.ariaCurrent === null) newsOf(tab).hidden = false
 }
 
+/** Ids of messages that are shown, because a message may come again in a snapshot. */
+const shown = new Set()
+const isNew = id => !shown.has(id) && shown.add(id)
+
 // Chat
 
-const room = new URLSearchParams(location.search).get('room') ?? 'lobby'
-const topic = `chat:${room}`
-let me = ''
-/** Names by session; `null` if the room is too full to be listed. */
-let members = new Map()
-/** Names of members before the connection was lost, which are not announced again. */
-let expected = new Set()
-/** The member that the next message is for, `{ session, name }`; `null` means everyone. */
+const place = new URLSearchParams(location.search).get('room') ?? 'lobby'
+const topic = `chat:${place}`
+let chat
+/** The people in the room by user, `{ name, tabs }` each; `null` if the room is too full to be listed. */
+let people = new Map()
+/** Users of before the connection was lost, who are not announced again. */
+const expected = new Set()
+/** The person that the next message is for, `{ user, name }`; `null` means everyone. */
 let target = null
 let previous = { by: '', at: 0 }
 /** The notice of the last return, and how many there have been. */
 let returned
 let returns = 0
 
-const nameOf = session => members?.get(session) ?? `guest ${session.slice(0, 4)}`
+/** A visitor without a name, such as another program that only listens, has no user either. */
+const userOf = ({ user, session }) => user ?? `guest ${session.slice(0, 4)}`
+const nameOf = user => people?.get(user)?.name ?? user
 
 // The log stays at its end, unless the reader has scrolled back.
 let following = true
@@ -96,31 +107,41 @@ function message ({ by, author, text, at, aside = '', kind = '', isOld = false }
   if (!isOld) markNews('chat')
 }
 
+function chatMessage ({ id, data }, isOld) {
+  if (!isNew(id)) return
+  const { user: by = 'server', name: author, text, at } = data
+  message({ by, author, text, at, kind: by === user ? 'own' : by === 'server' ? 'server' : '', isOld })
+}
+
 /** One notice is enough for any number of restarts: the next one takes the place of the last. */
 function noticeReturn () {
   returned?.remove()
   returned = notice(`Back again${++returns === 1 ? '' : ` (${returns} times)`}. Messages sent in the meantime may be missing.`)
 }
 
-function showMembers (count) {
+function showMembers () {
+  const count = people?.size ?? chat.getSnapshot().count
   const alone = count === 1
-  $('members-title').textContent = alone ? 'Only you are here' : `${count} people here. Choose one to write privately.`
+  $('members-title').textContent = alone ? 'Only you are here' : `${count} people here`
+  if (!alone) $('members-title').append(element('span', 'hint', '. Choose one to write privately.'))
   const mayOpenTabs = matchMedia('(hover: hover) and (min-width: 62rem)').matches
   $('log').dataset.empty = !alone
     ? 'No messages yet. Say hello.'
     : mayOpenTabs ? 'No messages yet. Open this page in a second tab to have company.' : 'No messages yet. Others appear here as they open this page.'
-  $('members').replaceChildren(...[...members ?? []].map(([session, called]) => {
-    const own = session === me
-    const entry = element(own ? 'span' : 'button', own ? 'self' : '')
+  $('members').replaceChildren(...[...people ?? []].map(([key, { name: called, tabs }]) => {
+    const own = key === user
+    const isReader = !own && !key.startsWith('guest ')
+    const entry = element(isReader ? 'button' : 'span', own ? 'self' : '')
     entry.style.setProperty('--hue', hueOf(called))
     entry.append(element('span', '', called))
-    if (own) entry.append(element('small', '', 'you'))
-    else {
+    const notes = [...own ? ['you'] : [], ...tabs > 1 ? [`${tabs} tabs`] : []].join(', ')
+    if (notes !== '') entry.append(element('small', '', notes))
+    if (isReader) {
       entry.type = 'button'
-      entry.dataset.session = session
-      entry.setAttribute('aria-pressed', session === target?.session)
+      entry.dataset.user = key
+      entry.setAttribute('aria-pressed', key === target?.user)
       entry.setAttribute('aria-label', `Write privately to ${called}`)
-      entry.addEventListener('click', () => { aim(session === target?.session ? null : session) })
+      entry.addEventListener('click', () => { aim(key === target?.user ? null : key) })
     }
     const item = element('li')
     item.append(entry)
@@ -129,73 +150,93 @@ function showMembers (count) {
 }
 
 /** A private message must not become public because its reader has left: the target stays until the writer changes it. */
-const isGone = () => target !== null && members !== null && !members.has(target.session)
+const isGone = () => target !== null && people !== null && !people.has(target.user)
 
 function showTarget () {
-  if (target !== null && !isGone()) target.name = nameOf(target.session)
+  if (target !== null && !isGone()) target.name = nameOf(target.user)
   $('target').hidden = target === null
   $('target-name').textContent = target?.name ?? ''
   $('target-state').textContent = isGone() ? '(has left)' : 'only'
   $('text').setAttribute('aria-label', target === null ? 'Message to everyone' : `Private message to ${target.name}`)
   const quotable = target === null ? charts.first : undefined // commands work in public alone
   $('text').placeholder = target !== null ? 'Private message' : quotable === undefined ? 'Message' : `Message, or /quote ${quotable}`
-  for (const button of $('members').querySelectorAll('button')) button.setAttribute('aria-pressed', button.dataset.session === target?.session)
+  for (const button of $('members').querySelectorAll('button')) button.setAttribute('aria-pressed', button.dataset.user === target?.user)
 }
 
-function aim (session) {
-  target = session === null ? null : { session, name: nameOf(session) }
+function aim (key) {
+  target = key === null ? null : { user: key, name: nameOf(key) }
   showTarget()
   $('text').focus()
 }
 
-function presence ({ count, state, join = [], leave = [] }) {
-  if (state !== undefined) members = new Map(state.map(({ session, info }) => [session, info?.name ?? `guest ${session.slice(0, 4)}`]))
-  else if (join.length === 0 && leave.length === 0) members = null
-  if (members !== null) {
-    for (const { session, info } of join) {
-      const before = members.get(session)
-      const called = info?.name ?? `guest ${session.slice(0, 4)}`
-      members.set(session, called)
-      if (before === undefined && session !== me && !expected.delete(called)) notice(`${called} joined`)
-      else if (before !== undefined && before !== called) notice(`${before} is now ${called}`)
-    }
-    for (const { session } of leave) {
-      if (members.has(session)) notice(`${nameOf(session)} left`)
-      members.delete(session)
-    }
+/** Shows who is here, each person once, however many tabs they have. @param isFirst - the list of a room that was joined, and not a change of it */
+function presence (members, isFirst) {
+  const before = people
+  people = members && new Map()
+  for (const member of members ?? []) {
+    const key = userOf(member)
+    people.set(key, { name: member.info?.name ?? key, tabs: (people.get(key)?.tabs ?? 0) + 1 })
   }
-  // The list is made anew, and the keyboard's focus must stay on the same member.
-  const focused = document.activeElement?.dataset?.session
-  showMembers(count)
+  if (!isFirst && people !== null && before !== null) {
+    for (const [key, { name: called }] of people) {
+      const known = before.get(key)
+      if (known === undefined && key !== user && !expected.delete(key)) notice(`${called} joined`)
+      else if (known !== undefined && known.name !== called) notice(`${known.name} is now ${called}`)
+    }
+    for (const [key, { name: called }] of before) if (!people.has(key)) notice(`${called} left`)
+  }
+  // The list is made anew, and the keyboard's focus must stay on the same person.
+  const focused = document.activeElement?.dataset?.user
+  showMembers()
   showTarget()
-  if (focused !== undefined) [...$('members').querySelectorAll('button')].find(button => button.dataset.session === focused)?.focus()
+  if (focused !== undefined) [...$('members').querySelectorAll('button')].find(button => button.dataset.user === focused)?.focus()
 }
 
-const showChatStatus = statusLine($('chat-status'), () => { chat.open() }, $('text'))
-const chat = new Room(topic, {
-  query: () => ({ name, presence: '1' }),
-  onStatus (state, details) {
-    showChatStatus(state, details)
-    if (state === 'open') chatFault.clear()
-    if (state === 'waiting') {
-      expected = new Set(members?.values())
+const showChatStatus = statusLine($('chat-status'))
+
+function enterChat (client, { id, messages }) {
+  for (const message of messages) chatMessage(message, true)
+  chat = client.room(topic, {
+    since: id ?? '0',
+    presence: true,
+    // Messages are missing, because the server has been started again, or keeps no more of them.
+    reload (snapshot) {
+      noticeReturn()
+      for (const message of snapshot.messages) chatMessage(message)
+    }
+  })
+  let last
+  let isFirst = true
+  chat.subscribe(() => {
+    const state = chat.getSnapshot()
+    showChatStatus(state)
+    if (state.members === last?.members && state.count === last.count) return
+    last = state
+    presence(state.members, isFirst)
+    isFirst = false
+  })
+  last = chat.getSnapshot()
+  showChatStatus(last)
+  chat.on('status', ({ status }) => {
+    if (status === 'open') chatFault.clear()
+    else if (status !== 'connecting') {
+      isFirst = true
+      for (const key of people?.keys() ?? []) expected.add(key)
       $('members-title').textContent = 'Here before the connection was lost'
     }
-  },
-  onFrame (frame, isOld) {
-    if (frame.type === 'hello') {
-      me = frame.session
-      if (frame.recovered === false) noticeReturn()
-    }
-    if (frame.type === 'presence') presence(frame)
-    if (frame.type === 'message') {
-      const { session, name: author, text, at } = frame.data
-      message({ by: session ?? 'server', author, text, at, kind: session === undefined ? 'server' : session === me ? 'own' : '', isOld })
-    }
-    if (frame.type === 'direct') message({ by: frame.from, author: nameOf(frame.from), text: frame.data.text, at: Date.now(), aside: 'privately, to you', kind: 'private' })
-    if (frame.type === 'error') chatFault.show(frame.error)
-  }
-})
+  })
+  chat.on('message', chatMessage)
+  chat.on('direct', ({ from, user: by = from, data }) => {
+    message({ by, author: nameOf(by), text: data.text, at: Date.now(), aside: 'privately, to you', kind: 'private' })
+  })
+}
+
+/** Returns an error of the client in a visitor's words. */
+function inWords (error) {
+  if (error.code === 'unsent') return new Error('Not connected. Send it again once the connection is back.')
+  if (error.code === 'unknown') return new Error('The connection was lost before the answer came, so this may not have arrived.')
+  return error
+}
 
 $('composer').addEventListener('submit', async event => {
   event.preventDefault()
@@ -207,11 +248,11 @@ $('composer').addEventListener('submit', async event => {
   try {
     if (isGone()) throw new Error('Not sent, because your reader has left.')
     if (to !== null && text.startsWith('/')) throw new Error('Commands work only in messages to everyone.')
-    await chat.request(to === null ? { type: 'message', data: { text } } : { type: 'direct', to: to.session, data: { text } })
+    await (to === null ? chat.publish({ text }) : chat.direct(`user:${to.user}`, { text }))
     chatFault.clear()
-    if (to !== null) message({ by: me, author: name, text, at: Date.now(), aside: `privately, to ${to.name}`, kind: 'own private' })
+    if (to !== null) message({ by: user, author: name, text, at: Date.now(), aside: `privately, to ${to.name}`, kind: 'own private' })
   } catch (error) {
-    chatFault.show(error)
+    chatFault.show(inWords(error))
     if (input.value === '') input.value = text
   }
 })
@@ -225,12 +266,13 @@ $('name').addEventListener('change', async () => {
   const wanted = $('name').value.trim()
   try {
     if (wanted === '') throw new Error('a name has 1 to 32 characters')
-    if (chat.connected) await chat.request({ type: 'presence', info: { name: wanted } })
-    name = wanted
-    chat.open() // connects if the old name was refused
+    const { status } = chat.getSnapshot()
+    if (status === 'open') await chat.presence({ name: wanted })
+    name = wanted // the next connection carries it
+    if (status === 'closed') enter() // the old name was refused
     chatFault.clear()
   } catch (error) {
-    chatFault.show(error)
+    chatFault.show(inWords(error))
   }
   remember()
 })
@@ -238,23 +280,27 @@ $('name').addEventListener('change', async () => {
 // Today's numbers
 
 const charts = new Charts($('charts'), $('empty'))
-const showDashboardStatus = statusLine($('dashboard-status'), () => { dashboard.open() }, $('random'))
-const dashboard = new Room('dailyNews', {
-  onStatus (state, details) {
-    showDashboardStatus(state, details)
-    if (state === 'open') dashboardFault.clear()
-  },
-  onFrame (frame, isOld) {
-    // All numbers that are kept follow.
-    if (frame.type === 'hello' && frame.recovered !== true) charts.reset()
-    if (frame.type === 'message') {
-      charts.add(frame.data, !isOld)
-      if (!isOld) markNews('numbers')
-    }
-    if (frame.type === 'error') dashboardFault.show(frame.error)
-    showTarget()
-  }
-})
+const showDashboardStatus = statusLine($('dashboard-status'))
+
+function numbers ({ id, data }, isOld) {
+  if (!isNew(id)) return
+  charts.add(data, !isOld)
+  if (!isOld) markNews('numbers')
+  showTarget()
+}
+
+function enterDashboard (client, { id, messages }) {
+  for (const message of messages) numbers(message, true)
+  const dashboard = client.room('dailyNews', {
+    since: id ?? '0',
+    // After a restart the server knows no numbers from before. The curves go on from those that are drawn.
+    reload (snapshot) { for (const message of snapshot.messages) numbers(message) }
+  })
+  dashboard.subscribe(() => { showDashboardStatus(dashboard.getSnapshot()) })
+  showDashboardStatus(dashboard.getSnapshot())
+  dashboard.on('status', ({ status }) => { if (status === 'open') dashboardFault.clear() })
+  dashboard.on('message', numbers)
+}
 
 async function post (records) {
   const request = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(records) }
@@ -282,17 +328,24 @@ $('random').addEventListener('click', () => {
 
 // Start
 
-$('chat-title').textContent = room.charAt(0).toUpperCase() + room.slice(1)
+const assistant = assistantBox(() => { markNews('assistant') })
+let client
+
+/** Joins all topics over one connection. What they keep is read first, so that the page is filled before it is connected. */
+async function enter () {
+  client?.close()
+  const own = client = createClient({ url: '/', multiplex: '/rooms', token: () => `${user}.${encodeURIComponent(name)}` })
+  // Without an answer the join says why, or tries again, and then gets all that is kept.
+  const read = topic => own.get(topic, { limit: maxKept }).catch(() => ({ messages: [] }))
+  const [talk, news] = await Promise.all([read(topic), read('dailyNews')])
+  enterChat(own, talk)
+  enterDashboard(own, news)
+  assistant.use(own).catch(() => {}) // then there is no answer to read on
+}
+
+$('chat-title').textContent = place.charAt(0).toUpperCase() + place.slice(1)
 $('topic').textContent = topic
 $('curl').textContent = `curl ${location.origin}/dailyDashBoard \\
   -H 'content-type: application/json' \\
   -d '[{"name":"visits","value":1234}]'`
-chat.open()
-dashboard.open()
-
-function wake () {
-  chat.wake()
-  dashboard.wake()
-}
-addEventListener('online', wake)
-document.addEventListener('visibilitychange', () => { if (!document.hidden) wake() })
+enter()

@@ -1,7 +1,7 @@
-/* global navigator, setInterval, clearInterval */
+/* global navigator */
 import { element } from './chart.js'
 
-/** A line that says what went wrong, until it is cleared. */
+/** Shows what went wrong, until it is cleared. */
 export function faultLine (node) {
   return {
     show ({ message }) {
@@ -12,48 +12,22 @@ export function faultLine (node) {
   }
 }
 
-/**
- * The state of a connection in words, with a countdown to the next attempt and a button that makes it at once. The button stays
- * in place through failed attempts, so that the keyboard's focus stays on it; with the connection back, focus moves to `next`.
- */
-export function statusLine (node, retry, next) {
-  const words = element('span', 'words')
-  const text = element('span')
-  const detail = element('span', 'detail')
-  const button = element('button', '', 'Try now')
-  let countdown
-  let lost = false
-  detail.ariaHidden = 'true' // a screen reader would read out every second
-  button.type = 'button'
-  button.hidden = true
-  button.addEventListener('click', retry)
-  words.append(text, detail)
-  node.append(words, button)
+/** Returns the state of a room in words. */
+export function wordsOf ({ status, transport, error }) {
+  if (status === 'open') return transport === 'websocket' ? 'Connected' : 'Connected, without WebSocket'
+  if (status === 'connecting') return 'Connecting…'
+  if (status === 'closed') return `Not connected${error === null ? '' : `: ${error.message}`}`
+  if (!navigator.onLine) return 'You are offline'
+  return status === 'reconnecting' ? 'Connection lost, trying again…' : 'Paused while nobody looks'
+}
 
-  /** Writes only what changes, because a screen reader reads out each write. */
-  const say = state => { if (text.textContent !== state) text.textContent = state }
-
-  return (state, { wait = 0, reason = '' }) => {
-    clearInterval(countdown)
-    node.dataset.state = state
-    detail.textContent = ''
-    if (state === 'connecting') {
-      if (lost) detail.textContent = 'trying…'
-      else say('Connecting…')
-      return
-    }
-    lost = state !== 'open'
-    if (!lost) {
-      if (node.contains(node.ownerDocument.activeElement)) next.focus()
-      say('Connected')
-    }
-    button.hidden = !lost
-    if (state === 'stopped') say(`Not connected: ${reason}`)
-    if (state !== 'waiting') return
-    say(navigator.onLine ? 'Connection lost' : 'You are offline')
-    const until = Date.now() + wait
-    const show = () => { detail.textContent = `retry in ${Math.max(1, Math.ceil((until - Date.now()) / 1_000))} s` }
-    show()
-    countdown = setInterval(show, 1_000)
+/** Returns a function that shows the state of a room in words. It writes only changes, because a screen reader reads out each write. */
+export function statusLine (node) {
+  const words = element('span', '', 'Connecting…')
+  node.append(words)
+  return state => {
+    node.dataset.state = state.status
+    const text = wordsOf(state)
+    if (words.textContent !== text) words.textContent = text
   }
 }
