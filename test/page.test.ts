@@ -92,6 +92,14 @@ async function ask (page: Page, question: string): Promise<void> {
   await page.locator('#answer', { hasText: question }).waitFor()
 }
 
+/** The network comes back: no page waits for its next attempt. */
+async function wake (...pages: Page[]): Promise<void> {
+  for (const page of pages) {
+    await page.context().setOffline(true)
+    await page.context().setOffline(false)
+  }
+}
+
 const browser = await launch(t)
 if (browser !== undefined) {
   /** Opens the page in a browser context of its own for each visitor. The tabs close with the test. */
@@ -266,7 +274,7 @@ if (browser !== undefined) {
     const other = await enter(t, `${example.host}/chat:lobby?name=Olive`)
     await other.ask({ type: 'message', data: { text: 'to the new server' } })
     await post(example.url, 'visits', 2)
-    await teal.context().setOffline(false)
+    await wake(teal, ruby)
     for (const page of [teal, ruby]) for (const room of ['chat', 'dashboard']) await page.locator(`#${room}-status[data-state=open]`, { hasText: 'Connected' }).waitFor()
     await teal.locator('#assistant-status[data-state=lost]', { hasText: 'Broken off, because the server was stopped' }).waitFor()
     await reads(teal, 'to the new server')
@@ -281,6 +289,7 @@ if (browser !== undefined) {
     await example.stop('SIGKILL')
     await teal.locator('#chat-status[data-state=reconnecting]').waitFor()
     await startExample(t, 'example/server.ts', { PORT: new URL(example.url).port })
+    await wake(teal)
     await reads(teal, 'Back again (2 times). Messages sent in the meantime may be missing.')
     t.equal(await teal.locator('#log li', { hasText: 'Back again' }).count(), 1)
     await teal.reload()
