@@ -12,6 +12,11 @@ class FakeSocket {
   onclose: any = null
   onerror: any = null
   sent: any[] = []
+  readonly url: string
+
+  constructor (url: string) {
+    this.url = url
+  }
 
   send (text: string): void {
     const frame = JSON.parse(text)
@@ -24,29 +29,31 @@ class FakeSocket {
   close (): void { this.readyState = 3 }
 }
 
-/** A client with two rooms on one connection. `answers` are for the attempts to open it, in order; all further ones succeed. */
-function connect (t: Test, answers: Answer[]) {
+const open: Answer = socket => { socket.tell({ type: 'hello', v: 1, id: '1-0', session: `${Math.random()}`, heartbeat: 0 }) }
+
+/** A client with two rooms. `answers` are for the attempts to open a connection, in order; all further ones succeed. `body` is the answer to requests. */
+function connect (t: Test, answers: Answer[], { body = '{"v":1,"protocols":["rooms.v1"],"messages":[]}', ...options }: { body?: string, multiplex?: false } = {}) {
   const sockets: FakeSocket[] = []
   const requests: string[] = []
-  const open: Answer = socket => { socket.tell({ type: 'hello', v: 1, heartbeat: 0 }) }
   const WebSocket = class extends FakeSocket {
-    constructor () {
-      super()
+    constructor (url: string) {
+      super(url)
       sockets.push(this)
       setTimeout(answers[sockets.length - 1] ?? open, 0, this)
     }
   }
   const client = createClient({
     url: 'http://rooms.invalid/rooms',
+    ...options,
     WebSocket,
     async fetch (url, { headers }) {
       requests.push(`${headers.accept} ${new URL(url).pathname}`)
       if (headers.accept === 'text/event-stream') throw new Error('not in this test')
-      return { ok: true, status: 200, headers: new Headers(), body: null, text: async () => '{"v":1,"protocols":["rooms.v1"],"messages":[]}' }
+      return { ok: true, status: 200, headers: new Headers(), body: null, text: async () => body }
     }
   })
   t.teardown(() => client.close())
-  return { rooms: ['a', 'b'].map(topic => client.room(topic)), sockets, requests, open }
+  return { rooms: ['a', 'b'].map(topic => client.room(topic)), sockets, requests }
 }
 
 const have = (rooms: ClientRoom<any, any, any, any>[], status: string) => until(() => rooms.every(room => room.getSnapshot().status === status))
@@ -65,7 +72,7 @@ t.test('a connection whose end was told to each of its topics joins each of them
 })
 
 t.test('a WebSocket that once does not come through may be an accident', async t => {
-  const { rooms, sockets, requests } = connect(t, [socket => { socket.tell({ type: 'hello', v: 1, heartbeat: 0 }) }, blocked])
+  const { rooms, sockets, requests } = connect(t, [open, blocked])
   await have(rooms, 'open')
   sockets[0]!.end(1006)
   await until(() => sockets.length === 3)
@@ -75,11 +82,32 @@ t.test('a WebSocket that once does not come through may be an accident', async t
 })
 
 t.test('event streams take the place of a shared connection that is blocked twice, also if it was open before', async t => {
-  const { rooms, sockets, requests } = connect(t, [socket => { socket.tell({ type: 'hello', v: 1, heartbeat: 0 }) }, blocked, blocked])
+  const { rooms, sockets, requests } = connect(t, [open, blocked, blocked])
   await have(rooms, 'open')
   sockets[0]!.end(1006)
   await until(() => requests.filter(request => request.startsWith('text/event-stream')).length >= 2)
   t.equal(sockets.length, 3)
   t.same(new Set(requests.filter(request => request.startsWith('text/event-stream'))), new Set(['text/event-stream /rooms/a', 'text/event-stream /rooms/b']))
+  t.match(rooms.map(room => room.getSnapshot().transport), ['event-stream', 'event-stream'])
+})
+
+t.test('a topic that ended alone is joined again on the same connection', async t => {
+  const { rooms, sockets } = connect(t, [])
+  await have(rooms, 'open')
+  sockets[0]!.tell({ type: 'bye', topic: 'a', code: 4201, reason: 'slow', retry: { min: 0, max: 0 } })
+  t.same(rooms.map(room => room.getSnapshot().status), ['reconnecting', 'open'])
+  await have(rooms, 'open')
+  t.same(sockets.map(({ sent }) => sent.map(({ topic }) => topic)), [['a', 'b', 'a']])
+})
+
+t.test('each room has its own connection if something else answers at the URL of the shared one', async t => {
+  const { rooms, sockets } = connect(t, [blocked], { body: '{"hello":"world"}' })
+  await have(rooms, 'open')
+  t.same(sockets.map(({ url }) => new URL(url).pathname), ['/rooms', '/rooms/a', '/rooms/b'])
+})
+
+t.test('rooms with connections of their own change to event streams together', async t => {
+  const { rooms, requests } = connect(t, Array(4).fill(blocked), { multiplex: false })
+  await until(() => ['a', 'b'].every(topic => requests.includes(`text/event-stream /rooms/${topic}`)))
   t.match(rooms.map(room => room.getSnapshot().transport), ['event-stream', 'event-stream'])
 })
