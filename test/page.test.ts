@@ -394,7 +394,7 @@ if (browser !== undefined) {
   t.test('the page fits a desktop and a phone, in light and dark', async t => {
     const folder = await screenshotFolder(t)
     const heard: string[] = []
-    const [page, other] = await people(t, `${url}/?room=pictures`, ['Teal Otter', 'Olive_Crane_without_a_space_32__'], { ...desktop, heard }) as [Page, Page]
+    const [page, other] = await people(t, `${url}/?room=pictures`, ['Teal Otter', 'Olive_Crane_without_a_space_32__'], { ...desktop, reducedMotion: 'reduce', heard }) as [Page, Page]
     for (const value of [3, 1, 4]) await post(url, 'a_figure_with_a_name_of_forty_characters', -value * 1e8 - 0.123)
     await say(page, 'Good morning! Are the numbers in?')
     await reads(other, 'Good morning!')
