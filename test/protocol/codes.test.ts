@@ -20,7 +20,7 @@ t.test('the range of a code determines the client\'s behaviour', async t => {
   const table: Record<ReturnType<typeof closeBehaviour>, number[]> = {
     stop: [1000, 1002, 1003, 1007, 1008, 1009, 1010, 4000, 4001, 4003, 4004, 4005, 4006, 4007, 4008, 4022, 4099],
     backoff: [4100, 4101, 4102, 4103, 4104, 4199],
-    resume: [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4200, 4201, 4202, 4203, 4299, 4400, 4999],
+    resume: [1001, 1004, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 3000, 3999, 4200, 4201, 4202, 4203, 4299, 4400, 4999, 0, 999, 1016, 2999, 5000],
     renew: [4300, 4301, 4399]
   }
   for (const [behaviour, codes] of Object.entries(table)) {
