@@ -75,7 +75,7 @@ export function openEventStream (core: Core, url: URL, token: string | null | un
       return { type: 'ack', ref, ok: true, id: body.id, ...type === 'history' && { data: body } }
     }
     // New credentials need a new request, which resumes.
-    if (type === 'auth') close(1001, 'expiring')
+    if (type === 'auth') close(4300, 'expiring')
     else if (ref && type !== 'leave') return refusal('unsupported', `an event stream carries no ${type}${key === undefined ? '' : ' with a key'}`)
   }
 
