@@ -53,16 +53,22 @@ export interface Target {
   finish (error: RoomsError): void
 }
 
-/** One connection, over all its attempts, as a room uses it. */
-export interface Link {
-  readonly isOpen: boolean
+/** The connection of a room, as the room uses it: its own, or its place on the shared one. */
+export interface Place {
+  /** Only of a connection of its own. */
+  readonly isOpen?: boolean
   /** Sends a frame as text. */
   send (text: string): void
+  close (): void
+}
+
+/** One connection, over all its attempts. */
+export interface Link extends Place {
+  readonly isOpen: boolean
   /** Connects if it is not connected, and checks whether the server is there if it is. */
   wake (): void
   /** Closes the socket until the next `wake`. */
   pause (): void
-  close (): void
 }
 
 /** A room as its connections see it. */
@@ -80,7 +86,7 @@ export interface Room extends Target {
   /** Changes the state. */
   set (changes: Partial<RoomState<any, any>>): void
   /** The connection that carries it. */
-  link?: Link | undefined
+  link?: Place | undefined
   /** No attempt follows. */
   finish (error: RoomsError | null): void
 }

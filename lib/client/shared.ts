@@ -1,6 +1,6 @@
 import type { RoomsError } from '../../types/client.ts'
 import type { Frame } from './frame.ts'
-import type { Core, Link, Range, Room } from './core.ts'
+import type { Core, Link, Place, Range, Room } from './core.ts'
 import { behind } from './position.ts'
 import { closeBehaviour } from '../protocol/close-codes.ts'
 
@@ -33,19 +33,16 @@ export function createShared (core: Core): Shared | undefined {
 
   const mine = (): Room[] => [...rooms.values()].filter(room => room.link !== undefined && places.has(room.link))
   /** The connections of the rooms, each of which adds its topic to the frames. */
-  const places = new WeakSet<Link>()
+  const places = new WeakSet<Place>()
   const write = (frame: object): void => link!.send(JSON.stringify(frame))
   const join = ({ topic, now: { id }, options }: Room): void => write({ type: 'join', topic, since: id ?? undefined, presence: options.presence === true ? true : undefined, ref: 0 })
 
-  const placeOf = (room: Room): Link => {
+  const placeOf = (room: Room): Place => {
     const { topic } = room
     const name = JSON.stringify(topic)
-    const place: Link = {
-      get isOpen () { return link?.isOpen === true },
+    const place: Place = {
       // `type` is the first member, and its value has no comma.
       send: text => link!.send(text.replace(',', () => `,"topic":${name},`)),
-      wake () {},
-      pause () {},
       close: () => remove(room)
     }
     places.add(place)
