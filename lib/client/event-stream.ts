@@ -36,7 +36,9 @@ export function openEventStream (core: Core, url: URL, token: string | null | un
       const text = await response.text()
       let code = `http_${status}`
       try {
-        code = JSON.parse(text).code ?? code
+        const body = JSON.parse(text)
+        if (body.protocols) return close(4000, 'blocked') // the URL of the shared connection, which has no event stream
+        code = body.code ?? code
       } catch {}
       return close(codeOf(status), status === 200 ? 'bad_response' : code)
     }

@@ -52,13 +52,14 @@ export async function send (core: Core, url: URL, accept: string, { token, heade
 
 /**
  * Reads a JSON answer.
- * @throws RoomsError with the status and code of a refusal, `bad_response`
+ * @throws RoomsError with the status and code of a refusal, `bad_response`, `unreachable` if the connection is lost before its end
  */
 export async function read ({ roomsError }: Core, url: URL, response: FetchResponse): Promise<any> {
   const { ok, status, headers } = response
+  const text = await response.text().catch((cause: unknown) => { throw roomsError('unreachable', `${url.origin} was lost: ${cause}`, { cause }) })
   let body: any
   try {
-    body = JSON.parse(await response.text())
+    body = JSON.parse(text)
   } catch {}
   if (ok && body) return body
   const retryAfter = Number(headers.get('retry-after')) * 1_000

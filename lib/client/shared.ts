@@ -135,7 +135,7 @@ export function createShared (core: Core): Shared | undefined {
       if (isNew) {
         room.link?.close()
         room.link = placeOf(room)
-      }
+      } else room.api.on('status', ({ status }) => { if (status === 'closed' && rooms.get(room.topic) === room) remove(room) }) // it has left before it has moved
       if (link === undefined) link = core.createLink(core, target)
       else if (isNew) room.begin(transport)
       if (link.isOpen) join(room)
