@@ -1,4 +1,5 @@
 import type { FetchResponse, GetOptions, RoomsError } from '../../types/client.ts'
+import type { GapFrame, Ref } from '../../types/protocol.ts'
 import { closeBehaviour } from '../protocol/close-codes.ts'
 import type { Core, Finding, Link, Past, Range, Room, Target, Verdict } from './core.ts'
 import type { Platform } from './platform.ts'
@@ -236,15 +237,15 @@ export function reload (core: Core, room: Room): Promise<void> {
   return known
 }
 
-/** Reloads because messages are missing, until it succeeds. */
-export async function heal (core: Core, room: Room): Promise<void> {
+/** Reloads because messages are missing, until it succeeds. Named by the frame, as `presence` is. */
+export async function gap (core: Core, room: Room, _frame?: Frame): Promise<void> {
   if (room.options.reload === undefined) return
   try {
     await reload(core, room)
   } catch (error) {
     core.report(error)
     clearTimeout(room.timer)
-    if (room.now.status !== 'closed') room.timer = setTimeout(heal, reloadAgain, core, room)
+    if (room.now.status !== 'closed') room.timer = setTimeout(gap, reloadAgain, core, room)
   }
 }
 
@@ -255,8 +256,24 @@ export async function renew (core: Core, link: Link): Promise<void> {
   if (token && link.isOpen) link.send(JSON.stringify({ type: 'auth', token }))
 }
 
+/** Answers a private message that has a `ref`. */
+export function answer (_core: Core, room: Room, ref: Ref, data?: unknown): void {
+  room.link?.send(JSON.stringify({ type: 'ack', ref, data }))
+}
+
+/** Most messages that an iteration may be behind, as in room.ts. */
+const longestQueue = 1_000
+
+/** An iteration is so many messages behind that it loses them. */
+export function overflow (_core: Core, room: Room, behind: unknown[]): void {
+  if (behind.length <= longestQueue) return // an earlier call has emptied it
+  const frame: GapFrame = { type: 'gap', reason: 'slow', count: behind.splice(0).length, to: room.now.id! }
+  room.receive(frame)
+  if (room.now.gap !== frame) room.set({ gap: frame }) // the connection was lost meanwhile
+}
+
 /** Brings the list of members up to date. */
-export function follow (_core: Core, room: Room, { state, join, leave, count }: Frame): void {
+export function presence (_core: Core, room: Room, { state, join, leave, count }: Frame): void {
   const { members } = room.now
   const gone = new Set([...join ?? [], ...leave ?? []].map(({ session }) => session))
   room.set({ count, members: state ?? (members !== null && gone.size > 0 ? [...members.filter(({ session }) => !gone.has(session)), ...join ?? []] : null) })

@@ -10,10 +10,7 @@ const patience = 10_000
 /** Time for the answer to a ping after a wake-up, in milliseconds. */
 const wakePatience = 2_000
 
-/** Interval of pings if the server does not name one, in milliseconds. */
-const defaultInterval = 25_000
-
-/** Longest time between two attempts, in milliseconds. */
+/** Longest time between two attempts, and the interval of pings if the server names none, in milliseconds. */
 const longest = 20_000
 
 /** Makes a connection, and connects. */
@@ -75,7 +72,7 @@ export const createLink = (core: Core, target: Target): Link => {
   /** An attempt has failed, or the connection is lost. */
   const fail = async (code: number, reason: string, range?: Range, cause?: unknown): Promise<void> => {
     const isUnexplained = code === 1006 && !isOpen // browsers hide the reason
-    const known = roomsError(reason || 'lost', `${cause ?? `code ${code}`}`, { status: code, cause })
+    const known = roomsError(reason || 'lost', `${cause ?? 'closed'}`, { status: code, cause })
     if (isOpen) lose(known)
     cut(code === 1006)
     const attempt = current = {}
@@ -117,7 +114,7 @@ export const createLink = (core: Core, target: Target): Link => {
         past = {}
         if (heard) heard = false
         else if (heard === false) ping(patience)
-      }, frame.heartbeat || defaultInterval)
+      }, frame.heartbeat || longest)
     }
     if (type === 'bye' && !frame.topic) fail(frame.code, frame.reason, frame.retry)
     else if (type === 'error') core.report(roomsError(error.code, error.message, error))

@@ -1,5 +1,4 @@
 import type { LogEntry, RoomOptions, RoomState, RoomsError } from '../../types/client.ts'
-import type { GapFrame } from '../../types/protocol.ts'
 import type { Core, Room } from './core.ts'
 import { roomsError } from './error.ts'
 
@@ -62,7 +61,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
     emit('change')
   }
   /** The error of a request without an answer. */
-  const unanswered = (isSent?: boolean): RoomsError => isSent ? roomsError('unknown', 'no answer') : roomsError('unsent', 'not connected')
+  const unanswered = (isSent?: boolean): RoomsError => isSent ? roomsError('unknown', 'no answer') : roomsError('unsent', 'no connection')
 
   /** Sends the requests that were not sent over this connection. */
   const flush = (): void => {
@@ -99,12 +98,6 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
     }
   }
 
-  const tellGap = (gap: GapFrame): void => {
-    set({ gap })
-    emit('gap', gap)
-    core.task('heal', room)
-  }
-
   const room: Room = {
     topic,
     options,
@@ -133,12 +126,12 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
         set({ status: 'open', error: null, session: frame.session, recovered: now.recovered && isWhole, id })
         flush()
         if (info !== undefined) ask({ type: 'presence', info }).catch(core.report)
-        if (!isWhole) core.task('heal', room)
-      } else if (!isJoined || room.filter?.(frame)) { /* its time is over, or has not come */ } else if (type === 'gap') tellGap(frame as unknown as GapFrame)
-      else {
+        if (!isWhole) core.task('gap', room)
+      } else if (!isJoined || room.filter?.(frame)) { /* its time is over, or has not come */ } else {
         if (type === 'message') set({ last: frame as any, id })
-        else if (type === 'end') set({ id })
-        else if (type === 'presence') core.task('follow', room, frame)
+        if (type === 'end') set({ id })
+        if (type === 'gap') set({ gap: frame as any })
+        if (type === 'gap' || type === 'presence') core.task(type, room, frame)
         emit(type, frame)
         if (type === 'end') room.finish(null)
       }
@@ -156,7 +149,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
       topic,
       publish: (data, { key, mid = queue ? newMid() : undefined } = {}) => ask({ type: 'message', data, key, mid }),
       direct: (to, data) => ask({ type: 'direct', to, data }),
-      answer: (ref, data) => room.link?.send(JSON.stringify({ type: 'ack', ref, data })),
+      answer: (...values) => core.task('answer', room, ...values),
       presence (value) {
         info = value
         return ask({ type: 'presence', info })
@@ -175,7 +168,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
         const stop = on('change', () => {
           if (last !== now.last) {
             last = now.last
-            if (behind.push(last) > longestQueue) tellGap({ type: 'gap', reason: 'slow', count: behind.splice(0).length, to: now.id! })
+            if (behind.push(last) > longestQueue) core.task('overflow', room, behind)
           }
           wake?.()
         })

@@ -111,7 +111,7 @@ if (browser !== undefined) {
 
     await tab.holds('globalThis.rooms !== undefined')
     await has('open')
-    await step('the beginning', ['connecting', 'open'], 'websocket', during => during())
+    await step('the beginning', ['open'], 'websocket', during => during())
     t.equal(server.upgrades, 1, 'two rooms share one connection')
 
     await step('the network is switched off and on', ['waiting', 'reconnecting', 'open'], 'websocket', async during => {
