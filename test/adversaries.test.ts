@@ -37,14 +37,14 @@ await attack('violations of RFC 6455 are closed with the code that the RFC assig
 })
 await attack('hostile JSON is taken or refused, and affects no other member', bomb)
 await attack('malformed handshakes are answered with their status', mishandshake)
-await attack('handshakes that never end delay no other client', target => dawdle(target, 2_000))
-await attack('clients that connect and leave at any moment leave no state behind', target => comeAndGo(target, 2_000))
-await attack('a flood meets its limits', (target, complain) => flood(target, complain, 3_000))
+await attack('handshakes that never end delay no other client', target => dawdle(target, 1_000))
+await attack('clients that connect and leave at any moment leave no state behind', target => comeAndGo(target, 1_000))
+await attack('a flood meets its limits', (target, complain) => flood(target, complain, 1_500))
 await attack('a topic per connection, and broadcasts to topics without members, leave no state behind', (target, complain) => explode(target, complain, 1_500))
 
 await attack('mutated frames are answered as a model predicts that does not use lib', async (target, complain) => {
   const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 1_000_000)
-  const verdicts = await fuzz(target, complain, { seed, frames: 6_000 })
+  const verdicts = await fuzz(target, complain, { seed, frames: 2_500 })
   t.comment(`FUZZ_SEED=${seed}: ${JSON.stringify(verdicts)}`)
   t.ok(Object.keys(verdicts).length >= 10)
 })

@@ -72,7 +72,7 @@ export const createLink = (core: Core, target: Target): Link => {
   /** An attempt has failed, or the connection is lost. */
   const fail = async (code: number, reason: string, range?: Range, cause?: unknown): Promise<void> => {
     const isUnexplained = code === 1006 && !isOpen // browsers hide the reason
-    const known = roomsError(reason || 'lost', `${cause ?? 'closed'}`, { status: code, cause })
+    const known = roomsError(reason ||= 'lost', `${cause ?? reason}`, { status: code, cause })
     if (isOpen) lose(known)
     cut(code === 1006)
     const attempt = current = {}

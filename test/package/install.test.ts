@@ -71,7 +71,7 @@ console.log(JSON.stringify({ same: fastifyRooms === named, names: Object.keys(ev
   t.equal(code, 0)
   t.same(stdout.trim().split('\n').map(line => JSON.parse(line)), [said, {
     same: true,
-    names: ['closeBehaviour', 'closeCodes', 'default', 'defineTopics', 'errorCodes', 'fastifyRooms', 'memoryBroker', 'module.exports']
+    names: ['bearerToken', 'closeBehaviour', 'closeCodes', 'default', 'defineTopics', 'errorCodes', 'fastifyRooms', 'memoryBroker', 'module.exports']
   }])
 })
 
