@@ -52,7 +52,7 @@ export interface ClientOptions {
    */
   token?: string | ((request: TokenRequest) => string | null | undefined | Promise<string | null | undefined>) | undefined
   /**
-   * Messages that are kept while there is no connection, for each client: they are sent after the next join, in order, each with a `mid`, so that none is handled
+   * Messages that each room keeps while there is no connection: they are sent after the next join, in order, each with a `mid`, so that none is handled
    * twice. Default 0: they are rejected with `unsent`.
    */
   queue?: number | undefined
