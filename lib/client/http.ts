@@ -256,9 +256,9 @@ export async function renew (core: Core, link: Link): Promise<void> {
   if (token && link.isOpen) link.send(JSON.stringify({ type: 'auth', token }))
 }
 
-/** Answers a private message that has a `ref`. */
-export function answer (_core: Core, room: Room, ref: Ref, data?: unknown): void {
-  room.link?.send(JSON.stringify({ type: 'ack', ref, data }))
+/** Answers a private message that has a `ref`, unless the connection that it came by is lost: the question has ended with it. */
+export function answer (_core: Core, room: Room, session: string | null, ref: Ref, data?: unknown): void {
+  if (session === room.now.session) room.link?.send(JSON.stringify({ type: 'ack', ref, data }))
 }
 
 /** Most messages that an iteration may be behind, as in room.ts. */

@@ -55,7 +55,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
     const { status, transport, error, id } = now
     if (changes.status) {
       rows.push({ at: new Date(), status, transport, error, id })
-      if (rows.length > longestLog) rows.shift()
+      if (rows[longestLog]) rows.shift()
     }
     if (status !== old) emit('status', now)
     emit('change')
@@ -131,7 +131,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
         if (type === 'message') set({ last: frame as any, id })
         if (type === 'end') set({ id })
         if (type === 'gap') set({ gap: frame as any })
-        if (type === 'gap' || type === 'presence') core.task(type, room, frame)
+        if (type === 'presence' || type === 'gap') core.task(type, room, frame)
         emit(type, frame)
         if (type === 'end') room.finish(null)
       }
@@ -149,7 +149,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
       topic,
       publish: (data, { key, mid = queue ? newMid() : undefined } = {}) => ask({ type: 'message', data, key, mid }),
       direct: (to, data) => ask({ type: 'direct', to, data }),
-      answer: (...values) => core.task('answer', room, ...values),
+      answer: (...values) => core.task('answer', room, now.session, ...values),
       presence (value) {
         info = value
         return ask({ type: 'presence', info })

@@ -137,6 +137,9 @@ export async function startFake (t: Test, more: Partial<Fake> = {}): Promise<Fak
     fake.asked.push(request.url!)
     fake.respond(request, response)
   })
+  // A connection that a test leaves half open does not keep its process.
+  server.on('connection', socket => { socket.unref() })
+  server.unref()
   const sockets = new WebSocketServer({ noServer: true, handleProtocols: protocols => [...protocols][0] ?? false })
   server.on('upgrade', (request, socket, head) => {
     fake.asked.push(`ws ${request.url}`)

@@ -29,6 +29,9 @@ export async function startProxy (t: Test, target: string): Promise<Proxy> {
     }
     const [host, port] = target.split(':') as [string, string]
     const far = connect(Number(port), host)
+    // A connection that a test leaves half open does not keep its process.
+    socket.unref()
+    far.unref()
     for (const [from, to] of [[socket, far], [far, socket]] as const) {
       sockets.add(from)
       from.on('data', chunk => {
@@ -42,6 +45,7 @@ export async function startProxy (t: Test, target: string): Promise<Proxy> {
       })
     }
   })
+  server.unref()
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const proxy = {
