@@ -504,3 +504,23 @@ t.test('a host that closes one session with the code of slow members ends one to
   client.send({ type: 'message', topic: 'a', data: 1 })
   t.match(await join(client, 'b'), { type: 'hello', topic: 'b' })
 })
+
+t.test('a short mid of an anonymous member, a payload that a topic refuses, and new credentials without onAuth are told', async t => {
+  const { url } = await start(t, { topics: { a: { publish: true } } })
+  const client = await open(t, url)
+  await join(client, 'a')
+  t.match(await answer(client, { type: 'message', topic: 'a', data: 1, mid: 'short', ref: 1 }), { topic: 'a', ref: 1, ok: false, error: { code: 'FST_ROOMS_BAD_FRAME', message: /16/ } })
+  t.match(await answer(client, { type: 'auth', token: 'x', ref: 2 }), { ref: 2, ok: false, error: { code: 'FST_ROOMS_NO_AUTH' } })
+  t.match(await answer(client, { type: 'auth', token: 'x' }), { type: 'error', error: { code: 'FST_ROOMS_NO_AUTH' } })
+})
+
+t.test('a kick that meant the user of an upgrade under way refuses the connection', async t => {
+  let identify = (): void => {}
+  const { app, url } = await start(t, { topics: { a: any }, identify: () => new Promise(resolve => { identify = () => { resolve({ user: 'ann' }) } }) })
+  const connecting = connect(t, url)
+  await until(() => identify.name === 'identify' && String(identify).includes('ann'))
+  await app.rooms.kick({ user: 'ann' })
+  identify()
+  const client = await connecting
+  t.match(await client.closed, { code: 4005 })
+})
