@@ -87,7 +87,7 @@ export interface AsyncApiDocument {
   [member: string]: unknown
 }
 
-/** What the document says besides the topics. */
+/** The parts of the document besides the topics. */
 export interface AsyncApiOptions {
   /**
    * Default: the title `Rooms` and the version `0.0.0`. The close codes are added to the description. Other members are those of AsyncAPI

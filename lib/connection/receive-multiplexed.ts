@@ -15,7 +15,7 @@ import type { MultiplexedConnection } from './multiplexed.ts'
 // Bytes in, on a connection of several topics: rate, size and form, then the session of the frame's topic. Faults that name no topic are told to the connection.
 
 type Peer = MultiplexedConnection<Membership>
-/** What an answer repeats of a frame. */
+/** The members of a frame that its answer repeats. */
 interface Named { ref?: Ref | undefined, topic?: string | undefined }
 
 /** Ends a connection for an error. */

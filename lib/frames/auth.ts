@@ -42,7 +42,7 @@ function setInfo (session: Membership, info: unknown): void {
   session.hub.presenceChanged(session)
 }
 
-/** What the ack of new credentials tells: milliseconds until their end. */
+/** Returns the data of the ack of new credentials: milliseconds until their end. */
 function untilEnd (expires: Date | undefined): { in: number } | undefined {
   return expires === undefined ? undefined : { in: expires.getTime() - Date.now() }
 }

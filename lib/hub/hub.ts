@@ -16,7 +16,7 @@ import { HistoryReader } from '../history/reader.ts'
 import { snapshotText } from '../history/snapshot.ts'
 import { Waiters, type Waiter, type WaitRequest } from '../history/waiters.ts'
 import { Reviews } from '../identity/reauthorize.ts'
-import { Admission, closeCodeOf } from '../limits/admission.ts'
+import { Admission, closeCodeOf, type Bound } from '../limits/admission.ts'
 import { RecentKicks } from '../limits/recent-kicks.ts'
 import { connectionHello } from '../protocol/server-frames.ts'
 import { Announcer } from '../presence/announcer.ts'
@@ -60,7 +60,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly log: Log
   readonly counters: Counters = createCounters()
   readonly connections = new Set<Peer>()
-  /** Those of them that join topics by frames. */
+  /** The connections that join topics by frames. All of them are in `connections`, too. */
   readonly multiplexed = new Set<MultiplexedConnection<Membership>>()
   readonly directory = new SessionDirectory<MemberSession>()
   readonly meters = new Set<Meter>()
@@ -223,9 +223,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     this.connections.add(connection)
     this.directory.add(session)
     if (refusal !== undefined) {
-      connection.close(serverEnding(closeCodeOf[refusal], refusal))
-      this.admission.decline(connection)
-      if (refusal === 'perAddress' && request.isForwarded) this.admission.hint(address)
+      this.#decline(connection, refusal, request.isForwarded)
       return
     }
     this.admission.admit(connection, addressKey)
@@ -250,9 +248,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     if (refusal !== undefined) {
       this.counters.refused++
       this.countRefusal('join', refusal, { topic: undefined, user, address })
-      connection.close(serverEnding(closeCodeOf[refusal], refusal))
-      this.admission.decline(connection)
-      if (refusal === 'perAddress' && request.isForwarded) this.admission.hint(address)
+      this.#decline(connection, refusal, request.isForwarded)
       return
     }
     this.admission.admit(connection, addressKey)
@@ -283,6 +279,13 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     const kicked = this.kicks.find(begunAt, session.user, topic)
     if (kicked === undefined) this.#enterRoom(session, join, begunAt)
     else session.end(kicked)
+  }
+
+  /** Closes a connection that is over a bound. */
+  #decline (connection: Peer, refusal: Bound, isForwarded: boolean): void {
+    connection.close(serverEnding(closeCodeOf[refusal], refusal))
+    this.admission.decline(connection)
+    if (refusal === 'perAddress' && isForwarded) this.admission.hint(connection.address)
   }
 
   #enterRoom (session: MemberSession, request: JoinRequest, begunAt: number): void {

@@ -23,7 +23,7 @@ interface Data { n: number, pad: string }
 /** The place of a message in its topic. */
 interface Place { epoch: string, offset: number }
 
-/** What a broker has accepted, in all of its epochs. */
+/** The messages that a broker has accepted, in all of its epochs. */
 class Truth {
   /** The number of the message at each position, by topic and id; `end`: the end of a stream. */
   readonly messages = new Map<string, number | 'end'>()
@@ -124,7 +124,7 @@ export interface ModelOptions {
   steps: number
 }
 
-/** What has happened, so that a test can tell that a schedule reaches what it is for. */
+/** Counts of events, by which a test can tell that a schedule reaches the states that it is for. */
 export interface Counts {
   messages: number
   reloads: number

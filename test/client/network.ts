@@ -3,6 +3,7 @@ import { connect, type AddressInfo, type Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { WebSocket } from 'ws'
 import type { FetchLike, FetchResponse, WebSocketClass } from '../../types/client.ts'
+import { cutAfterBytes } from '../helpers/cut-socket.ts'
 
 /** One end of a connection inside the process. What one end writes, the other reads. */
 class End extends Duplex {
@@ -101,18 +102,8 @@ export class Network {
 
 /** Cuts a TCP connection after so many bytes have come, or have been written. */
 function cutAfter (socket: Socket, incoming: number, outgoing: number): Socket {
-  const { push, write } = socket
-  let left = incoming
-  socket.push = function (this: Socket, chunk: Buffer | null): boolean {
-    if (chunk === null || left > chunk.length) {
-      left -= chunk?.length ?? 0
-      return push.call(this, chunk)
-    }
-    if (left > 0) push.call(this, chunk.subarray(0, left))
-    left = 0
-    this.destroy()
-    return false
-  } as Socket['push']
+  const { write } = socket
+  cutAfterBytes(socket, incoming)
   let free = outgoing
   socket.write = function (this: Socket, chunk: Buffer | string, ...more: never[]): boolean {
     free -= chunk.length

@@ -28,7 +28,7 @@ export interface Peer {
   leaveRef: string | undefined
   /** The answer to its join, if that was refused. */
   refused: string | undefined
-  /** What `refused` has to be; `undefined` if the server has not decided it by a hook. */
+  /** The value that `refused` has to have; `undefined` if the server has not decided it by a hook. */
   refusal: string | undefined
   /** The `ref` of each frame that was sent before hello. */
   readonly held: string[]

@@ -589,7 +589,7 @@ export class Run {
     }
   }
 
-  /** What concerns the connections of several topics, and joins by frame that were refused. */
+  /** Checks the connections of several topics, and the joins by frame that were refused. */
   #checkWires (): void {
     const { faults } = this
     for (const [index, { wire, topic, gone, leaveRef, refused, refusal, held, unjoined, received, closed }] of this.peers.entries()) {

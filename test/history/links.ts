@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 import { eventsIn } from '../helpers/event-stream.ts'
+import { cutAfterBytes } from '../helpers/cut-socket.ts'
 
 /** The transports of the model's clients. `pages`: requests that do not wait. */
 export type Transport = 'rooms.v1' | 'rooms.raw' | 'event-stream' | 'long-poll' | 'pages'
@@ -48,18 +49,7 @@ function connectFor (bytes: number): (options: { host?: string | null | undefine
   return ({ host, port }) => {
     const socket = connect({ host: host!, port: Number(port) })
     if (bytes === Infinity) return socket
-    const push = socket.push
-    let left = bytes
-    socket.push = function (this: Socket, chunk: Buffer | null): boolean {
-      if (chunk === null || left > chunk.length) {
-        left -= chunk?.length ?? 0
-        return push.call(this, chunk)
-      }
-      if (left > 0) push.call(this, chunk.subarray(0, left))
-      left = 0
-      this.destroy()
-      return false
-    } as Socket['push']
+    cutAfterBytes(socket, bytes)
     return socket
   }
 }
