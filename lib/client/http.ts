@@ -111,7 +111,7 @@ export async function stream (core: Core): Promise<void> {
   }
   const { openEventStream } = await import('./event-stream.ts')
   const { transport, open } = core
-  if (transport === 'event-stream') return // another room was faster
+  if (transport === 'event-stream' || core.signal.aborted) return // another room was faster, or the client has been closed
   const streams = new Set<ReturnType<typeof openEventStream>>()
   core.transport = 'event-stream'
   core.open = (url, token) => {

@@ -6,6 +6,7 @@ import { build } from 'esbuild'
 import t, { type Test } from 'tap'
 import * as undici from 'undici'
 import { WebSocket } from 'ws'
+import { stream } from '../../lib/client/http.ts'
 import { createClient } from '../../lib/client/index.ts'
 import { createRooms, listen, until, type AnyOptions } from '../helpers/app.ts'
 import { emptyFolder } from '../helpers/folder.ts'
@@ -370,6 +371,21 @@ t.test('a process ends by itself after close', async t => {
   const [code] = await once(child, 'exit')
   t.same([code, text], [0, 'closed\n'])
   t.ok(Date.now() - ended < 5_000, `${Date.now() - ended} ms after close`)
+})
+
+t.test('a client that is closed while it changes to event streams leaves no timer', async t => {
+  const timers = holdTimers(t, 200_000)
+  for (const isClosed of [false, true]) {
+    const closing = new AbortController()
+    const core = { options: { WebSocket }, signal: closing.signal, transport: 'websocket', open: undefined } as any
+    const changed = stream(core)
+    if (isClosed) closing.abort()
+    await changed
+    t.equal(core.transport, isClosed ? 'websocket' : 'event-stream')
+    t.equal(timers.times.length, isClosed ? 0 : 1)
+    closing.abort()
+    t.equal(timers.times.length, 0)
+  }
 })
 
 t.test('errors are shown on the console without onerror', async t => {
