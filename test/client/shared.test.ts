@@ -1,5 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
+import { overflow } from '../../lib/client/http.ts'
 import { createRooms, listen, until, type AnyOptions } from '../helpers/app.ts'
 import { atOnce, connect, has, hello, holdTimers, json, next, numbers, open, startFake, type Fake, type Peer } from './kit.ts'
 import { startProxy } from './proxy.ts'
@@ -368,6 +369,16 @@ t.test('an iteration that is 1,000 messages behind loses them, and a gap says so
   t.equal(gaps.reduce((sum, { count }) => sum + count, 0), second.data.n - 1, 'the messages between are told')
   await iteration.return?.(undefined)
   t.same((await iteration.next()).done, true)
+})
+
+t.test('the loss of an iteration stands in the state, also if the connection is lost before it is told', async t => {
+  const behind = Array.from({ length: 1_001 }, (_, n) => n)
+  const room: any = { now: { id: 'a-1', gap: null }, receive () {}, set (changes: object) { Object.assign(room.now, changes) } }
+  overflow({} as any, room, behind)
+  t.same([room.now.gap, behind], [{ type: 'gap', reason: 'slow', count: 1_001, to: 'a-1' }, []])
+  room.now.gap = null
+  overflow({} as any, room, behind)
+  t.equal(room.now.gap, null, 'an earlier call has emptied it')
 })
 
 t.test('a room whose connection is not open when another room comes moves at once', async t => {
