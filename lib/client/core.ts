@@ -49,8 +49,8 @@ export interface Target {
   lose (status: RoomStatus, error: RoomsError | null): void
   /** A frame has come that does not concern the connection alone. */
   receive (frame: Frame): void
-  /** No attempt follows. */
-  finish (error: RoomsError): void
+  /** No attempt follows. @param error - `null`: the server has closed normally, because the topic has ended */
+  finish (error: RoomsError | null): void
 }
 
 /** The connection of a room, as the room uses it: its own, or its place on the shared one. */
@@ -87,8 +87,6 @@ export interface Room extends Target {
   set (changes: Partial<RoomState<any, any>>): void
   /** The connection that carries it. */
   link?: Place | undefined
-  /** No attempt follows. */
-  finish (error: RoomsError | null): void
 }
 
 /** The attempts of a connection since it was last at rest. */
@@ -100,8 +98,8 @@ export interface Past {
   expired?: boolean
 }
 
-/** The end of an attempt: why, and the milliseconds until the next one. Below 0: none follows. Absent: any. */
-export type Verdict = readonly [error: RoomsError, wait?: number]
+/** The end of an attempt: why (`null`: the topic has ended), and the milliseconds until the next one. Below 0: none follows. Absent: any. */
+export type Verdict = readonly [error: RoomsError | null, wait?: number]
 
 /** The answer to the question why a WebSocket has not opened. */
 export interface Finding {

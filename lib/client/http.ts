@@ -174,7 +174,7 @@ export async function judge (core: Core, target: Target, past: Past, token: stri
   const { failures = 0, renewals = 0 } = past
   const behaviour = closeBehaviour(found.code)
   past.expired = behaviour === 'renew'
-  if (behaviour === 'stop' || (past.expired && renewals > 0)) return [found.error, -1]
+  if (behaviour === 'stop' || (past.expired && renewals > 0)) return [code === 1000 ? null : found.error, -1]
   if (past.expired) past.renewals = renewals + 1
   const steps = failures + (behaviour === 'backoff' ? 2 : 0)
   past.failures = found.range === undefined ? steps + 1 : steps

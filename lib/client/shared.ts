@@ -61,7 +61,7 @@ export function createShared (core: Core): Shared | undefined {
   /** The server has refused a room, or ended its membership. */
   const refuse = (room: Room, code: number, { min = defaultRange.min!, max }: Range = defaultRange, error: RoomsError): void => {
     if (!mine().includes(room)) rooms.delete(room.topic) // its own connection goes on
-    else if (closeBehaviour(code) === 'stop') room.finish(error)
+    else if (closeBehaviour(code) === 'stop') room.finish(code === 1000 ? null : error)
     else {
       room.lose('reconnecting', error)
       clearTimeout(timers.get(room.topic))
@@ -112,12 +112,12 @@ export function createShared (core: Core): Shared | undefined {
       else if (type === 'hello') accept(room, frame)
       else if (places.has(room.link!)) room.receive(frame)
     },
-    finish (error: RoomsError) {
+    finish (error: RoomsError | null) {
       const all = mine()
       for (const timer of timers.values()) clearTimeout(timer)
       rooms.clear()
       link = undefined
-      const isOver = wasOpen && error.code !== 'blocked'
+      const isOver = wasOpen && error?.code !== 'blocked'
       for (const room of all) {
         if (isOver) room.finish(error)
         else room.link = undefined

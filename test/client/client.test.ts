@@ -337,6 +337,14 @@ t.test('a stream ends the iteration', async t => {
   t.same(parts, ['a', 'b'])
   await has(room, { status: 'closed', error: null })
   t.same(ends, [['done', 'done']])
+  const since = room.getSnapshot().id!
+  for (const multiplex of [undefined, false] as const) {
+    const client = connect(t, proxy.host, { ...multiplex === false && { multiplex } })
+    if (multiplex === undefined) await open(client.room('chat:1'))
+    const late = client.room('tokens', { since })
+    for await (const frame of late) t.fail(`a message behind the end: ${JSON.stringify(frame)}`)
+    t.match(late.getSnapshot(), { status: 'closed', error: null })
+  }
 })
 
 t.test('a listener that throws is told to onerror, and nothing is left after close', async t => {

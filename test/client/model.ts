@@ -244,7 +244,7 @@ class Watched {
     if (this.hasLeft || this.hasEnded) return true
     const { status, recovered, gap, error } = this.room.getSnapshot()
     // A room whose position is at the end of a stream, or behind it, is closed without a frame.
-    if (this.#isStream && status === 'closed' && error?.status === 1000) return true
+    if (this.#isStream && status === 'closed' && error === null) return true
     return status === 'open' && (!this.reloads || (recovered && gap === null)) && this.cursor === this.#world.truth.tops.get(this.topic)
   }
 
