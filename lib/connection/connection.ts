@@ -145,8 +145,8 @@ export class Connection<S extends ConnectedSession = ConnectedSession> implement
   /** The `ref` of the frame that joins a session. */
   refOf (_session: S): Ref | undefined { return undefined }
 
-  /** Tells the peer that a join was refused, if it joins by frames. Another one is told by `bye`. */
-  refuseJoin (_session: S, _ending: Ending): void {}
+  /** Answers the frame that began a join which is refused. Returns `false` if the join was begun by the URL: its peer is told by `bye`. */
+  refuseJoin (_session: S, _ending: Ending): boolean { return false }
 
   /** Call this when a session has left its room and all lists. */
   forget (_session: S): void {}

@@ -262,8 +262,9 @@ export class MultiplexedConnection<S extends MultiplexedSession = MultiplexedSes
     else this.say(topic === undefined ? text : frames.withTopic(text, topic))
   }
 
-  override refuseJoin (session: S, ending: Ending): void {
-    this.sayRefusal(session.topic, this.#joins.get(session.topic)?.ref, ending)
+  override refuseJoin (session: S, ending: Ending): boolean {
+    this.sayRefusal(session.topic, this.refOf(session), ending)
+    return true
   }
 
   /** Tells the peer that a join was refused. */

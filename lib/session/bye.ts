@@ -52,10 +52,7 @@ export function byeFrame (hub: ByeHub, { code, reason, refusal }: Ending): Omit<
 export function sayBye (hub: ByeHub, session: Membership, ending: Ending): void {
   const { code } = ending
   if (!session.canBeAnswered || !isTold(code) || session.transport.tellsByStatus(code)) return
-  if (session.state === 'joining' && session.connection.isMultiplexed) {
-    session.connection.refuseJoin(session, ending)
-    return
-  }
+  if (session.state === 'joining' && session.connection.refuseJoin(session, ending)) return
   const frame = byeFrame(hub, ending)
   if (frame.retry !== undefined) session.transport.comeBack(frame.retry)
   // A slow member has not received up to the room's position, so its `bye` has no `id`.
