@@ -1,12 +1,12 @@
-import type { ClientFrame } from '../../types/index.ts'
+import type { ClientFrame, Refusal } from '../../types/index.ts'
 import type { MultiplexedConnection } from '../connection/multiplexed.ts'
-import { asError, isForPeer } from '../error-utils.ts'
-import { FST_ROOMS_FORBIDDEN, FST_ROOMS_HANDLER_FAILED, FST_ROOMS_NO_AUTH, FST_ROOMS_NOT_JOINED, FST_ROOMS_RATE_LIMITED } from '../errors.ts'
+import { asError } from '../error-utils.ts'
+import { FST_ROOMS_FORBIDDEN, FST_ROOMS_NO_AUTH, FST_ROOMS_NOT_JOINED, FST_ROOMS_RATE_LIMITED } from '../errors.ts'
 import { checkIdentity, withInfo, type KnownIdentity } from '../identity/identity.ts'
 import { refusalOf } from '../limits/refusals.ts'
 import { ackOk } from '../protocol/server-frames.ts'
 import type { Membership } from '../session/membership.ts'
-import { acknowledge } from './reply.ts'
+import { acknowledge, answerTo } from './reply.ts'
 
 type Auth = ClientFrame & { type: 'auth' }
 
@@ -62,9 +62,15 @@ export async function authenticate (session: Membership, { token, ref }: Auth): 
 export async function authenticateConnection (connection: MultiplexedConnection<Membership>, { token, ref }: Auth): Promise<void> {
   const { hub } = connection
   if (hub.state !== 'open') return
+  const [session] = connection.sessions
+  const count = (reason: Refusal): void => { connection.countRefusal(reason) }
+  if (session?.state !== 'open') {
+    const error = new FST_ROOMS_NOT_JOINED('any topic')
+    count(refusalOf(error))
+    connection.refuse(error, ref)
+    return
+  }
   try {
-    const [session] = connection.sessions
-    if (session?.state !== 'open') throw new FST_ROOMS_NOT_JOINED('any topic')
     const identity = await newIdentity(session, token)
     if (identity === undefined) return
     // Checks the info of all topics before any of them is changed.
@@ -74,12 +80,6 @@ export async function authenticateConnection (connection: MultiplexedConnection<
     session.hub.expiry.renew(connection, identity.expires?.getTime())
     if (ref !== undefined) connection.say(ackOk(ref, undefined, untilEnd(identity.expires)))
   } catch (thrown) {
-    const error = asError(thrown)
-    if (connection.isEnded) return
-    const isOfHost = !isForPeer(error)
-    if (isOfHost) hub.fail(error)
-    const shown = isOfHost ? new FST_ROOMS_HANDLER_FAILED() : error
-    connection.countRefusal(refusalOf(shown))
-    connection.refuse(shown, ref)
+    connection.refuse(answerTo(session, asError(thrown), count), ref)
   }
 }

@@ -1,5 +1,7 @@
-import type { Ref } from '../../types/index.ts'
-import { asError, wireError } from '../error-utils.ts'
+import type { Ref, Refusal } from '../../types/index.ts'
+import { asError, isForPeer, wireError } from '../error-utils.ts'
+import { FST_ROOMS_HANDLER_FAILED } from '../errors.ts'
+import { isEndOf } from '../hub/end-cause.ts'
 import { refusalOf, countRefusal } from '../limits/refusals.ts'
 import { closeName } from '../protocol/close-codes.ts'
 import * as frames from '../protocol/server-frames.ts'
@@ -26,6 +28,21 @@ export function refuse (session: Membership, error: Error, ref?: Ref): void {
   if (session.canBeAnswered) reply(session, ref === undefined ? frames.error(wireError(error)) : frames.ackError(ref, wireError(error)))
   // A reader that has left its loop ends the session, and that close says more.
   else if ((error as { code?: unknown }).code !== 'FST_ROOMS_SESSION_CLOSED') closeFor(session, error)
+}
+
+/**
+ * Returns the error that answers a frame, of the one that a hook threw. An error that speaks to the member is its answer. Any other error is told to the host, and
+ * so is an invalid payload, which the host has made. The end of the session is neither, and no refusal, because there is no member to answer. Only a peer that has
+ * left one of several topics is answered then.
+ * @param count - counts a refusal
+ */
+export function answerTo (session: Membership, error: Error & { code?: string }, count: (reason: Refusal) => void): Error {
+  const isEnd = isEndOf(session, error)
+  const isOfHost = isEnd || error.code === 'FST_ROOMS_INVALID_PAYLOAD' || !isForPeer(error)
+  if (isOfHost) session.fail(error)
+  const answer = isOfHost ? new FST_ROOMS_HANDLER_FAILED() : error
+  if (!isEnd) count(refusalOf(answer))
+  return answer
 }
 
 /**
