@@ -138,6 +138,7 @@ t.test('a bounded number of refused peers is held for the close code; the next j
   let open = (): void => {}
   const gate = new Promise<null>(resolve => { open = () => { resolve(null) } })
   const { app, rooms, url } = await serve(t, {
+    limits: { connections: 3 },
     topics: { one: { limits: { members: 1 } }, two: { limits: { members: 1 } } },
     identify: request => request.headers['x-wait'] === undefined ? null : gate
   })
@@ -153,8 +154,12 @@ t.test('a bounded number of refused peers is held for the close code; the next j
   t.match(answer, { statusCode: 503, headers: { 'retry-after': '5' } })
   t.match(answer.json(), { code: 'FST_ROOMS_OVERLOADED' })
   t.match(await refused(`${url}/rooms/one`), { status: 503, body: { code: 'FST_ROOMS_OVERLOADED' } })
-  await until(() => rooms.stats().refusals.overloaded === 2)
+  const several = await Promise.all([1, 2].map(() => join(t, `${url}/rooms`)))
+  t.match(await refused(`${url}/rooms`), { status: 503, body: { code: 'FST_ROOMS_OVERLOADED' } }, 'a connection of several topics is one more')
+  t.match(await app.inject('/rooms'), { statusCode: 503, headers: { 'retry-after': '5' } })
+  await until(() => rooms.stats().refusals.overloaded === 4)
   t.equal(rooms.stats().refusals.members, maxDeclined)
+  for (const client of several) await client.close()
 
   open()
   await waiting

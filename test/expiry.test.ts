@@ -1,7 +1,9 @@
+import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
+import fastifyRooms from '../lib/index.ts'
 import type { AnySession, Identity } from '../types/index.ts'
-import { connect, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'
+import { connect, createApp, createRooms, join, listen, refused, until, type AnyOptions } from './helpers/app.ts'
 
 /** An app whose members' credentials expire as the query says: `?expires=` as JSON, `?in=` in milliseconds from now. */
 async function create (t: Test, options: AnyOptions = {}): Promise<{ app: FastifyInstance, url: string, sessions: AnySession<any>[] }> {
@@ -134,6 +136,21 @@ t.test('a join whose credentials expire while it is under way is refused, and ot
   t.equal(sessions[0]!.state, 'closed')
   t.same(left, [])
   t.match(app.rooms.stats(), { refused: 1, expired: 1, topics: 0 })
+})
+
+t.test('credentials that end during the upgrade begin no connection of several topics', async t => {
+  const real = Date.now
+  t.teardown(() => { Date.now = real })
+  const expires = real() + 60_000
+  const app = createApp(t)
+  await app.register(fastifyWebsocket)
+  app.websocketServer.on('connection', () => { Date.now = () => expires })
+  await app.register(fastifyRooms as any, { prefix: '/rooms', identify: identityOf })
+  const client = await connect(t, `${await listen(app)}/rooms?expires=${expires}`)
+  t.match(await client.closed, { code: 4300, reason: 'token_expired' })
+  Date.now = real
+  t.match(client.received.map(text => JSON.parse(text)), [{ type: 'bye', code: 4300 }])
+  t.match(app.rooms.stats(), { expired: 1, members: 0 })
 })
 
 t.test('credentials that expire between the check and the join, or by the end of onJoin, do not admit a member', async t => {

@@ -20,13 +20,13 @@ const malformed: Record<string, Buffer> = {
 }
 
 /** Sends an upgrade and bytes behind it in one write. */
-async function upgradeWith (t: Test, url: string, bytes: Buffer, header = ''): Promise<Socket> {
+async function upgradeWith (t: Test, url: string, bytes: Buffer, header = '', path = '/rooms/news'): Promise<Socket> {
   const [host, port] = url.split(':') as [string, string]
   const socket = connectTcp(Number(port), host)
   t.teardown(() => { socket.destroy() })
   socket.on('error', () => {}).resume()
   await once(socket, 'connect')
-  const head = `GET /rooms/news HTTP/1.1\r\nHost: ${url}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${header}\r\n`
+  const head = `GET ${path} HTTP/1.1\r\nHost: ${url}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${header}\r\n`
   socket.write(Buffer.concat([Buffer.from(head), bytes]))
   return socket
 }
@@ -95,6 +95,20 @@ for (const hosted of [false, true]) {
     })
   }
 }
+
+t.test('an upgrade to a connection of several topics whose hook settles after limits.handshake ends', async t => {
+  const handshake = 60_000
+  let settle: (() => void) | undefined
+  const app = createApp(t)
+  await app.register(plugin, { prefix: '/rooms', limits: { handshake }, identify: () => new Promise(resolve => { settle = () => { resolve(null) } }) })
+  const socket = await upgradeWith(t, await listen(app), Buffer.alloc(0), '', '/rooms')
+  await until(() => settle !== undefined)
+  const start = stopClock(performance.now() + handshake + 1)
+  t.teardown(start)
+  settle!()
+  await gone(socket)
+  t.match(app.rooms.stats(), { connections: 0, refusals: { handshake: 1 } })
+})
 
 t.test('issue 8: hooks that settle exactly at limits.handshake do not end the process', async t => {
   const uncaught = watchProcess(t)

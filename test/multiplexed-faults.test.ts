@@ -246,3 +246,160 @@ t.test('bad frames of all topics are counted together, and each topic has its ow
   await until(() => rooms.stats().connections === 0)
   t.match(rooms.stats(), { topics: 0, members: 0, refusals: { badFrames: 4, payload: 1 } })
 })
+
+t.test('a frame over the rate is answered as far as it can be read, and counts as no fault of its form; a flood of any frames is closed', async t => {
+  const { client, rooms } = await open(t, { limits: { messages: 6, per: 60_000, badFrames: 1 } })
+  client.socket.pause()
+  const ping = { type: 'ping', ref: 'ping' }
+  const over = [Buffer.from(JSON.stringify(ping)), 'x'.repeat(70_000), '{', { type: 'message', topic: 'a', ref: 'bad' }, { type: 'ack', topic: 'a', ref: 's1', data: 1 }, { type: 'message', topic: 'a', data: 1, ref: 'good' }]
+  for (const frame of [...Array(6).fill(ping), ...over, ping]) client.send(frame)
+  client.socket.resume()
+  t.match(await client.closed, { code: 4101 })
+  const answers = client.received.slice(1).map(text => JSON.parse(text))
+  t.same(answers.slice(0, 6), Array(6).fill({ type: 'ack', ref: 'ping', ok: true }))
+  const error = { code: 'FST_ROOMS_RATE_LIMITED', message: answers[6].error.message }
+  t.same(answers.slice(6, -1), [
+    { type: 'error', error },
+    { type: 'error', error },
+    { type: 'error', error },
+    { type: 'ack', topic: 'a', ref: 'bad', ok: false, error },
+    { type: 'error', error },
+    { type: 'ack', topic: 'a', ref: 'good', ok: false, error }
+  ])
+  t.match(answers.at(-1), { type: 'bye', code: 4101 })
+  t.match(rooms.stats(), { invalid: 0, refusals: { messages: 7, badFrames: 0, payload: 0 } })
+})
+
+t.test('frames that have waited for a topic stop with its session', async t => {
+  const handled: unknown[] = []
+  let admit = (): void => {}
+  const { client, rooms } = await open(t, {
+    topics: { rated: { publish: true, limits: { messages: 3, per: 60_000, payload: 100 } }, '*': { publish: true } },
+    onJoin: () => new Promise<void>(resolve => { admit = resolve }),
+    onMessage: { '*': () => {}, rated: (_session, payload) => { handled.push(payload) } }
+  })
+  client.send({ type: 'join', topic: 'rated', ref: 'join' })
+  for (let n = 1; n <= 10; n++) client.send({ type: 'message', topic: 'rated', data: n === 10 ? 'x'.repeat(100) : n, ref: n })
+  t.match(await client.ask({ type: 'ping' }), { ok: true })
+  admit()
+  t.match(await client.next('bye'), { topic: 'rated', code: 4101 })
+  t.match(await client.ask({ type: 'ping' }, 'last'), { ok: true })
+  t.same(client.received.map(text => JSON.parse(text)).filter(({ type, topic }) => type === 'ack' && topic === 'rated').map(({ ref, ok }) => `${ref} ${ok}`), ['1 true', '2 true', '3 true', '4 false', '5 false', '6 false'])
+  t.same(handled, [1, 2, 3])
+  t.match(rooms.stats(), { members: 0, invalid: 0, refusals: { messages: 4 } }, 'frames behind the end are not looked at')
+})
+
+t.test('a member whose session ends while its join is told to the host leaves the topic free', async t => {
+  let isWanted = false
+  let admit = (): void => {}
+  const { client, rooms } = await open(t, { onJoin: () => new Promise<void>(resolve => { admit = resolve }) })
+  const hear = ({ topic }: any): unknown => isWanted || rooms.kick({ topic })
+  subscribe('fastify-rooms:join', hear)
+  t.teardown(() => { unsubscribe('fastify-rooms:join', hear) })
+  client.send({ type: 'join', topic: 'news', ref: 'join' })
+  client.send({ type: 'message', topic: 'news', data: 1, ref: 'held' })
+  t.match(await client.ask({ type: 'ping' }), { ok: true })
+  admit()
+  t.match(await client.next('hello'), { topic: 'news', ref: 'join' })
+  t.match(await client.next('bye'), { topic: 'news', code: 4005 })
+  isWanted = true
+  t.match(await client.ask({ type: 'message', topic: 'news', data: 1 }), { ok: false, error: { code: 'FST_ROOMS_NOT_JOINED' } })
+  client.send({ type: 'join', topic: 'news', ref: 'again' })
+  t.match(await client.ask({ type: 'ping' }), { ok: true })
+  admit()
+  t.match(await client.next('hello'), { topic: 'news', ref: 'again' })
+  t.match(await client.ask({ type: 'message', topic: 'news', data: 1 }), { ok: true })
+})
+
+t.test('new credentials that the host decides about too late change nothing; an error of the host is told to it, however late', async t => {
+  const settle: { resolve (identity: object): void, reject (error: unknown): void }[] = []
+  const errors: unknown[] = []
+  const { rooms, url } = await open(t, {
+    identify: () => ({ user: 'ann', expires: Date.now() + 60_000 }),
+    onAuth: () => new Promise((resolve, reject) => { settle.push({ resolve, reject } as never) }),
+    onError: error => { errors.push(error) }
+  })
+  const broken = new Error('broken')
+  const outcomes: ((answer: typeof settle[number]) => void)[] = [
+    ({ resolve }) => { resolve({ user: 'bob' }) },
+    ({ reject }) => { reject(Object.assign(new Error('no'), { statusCode: 403 })) },
+    ({ reject }) => { reject(broken) }
+  ]
+  for (const settles of outcomes) {
+    const client = await opened(t, url)
+    await joined(client, 'news')
+    client.send({ type: 'auth', token: 'x', ref: 'late' })
+    await until(() => settle.length === 1)
+    await rooms.kick({ user: 'ann' })
+    settles(settle.pop()!)
+    t.match(await client.closed, { code: 4005 })
+    t.notOk(client.received.some(text => text.includes('"late"')))
+  }
+  t.same(errors, [broken])
+  const real = Date.now
+  t.teardown(() => { Date.now = real })
+  const client = await opened(t, url)
+  await joined(client, 'news')
+  client.send({ type: 'auth', token: 'x', ref: 'late' })
+  await until(() => settle.length === 1)
+  Date.now = () => real() + 3_600_000
+  settle.pop()!.resolve({ user: 'ann' })
+  t.match(await client.closed, { code: 4300 })
+  t.match(rooms.stats(), { expired: 1, refusals: { forbidden: 1, failed: 1 } }, 'an answer that comes too late is not looked at')
+})
+
+t.test('an error of onAuth is answered like an error of onMessage, also on a connection of several topics', async t => {
+  const errors: [unknown, string][] = []
+  let thrown: unknown
+  const { client, rooms } = await open(t, {
+    onAuth: async session => {
+      if (thrown !== undefined) throw thrown
+      await session.close()
+      await session.send('late')
+      return null
+    },
+    onError: (error, session) => { errors.push([error, session!.topic]) }
+  })
+  await joined(client, 'news')
+  const refusal = async (): Promise<any> => client.ask({ type: 'auth', token: 'x' })
+  thrown = Object.assign(new Error('no'), { statusCode: 401, code: 'REVOKED' })
+  t.match(await refusal(), { ok: false, error: { code: 'REVOKED' } })
+  t.same(errors, [])
+  thrown = Object.assign(new Error('invalid'), { statusCode: 400, code: 'FST_ROOMS_INVALID_PAYLOAD' })
+  t.match(await refusal(), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } }, 'the host has made that payload')
+  t.same(errors.splice(0), [[thrown, 'news']])
+  t.match(rooms.stats().refusals, { unauthorized: 1, failed: 1 })
+  thrown = undefined
+  t.match(await refusal(), { ok: false, error: { code: 'FST_ROOMS_HANDLER_FAILED' } }, 'the peer is answered, because its connection goes on')
+  t.same(errors, [], 'the end of a session is no error')
+  t.match(rooms.stats().refusals, { unauthorized: 1, failed: 1 })
+})
+
+t.test('a drain refuses joins that the host is still asked about, and asks about no credentials', async t => {
+  const gates = new Map<string, () => void>()
+  let asked = 0
+  const joins: string[] = []
+  const app = await createRooms(t, {
+    topics: { '*': { publish: true } },
+    authorize: ({ action, topic }) => action !== 'join' || topic === 'news' || new Promise<boolean>(resolve => { gates.set(topic, () => { resolve(true) }) }),
+    onMessage: { '*': () => new Promise<void>(resolve => { gates.set('message', resolve) }) },
+    onJoin: ({ topic }) => { joins.push(topic) },
+    onAuth: () => { asked++; return null }
+  })
+  const client = await opened(t, `${await listen(app)}/rooms`)
+  await joined(client, 'news')
+  client.send({ type: 'join', topic: 'late', ref: 'late' })
+  client.send({ type: 'message', topic: 'news', data: 1 })
+  await until(() => gates.size === 2)
+  const drained = app.rooms.drain()
+  client.send({ type: 'auth', token: 'x', ref: 'auth' })
+  t.match(await client.ask({ type: 'ping' }), { ok: true })
+  gates.get('late')!()
+  t.match(await client.next('ack'), { ref: 'late', topic: 'late', ok: false, close: 1001, retry: { min: Number } })
+  gates.get('message')!()
+  t.match(await client.closed, { code: 1001 })
+  await drained
+  t.equal(asked, 0)
+  t.same(joins, ['news'])
+  t.notOk(client.received.some(text => text.includes('"auth"')))
+})

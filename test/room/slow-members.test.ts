@@ -342,6 +342,19 @@ t.test('a raw member gets no gap frame', async t => {
   t.same(raw.socket.sent, ['2'])
 })
 
+t.test('a frame that belongs to no member makes its peer slow once', async t => {
+  const { slow, counters, turnEnds } = slowRoom({}, [])
+  const { connection: { transport }, socket } = fakeMember('peer')
+  const write = (frame: string): boolean => slow.write(transport, textFrame(frame), 1_000)
+  t.equal(write('1'), true)
+  await turnEnds()
+  socket.bufferedAmount = 1_001
+  t.equal(write('2'), false)
+  t.equal(write('3'), true, 'the connection is being closed already')
+  t.same(socket.sent, ['1'])
+  t.equal(counters.slow, 1)
+})
+
 t.test('a member under replay whose peer takes nothing is closed; one that takes some of it stays, and a stall of this process counts for neither', async t => {
   const { slow, join, counters } = slowRoom({}, [])
   const ended: [string, number][] = []
