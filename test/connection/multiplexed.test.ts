@@ -5,14 +5,15 @@ import { webSocketTransport } from '../../lib/transport/websocket.ts'
 import { bareHooks, bareSettings, silent } from '../helpers/bare-hub.ts'
 import { at, FakeSocket } from '../helpers/fakes.ts'
 
-/** A connection of several topics whose host answers no question about a join. Returns the texts that its peer is sent, too. */
+/** A connection of several topics whose host answers no question about a join. Returns what its peer is sent, the refusals that are counted and the lines of the log, too. */
 function asking () {
   const said: any[] = []
   const refused: string[] = []
+  const logged: object[] = []
   const hub = {
     state: 'open',
     leaving: 0,
-    log: silent,
+    log: { ...silent, debug: (line: object) => { logged.push(line) } },
     hooks: bareHooks(),
     settings: bareSettings(),
     counters: createCounters(),
@@ -22,7 +23,7 @@ function asking () {
   const rate = { capacity: 100, per: 1_000 }
   const transport = webSocketTransport(new FakeSocket(), { bytesRead: 0 }, 'rooms.v1')
   const connection = at(0, () => new MultiplexedConnection(hub, { transport, address: '-', user: undefined, expiresAt: undefined, rate, identity: null, maxPayload: 1_000, slowBytes: 1_000, permit: () => new Promise(() => {}) }))
-  return { connection, said, refused, join: (topic: string) => { connection.join({ type: 'join', topic, ref: topic }) } }
+  return { connection, said, refused, logged, join: (topic: string) => { connection.join({ type: 'join', topic, ref: topic }) } }
 }
 
 const end = (): never => { throw new Error('these joins have no session') }
@@ -42,4 +43,11 @@ t.test('each join has its own time, and a stall of the process counts for none',
   t.match(said.slice(1), [{ topic: 'second', ref: 'second', ok: false }])
   t.same(refused, ['join handshake first', 'join handshake second'])
   t.equal(connection.topics, 2, 'both count until the host has answered')
+})
+
+t.test('an error of its stream is logged with its address, because it has no one session', async t => {
+  const { connection, logged } = asking()
+  const err = new Error('reset')
+  connection.failed(err)
+  t.same(logged, [{ err, address: '-' }])
 })
