@@ -174,7 +174,8 @@ export async function judge (core: Core, target: Target, past: Past, token: stri
   const { failures = 0, renewals = 0 } = past
   const behaviour = closeBehaviour(found.code)
   past.expired = behaviour === 'renew'
-  if (behaviour === 'stop' || (past.expired && renewals > 0)) return [code === 1000 ? null : found.error, -1]
+  if (code === 1000 && target.topic !== undefined) return await complete(core, target as Room) ? [null, -1] : [found.error, reloadAgain]
+  if (behaviour === 'stop' || (past.expired && renewals > 0)) return [found.error, -1]
   if (past.expired) past.renewals = renewals + 1
   const steps = failures + (behaviour === 'backoff' ? 2 : 0)
   past.failures = found.range === undefined ? steps + 1 : steps
@@ -191,15 +192,21 @@ const reloadAgain = 5_000
 /** The reloads that are under way. */
 const reloads = new WeakMap<Room, Promise<void>>()
 
+/** Ends of topics that rooms are told behind their next reload. */
+const ends = new WeakMap<Room, Frame>()
+
 async function hold (core: Core, room: Room): Promise<void> {
   const { topic, options } = room
   let frames: Frame[] = []
   let { session } = room.now
+  let isWhole = false
   const take = (frame: Frame): true => {
     // A new membership begins behind the position that the room has, and brings later frames again.
     if (session !== room.now.session) frames = []
     session = room.now.session
     frames.push(frame)
+    // The server closes the room's place now, and that must not close the room before it has these frames.
+    if (frame.type === 'end') room.link?.close()
     return true
   }
   room.filter = take
@@ -220,9 +227,18 @@ async function hold (core: Core, room: Room): Promise<void> {
     } while (join !== room.now.session) // messages may be missing again
     room.filter = filter
     room.set({ recovered: true, gap: null })
+    isWhole = true
   } finally {
     if (room.filter === take) room.filter = undefined
     reloads.delete(room)
+    const end = frames.at(-1)?.type === 'end' ? frames.pop() : ends.get(room)
+    if (end !== undefined) {
+      if (isWhole || options.reload === undefined) frames.push(end)
+      else {
+        ends.set(room, end)
+        again(core, room)
+      }
+    }
     frames.forEach(room.receive)
   }
 }
@@ -244,8 +260,26 @@ export async function gap (core: Core, room: Room, _frame?: Frame): Promise<void
     await reload(core, room)
   } catch (error) {
     core.report(error)
-    clearTimeout(room.timer)
-    if (room.now.status !== 'closed') room.timer = setTimeout(gap, reloadAgain, core, room)
+    again(core, room)
+  }
+}
+
+/** Plans another reload. */
+function again (core: Core, room: Room): void {
+  clearTimeout(room.timer)
+  if (room.now.status !== 'closed') room.timer = setTimeout(gap, reloadAgain, core, room)
+}
+
+/** The topic of a room has ended, and the server has nothing more for the room. Reloads if messages are missing. Returns whether none are. */
+export async function complete (core: Core, room: Room): Promise<boolean> {
+  const { now: { recovered, gap }, options } = room
+  if (options.reload === undefined || (recovered && gap === null)) return true
+  try {
+    await reload(core, room)
+    return true
+  } catch (error) {
+    core.report(error)
+    return false
   }
 }
 

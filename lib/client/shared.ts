@@ -59,17 +59,30 @@ export function createShared (core: Core): Shared | undefined {
   }
 
   /** The server has refused a room, or ended its membership. */
-  const refuse = (room: Room, code: number, { min = defaultRange.min!, max }: Range = defaultRange, error: RoomsError): void => {
+  const refuse = (room: Room, code: number, range: Range = defaultRange, error: RoomsError): void => {
     if (!mine().includes(room)) rooms.delete(room.topic) // its own connection goes on
-    else if (closeBehaviour(code) === 'stop') room.finish(code === 1000 ? null : error)
+    else if (code === 1000) {
+      room.lose('reconnecting', error)
+      core.task('complete', room).then(isWhole => {
+        if (isWhole === true) room.finish(null)
+        else later(room, range)
+      })
+    } else if (closeBehaviour(code) === 'stop') room.finish(error)
     else {
       room.lose('reconnecting', error)
-      clearTimeout(timers.get(room.topic))
-      timers.set(room.topic, setTimeout(() => {
-        room.begin(transport)
-        if (link?.isOpen === true) join(room)
-      }, min + Math.random() * (max - min)))
+      later(room, range)
     }
+  }
+
+  /** Joins a room after a random time. */
+  const later = (room: Room, { min = defaultRange.min!, max }: Range): void => {
+    const { topic } = room
+    clearTimeout(timers.get(topic))
+    if (rooms.get(topic) !== room) return // it has left meanwhile
+    timers.set(topic, setTimeout(() => {
+      room.begin(transport)
+      if (link?.isOpen === true) join(room)
+    }, min + Math.random() * (max - min)))
   }
 
   /** The server has accepted a room. It moves here, unless its own connection has messages or answers to come. */

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
 import { overflow } from '../../lib/client/http.ts'
 import { createRooms, listen, until, type AnyOptions } from '../helpers/app.ts'
-import { atOnce, connect, has, hello, holdTimers, json, next, numbers, open, startFake, type Fake, type Peer } from './kit.ts'
+import { atOnce, connect, has, hello, holdTimers, json, next, numbers, open, setGlobal, startFake, type Fake, type Peer } from './kit.ts'
 import { startProxy } from './proxy.ts'
 
 const topics = {
@@ -350,6 +350,71 @@ t.test('a reload that fails after the room was left is not tried again', async t
   fail!()
   await until(() => errors.length === 1)
   t.same(timers.times, [])
+})
+
+t.test('the end of a topic that comes while a room reloads follows the reload, also one that fails at first', async t => {
+  const at = (offset: number): string => `0123456789abcdef-${offset}`
+  for (const isAlone of [true, false]) {
+    const topic = 'chat:1'
+    const told = { id: at(4), recovered: false }
+    const answers: ((status: number) => void)[] = []
+    const fake = await startSharing(t, (peer, frame) => peer.send(hello(frame.topic, { ref: frame.ref, ...frame.topic === topic && told })), {
+      ...isAlone && { connected: peer => peer.send(hello(topic, told)) },
+      respond: (_request, response) => { answers.push(status => json(response, status === 200 ? { topic, id: at(5), messages: [], complete: true, count: 0 } : {}, status)) }
+    })
+    const timers = holdTimers(t, 5_000)
+    const client = connect(t, fake.host, { onerror: () => {}, ...isAlone ? { multiplex: false } : {} })
+    const events: unknown[] = []
+    const other = isAlone ? undefined : client.room('chat:2')
+    if (other) await open(other)
+    const room = client.room(topic, { reload: ({ id }) => { events.push(id) } })
+    room.on('message', ({ data }: any) => events.push(data.n))
+    room.on('end', ({ reason, id }) => events.push(reason, id))
+    await until(() => answers.length === 1)
+    const peer = isAlone ? fake.peers[0]! : await shared(fake)
+    for (const frame of [{ type: 'message', id: at(5), data: { n: 5 } }, { type: 'end', id: at(6), reason: 'done' }, { type: 'bye', code: 1000, reason: '' }]) peer.send({ ...frame, ...isAlone ? {} : { topic } })
+    if (isAlone) peer.socket.close(1000)
+    await until(() => isAlone ? peer.socket.readyState === 3 : peer.frames.some(({ type }) => type === 'leave'))
+    t.equal(room.getSnapshot().status, 'open')
+    answers[0]!(503)
+    await until(() => timers.times.includes(5_000))
+    t.same([events, room.getSnapshot().status], [[5], 'open'])
+    timers.fire()
+    await until(() => answers.length === 2)
+    answers[1]!(200)
+    await has(room, { status: 'closed', error: null, recovered: true, gap: null })
+    t.same(events, [5, at(5), 'done', at(6)])
+    t.equal(other?.getSnapshot().status ?? 'open', 'open')
+    client.close()
+  }
+})
+
+t.test('a room that misses messages of a topic that has ended is closed when it has reloaded', async t => {
+  for (const isAlone of [true, false]) {
+    const topic = 'chat:1'
+    const statuses = [503, 200]
+    const told = { recovered: false }
+    const bye = { type: 'bye', code: 1000, reason: '' }
+    const fake = await startSharing(t, (peer, frame) => {
+      peer.send(hello(frame.topic, { ref: frame.ref, ...frame.topic === topic && told }))
+      if (frame.topic === topic) peer.send({ ...bye, topic })
+    }, {
+      ...isAlone && { connected: peer => { peer.send(hello(topic, told)); peer.send(bye); peer.socket.close(1000) } },
+      respond: (_request, response) => json(response, { topic, messages: [], complete: true, count: 0 }, statuses.shift())
+    })
+    atOnce(t)
+    holdTimers(t, 20_000)
+    const { setTimeout } = globalThis
+    setGlobal(t, 'setTimeout', (act: () => void, milliseconds: number, ...values: []) => setTimeout(act, milliseconds === 5_000 ? 0 : milliseconds, ...values))
+    const client = connect(t, fake.host, { onerror: () => {}, ...isAlone ? { multiplex: false } : {} })
+    if (!isAlone) await open(client.room('chat:2'))
+    let reloads = 0
+    const room = client.room(topic, { reload: () => { reloads++ } })
+    await has(room, { status: 'closed', error: null, recovered: true })
+    t.ok(reloads >= 1)
+    t.same(statuses, [])
+    client.close()
+  }
 })
 
 t.test('an iteration that is 1,000 messages behind loses them, and a gap says so', async t => {
