@@ -30,6 +30,11 @@ export interface Publication {
   end?: EndReason
   /** The id of a session that does not get it live. This is not access control. */
   except?: string
+  /**
+   * Names the publication within its topic, together with the one who sent it. For 5 minutes the broker MUST answer `duplicate`, with the position of the first, to a
+   * second one with the same `mid`, whichever node sends it, if its capability `once` is `shared`. 1 to 400 characters.
+   */
+  mid?: string
   /** Names the value that this message replaces. It is in `tail`, too. */
   key?: string
   /**
@@ -118,6 +123,102 @@ export interface Outcome {
   position?: Position
 }
 
+/** A member of a topic, as all nodes see it. */
+export interface PresenceMember {
+  session: string
+  node: string
+  user?: string
+  /** Presence info as JSON. Absent: none. */
+  info?: string
+}
+
+/** A change of the members of a topic on this node. */
+export interface PresenceChange {
+  topic: string
+  session: string
+  /** Of the member. The same in all changes of a session. */
+  user?: string
+  /** `set`: the session has joined, or has new info. `leave`: it has left. A `leave` of a session that is not noted changes nothing. */
+  type: 'set' | 'leave'
+  /** Presence info as JSON; with `set` alone. */
+  info?: string
+}
+
+/** The answer to a change. */
+export interface PresenceOutcome {
+  /** The change has made the user's sessions in this topic, over all nodes, the first one (`first`), or none (`last`). */
+  user?: 'first' | 'last'
+}
+
+/** Changes of the members of a topic on one node, as other nodes are told of them. */
+export interface PresenceDelta {
+  /** Grows by one with each delta of the topic, over all nodes. A hole means that deltas are missing: the list has to be read again. */
+  version: number
+  node: string
+  set: PresenceMember[]
+  /** The ids of sessions. */
+  leave: string[]
+}
+
+/** The members of a topic on all nodes. */
+export interface PresencePage {
+  /** The version of the topic's last delta; 0 if there was none. */
+  version: number
+  /** Members, the ones of nodes that are gone left out. At most 15 s old for these. */
+  count: number
+  /** At most `limit` of them, in no order. */
+  members: PresenceMember[]
+}
+
+/** A user whose last session was on a node that has gone. */
+export interface GoneUser {
+  topic: string
+  user: string
+  /** Presence info of the session that was removed last, as JSON. */
+  info?: string
+}
+
+/** The members of topics over all nodes. Each function rejects if the server does not answer within 5 s. */
+export interface BrokerPresence {
+  /**
+   * Notes changes of members of this node. They take effect in the order of the calls, those of one topic as one atomic step, and are told to all other nodes that have
+   * the topic attached. A broker that has lost its connection sends them again when it is back: a node's members are what it has said last.
+   */
+  change (changes: PresenceChange[]): Promise<PresenceOutcome[]>
+  /** Reads the members of a topic. `limit: 0`: only their number and the version. */
+  read (topic: string, limit: number): Promise<PresencePage>
+  /** Notes how many members topics have on this node, for topics without presence, too; 0: none. At most once a second for each topic. */
+  report (counts: ReadonlyMap<string, number>): Promise<void>
+  /** Returns the numbers of members that all live nodes have reported for these topics. */
+  counts (topics: string[]): Promise<number[]>
+  /** Returns the topics for which a live node has reported members; at most `limit`. */
+  topics (limit: number): Promise<string[]>
+}
+
+/** Numbers of a broker since its start. */
+export interface BrokerStats {
+  /** Gauge: milliseconds that the server took for its last answer. */
+  lag: number
+  /** Gauge: publications that the server has not answered. */
+  queued: number
+  /** Gauge: topics that this node is attached to, and those whose `detach` lingers. */
+  topics: number
+  /** Connections to the server that were made again. */
+  reconnects: number
+  /** Topics whose subscription was made again. */
+  resubscribed: number
+  /** Holes in the order of a topic that were filled from kept messages. */
+  mended: number
+  /** Holes that could not be filled, and were reported by `lost`. */
+  holes: number
+  /** Publications that were sent twice and recognised by their fence. */
+  fenced: number
+  /** Entries that were dropped, because too many waited. */
+  dropped: number
+  /** Entries, and bytes of other nodes, that could not be read. */
+  unreadable: number
+}
+
 export type BrokerState = 'up' | 'degraded' | 'down'
 
 /** The functions that a node gives to its broker. They do not throw, whatever their arguments are. */
@@ -127,8 +228,15 @@ export interface BrokerHandlers {
    * positions, and for an own one before its outcome settles.
    */
   entry (topic: string, publication: Publication, position?: Position): void
-  /** Delivers bytes that another node sent with `control`. */
+  /** Delivers bytes that another node sent with `control`, in the order of its calls. */
   control (fromNode: string, bytes: Buffer): void
+  /**
+   * Delivers changes of members on another node, for attached topics. MUST be called in the order of the versions, and for each version once, unless deltas are lost. A
+   * broker without the capability `presence` never calls it.
+   */
+  presence? (topic: string, delta: PresenceDelta): void
+  /** Reports users whose last session has gone with its node. It is called on one node of all. */
+  gone? (users: GoneUser[]): void
   /** Reports the state of the broker. */
   state (state: BrokerState, cause?: Error): void
   /**
@@ -142,6 +250,7 @@ export interface BrokerCapabilities {
   /** `total`: one order per topic for all members. `node`: one order for the members of a node, and across nodes one for each publishing node. */
   order: 'total' | 'node'
   history: boolean
+  /** Whether it notes the members of topics over all nodes (`Broker.presence`). `true` also for a broker of one process, which has no other nodes. */
   presence: boolean
   /** Whether message ids are unique over all nodes (`shared`) or on one node. */
   once: 'shared' | 'node'
@@ -183,8 +292,16 @@ export interface Broker {
   history? (topic: string, query: HistoryQuery): HistoryPage | Promise<HistoryPage>
   /** Counts kept messages, if they are in this process. */
   historyStats? (): HistoryStats
-  /** Sends bytes to one node, to the nodes that hold a user, or to all. */
+  /**
+   * Sends bytes to one node, to the nodes that hold a user (`hold`), or to all; never to this one. `sent`: the server has taken them for at least one node. `gone`: there
+   * is no such node. `unknown`: the server has not answered. MUST NOT reject.
+   */
   control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<'sent' | 'gone' | 'unknown'>
+  /** Notes the users that this node holds sessions of, so that `control` reaches it. Absent: `control` sends what is for a user to all nodes. */
+  hold? (add: string[], remove: string[]): void
+  /** MUST be present if `capabilities.presence` is `true` and the broker is not in this process. */
+  readonly presence?: BrokerPresence
+  stats? (): BrokerStats
   /** Releases all resources. MUST NOT close a client that the host passed in. The hub waits for 2 s. */
   close (): Promise<void>
 }
