@@ -224,7 +224,9 @@ export class Replay {
         return false
       }
       const { position: { epoch, offset }, messages, from } = page
-      this.#frames.set(encoding, this.#make(encoding, messages, epoch, from, offset))
+      const known = this.#frames.get(encoding)
+      // A broker that is slow may answer after a later reading, or after messages that it has delivered since.
+      if (known?.epoch !== epoch || known.top <= offset) this.#frames.set(encoding, this.#make(encoding, messages, epoch, from, offset))
       return true
     })
   }
