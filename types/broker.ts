@@ -146,14 +146,18 @@ export interface PresenceChange {
 
 /** The answer to a change. */
 export interface PresenceOutcome {
-  /** The change has made the user's sessions in this topic, over all nodes, the first one (`first`), or none (`last`). */
+  /**
+   * `first`: with this session its user has come to the topic, having had none there on any node. `last`: with this session its user has left the topic on all nodes. A
+   * change that is sent again is answered as before, at least for one minute, because the answer may have been lost.
+   */
   user?: 'first' | 'last'
 }
 
-/** Changes of the members of a topic on one node, as other nodes are told of them. */
+/** Changes of the members of a topic on one node, as all nodes are told of them. */
 export interface PresenceDelta {
   /** Grows by one with each delta of the topic, over all nodes. A hole means that deltas are missing: the list has to be read again. */
   version: number
+  /** The node of these members. They leave in a delta of their node, too, if it has gone and another node removes them. */
   node: string
   set: PresenceMember[]
   /** The ids of sessions. */
@@ -170,24 +174,28 @@ export interface PresencePage {
   members: PresenceMember[]
 }
 
-/** A user whose last session was on a node that has gone. */
+/** A user whose last session was on a node that has gone, or has come back with its node. */
 export interface GoneUser {
   topic: string
   user: string
-  /** Presence info of the session that was removed last, as JSON. */
+  /** Presence info of a session of the user, the one that was removed last, as JSON. */
   info?: string
 }
 
 /** The members of topics over all nodes. Each function rejects if the server does not answer within 5 s. */
 export interface BrokerPresence {
   /**
-   * Notes changes of members of this node. They take effect in the order of the calls, those of one topic as one atomic step, and are told to all other nodes that have
-   * the topic attached. A broker that has lost its connection sends them again when it is back: a node's members are what it has said last.
+   * Notes changes of members of this node. They take effect in the order of the calls, those of one topic as one atomic step, and are told to all nodes that have the
+   * topic attached, this one included, because their versions count. A broker that has lost its connection sends them again when it is back: a node's members are what
+   * it has said last. After a rejection the hub sends the same changes again, before later ones.
    */
   change (changes: PresenceChange[]): Promise<PresenceOutcome[]>
   /** Reads the members of a topic. `limit: 0`: only their number and the version. */
   read (topic: string, limit: number): Promise<PresencePage>
-  /** Notes how many members topics have on this node, for topics without presence, too; 0: none. At most once a second for each topic. */
+  /**
+   * Notes how many members topics have on this node, for topics without presence, too; 0: none. At most once a second. The hub reports all topics again when the state
+   * has become `up`.
+   */
   report (counts: ReadonlyMap<string, number>): Promise<void>
   /** Returns the numbers of members that all live nodes have reported for these topics. */
   counts (topics: string[]): Promise<number[]>
@@ -231,12 +239,17 @@ export interface BrokerHandlers {
   /** Delivers bytes that another node sent with `control`, in the order of its calls. */
   control (fromNode: string, bytes: Buffer): void
   /**
-   * Delivers changes of members on another node, for attached topics. MUST be called in the order of the versions, and for each version once, unless deltas are lost. A
-   * broker without the capability `presence` never calls it.
+   * Delivers changes of members, those of this node included, for attached topics. MUST be called in the order of the versions, and for each version once, unless deltas
+   * are lost, which `lost` tells. A broker without the capability `presence` never calls it.
    */
   presence? (topic: string, delta: PresenceDelta): void
   /** Reports users whose last session has gone with its node. It is called on one node of all. */
   gone? (users: GoneUser[]): void
+  /**
+   * Reports users of this node whose list was sent again, and who had been reported as gone meanwhile. Not for sessions whose `change` has not been answered: its answer
+   * tells that.
+   */
+  back? (users: GoneUser[]): void
   /** Reports the state of the broker. */
   state (state: BrokerState, cause?: Error): void
   /**
