@@ -1,0 +1,87 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+
+/** Why tests that need a server of Redis are skipped; `false` if they are not. */
+export const noRedis = spawnSync('redis-server', ['--version']).error === undefined ? false : 'redis-server is not installed'
+
+/** A server of Redis that belongs to one test. */
+export interface RedisServer {
+  readonly port: number
+  readonly process: ChildProcess
+  /** Runs a command over a connection of its own. Returns the bytes of the answer. */
+  command (...args: string[]): Promise<string>
+  /** Ends the process as `kill -9` does. */
+  kill (): Promise<void>
+  /** Starts it again, on the same port. */
+  restart (): Promise<void>
+  suspend (): void
+  resume (): void
+}
+
+export async function freePort (): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** Starts a server without persistence, which stops with its test. @param options - further options: `['--appendonly', 'yes']` */
+export async function startRedis (t: Test, options: string[] = []): Promise<RedisServer> {
+  const folder = mkdtempSync(join(tmpdir(), 'rooms-redis-'))
+  const port = await freePort()
+  const args = ['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', '--loglevel', 'warning', ...options]
+  let process = spawn('redis-server', args, { stdio: 'ignore' })
+  const server: RedisServer = {
+    port,
+    get process () { return process },
+    command: (...args) => command(port, args),
+    async kill () {
+      if (process.exitCode !== null || process.signalCode !== null) return
+      const exit = once(process, 'exit')
+      process.kill('SIGKILL')
+      await exit
+    },
+    async restart () {
+      await server.kill()
+      process = spawn('redis-server', args, { stdio: 'ignore' })
+      await answers(port)
+    },
+    suspend () { process.kill('SIGSTOP') },
+    resume () { process.kill('SIGCONT') }
+  }
+  t.teardown(async () => {
+    await server.kill()
+    rmSync(folder, { recursive: true, force: true })
+  })
+  await answers(port)
+  return server
+}
+
+async function answers (port: number): Promise<void> {
+  for (let i = 0; i < 500; i++) {
+    try {
+      if ((await command(port, ['PING'])).startsWith('+PONG')) return
+    } catch {}
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
+  throw new Error('redis-server does not answer')
+}
+
+async function command (port: number, args: string[]): Promise<string> {
+  const socket = connect(port, '127.0.0.1')
+  try {
+    const text = `*${args.length}\r\n${args.map(arg => `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`).join('')}`
+    socket.write(text)
+    const [chunk] = await once(socket, 'data') as [Buffer]
+    return chunk.toString()
+  } finally {
+    socket.destroy()
+  }
+}
