@@ -12,6 +12,7 @@ export const FST_ROOMS_INVALID_SCHEMA = createError<[string, string, string]>('F
 export const FST_ROOMS_OPEN_BROADCAST = createError<[string]>('FST_ROOMS_OPEN_BROADCAST', 'topic "%s" has a broadcast route ("post") that every client could call: give "authorize" or hooks in "routes.broadcast" (to allow every client, authorize: () => true)', 500)
 export const FST_ROOMS_HANDLER_MISSING = createError<[string]>('FST_ROOMS_HANDLER_MISSING', 'topic "%s" has different schemas in "publish" and "message": give an "onMessage" for it that converts one into the other', 500)
 export const FST_ROOMS_NO_HISTORY = createError<[string]>('FST_ROOMS_NO_HISTORY', 'topic "%s" has "history", which this broker does not keep: give another "broker", or "history: false"', 500)
+export const FST_ROOMS_BROKER_UNSUITABLE = createError<[string]>('FST_ROOMS_BROKER_UNSUITABLE', 'the broker cannot use its server: %s', 500)
 export const FST_ROOMS_ALREADY_REGISTERED = createError('FST_ROOMS_ALREADY_REGISTERED', 'this scope or a parent of it already has app.rooms: register the plugin once, or in sibling scopes, which have separate rooms', 500)
 export const FST_ROOMS_ROUTE_TAKEN = createError<[string, string, string]>('FST_ROOMS_ROUTE_TAKEN', 'the route %s %s is taken: give the plugin a "prefix" of its own%s', 500)
 export const FST_ROOMS_WEBSOCKET_REGISTERED = createError('FST_ROOMS_WEBSOCKET_REGISTERED', 'the host registered @fastify/websocket itself: give "websocket.options" there instead', 500)

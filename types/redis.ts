@@ -84,4 +84,6 @@ export interface RedisBrokerOptions {
    * Milliseconds between two probes, 100 to 5,000. Default 4,000. A connection that brings no probe back for twice as long is cut and made again.
    */
   heartbeat?: number | undefined
+  /** Milliseconds that a topic stays subscribed to after its last member has left, up to an hour. Default 30,000. A room that empties and fills costs no subscriptions. */
+  linger?: number | undefined
 }

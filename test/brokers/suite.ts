@@ -19,6 +19,7 @@ export async function startBroker (t: Test, broker: Broker, node = 'node-1') {
 }
 
 let count = 0
+const plainPublication = publication
 
 export function publication (topic: string, payload: unknown = null, node = 'node-1'): Publication {
   const json = JSON.stringify(payload)
@@ -113,11 +114,16 @@ export function brokerSuite (t: Test, create: () => Broker): void {
   })
 }
 
-/** Tests of the contract of brokers with positions. */
-export function positionSuite (t: Test, create: () => Broker): void {
+/**
+ * Tests of the contract of brokers with positions.
+ * @param retention - of the topics, for a broker that gives positions only to those that keep messages
+ */
+export function positionSuite (t: Test, create: () => Broker, retention?: Retention): void {
+  const publication = (topic: string): Publication => ({ ...plainPublication(topic), ...(retention === undefined ? {} : { retention }) })
+
   t.test('a position has a random epoch of at least 64 bits and an offset that grows by one', async t => {
     const { broker, entries } = await startBroker(t, create())
-    const [a, b] = await broker.attach(['a', 'b'])
+    const [a, b] = await broker.attach(['a', 'b'], retention)
     t.match(a!.epoch, /^[A-Za-z0-9]{11,64}$/)
     t.not(a!.epoch, b!.epoch)
     const outcomes: Outcome[] = []
@@ -130,11 +136,11 @@ export function positionSuite (t: Test, create: () => Broker): void {
 
   t.test('attach returns the last position', async t => {
     const { broker } = await startBroker(t, create())
-    const [before] = await broker.attach(['a'])
+    const [before] = await broker.attach(['a'], retention)
     await broker.publish([publication('a')])
-    t.same(await broker.attach(['a']), [{ epoch: before!.epoch, offset: before!.offset + 1 }])
+    t.same(await broker.attach(['a'], retention), [{ epoch: before!.epoch, offset: before!.offset + 1 }])
     await broker.publish([publication('a')])
-    t.same(before!.offset + 2, (await broker.attach(['a']))[0]!.offset, 'an earlier result does not change afterwards')
+    t.same(before!.offset + 2, (await broker.attach(['a'], retention))[0]!.offset, 'an earlier result does not change afterwards')
   })
 }
 

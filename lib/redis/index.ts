@@ -1,0 +1,2 @@
+export { redisBroker } from './broker.ts'
+export type * from '../../types/redis.ts'

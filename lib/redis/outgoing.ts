@@ -1,0 +1,325 @@
+import type { Outcome, Publication, Retention } from '../../types/index.ts'
+import type { RedisArgument, RedisReply } from '../../types/redis.ts'
+import { encodeMessage, encodePublication } from './codec.ts'
+import type { Epochs } from './epochs.ts'
+import type { Keys } from './keys.ts'
+import type { Line } from './line.ts'
+import { isPassing, type Link } from './link.ts'
+import { RedisAnswerError } from './answer-error.ts'
+import { bounded, metaTtl } from './reader.ts'
+import { publishScript } from './script.ts'
+
+/** Most publications that wait for an answer, and most of their bytes. */
+const mostPending = 20_000
+const mostPendingBytes = 33_554_432
+/** Most publications of a topic in one call, and their bytes: a script stops the server while it runs. */
+const mostPerCall = 64
+const mostCallBytes = 262_144
+/** Milliseconds between two looks for deadlines. Publications that were not sent are given up that much before. */
+const sweepEvery = 100
+/** Milliseconds after which a call is sent again, which the server could not execute. */
+const retryAfter = 100
+/** Bytes that a value counts besides its tail and its key. The same as in the memory broker. */
+const valueOverhead = 320
+
+const failed: Outcome = { state: 'failed' }
+const unknown: Outcome = { state: 'unknown' }
+
+interface Pending {
+  readonly publication: Publication
+  readonly bytes: Buffer
+  /** The line that will bring its entry, and its losses at the beginning. */
+  readonly line: Line | undefined
+  readonly losses: number
+  isDelivered: boolean
+  /** The answer, while the entry is to come. */
+  outcome: Outcome | undefined
+  settle: ((outcome: Outcome) => void) | undefined
+}
+
+/** Publications of a topic in one step. */
+interface Call {
+  readonly seq: number
+  readonly pending: readonly Pending[]
+  isInFlight: boolean
+  /** It was sent, and the connection broke before the answer. */
+  isUnknown: boolean
+}
+
+/** The publications of a topic. Only one call of it is in flight, so that what is sent again keeps its place, and a fence knows the latest call alone. */
+interface Queue {
+  readonly topic: string
+  readonly partition: number
+  readonly waiting: Pending[]
+  call: Call | undefined
+}
+
+export interface OutgoingPorts {
+  readonly node: string
+  readonly isCluster: boolean
+  /** The line of a topic that is attached. */
+  line (topic: string): Line | undefined
+  linkOf (partition: number): Link
+}
+
+/** Publications on their way to the server, and their outcomes. */
+export class Outgoing {
+  fenced = 0
+  readonly #keys: Keys
+  readonly #epochs: Epochs
+  readonly #ports: OutgoingPorts
+  readonly #queues = new Map<string, Queue>()
+  /** Queues with publications to be sent in this turn. */
+  readonly #dirty = new Set<Queue>()
+  /** By uid: all that are not settled. */
+  readonly #pending = new Map<string, Pending>()
+  #bytes = 0
+  /** Topics that keep nothing, with the number of publications whose entries come from the server: what follows comes from there, too, in its place. */
+  readonly #relayed = new Map<string, number>()
+  /** Publications of topics that keep nothing, to be sent in this turn. */
+  #plain: Pending[] = []
+  #calls = 0
+  #turn: NodeJS.Immediate | undefined
+  #timer: NodeJS.Timeout | undefined
+
+  constructor (keys: Keys, epochs: Epochs, ports: OutgoingPorts) {
+    this.#keys = keys
+    this.#epochs = epochs
+    this.#ports = ports
+  }
+
+  get size (): number { return this.#pending.size }
+
+  /** Whether the entry of a publication comes from the server; else this node delivers it at once. */
+  isRelayed ({ topic, retention, mid }: Publication): boolean {
+    return retention !== undefined || mid !== undefined || this.#relayed.has(topic)
+  }
+
+  publish (publication: Publication): Promise<Outcome> {
+    const { topic, uid, retention } = publication
+    const isRelayed = this.isRelayed(publication)
+    const partition = this.#keys.partitionOf(topic)
+    // A topic that keeps nothing is not held for a server that is away.
+    if (this.#pending.size >= mostPending || this.#bytes > mostPendingBytes || (retention === undefined && !this.#ports.linkOf(partition).isOpen)) return Promise.resolve(failed)
+    const line = isRelayed ? this.#ports.line(topic) : undefined
+    const bytes = encodePublication(publication, isRelayed && retention === undefined)
+    const pending: Pending = { publication, bytes, line, losses: line?.losses ?? 0, isDelivered: false, outcome: undefined, settle: undefined }
+    this.#pending.set(uid, pending)
+    this.#bytes += bytes.length
+    if (isRelayed && retention === undefined) this.#relayed.set(topic, (this.#relayed.get(topic) ?? 0) + 1)
+    if (isRelayed) {
+      let queue = this.#queues.get(topic)
+      if (queue === undefined) this.#queues.set(topic, queue = { topic, partition, waiting: [], call: undefined })
+      queue.waiting.push(pending)
+      this.#dirty.add(queue)
+    } else this.#plain.push(pending)
+    this.#turn ??= setImmediate(this.#flush)
+    this.#timer ??= setInterval(() => { this.#sweep() }, sweepEvery).unref()
+    return new Promise(resolve => { pending.settle = resolve })
+  }
+
+  /** The entry of a publication of this node was delivered. */
+  delivered (uid: string): void {
+    const pending = this.#pending.get(uid)
+    if (pending === undefined) return
+    pending.isDelivered = true
+    if (pending.outcome !== undefined) this.#settle(pending, pending.outcome)
+  }
+
+  /** A line has lost publications, or is no longer attached: answers need not wait for entries. */
+  review (line: Line): void {
+    for (const pending of this.#pending.values()) {
+      if (pending.line === line && pending.outcome !== undefined) this.#settle(pending, pending.outcome)
+    }
+  }
+
+  /** Sends what waits for a connection: first the calls whose answers were lost, as they were. */
+  resume (): void {
+    for (const queue of this.#queues.values()) this.#dirty.add(queue)
+    this.#turn ??= setImmediate(this.#flush)
+  }
+
+  close (): void {
+    clearImmediate(this.#turn)
+    clearInterval(this.#timer)
+    for (const pending of [...this.#pending.values()]) this.#settle(pending, pending.outcome ?? unknown)
+    this.#queues.clear()
+  }
+
+  readonly #flush = (): void => {
+    this.#turn = undefined
+    const calls = new Map<Link, { queue: Queue, call: Call }[]>()
+    for (const queue of this.#dirty) {
+      const link = this.#ports.linkOf(queue.partition)
+      if (!link.isReady || queue.call?.isInFlight === true) continue
+      const call = this.#next(queue)
+      if (call === undefined) continue
+      const list = calls.get(link)
+      if (list === undefined) calls.set(link, [{ queue, call }])
+      else list.push({ queue, call })
+    }
+    this.#dirty.clear()
+    for (const [link, list] of calls) {
+      const answers = link.run(publishScript, list.map(({ queue, call }) => this.#arguments(queue, call)))
+      answers.forEach((answer, i) => {
+        const { queue, call } = list[i]!
+        call.isInFlight = true
+        answer.then(reply => { this.#answered(queue, call, reply as RedisReply[]) }, (error: unknown) => { this.#refused(queue, call, error) })
+      })
+    }
+    this.#sendPlain()
+  }
+
+  #sendPlain (): void {
+    const plain = this.#plain
+    this.#plain = []
+    const command = this.#ports.isCluster ? 'SPUBLISH' : 'PUBLISH'
+    const byLink = new Map<Link, Pending[]>()
+    for (const pending of plain) {
+      const link = this.#ports.linkOf(this.#keys.partitionOf(pending.publication.topic))
+      const list = byLink.get(link)
+      if (list === undefined) byLink.set(link, [pending])
+      else list.push(pending)
+    }
+    for (const [link, list] of byLink) {
+      const answers = link.send(list.map(({ publication, bytes }) => [command, this.#keys.channel(publication.topic), encodeMessage(bytes)]))
+      answers.forEach((answer, i) => {
+        answer.then(() => { this.#settle(list[i]!, { state: 'ok' }) }, (error: unknown) => { this.#settle(list[i]!, error instanceof RedisAnswerError ? failed : unknown) })
+      })
+    }
+  }
+
+  /** The call to send: one that was not answered, or the next publications. */
+  #next (queue: Queue): Call | undefined {
+    if (queue.call !== undefined) {
+      // What has been given up is not tried again.
+      if (queue.call.pending.some(pending => this.#isOpen(pending))) return queue.call
+      queue.call = undefined
+    }
+    const pending: Pending[] = []
+    let bytes = 0
+    const { waiting } = queue
+    const keeps = waiting[0]?.publication.retention !== undefined
+    while (waiting.length > 0 && pending.length < mostPerCall && bytes < mostCallBytes && (waiting[0]!.publication.retention !== undefined) === keeps) {
+      const next = waiting.shift()!
+      if (!this.#isOpen(next)) continue
+      pending.push(next)
+      bytes += next.bytes.length
+    }
+    if (pending.length === 0) {
+      if (waiting.length === 0) this.#queues.delete(queue.topic)
+      return undefined
+    }
+    queue.call = { seq: ++this.#calls, pending, isInFlight: false, isUnknown: false }
+    return queue.call
+  }
+
+  #arguments ({ topic }: Queue, { seq, pending }: Call): { keys: string[], args: RedisArgument[] } {
+    const retention = pending.at(-1)!.publication.retention
+    const position = this.#ports.line(topic)?.position
+    const keys: string[] = this.#keys.topic(topic)
+    const args: RedisArgument[] = [
+      this.#keys.channel(topic), this.#ports.isCluster ? 'SPUBLISH' : 'PUBLISH', this.#epochs.next(), position?.epoch ?? '', String(position?.offset ?? 0), this.#ports.node, String(seq),
+      ...settingsOf(retention), String(pending.length)
+    ]
+    for (const { publication: { mid, key, version, end, tail }, bytes } of pending) {
+      if (mid !== undefined) keys.push(this.#keys.mid(topic, mid))
+      // A message without a key is a value, too; no key begins with a blank.
+      args.push(bytes, key === undefined ? '' : `k${key}`, version === undefined ? '' : String(version), end ?? '', mid === undefined ? '' : '1', String(valueOverhead + tail.length + 2 * (key?.length ?? 0)))
+    }
+    return { keys, args }
+  }
+
+  #answered (queue: Queue, call: Call, [kind, answer]: RedisReply[]): void {
+    this.#done(queue, call)
+    if (String(kind) === 'fenced') this.fenced++
+    const [epoch, ...words] = String(answer).split(' ') as [string, ...string[]]
+    call.pending.forEach((pending, i) => { this.#decide(pending, outcomeOf(epoch, words[i])) })
+  }
+
+  #refused (queue: Queue, call: Call, error: unknown): void {
+    call.isInFlight = false
+    const keeps = call.pending[0]!.publication.retention !== undefined
+    if (isPassing(error) && keeps) {
+      const timer = setTimeout(() => { this.#wake(queue) }, retryAfter)
+      timer.unref()
+    } else if (error instanceof RedisAnswerError) {
+      this.#done(queue, call)
+      for (const pending of call.pending) this.#settle(pending, call.isUnknown ? unknown : failed)
+    } else {
+      call.isUnknown = true
+      // Without a fence it cannot be repeated.
+      if (keeps) return
+      this.#done(queue, call)
+      for (const pending of call.pending) this.#settle(pending, unknown)
+    }
+  }
+
+  #done (queue: Queue, call: Call): void {
+    if (queue.call === call) queue.call = undefined
+    this.#wake(queue)
+  }
+
+  #wake (queue: Queue): void {
+    if (this.#queues.get(queue.topic) !== queue) return
+    if (queue.waiting.length === 0 && queue.call === undefined) {
+      this.#queues.delete(queue.topic)
+      return
+    }
+    this.#dirty.add(queue)
+    this.#turn ??= setImmediate(this.#flush)
+  }
+
+  /** Settles a publication that was answered, unless its entry is to come. */
+  #decide (pending: Pending, outcome: Outcome): void {
+    const { line, losses, isDelivered } = pending
+    if (outcome.state !== 'ok' || line === undefined || isDelivered || line.losses !== losses || this.#ports.line(line.topic) !== line) this.#settle(pending, outcome)
+    else pending.outcome = outcome
+  }
+
+  #isOpen ({ publication: { uid } }: Pending): boolean { return this.#pending.has(uid) }
+
+  #settle (pending: Pending, outcome: Outcome): void {
+    const { publication: { uid, topic, retention }, bytes } = pending
+    if (this.#pending.get(uid) !== pending) return
+    this.#pending.delete(uid)
+    const relayed = retention === undefined ? this.#relayed.get(topic) : undefined
+    if (relayed === 1) this.#relayed.delete(topic)
+    else if (relayed !== undefined) this.#relayed.set(topic, relayed - 1)
+    this.#bytes -= bytes.length
+    pending.settle?.(outcome)
+    if (this.#pending.size > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  /** Gives up publications whose deadline has come: `failed` if they were never sent. */
+  #sweep (): void {
+    const now = Date.now()
+    for (const { waiting, call } of this.#queues.values()) {
+      for (const pending of call?.pending ?? []) if (pending.publication.deadline <= now) this.#settle(pending, pending.outcome ?? (call!.isInFlight || call!.isUnknown ? unknown : failed))
+      while (waiting.length > 0 && waiting[0]!.publication.deadline <= now + sweepEvery) this.#settle(waiting.shift()!, failed)
+    }
+    for (const pending of this.#pending.values()) if (pending.publication.deadline <= now) this.#settle(pending, pending.outcome ?? unknown)
+  }
+}
+
+function settingsOf (retention: Retention | undefined): string[] {
+  if (retention === undefined) return ['n', '0', '0', '0', '0']
+  const { size, bytes, ttl, latest } = retention
+  return [latest ? 'v' : 'l', Number.isFinite(size) ? String(size) : '-1', bounded(bytes), String(Math.ceil(ttl)), metaTtl(retention)]
+}
+
+function outcomeOf (epoch: string, word = ''): Outcome {
+  const rest = word.slice(1)
+  switch (word[0]) {
+    case 'o': return { state: 'ok', ...(rest === '' ? {} : { position: { epoch, offset: Number(rest) } }) }
+    case 'd': {
+      const dash = rest.lastIndexOf('-')
+      return { state: 'duplicate', ...(dash === -1 ? {} : { position: { epoch: rest.slice(0, dash), offset: Number(rest.slice(dash + 1)) } }) }
+    }
+    case 's': return { state: 'stale' }
+    case 'e': return { state: 'ended' }
+    default: return unknown
+  }
+}

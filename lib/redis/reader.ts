@@ -1,0 +1,73 @@
+import type { AttachedPosition, EndReason, HistoryPage, HistoryQuery, KeptMessage, Retention } from '../../types/index.ts'
+import type { RedisReply } from '../../types/redis.ts'
+import { decodePublication } from './codec.ts'
+import type { Epochs } from './epochs.ts'
+import type { Keys } from './keys.ts'
+import type { ReadPage } from './line.ts'
+import type { Link } from './link.ts'
+import { historyScript, positionsScript } from './script.ts'
+
+/** Milliseconds that metadata outlive the messages, so that a client which comes back in a month learns that it has missed some. */
+const positionFor = 30 * 86_400_000
+
+/** The position of a topic, and the offset at which its epoch began. */
+export interface BasedPosition extends AttachedPosition { readonly base: number }
+
+/** Milliseconds that the metadata of a topic are kept after its last publication. */
+export function metaTtl ({ ttl }: Retention): string {
+  return String(Math.ceil(ttl) + positionFor)
+}
+
+/** Reads positions and kept messages. */
+export class Reader {
+  readonly #keys: Keys
+  readonly #epochs: Epochs
+  readonly #linkOf: (partition: number) => Link
+
+  constructor (keys: Keys, epochs: Epochs, linkOf: (partition: number) => Link) {
+    this.#keys = keys
+    this.#epochs = epochs
+    this.#linkOf = linkOf
+  }
+
+  /** Reads the positions of topics of one partition, in one step. Those that have none get their first one. */
+  async positions (partition: number, topics: readonly string[], retention: Retention): Promise<BasedPosition[]> {
+    const reply = await this.#linkOf(partition).call(positionsScript, topics.flatMap(topic => this.#keys.topic(topic)), [metaTtl(retention), ...topics.map(() => this.#epochs.next())]) as RedisReply[]
+    return topics.map((_topic, i) => {
+      const [epoch, offset, ended, base] = reply.slice(4 * i, 4 * i + 4).map(String) as [string, string, string, string]
+      return { epoch, offset: Number(offset), base: Number(base), ...(ended === '' ? {} : { ended: ended as EndReason }) }
+    })
+  }
+
+  /** Reads kept messages for the hub. One whose bytes cannot be read is left out. */
+  async page (topic: string, query: HistoryQuery): Promise<HistoryPage> {
+    const { epoch, offset, ended, from, messages } = await this.#read(topic, query)
+    const page: KeptMessage[] = []
+    for (const [at, bytes] of messages) {
+      const publication = decodePublication(topic, bytes)?.publication
+      if (publication !== undefined) page.push({ offset: at, tail: publication.tail, payloadLength: publication.payloadLength, key: publication.key })
+    }
+    return { position: { epoch, offset }, messages: page, from, ...(ended === '' ? {} : { ended: ended as EndReason }) }
+  }
+
+  /** Reads kept messages behind an offset, as publications. */
+  async behind (topic: string, after: number, limit: number, retention: Retention): Promise<ReadPage> {
+    const { epoch, offset, base, messages } = await this.#read(topic, { after, limit, bytes: Infinity, retention })
+    return { top: { epoch, offset }, base, messages: messages.map(([at, bytes]) => ({ offset: at, publication: decodePublication(topic, bytes)?.publication })) }
+  }
+
+  async #read (topic: string, { after, limit, bytes, retention }: HistoryQuery) {
+    const link = this.#linkOf(this.#keys.partitionOf(topic))
+    const args = [this.#epochs.next(), after === undefined ? '' : String(after), String(limit), bounded(bytes), retention.latest ? 'v' : 'l']
+    const [epoch, offset, ended, base, from, ...rest] = await link.call(historyScript, this.#keys.topic(topic), args) as RedisReply[]
+    const messages: [number, Buffer][] = []
+    for (let i = 0; i < rest.length; i += 2) messages.push([Number(rest[i]), rest[i + 1] as Buffer])
+    if (after === undefined) messages.reverse()
+    return { epoch: String(epoch), offset: Number(offset), ended: String(ended), base: Number(base), from: Number(from), messages }
+  }
+}
+
+/** A number for a script, which has no infinity. */
+export function bounded (number: number): string {
+  return String(Math.min(Math.floor(number), Number.MAX_SAFE_INTEGER))
+}

@@ -1,0 +1,243 @@
+import { createHash } from 'node:crypto'
+
+/** A script, and the digest by which the server knows it. */
+export interface Script { readonly source: string, readonly sha: string }
+
+function script (source: string): Script {
+  return { source, sha: createHash('sha1').update(source).digest('hex') }
+}
+
+/** Milliseconds that a topic which has a position, and never had a message, keeps it. Clients may read any name, so that each reading must not cost memory for a month. */
+const unusedFor = 3_600_000
+
+/**
+ * Publishes messages of one topic: appends them, trims, and sends them over the channel, in one step.
+ *
+ * Keys: metadata, messages (a stream, or a hash of values), fences, order of the values, then one for each message with a mid.
+ * Arguments: channel, PUBLISH or SPUBLISH, an epoch to begin, the epoch and the top that the node knows, the node, the number of the call, `l` for a log, `v` for values
+ * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages; then 6 for each: the publication, key, version, end,
+ * `1` if it has a mid, bytes that a value counts.
+ *
+ * Returns `done`, `fenced` (the call was done before) or `passed` (a later call was done before), and the epoch with one word for each message: `o<offset>`,
+ * `d<position>`, `s` or `e`.
+ *
+ * A fence without its metadata is void, as is a stream: a lost metadata key begins a new epoch. The first write needs memory, because a server that has none refuses only
+ * that one.
+ */
+export const publishScript = script(`
+local m, s, f, z = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local node, mode, size, most = ARGV[6], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local e, top, b, r, n, ended, mids, first = '', 0, 0, 0, 0, false, 4, ''
+local out, frames = {}, {}
+local function text (number) return string.format('%.0f', number) end
+if mode ~= 'n' then
+  local meta = redis.call('HMGET', m, 'e', 'o', 'b', 'x', 'r')
+  if meta[1] then
+    e, top, b, ended, r = meta[1], tonumber(meta[2]), tonumber(meta[3] or 0), meta[4], tonumber(meta[5] or 0)
+    local fence = redis.call('HGET', f, node)
+    if fence then
+      local seq, rest = string.match(fence, '^(%d+) %d+ (.*)$')
+      if tonumber(seq) == tonumber(ARGV[7]) then return {'fenced', rest} end
+      if tonumber(seq) > tonumber(ARGV[7]) then return {'passed', ''} end
+    end
+    if ARGV[4] == e and top < tonumber(ARGV[5]) then
+      e = ARGV[3]
+      redis.call('HSET', m, 'e', e, 'a', text(top))
+    end
+  else
+    e = ARGV[3]
+    redis.call('HSET', m, 'e', e, 'o', '0', 'a', '0')
+    redis.call('DEL', s, f, z)
+  end
+  if mode == 'l' then n = redis.call('XLEN', s) else n = redis.call('ZCARD', z) end
+  if n == 0 then b, r = 0, top end
+end
+for i = 1, tonumber(ARGV[13]) do
+  local at = 8 + i * 6
+  local frame, key, version, reason, weight = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 5])
+  local mid, known, old, oldOffset, oldVersion, oldWeight
+  if ARGV[at + 4] == '1' then
+    mids = mids + 1
+    mid = KEYS[mids]
+    known = redis.call('GET', mid)
+  end
+  if mode == 'v' and not known then
+    old = redis.call('HGET', s, key)
+    if old then oldOffset, oldVersion, oldWeight = string.match(old, '^(%d+):([^:]*):(%d+):') end
+  end
+  if known then out[i] = 'd' .. known
+  elseif ended then out[i] = 'e'
+  elseif old and version ~= '' and oldVersion ~= '' and tonumber(version) < tonumber(oldVersion) then out[i] = 's'
+  else
+    local place = ''
+    if mode ~= 'n' then
+      top = top + 1
+      local id = text(top)
+      if mode == 'l' then
+        local added = redis.pcall('XADD', s, id .. '-0', 'd', frame)
+        if type(added) == 'table' and added.err then
+          if not string.find(added.err, 'equal or smaller', 1, true) then return added end
+          redis.call('DEL', s)
+          n, b = 0, 0
+          redis.call('XADD', s, id .. '-0', 'd', frame)
+        end
+        n, b = n + 1, b + struct.unpack('>I4', frame, 5)
+        while n > 0 and ((size >= 0 and n > size) or b > most) do
+          local oldest = redis.call('XRANGE', s, '-', '+', 'COUNT', 1)[1]
+          redis.call('XDEL', s, oldest[1])
+          n, b = n - 1, b - struct.unpack('>I4', oldest[2][2], 5)
+        end
+      else
+        if old then n, b, r = n - 1, b - tonumber(oldWeight), math.max(r, tonumber(oldOffset)) end
+        redis.call('HSET', s, key, id .. ':' .. version .. ':' .. text(weight) .. ':' .. frame)
+        redis.call('ZADD', z, id, key)
+        n, b = n + 1, b + weight
+        while n > 0 and ((size >= 0 and n > size) or b > most) do
+          local oldest = redis.call('ZRANGE', z, 0, 0)[1]
+          local offset, bytes = string.match(redis.call('HGET', s, oldest), '^(%d+):[^:]*:(%d+):')
+          redis.call('HDEL', s, oldest)
+          redis.call('ZREM', z, oldest)
+          n, b, r = n - 1, b - tonumber(bytes), math.max(r, tonumber(offset))
+        end
+      end
+      if first == '' then first = id end
+      if reason ~= '' then
+        ended = reason
+        redis.call('HSET', m, 'x', reason)
+      end
+      place = e .. '-' .. id
+      out[i] = 'o' .. id
+    else out[i] = 'o' end
+    frames[#frames + 1] = frame
+    if mid then redis.call('SET', mid, place, 'PX', 300000) end
+  end
+end
+local answer = e .. ' ' .. table.concat(out, ' ')
+if mode ~= 'n' then
+  redis.call('HSET', m, 'o', text(top), 'b', text(b), 'r', text(r))
+  redis.call('PEXPIRE', m, ARGV[12])
+  redis.call('PEXPIRE', s, ARGV[11])
+  if mode == 'v' then redis.call('PEXPIRE', z, ARGV[11]) end
+  local isNew = redis.call('HSET', f, node, ARGV[7] .. ' ' .. text(top) .. ' ' .. answer)
+  redis.call('PEXPIRE', f, 600000)
+  if isNew == 1 and redis.call('HLEN', f) > 128 then
+    local all, tops = redis.call('HGETALL', f), {}
+    for i = 2, #all, 2 do tops[i / 2] = tonumber(string.match(all[i], '^%d+ (%d+)')) end
+    local sorted = {unpack(tops)}
+    table.sort(sorted)
+    for i = 1, #tops do
+      if tops[i] < sorted[65] and all[2 * i - 1] ~= node then redis.call('HDEL', f, all[2 * i - 1]) end
+    end
+  end
+end
+if #frames > 0 then redis.call(ARGV[2], ARGV[1], '1' .. e .. ':' .. first .. ':' .. table.concat(frames)) end
+return {'done', answer}
+`)
+
+/**
+ * Reads kept messages of a topic.
+ *
+ * Keys: metadata, messages, fences, order. Arguments: an epoch to begin, the offset behind which to read (or nothing: the newest ones), most messages, most bytes,
+ * `l` or `v`.
+ *
+ * Returns epoch, top, reason of the end, offset at which the epoch began, offset behind which all are kept; then offset and publication of each message. The
+ * newest ones come in reverse order.
+ */
+export const historyScript = script(`
+local m, s, f, z = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local after, limit, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local function text (number) return string.format('%.0f', number) end
+local meta = redis.call('HMGET', m, 'e', 'o', 'x', 'a', 'r')
+if not meta[1] then
+  redis.call('HSET', m, 'e', ARGV[1], 'o', '0', 'a', '0')
+  redis.call('DEL', s, f, z)
+  redis.call('PEXPIRE', m, ${unusedFor})
+  return {ARGV[1], '0', '', '0', '0'}
+end
+local out = {meta[1], meta[2], meta[3] or '', meta[4] or '0', meta[2]}
+local read, count = 0, 0
+local function add (offset, frame)
+  read = read + struct.unpack('>I4', frame, 5)
+  if count == limit or read > most then return false end
+  count = count + 1
+  out[#out + 1] = offset
+  out[#out + 1] = frame
+  return true
+end
+if ARGV[5] == 'l' then
+  local head = redis.call('XRANGE', s, '-', '+', 'COUNT', 1)[1]
+  if not head then return out end
+  out[5] = text(tonumber(string.match(head[1], '^%d+')) - 1)
+  local command, from, to = 'XREVRANGE', '+', '-'
+  if after ~= '' then command, from, to = 'XRANGE', '(' .. after .. '-0', '+' end
+  while count < limit do
+    local chunk = redis.call(command, s, from, to, 'COUNT', math.min(100, limit - count))
+    for i = 1, #chunk do
+      if not add(string.match(chunk[i][1], '^%d+'), chunk[i][2][2]) then return out end
+      from = '(' .. chunk[i][1]
+    end
+    if #chunk == 0 then break end
+  end
+else
+  local keys
+  if redis.call('ZCARD', z) == 0 then return out end
+  out[5] = meta[5] or '0'
+  if after == '' then keys = redis.call('ZREVRANGE', z, 0, limit)
+  else keys = redis.call('ZRANGEBYSCORE', z, '(' .. after, '+inf', 'LIMIT', 0, limit + 1) end
+  for i = 1, #keys do
+    local value = redis.call('HGET', s, keys[i])
+    local offset, at = string.match(value, '^(%d+):[^:]*:%d+:()')
+    if not add(offset, string.sub(value, at)) then break end
+  end
+end
+return out
+`)
+
+/**
+ * Reads the positions of topics, and begins those that have none.
+ *
+ * Keys: metadata, messages, fences and order of each topic. Arguments: ttl of the metadata, then an epoch for each topic.
+ *
+ * Returns epoch, top, reason of the end and offset at which the epoch began, of each.
+ */
+export const positionsScript = script(`
+local out = {}
+for i = 1, #KEYS, 4 do
+  local m = KEYS[i]
+  local meta = redis.call('HMGET', m, 'e', 'o', 'x', 'a')
+  if not meta[1] then
+    meta = {ARGV[(i + 3) / 4 + 1], '0', false, '0'}
+    redis.call('HSET', m, 'e', meta[1], 'o', '0', 'a', '0')
+    redis.call('DEL', KEYS[i + 1], KEYS[i + 2], KEYS[i + 3])
+  end
+  if meta[2] == '0' then redis.call('PEXPIRE', m, ${unusedFor}) else redis.call('PEXPIRE', m, ARGV[1]) end
+  out[#out + 1] = meta[1]
+  out[#out + 1] = meta[2]
+  out[#out + 1] = meta[3] or ''
+  out[#out + 1] = meta[4] or '0'
+end
+return out
+`)
+
+/**
+ * Begins a new epoch for a topic, because the server has lost publications that this node has seen. Other nodes may have begun one before.
+ *
+ * Key: metadata. Arguments: the old epoch, the new one, the offset that this node has seen, `1` if the server has another publication there.
+ */
+export const renewScript = script(`
+local meta = redis.call('HMGET', KEYS[1], 'e', 'o')
+if meta[1] == ARGV[1] and (ARGV[4] == '1' or tonumber(meta[2]) < tonumber(ARGV[3])) then redis.call('HSET', KEYS[1], 'e', ARGV[2], 'a', meta[2]) end
+return 1
+`)
+
+/**
+ * Sends a probe, and writes: a server that has become a replica publishes, and refuses to write.
+ *
+ * Key: of the node. Arguments: channel, PUBLISH or SPUBLISH, bytes. Returns the error of the write, or `OK`.
+ */
+export const probeScript = script(`
+redis.call(ARGV[2], ARGV[1], ARGV[3])
+local written = redis.pcall('SET', KEYS[1], '', 'PX', 60000)
+if written.err then return written.err end
+return 'OK'
+`)

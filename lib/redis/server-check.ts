@@ -1,0 +1,24 @@
+import type { RedisConnection } from '../../types/redis.ts'
+import { FST_ROOMS_BROKER_UNSUITABLE } from '../errors.ts'
+import { RedisAnswerError } from './answer-error.ts'
+
+/**
+ * Checks whether a server can be used. A server that does not allow INFO is taken on trust.
+ * @returns a warning: it can be used, and may drop what it must keep
+ * @throws FST_ROOMS_BROKER_UNSUITABLE if it is too old; what the server answers
+ */
+export async function checkServer (connection: RedisConnection): Promise<Error | undefined> {
+  let info: string
+  try {
+    info = String(await connection.send([['INFO']])[0])
+  } catch (error) {
+    if (error instanceof RedisAnswerError && error.word === 'NOPERM') return undefined
+    throw error
+  }
+  const valueOf = (name: string): string | undefined => new RegExp(`^${name}:([^\\r\\n]*)`, 'm').exec(info)?.[1]
+  // Valkey says that it is Redis 7.2, and which version it has besides.
+  const version = valueOf('redis_version')
+  if (version !== undefined && Number.parseInt(version) < 7) throw new FST_ROOMS_BROKER_UNSUITABLE(`the server is Redis ${version}, and 7.0 or later is needed`)
+  const policy = valueOf('maxmemory_policy')
+  return policy?.startsWith('allkeys-') === true ? new FST_ROOMS_BROKER_UNSUITABLE(`Redis may drop kept messages at any time, because its maxmemory-policy is ${policy}: set noeviction`) : undefined
+}
