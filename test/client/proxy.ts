@@ -13,6 +13,8 @@ export interface Proxy {
   isDown: boolean
   /** Whether bytes are swallowed, in both directions. */
   isBlackhole: boolean
+  /** Whether the bytes of the server are swallowed. */
+  isMute: boolean
   /** Whether connections that ask for an upgrade are cut. */
   isWithoutUpgrades: boolean
 }
@@ -36,7 +38,7 @@ export async function startProxy (t: Test, target: string): Promise<Proxy> {
       sockets.add(from)
       from.on('data', chunk => {
         if (proxy.isWithoutUpgrades && from === socket && /^upgrade: websocket/im.test(chunk.toString('latin1'))) from.destroy()
-        else if (!proxy.isBlackhole) to.write(chunk)
+        else if (!proxy.isBlackhole && !(proxy.isMute && from === far)) to.write(chunk)
       })
       from.on('error', () => {})
       from.on('close', () => {
@@ -54,6 +56,7 @@ export async function startProxy (t: Test, target: string): Promise<Proxy> {
     cut () { for (const socket of sockets) socket.destroy() },
     isDown: false,
     isBlackhole: false,
+    isMute: false,
     isWithoutUpgrades: false
   }
   t.teardown(() => {
