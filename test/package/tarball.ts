@@ -42,10 +42,10 @@ export const manifest = await readJson<Manifest>(join(root, 'package.json'))
 /** The entries of the package as a program imports them, with the path of their code. */
 export const entries = Object.entries(manifest.exports).flatMap(([path, target]) => typeof target === 'string' ? [] : [{ name: manifest.name + path.slice(1), code: target.default }])
 
-/** The peers that entries other than the main one need, and the packages of their types. */
-export const optionalPeers = Object.entries(manifest.peerDependenciesMeta ?? {}).flatMap(([name, { optional }]) => optional === true ? [name, `@types/${name}`] : [])
-
 export const lock = await readJson<{ packages: Record<string, Locked> }>(join(root, 'package-lock.json'))
+
+/** The peers that entries other than the main one need, and the packages of their types. */
+export const optionalPeers = Object.entries(manifest.peerDependenciesMeta ?? {}).flatMap(([name, { optional }]) => optional === true ? [name, `@types/${name}`] : []).filter(name => `node_modules/${name}` in lock.packages)
 
 /** The output of a process. `code` is null if a signal ended it. */
 export interface Outcome { code: number | null, stdout: string, stderr: string }
