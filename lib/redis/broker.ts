@@ -80,6 +80,7 @@ class RedisBroker implements Broker {
     let timer: NodeJS.Timeout | undefined
     await Promise.race([links.start(), new Promise(resolve => { timer = setTimeout(resolve, startTimeout) })])
     clearTimeout(timer)
+    links.report()
     const { cause } = links
     const fault = cause instanceof RedisAnswerError && cause.word === 'NOPERM' ? new FST_ROOMS_BROKER_UNSUITABLE(`its user lacks a right: ${cause.message}`) : cause
     if (!(fault instanceof FST_ROOMS_BROKER_UNSUITABLE)) return

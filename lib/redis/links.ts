@@ -31,6 +31,8 @@ export class Links {
   #cause: Error | undefined
   #timer: NodeJS.Timeout | undefined
   #reconnects = 0
+  /** The first attempts of new links are under way: until they have ended, the state is not told. */
+  #isBuilding = true
   #isClosed = false
 
   constructor (port: RedisPort, keys: Keys, node: string, heartbeat: number, events: LinksEvents) {
@@ -92,6 +94,7 @@ export class Links {
     const owners = this.#keys.slots.map(ownerOf)
     if (owners.includes(-1)) throw new Error('slots of the cluster have no primary')
     this.#shards = text
+    this.#isBuilding = true
     this.#reconnects = this.reconnects
     for (const link of this.#links) link.close()
     const links = shards.map(({ id }, index) => {
@@ -101,6 +104,14 @@ export class Links {
     this.#links = links.filter(link => link !== undefined)
     this.#owners = owners.map(owner => links[owner]!)
     await Promise.all(this.#links.map(link => link.start()))
+    this.report()
+  }
+
+  /** Tells the state, though the first attempts may not have ended. */
+  report (): void {
+    if (!this.#isBuilding) return
+    this.#isBuilding = false
+    this.#changed()
   }
 
   /** @param partition - the first one that the server has: its channels and keys are there */
@@ -116,9 +127,10 @@ export class Links {
   }
 
   #changed (): void {
-    const worst = this.#links.find(({ state }) => state === 'down') ?? this.#links.find(({ state }) => state === 'degraded') ?? this.#links.find(({ cause }) => cause !== undefined)
-    this.#tell(worst?.state ?? 'up', worst?.cause)
     this.#events.up()
+    if (this.#isBuilding) return
+    const worst = this.#links.find(({ state }) => state === 'down') ?? this.#links.find(({ state }) => state === 'degraded') ?? this.#links.find(({ cause }) => cause !== undefined)
+    this.#tell(worst?.state ?? (this.#links.length === 0 ? 'down' : 'up'), worst?.cause)
     if (this.#port.isCluster && worst?.state === 'down') this.#reread()
   }
 

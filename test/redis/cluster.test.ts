@@ -1,0 +1,88 @@
+import t, { type Test } from 'tap'
+import { Cluster } from 'ioredis'
+import { createCluster } from 'redis'
+import { Keys } from '../../lib/redis/keys.ts'
+import type { Retention } from '../../types/index.ts'
+import type { RedisBrokerOptions } from '../../types/redis.ts'
+import { startNode, until } from '../helpers/redis-node.ts'
+import { noRedis, startRedis, type RedisServer } from '../helpers/redis-server.ts'
+
+const retention: Retention = { size: 100, bytes: 1_000_000, ttl: 60_000, latest: false }
+
+/** Starts a cluster of three primaries. */
+async function startCluster (t: Test): Promise<RedisServer[]> {
+  const options = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000']
+  const servers = await Promise.all([1, 2, 3].map(() => startRedis(t, options)))
+  const ranges = [[0, 5_460], [5_461, 10_922], [10_923, 16_383]] as const
+  for (const [i, { command }] of servers.entries()) {
+    await command('CLUSTER', 'ADDSLOTSRANGE', ...ranges[i]!.map(String))
+    await command('CLUSTER', 'SET-CONFIG-EPOCH', String(i + 1))
+    if (i > 0) await command('CLUSTER', 'MEET', '127.0.0.1', String(servers[0]!.port))
+  }
+  for (const { command } of servers) {
+    for (let i = 0; i < 500 && !(await command('CLUSTER', 'INFO')).includes('cluster_state:ok'); i++) await new Promise(resolve => setTimeout(resolve, 20))
+  }
+  return servers
+}
+
+const clients: Record<string, (t: Test, port: number) => RedisBrokerOptions['client']> = {
+  ioredis: (t, port) => {
+    const cluster = new Cluster([{ host: '127.0.0.1', port }], { lazyConnect: true, keyPrefix: 'host:' } as object)
+    t.teardown(() => { cluster.disconnect() })
+    return cluster
+  },
+  'node-redis': (_t, port) => createCluster({ rootNodes: [{ url: `redis://127.0.0.1:${port}` }] }) as never
+}
+
+t.test('tags of partitions lie in different parts of all slots', async t => {
+  for (const partitions of [1, 3, 64, 1_024]) {
+    const { slots } = new Keys('rooms', partitions)
+    t.same(slots.map(slot => Math.floor(slot * partitions / 16_384)), Array.from({ length: partitions }, (_, i) => i))
+  }
+})
+
+t.test('a cluster of three', { skip: noRedis }, async t => {
+  const servers = await startCluster(t)
+  const topics = Array.from({ length: 12 }, (_, i) => `topic-${i}`)
+
+  for (const [name, create] of Object.entries(clients)) {
+    t.test(`carries topics on all servers, with ${name}`, async t => {
+      const prefix = name.replace('-', '')
+      const nodes = [await startNode(t, 0, { client: create(t, servers[0]!.port), prefix }), await startNode(t, 0, { client: create(t, servers[1]!.port), prefix })]
+      t.same(nodes.map(({ states }) => states), [['up'], ['up']])
+      for (const { broker } of nodes) {
+        await broker.attach(topics, retention)
+        await broker.attach(['plain'])
+      }
+      const outcomes = await Promise.all(topics.flatMap(topic => [nodes[0]!.publish(topic, 1, { mid: 'm' }), nodes[0]!.publish(topic, 1, { mid: 'm' }), nodes[0]!.publish(topic, 2)]))
+      t.same(outcomes.map(([outcome]) => [outcome!.state, outcome!.position!.offset]), topics.flatMap(() => [['ok', 1], ['duplicate', 1], ['ok', 2]]))
+      await nodes[1]!.publish('plain', 1, { retention: undefined })
+      t.equal(await nodes[0]!.broker.control(`node:${nodes[1]!.name}`, Buffer.from('x')), 'sent')
+      await until(() => nodes.every(({ entries }) => entries.length === 25) && nodes[1]!.controls.length === 1)
+      for (const { entries } of nodes) t.same([...entries].sort(), ['plain 1', ...topics.flatMap(topic => [`${topic} 1`, `${topic} 2`])].sort())
+      for (const { command } of servers) t.match(await command('PUBSUB', 'SHARDCHANNELS', `${prefix}:*:c:*`), /^\*[1-9]/, 'each server has some of them')
+    })
+  }
+
+  t.test('a slot that moves takes its topics along', async t => {
+    const nodes = [await startNode(t, 0, { client: clients.ioredis!(t, servers[0]!.port), prefix: 'move' }), await startNode(t, 0, { client: clients['node-redis']!(t, servers[0]!.port), prefix: 'move' })]
+    for (const { broker } of nodes) await broker.attach(['a'], retention)
+    await nodes[0]!.publish('a', 1)
+    await until(() => nodes.every(({ entries }) => entries.length === 1))
+    const keys = new Keys('move', 64)
+    const slot = keys.slots[keys.partitionOf('a')]!
+    const owner = [5_460, 10_922, 16_383].findIndex(last => slot <= last)
+    const [from, to] = [servers[owner]!, servers[(owner + 1) % 3]!]
+    const idOf = async ({ command }: RedisServer): Promise<string> => /\r\n(\S+)/.exec(await command('CLUSTER', 'MYID'))![1]!
+    const [fromId, toId] = [await idOf(from), await idOf(to)]
+    await to.command('CLUSTER', 'SETSLOT', String(slot), 'IMPORTING', fromId)
+    await from.command('CLUSTER', 'SETSLOT', String(slot), 'MIGRATING', toId)
+    const names = (await from.command('CLUSTER', 'GETKEYSINSLOT', String(slot), '100')).match(/move:\S+/g)!
+    await from.command('MIGRATE', '127.0.0.1', String(to.port), '', '0', '2000', 'KEYS', ...names)
+    for (const { command } of [to, from, servers[(owner + 2) % 3]!]) await command('CLUSTER', 'SETSLOT', String(slot), 'NODE', toId)
+    const outcomes = [...await nodes[0]!.publish('a', 2), ...await nodes[1]!.publish('a', 3)]
+    t.match(outcomes, [{ state: 'ok', position: { offset: 2 } }, { state: 'ok', position: { offset: 3 } }])
+    await until(() => nodes.every(({ entries }) => entries.length === 3))
+    for (const { entries, lost } of nodes) t.same([entries, lost], [['a 1', 'a 2', 'a 3'], []])
+  })
+})
