@@ -1,19 +1,24 @@
 import { randomBytes } from 'node:crypto'
-import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerStats, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerStats, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
 import type { RedisBrokerOptions, RedisPort } from '../../types/redis.ts'
 import { FST_ROOMS_BROKER_UNSUITABLE, FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 import { RedisAnswerError } from './answer-error.ts'
-import { decodeControl, encodeControl } from './control-codec.ts'
+import { RedisControl } from './control.ts'
+import { isDelta } from './delta.ts'
 import { Epochs } from './epochs.ts'
 import { Keys } from './keys.ts'
 import { Links } from './links.ts'
 import { Outgoing } from './outgoing.ts'
+import { nodeTimes, type NodeTimes, type RedisCalls } from './nodes.ts'
 import { portOf } from './port.ts'
+import { RedisPresence } from './presence.ts'
 import { Reader } from './reader.ts'
 import { Subscriptions } from './subscriptions.ts'
 
 /** Milliseconds that a start waits for the server, which may be down. */
 const startTimeout = 2_000
+/** Milliseconds for which a close waits until the server knows of it. */
+const closeTimeout = 1_000
 const failed: Outcome = { state: 'failed' }
 
 /** The parts of a broker that has been started. */
@@ -24,6 +29,8 @@ interface Started {
   readonly reader: Reader
   readonly subscriptions: Subscriptions
   readonly outgoing: Outgoing
+  readonly presence: RedisPresence
+  readonly control: RedisControl
 }
 
 interface Settings {
@@ -32,15 +39,23 @@ interface Settings {
   readonly partitions: number
   readonly heartbeat: number
   readonly linger: number
+  readonly times: NodeTimes
 }
 
 class RedisBroker implements Broker {
-  readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: false, once: 'shared' }
+  readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: true, once: 'shared' }
   readonly #settings: Settings
   readonly #keys: Keys
   readonly #stats = { mended: 0, holes: 0, dropped: 0, unreadable: 0 }
   #started: Started | undefined
   #isClosed = false
+  readonly presence: BrokerPresence = {
+    change: async changes => this.#open().presence.change(changes),
+    read: async (topic, limit) => this.#open().presence.read(topic, limit),
+    report: async counts => this.#open().presence.report(counts),
+    counts: async topics => this.#open().presence.counts(topics),
+    topics: async limit => this.#open().presence.topics(limit)
+  }
 
   constructor (settings: Settings) {
     this.#settings = settings
@@ -53,9 +68,20 @@ class RedisBroker implements Broker {
     const keys = this.#keys
     const epochs = new Epochs()
     const links: Links = new Links(port, keys, node, heartbeat, {
-      message: (channel, bytes) => { subscriptions.receive(channel, bytes) },
-      control: bytes => { this.#control(node, handlers, bytes) },
-      recover: link => subscriptions.recover(link),
+      message: (channel, bytes) => {
+        if (!isDelta(bytes)) {
+          subscriptions.receive(channel, bytes)
+          return
+        }
+        const topic = subscriptions.topicOf(channel)
+        if (topic !== undefined) presence.receive(topic, bytes)
+      },
+      control: bytes => { control.read(bytes) },
+      recover: async link => {
+        await subscriptions.recover(link)
+        control.up()
+        presence.up().catch(() => {}) // tried again with the next sign of life
+      },
       up: () => { outgoing.resume() },
       state: (state, cause) => { handlers.state(state, cause) }
     })
@@ -76,7 +102,12 @@ class RedisBroker implements Broker {
       stats: this.#stats
     }, { isCluster: port.isCluster, linger })
     const outgoing: Outgoing = new Outgoing(keys, epochs, { node: randomBytes(6).toString('hex'), isCluster: port.isCluster, line: topic => subscriptions.line(topic), linkOf })
-    this.#started = { node, handlers, links, reader, subscriptions, outgoing }
+    const calls: RedisCalls = { call: (partition, script, keys, args) => links.of(partition).call(script, keys, args) }
+    const unreadable = (): void => { this.#stats.unreadable++ }
+    const shared = { calls, keys, node, publish: port.isCluster ? 'SPUBLISH' : 'PUBLISH', unreadable } as const
+    const presence = new RedisPresence({ ...shared, handlers }, this.#settings.times)
+    const control = new RedisControl({ ...shared, receive: (from, bytes) => { handlers.control(from, bytes) } })
+    this.#started = { presence, control, node, handlers, links, reader, subscriptions, outgoing }
     let timer: NodeJS.Timeout | undefined
     await Promise.race([links.start(), new Promise(resolve => { timer = setTimeout(resolve, startTimeout) })])
     clearTimeout(timer)
@@ -121,17 +152,12 @@ class RedisBroker implements Broker {
   }
 
   async control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<'sent' | 'gone' | 'unknown'> {
-    const started = this.#started
-    if (started === undefined || this.#isClosed) return 'unknown'
-    const { links, node } = started
-    // Which nodes hold a user is not noted: all of them look for it.
-    const channel = to.startsWith('node:') ? links.channelOf(to.slice(5)) : links.common
-    try {
-      const receivers = await links.of(0).send([[this.#settings.port.isCluster ? 'SPUBLISH' : 'PUBLISH', channel, encodeControl(node, bytes)]])[0]
-      return Number(receivers) > (channel === links.common ? 1 : 0) ? 'sent' : 'gone'
-    } catch {
-      return 'unknown'
-    }
+    if (this.#started === undefined || this.#isClosed) return 'unknown'
+    return this.#started.control.send(to, bytes)
+  }
+
+  hold (add: string[], remove: string[]): void {
+    if (!this.#isClosed) this.#started?.control.hold(add, remove)
   }
 
   stats (): BrokerStats {
@@ -150,6 +176,13 @@ class RedisBroker implements Broker {
   async close (): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
+    if (this.#started !== undefined) {
+      const { presence, control } = this.#started
+      let timer: NodeJS.Timeout | undefined
+      // Without a connection others find out later that the node has gone.
+      await Promise.race([Promise.allSettled([presence.close(), control.close()]), new Promise(resolve => { timer = setTimeout(resolve, closeTimeout) })])
+      clearTimeout(timer)
+    }
     this.#started?.subscriptions.close()
     this.#started?.outgoing.close()
     this.#started?.links.close()
@@ -158,12 +191,6 @@ class RedisBroker implements Broker {
   #open (): Started {
     if (this.#started === undefined || this.#isClosed) throw new Error('the broker has closed')
     return this.#started
-  }
-
-  #control (node: string, handlers: BrokerHandlers, bytes: Buffer): void {
-    const control = decodeControl(bytes)
-    if (control === undefined) this.#stats.unreadable++
-    else if (control.node !== node) handlers.control(control.node, control.bytes)
   }
 }
 
@@ -178,13 +205,14 @@ const prefixRegExp = /^[!-z|~]{1,64}$/
  * await app.register(fastifyRooms, { topics, broker: redisBroker({ client: app.redis }) })
  * ```
  *
+ * @param times - for tests
  * @throws `FST_ROOMS_INVALID_OPTION` if an option is wrong. `start` rejects with `FST_ROOMS_BROKER_UNSUITABLE` if the server is too old, or its user lacks a right
  */
-export function redisBroker (options: RedisBrokerOptions): Broker {
+export function redisBroker (options: RedisBrokerOptions, times: NodeTimes = nodeTimes): Broker {
   const { client, prefix = 'rooms', partitions = 64, heartbeat = 4_000, linger = 30_000 } = Object(options) as RedisBrokerOptions
   if (typeof prefix !== 'string' || !prefixRegExp.test(prefix)) throw new FST_ROOMS_INVALID_OPTION('prefix', '1 to 64 characters of ASCII without blanks, "{" and "}"', JSON.stringify(prefix) ?? typeof prefix)
   for (const [name, value, least, most] of [['partitions', partitions, 1, 1_024], ['heartbeat', heartbeat, 100, 5_000], ['linger', linger, 0, 3_600_000]] as const) {
     if (!Number.isInteger(value) || value < least || value > most) throw new FST_ROOMS_INVALID_OPTION(name, `a whole number from ${least} to ${most}`, String(value))
   }
-  return new RedisBroker({ port: portOf(client), prefix, partitions, heartbeat, linger })
+  return new RedisBroker({ port: portOf(client), prefix, partitions, heartbeat, linger, times })
 }

@@ -1,6 +1,7 @@
 import type { RedisPort, RedisShard } from '../../types/redis.ts'
 import type { BrokerState } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
+import { channelOf, commonChannel } from './control.ts'
 import type { Keys } from './keys.ts'
 import { Link } from './link.ts'
 
@@ -52,10 +53,10 @@ export class Links {
   of (partition: number): Link { return this.#owners[partition]! }
 
   /** The channel by which a node is reached alone. */
-  channelOf (node: string): string { return this.#keys.other(0, `n:${node}`) }
+  channelOf (node: string): string { return channelOf(this.#keys, node) }
 
   /** The channel of all nodes. */
-  get common (): string { return this.#keys.other(0, 'n') }
+  get common (): string { return commonChannel(this.#keys) }
 
   /** Settles when the first attempts have ended, however. */
   async start (): Promise<void> {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 /** A script, and the digest by which the server knows it. */
 export interface Script { readonly source: string, readonly sha: string }
 
-function script (source: string): Script {
+export function script (source: string): Script {
   return { source, sha: createHash('sha1').update(source).digest('hex') }
 }
 

@@ -71,6 +71,12 @@ export class Subscriptions {
     return line?.isAttached === true ? line : undefined
   }
 
+  /** The topic of a channel, if it is attached. */
+  topicOf (channel: string): string | undefined {
+    const line = this.#byChannel.get(channel)
+    return line?.isAttached === true ? line.topic : undefined
+  }
+
   receive (channel: string, bytes: Buffer): void {
     const line = this.#byChannel.get(channel)
     if (line?.isAttached === true) line.receive(decodeMessage(line.topic, bytes))

@@ -73,7 +73,8 @@ t.test('two nodes', { skip: noRedis }, async t => {
     const [a, b] = nodes as [typeof nodes[number], typeof nodes[number]]
     t.equal(await a.broker.control('*', Buffer.from('all')), 'sent')
     t.equal(await b.broker.control(`node:${a.name}`, Buffer.from('back')), 'sent')
-    t.equal(await b.broker.control('user:u', Buffer.from('user')), 'sent')
+    a.broker.hold!(['u'], [])
+    while (await b.broker.control('user:u', Buffer.from('user')) !== 'sent') await new Promise(resolve => setImmediate(resolve))
     await until(() => a.controls.length === 2 && b.controls.length === 1)
     t.same([a.controls, b.controls], [[`${b.name} back`, `${b.name} user`], [`${a.name} all`]])
     t.equal(await a.broker.control('node:none', Buffer.from('x')), 'gone')
