@@ -3,7 +3,7 @@ import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import { documentOf } from './asyncapi/document.ts'
 import { memoryBroker } from './brokers/memory.ts'
-import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_HISTORY, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED, FST_ROOMS_WEBSOCKET_TOO_OLD } from './errors.ts'
+import { FST_ROOMS_ALREADY_REGISTERED, FST_ROOMS_DRAIN_TOO_LONG, FST_ROOMS_HANDLER_MISSING, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_HISTORY, FST_ROOMS_NO_SHARED_PRESENCE, FST_ROOMS_OPEN_BROADCAST, FST_ROOMS_WEBSOCKET_REGISTERED, FST_ROOMS_WEBSOCKET_TOO_OLD } from './errors.ts'
 import type { AddressLimits } from './limits/addresses.ts'
 import type { Hooks } from './hub/ports.ts'
 import type { DeflateOptions } from './transport/ws/deflate.ts'
@@ -59,8 +59,9 @@ function checkTogether (app: FastifyInstance, options: ResolvedOptions, registry
       if (definition.publish === null) throw new FST_ROOMS_INVALID_OPTION(`${option}.${key}`, 'nothing: members of this topic may not publish', 'a function')
     }
   }
-  for (const { key, converted, post, history } of registry.definitions) {
+  for (const { key, converted, post, history, presence } of registry.definitions) {
     if (history !== null && options.broker !== undefined && (!options.broker.capabilities.history || options.broker.history === undefined)) throw new FST_ROOMS_NO_HISTORY(key)
+    if (presence !== null && options.broker !== undefined && options.broker.inProcess !== true && !options.broker.capabilities.presence) throw new FST_ROOMS_NO_SHARED_PRESENCE(key)
     if (converted && !Object.hasOwn(options.onMessage ?? {}, key)) throw new FST_ROOMS_HANDLER_MISSING(key)
     if (!registry.open && post !== false && !isGuarded(options, 'broadcast')) throw new FST_ROOMS_OPEN_BROADCAST(key)
   }

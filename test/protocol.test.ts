@@ -291,7 +291,7 @@ t.test('raw mode closes with 4202 if since cannot be recovered', async t => {
 t.test('with a broker without positions frames have no id, and nothing is recovered', async t => {
   const handlers: any = {}
   const broker: any = {
-    capabilities: { order: 'total', history: false, presence: false, once: 'shared' },
+    capabilities: { order: 'total', history: false, presence: true, once: 'shared' },
     async start (_node: string, given: object) {
       Object.assign(handlers, given)
       handlers.state('up')

@@ -360,7 +360,7 @@ t.test('once the app has closed a broadcast throws, and a waiting one goes to on
 t.test('an error of the broker goes to onError', async t => {
   const broken = new Error('broker broke')
   const broker = {
-    capabilities: { order: 'node', history: false, presence: false, once: 'node' } as const,
+    capabilities: { order: 'node', history: false, presence: true, once: 'node' } as const,
     start: async () => {},
     attach: async () => [null],
     detach: async () => {},

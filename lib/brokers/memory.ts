@@ -8,7 +8,7 @@ const stale: Outcome = { state: 'stale' }
 const ended: Outcome = { state: 'ended' }
 
 class MemoryBroker implements Broker {
-  readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: false, once: 'shared' }
+  readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: true, once: 'shared' }
   readonly #topics = new Map<string, Log>()
   readonly #kept = new KeptTopics(topic => { this.#forget(topic) })
   /** The epochs of topics that keep messages are made of their names and of this, so that a topic without a publication needs no memory for its first position. */

@@ -8,7 +8,7 @@ positionSuite(t, memoryBroker)
 historySuite(t, memoryBroker)
 
 t.test('the memory broker declares its capabilities', async t => {
-  t.same(memoryBroker().capabilities, { order: 'total', history: true, presence: false, once: 'shared' })
+  t.same(memoryBroker().capabilities, { order: 'total', history: true, presence: true, once: 'shared' })
 })
 
 t.test('publish is synchronous, and delivers the same object', async t => {

@@ -53,7 +53,7 @@ const turns = async (count: number): Promise<void> => { for (let i = 0; i < coun
  * entries, so that a test can tell which ones members missed.
  */
 export class HostileBroker implements Broker {
-  readonly capabilities = { order: 'total', history: false, presence: false, once: 'node' } as const
+  readonly capabilities = { order: 'total', history: false, presence: true, once: 'node' } as const
   handlers!: BrokerHandlers
   node = ''
   /** Errors thrown by the handlers, which must not throw. */

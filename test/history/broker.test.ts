@@ -106,6 +106,18 @@ t.test('a broker that keeps no messages is refused for topics that do', async t 
   }
 })
 
+t.test('a broker that notes no presence over nodes is refused for topics that have it, and the error names both', async t => {
+  const memory = memoryBroker()
+  const broker = { start: async () => {}, attach: async () => [], detach: async () => {}, publish: () => [], control: async () => 'gone', close: async () => {} }
+  const [without, having] = [false, true].map(presence => ({ ...broker, capabilities: { ...memory.capabilities, history: false, presence } as const }))
+  const topics = { news: {}, chat: { presence: true } } as const
+  await t.rejects(createRooms(t, { broker: without as never, topics }), { code: 'FST_ROOMS_NO_SHARED_PRESENCE', message: /"chat" has "presence", and this broker lacks the capability "presence"/ })
+  await t.rejects(createRooms(t, { broker: without as never }), { code: 'FST_ROOMS_NO_SHARED_PRESENCE', message: /"\*"/ }, 'so is the open lobby')
+  await createRooms(t, { broker: without as never, topics: { news: {} } })
+  await createRooms(t, { broker: having as never, topics })
+  await createRooms(t, { broker: { ...without, inProcess: true } as never, topics })
+})
+
 t.test('the option history holds for topics that say nothing', async t => {
   const { rooms } = await serve(t, memoryBroker(), true, { topics: { news: {}, none: { history: false }, own: { history: { size: 1 } } }, history: { size: 2 } })
   for (const topic of ['news', 'none', 'own']) for (let n = 0; n < 3; n++) await rooms.broadcast(topic, n)

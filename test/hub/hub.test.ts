@@ -6,7 +6,7 @@ import { publication } from '../brokers/suite.ts'
 
 /** A slow broker under the control of the test, which records its calls. */
 class FakeBroker implements Broker {
-  readonly capabilities = { order: 'node', history: false, presence: false, once: 'node' } as const
+  readonly capabilities = { order: 'node', history: false, presence: true, once: 'node' } as const
   handlers!: BrokerHandlers
   node = ''
   readonly calls: string[] = []
