@@ -12,7 +12,7 @@ export default [
   layer(['lib/protocol/*.ts'], ['node:*', '../*.ts', '../hub/**', '../routes/*', '../brokers/*', '**/types/index.ts', 'fastify', '@fastify/*'], 'the protocol is for browsers, too: it imports types/protocol.ts alone'),
   layer(['lib/topics/index.ts', 'lib/topics/define.ts'], ['node:*', '../*.ts', '**/types/index.ts', './compile.ts', './registry.ts', './payload.ts', '@*/*'], 'shared topics are for browsers, too: they import types/topics.ts alone'),
   layer(['lib/metrics/*.ts'], ['../routes/*', '../plugin.ts', '../options.ts', 'fastify', '@fastify/*'], 'metrics know app.rooms and what is behind it, and no Fastify'),
-  layer(['lib/brokers/*.ts'], ['../hub/**', '../routes/*', '../plugin.ts', 'fastify'], 'a broker depends on types (and errors) alone'),
+  layer(['lib/brokers/*.ts', 'lib/nats/*.ts'], ['../hub/**', '../routes/*', '../plugin.ts', 'fastify'], 'a broker depends on types (and errors) alone'),
   layer(
     ['hub', 'room', 'session', 'frames', 'connection', 'transport', 'feed', 'presence', 'limits', 'identity'].map(folder => `lib/${folder}/**/*.ts`),
     ['**/routes/*', '**/server/*', '**/api/*', '**/plugin.ts', '**/options.ts', 'fastify', '@fastify/*'],

@@ -47,6 +47,10 @@ export const FST_ROOMS_STREAM_ENDED = createError<[string]>('FST_ROOMS_STREAM_EN
 export const FST_ROOMS_BROKER_SILENT = createError<[string, number]>('FST_ROOMS_BROKER_SILENT', 'the broker has not answered %s within %d ms', 503)
 export const FST_ROOMS_BROKER_FAULT = createError<[string]>('FST_ROOMS_BROKER_FAULT', 'the broker has broken its contract: %s', 500)
 
+// Told of by the broker's state: in the log, and to subscribers of the channel.
+export const FST_ROOMS_BROKER_UNREADABLE = createError<[string]>('FST_ROOMS_BROKER_UNREADABLE', 'bytes from the broker are ignored, because they cannot be read: %s. Do nodes of another version, or other programs, publish under its prefix?', 500)
+export const FST_ROOMS_PUBLICATION_TOO_LARGE = createError<[string, number, number]>('FST_ROOMS_PUBLICATION_TOO_LARGE', 'a publication of topic "%s" is not sent, because it has %d bytes, and the broker\'s server takes %d', 413)
+
 // Frames of members: answered by an ack or error frame.
 export const FST_ROOMS_BAD_FRAME = createError<[string]>('FST_ROOMS_BAD_FRAME', 'bad frame: %s', 400)
 export const FST_ROOMS_FRAME_TOO_LARGE = createError<[number, number]>('FST_ROOMS_FRAME_TOO_LARGE', 'a frame of %d bytes is over the limit of %d', 413)

@@ -10,6 +10,7 @@ import { entries, exportedNames, install, optionalPeers, write } from './tarball
 
 /** The entries that need Node.js; all others are for browsers. */
 const serverEntries = ['fastify-rooms', 'fastify-rooms/metrics', 'fastify-rooms/testing', 'fastify-rooms/redis']
+const serverEntries = ['fastify-rooms', 'fastify-rooms/metrics', 'fastify-rooms/testing', 'fastify-rooms/nats']
 const browserEntries = entries.map(({ name }) => name).filter(name => !serverEntries.includes(name))
 
 const folder = await install(t, optionalPeers)
