@@ -2,7 +2,7 @@ import { mock } from 'node:test'
 import t from 'tap'
 import { KeptTopics, type Log } from '../../lib/brokers/kept-topics.ts'
 import type { Retention } from '../../types/index.ts'
-import { publication } from './suite.ts'
+import { publication } from './start.ts'
 
 const retention: Retention = { size: 10, bytes: 10_000, ttl: 60_000, latest: false }
 const sizeOfOne = publication('x', 'x'.repeat(91)).tail.length

@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import type { Broker, BrokerHandlers, Outcome, Position, Publication } from '../../types/index.ts'
 import fastifyRooms, { memoryBroker } from '../../lib/index.ts'
 import { connect, createApp, createRooms, join, listen, until, type AnyOptions, type LogLine } from '../helpers/app.ts'
-import { publication } from '../brokers/suite.ts'
+import { publication } from '../brokers/start.ts'
 
 /** A slow broker under the control of the test, which records its calls. */
 class FakeBroker implements Broker {

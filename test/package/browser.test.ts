@@ -9,7 +9,7 @@ import { clientPage, page, sharedTopics } from './programs.ts'
 import { entries, exportedNames, install, optionalPeers, write } from './tarball.ts'
 
 /** The entries that need Node.js; all others are for browsers. */
-const serverEntries = ['fastify-rooms', 'fastify-rooms/metrics', 'fastify-rooms/testing', 'fastify-rooms/redis', 'fastify-rooms/nats']
+const serverEntries = ['fastify-rooms', 'fastify-rooms/metrics', 'fastify-rooms/testing', 'fastify-rooms/redis', 'fastify-rooms/nats', 'fastify-rooms/broker-conformance', 'fastify-rooms/cluster']
 const browserEntries = entries.map(({ name }) => name).filter(name => !serverEntries.includes(name))
 
 const folder = await install(t, optionalPeers)
