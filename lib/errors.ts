@@ -14,6 +14,7 @@ export const FST_ROOMS_HANDLER_MISSING = createError<[string]>('FST_ROOMS_HANDLE
 export const FST_ROOMS_NO_HISTORY = createError<[string]>('FST_ROOMS_NO_HISTORY', 'topic "%s" has "history", which this broker does not keep: give another "broker", or "history: false"', 500)
 export const FST_ROOMS_BROKER_UNSUITABLE = createError<[string]>('FST_ROOMS_BROKER_UNSUITABLE', 'the broker cannot use its server: %s', 500)
 export const FST_ROOMS_NO_SHARED_PRESENCE = createError<[string]>('FST_ROOMS_NO_SHARED_PRESENCE', 'topic "%s" has "presence", and this broker lacks the capability "presence": its members on other nodes would not be seen. Give another "broker", or declare the topic without it ("*" is the open lobby)', 500)
+export const FST_ROOMS_NO_CLUSTER = createError<[string]>('FST_ROOMS_NO_CLUSTER', 'no cluster: %s', 500)
 export const FST_ROOMS_ALREADY_REGISTERED = createError('FST_ROOMS_ALREADY_REGISTERED', 'this scope or a parent of it already has app.rooms: register the plugin once, or in sibling scopes, which have separate rooms', 500)
 export const FST_ROOMS_ROUTE_TAKEN = createError<[string, string, string]>('FST_ROOMS_ROUTE_TAKEN', 'the route %s %s is taken: give the plugin a "prefix" of its own%s', 500)
 export const FST_ROOMS_WEBSOCKET_REGISTERED = createError('FST_ROOMS_WEBSOCKET_REGISTERED', 'the host registered @fastify/websocket itself: give "websocket.options" there instead', 500)

@@ -39,6 +39,8 @@ export interface ConformanceOptions {
   quiet?: number
   /** Milliseconds until members of a node that was killed are gone. Default 30,000. */
   gone?: number
+  /** Milliseconds until a broker notices that it is cut off, and after the cut that it is not any more. Default 15,000. */
+  noticed?: number
   /** Cases that are not run, by name, with the reason. Unknown names are an error. Default: none. */
   except?: Readonly<Record<string, string>>
 }

@@ -1,11 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { AttachedPosition, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
+import { Expiring } from './expiring.ts'
 import { KeptTopics, type Log } from './kept-topics.ts'
-import { RecentMids } from './recent-mids.ts'
 
 const delivered: Outcome = { state: 'ok' }
 const stale: Outcome = { state: 'stale' }
 const ended: Outcome = { state: 'ended' }
+
+/** Milliseconds for which a `mid` is remembered, and most of them. */
+const midsFor = 300_000
+const mostMids = 1_000_000
 
 /**
  * The state of all topics of a broker that keeps it in this process: positions, kept messages, ends and the `mid`s of the last minutes. All of it is synchronous, so
@@ -14,7 +18,8 @@ const ended: Outcome = { state: 'ended' }
 export class TopicStore {
   readonly #topics = new Map<string, Log>()
   readonly #kept = new KeptTopics(topic => { this.#forget(topic) })
-  readonly #mids = new RecentMids()
+  /** The positions of publications that came with a `mid`, by topic and `mid`. Each costs some 250 bytes. */
+  readonly #mids = new Expiring<Position | undefined>(midsFor, mostMids)
   readonly #deliver: (topic: string, publication: Publication, position: Position) => void
   /** The epochs of topics that keep messages are made of their names and of this, so that a topic without a publication needs no memory for its first position. */
   #salt = randomBytes(16)
@@ -46,11 +51,11 @@ export class TopicStore {
   publish (publication: Publication): Outcome {
     const { topic, retention, mid } = publication
     if (mid !== undefined) {
-      const first = this.#mids.find(topic, mid)
-      if (first !== undefined) return { state: 'duplicate', ...(first.position === undefined ? {} : { position: first.position }) }
+      const first = this.#mids.find(`${topic} ${mid}`)
+      if (first !== undefined) return { state: 'duplicate', ...(first.value === undefined ? {} : { position: first.value }) }
     }
     const outcome = this.#append(publication, retention === undefined ? this.#topics.get(topic) : this.#enter(topic, retention))
-    if (mid !== undefined && outcome.state === 'ok') this.#mids.add(topic, mid, outcome.position)
+    if (mid !== undefined && outcome.state === 'ok') this.#mids.add(`${topic} ${mid}`, outcome.position)
     return outcome
   }
 

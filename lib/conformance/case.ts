@@ -25,6 +25,10 @@ export interface Stage {
   readonly most: number
   /** Milliseconds until members of a node that was killed are gone. */
   readonly gone: number
+  /** Milliseconds until a broker notices that it is cut off, or that it is not any more. */
+  readonly noticed: number
+  /** Milliseconds until a broker has closed. */
+  readonly closed: number
   /** Starts nodes, at most as many as the fleet may have, and waits until each is up. They are closed after the case. */
   nodes (count: number): Promise<Node[]>
   /** Makes a node, and does not start it. Closed after the case. */

@@ -93,18 +93,21 @@ export const historyCases: readonly Case[] = [
           await wait(1)
         }
       })()
-      for (let n = 0; n < 15; n++) {
-        const first = node.entries.length
-        const [position] = await node.broker.attach(['a'], roomy)
-        await until('entries arrive', () => node.entries.length > first + 2)
-        await node.broker.detach(['a'])
-        const offsets = node.entries.slice(first).map(({ position }) => position!.offset)
-        const behind = offsets.filter(offset => offset > position!.offset)
-        assert.deepEqual(offsets, offsets.map((_, index) => offsets[0]! + index))
-        assert.deepEqual(behind, behind.map((_, index) => position!.offset + 1 + index))
+      try {
+        for (let n = 0; n < 15; n++) {
+          const first = node.entries.length
+          const [position] = await node.broker.attach(['a'], roomy)
+          await until('entries arrive', () => node.entries.length > first + 2)
+          await node.broker.detach(['a'])
+          const offsets = node.entries.slice(first).map(({ position }) => position!.offset)
+          const behind = offsets.filter(offset => offset > position!.offset)
+          assert.deepEqual(offsets, offsets.map((_, index) => offsets[0]! + index))
+          assert.deepEqual(behind, behind.map((_, index) => position!.offset + 1 + index))
+        }
+      } finally {
+        publisher.isOver = true
+        await publishing
       }
-      publisher.isOver = true
-      await publishing
     }
   },
   {

@@ -29,9 +29,9 @@ const cases: readonly Case[] = [...lifecycleCases, ...deliveryCases, ...historyC
  * @throws FST_ROOMS_INVALID_ARGUMENT for a name in `except` that no case has; what `createFleet` throws
  */
 export async function brokerConformance (runner: ConformanceRunner, createFleet: () => ConformanceFleet | Promise<ConformanceFleet>, options: ConformanceOptions = {}): Promise<ConformanceReport> {
-  const { name: prefix, nodes = 3, timeout = 5_000, quiet = 50, gone = 30_000, except = {} } = options
+  const { name: prefix, nodes = 3, timeout = 5_000, quiet = 50, gone = 30_000, noticed = 15_000, except = {} } = options
   for (const name of Object.keys(except)) if (!cases.some(one => one.name === name)) throw new FST_ROOMS_INVALID_ARGUMENT('except', `names of cases; there is no case "${name}"`)
-  const settings = { most: nodes, timeout, quiet, gone }
+  const settings = { most: nodes, timeout, quiet, gone, noticed }
   const sample = await createFleet()
   const broker = await sample.broker()
   const { capabilities } = broker

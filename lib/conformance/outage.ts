@@ -7,12 +7,12 @@ export const outageCases: readonly Case[] = [
   {
     name: 'a node that is cut off reports it, and comes up again',
     needs: ['cut'],
-    async run ({ nodes, fleet, until }) {
+    async run ({ nodes, fleet, until, noticed }) {
       const [node] = await nodes(1) as [Node]
       await fleet.cut!(node.broker)
-      await until('the broker is not up', () => node.state !== 'up', 15_000)
+      await until('the broker is not up', () => node.state !== 'up', noticed)
       await fleet.heal!(node.broker)
-      await until('the broker is up', () => node.state === 'up', 15_000)
+      await until('the broker is up', () => node.state === 'up', noticed)
       await node.broker.attach(['a'])
       await node.publish('a', 1)
       assert.deepEqual(node.received('a'), [1])
@@ -21,7 +21,7 @@ export const outageCases: readonly Case[] = [
   {
     name: 'topics that were attached before an outage are delivered after it, and what was missed is delivered or told',
     needs: ['cut', 'nodes'],
-    async run ({ nodes, fleet, until, capabilities }) {
+    async run ({ nodes, fleet, until, noticed, capabilities }) {
       const [node, other] = await nodes(2) as [Node, Node]
       const more = capabilities.history ? { retention: roomy } : {}
       await node.broker.attach(['a', 'b'], more.retention)
@@ -29,10 +29,10 @@ export const outageCases: readonly Case[] = [
       await until('the first entry arrives', () => node.received('a').length === 1)
       await fleet.cut!(node.broker)
       await other.publish('a', 2, more)
-      await until('the broker is not up', () => node.state !== 'up', 15_000)
+      await until('the broker is not up', () => node.state !== 'up', noticed)
       await node.broker.detach(['b']).catch(() => {})
       await fleet.heal!(node.broker)
-      await until('the broker is up', () => node.state === 'up', 15_000)
+      await until('the broker is up', () => node.state === 'up', noticed)
       await other.publish('a', 3, more)
       await other.publish('b', 4, more)
       await until('entries arrive again', () => node.received('a').includes(3))
@@ -46,7 +46,7 @@ export const outageCases: readonly Case[] = [
   {
     name: 'a publication in an outage settles, and with its mid it is there once after it',
     needs: ['cut', 'shared', 'history'],
-    async run ({ nodes, fleet, until }) {
+    async run ({ nodes, fleet, until, noticed }) {
       const [node, other = node] = await nodes(2) as [Node, Node?]
       await node.broker.attach(['a'], roomy)
       await node.publish('a', 1, { retention: roomy })
@@ -54,7 +54,7 @@ export const outageCases: readonly Case[] = [
       const { state } = await node.publish('a', 2, { retention: roomy, mid: 'm', deadline: Date.now() + 1_000 })
       assert.ok(state === 'failed' || state === 'unknown', `a publication that did not reach the server is "${state}"`)
       await fleet.heal!(node.broker)
-      await until('the broker is up', () => node.state === 'up', 15_000)
+      await until('the broker is up', () => node.state === 'up', noticed)
       const again = await node.publish('a', 2, { retention: roomy, mid: 'm' })
       assert.ok(again.state === 'ok' || again.state === 'duplicate')
       assert.deepEqual(payloadsOf(await other.history('a')), [1, 2])

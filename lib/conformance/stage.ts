@@ -10,7 +10,11 @@ export interface StageOptions {
   readonly timeout: number
   readonly quiet: number
   readonly gone: number
+  readonly noticed: number
 }
+
+/** Milliseconds that a hub waits for the close of its broker. */
+const closeTimeout = 2_000
 
 /** One case on one fleet. */
 export class FleetStage implements Stage {
@@ -18,6 +22,8 @@ export class FleetStage implements Stage {
   readonly capabilities: BrokerCapabilities
   readonly most: number
   readonly gone: number
+  readonly noticed: number
+  readonly closed: number
   readonly #options: StageOptions
   readonly #nodes: Node[] = []
 
@@ -26,6 +32,8 @@ export class FleetStage implements Stage {
     this.capabilities = capabilities
     this.most = options.most
     this.gone = options.gone
+    this.noticed = options.noticed
+    this.closed = Math.min(closeTimeout, options.timeout)
     this.#options = options
   }
 

@@ -1,0 +1,230 @@
+import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerStats, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_CLUSTER } from '../errors.ts'
+import { Calls } from './calls.ts'
+import type { Link } from './links.ts'
+import { bufferOf, isOurs, mark, type CallName, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
+import { OwnMembers } from './own-members.ts'
+
+/** Milliseconds for a call that has no deadline of its own. */
+const callTimeout = 5_000
+
+/** Most bytes, and most number, of publications that the exchange has not answered. More are refused at once. */
+const mostPublishing = { bytes: 16_777_216, count: 100_000 } as const
+
+/** The node says that it has read so many bytes, once it has read them. Far below the bound of what a node may have to read. */
+const readStep = 1_048_576
+
+/** `limits.history` of an app that gives none. */
+const defaultHistoryBytes = 268_435_456
+
+const silent = 'the primary has not answered: it must call clusterPrimary()'
+
+/** A node's side of the exchange. Calls of one turn leave as one message. */
+export class ClusterBroker implements Broker {
+  readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: true, once: 'shared' }
+  readonly #name: string
+  readonly #link: Link
+  readonly #calls = new Calls(name => new FST_ROOMS_BROKER_SILENT(name, callTimeout))
+  /** Attached topics. */
+  readonly #topics = new Map<string, Retention | undefined>()
+  readonly #users = new Set<string>()
+  readonly #members = new OwnMembers()
+  /** Publications that the exchange has not answered, by uid: their entries come back without bytes. */
+  readonly #publishing = new Map<string, Publication>()
+  #publishingBytes = 0
+  #node = ''
+  #handlers: BrokerHandlers | undefined
+  #settings: BrokerSettings | undefined
+  #isClosed = false
+  /** The state of the primary that this node has joined. */
+  #state: string | undefined
+  /** The node has said hello, was welcomed, and the channel has not closed since. */
+  #isJoined = false
+  #flush: NodeJS.Immediate | undefined
+  #hello: NodeJS.Timeout | undefined
+  #read = 0
+  #reconnects = 0
+  #resubscribed = 0
+  #unreadable = 0
+
+  constructor (name: string, link: Link) {
+    this.#name = name
+    this.#link = link
+  }
+
+  async start (node: string, handlers: BrokerHandlers, settings?: BrokerSettings): Promise<void> {
+    if (this.#handlers !== undefined || this.#isClosed) throw new FST_ROOMS_INVALID_OPTION('broker', 'a broker of its own', 'a broker that has already been started')
+    this.#node = node
+    this.#handlers = handlers
+    this.#settings = settings
+    this.#hello = setTimeout(() => { handlers.state('down', new FST_ROOMS_NO_CLUSTER(silent)) }, callTimeout).unref()
+    this.#link.open({
+      message: message => { if (isOurs(message)) this.#receive(message as ExchangeMessage) },
+      closed: () => { this.#lose() }
+    })
+    this.#sayHello()
+  }
+
+  async attach (topics: string[], retention?: Retention): Promise<AttachedPosition[]> {
+    for (const topic of topics) this.#topics.set(topic, retention)
+    return this.#call('attach', topics, retention)
+  }
+
+  async detach (topics: string[]): Promise<void> {
+    for (const topic of topics) this.#topics.delete(topic)
+    const detached = this.#call<void>('detach', topics)
+    if (this.#isJoined) return detached
+    // Nothing is delivered now, and the next hello does not name the topics. The call undoes an attach that has not been sent.
+    detached.catch(() => {})
+  }
+
+  publish (batch: Publication[]): Promise<Outcome[]> {
+    const bytes = batch.reduce((sum, { tail }) => sum + tail.length, 0)
+    if (this.#isClosed || this.#publishingBytes + bytes > mostPublishing.bytes || this.#publishing.size + batch.length > mostPublishing.count) return Promise.resolve(batch.map(() => ({ state: 'failed' })))
+    for (const publication of batch) this.#publishing.set(publication.uid, publication)
+    this.#publishingBytes += bytes
+    return new Promise(resolve => {
+      const settle = (outcomes: Outcome[]): void => {
+        for (const { uid } of batch) this.#publishing.delete(uid)
+        this.#publishingBytes -= bytes
+        resolve(outcomes)
+      }
+      const timeout = Math.max(...batch.map(({ deadline }) => deadline)) - Date.now()
+      this.#add('publish', [batch], timeout, settle, (_error, isSent) => { settle(batch.map(() => ({ state: isSent ? 'unknown' : 'failed' }))) })
+    })
+  }
+
+  history (topic: string, query: HistoryQuery): Promise<HistoryPage> {
+    return this.#call<HistoryPage>('history', topic, query).then(page => ({ ...page, messages: page.messages.map(message => ({ ...message, tail: bufferOf(message.tail) })) }))
+  }
+
+  async control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<'sent' | 'gone' | 'unknown'> {
+    return this.#call<'sent' | 'gone' | 'unknown'>('control', to, bytes).catch(() => 'unknown' as const)
+  }
+
+  hold (add: string[], remove: string[]): void {
+    for (const user of add) this.#users.add(user)
+    for (const user of remove) this.#users.delete(user)
+    // A call that fails is not lost: the next hello names all users.
+    this.#call('hold', add, remove).catch(() => {})
+  }
+
+  readonly presence: BrokerPresence = {
+    change: async changes => {
+      const outcomes = await this.#call<Awaited<ReturnType<BrokerPresence['change']>>>('change', changes)
+      this.#members.note(changes)
+      return outcomes
+    },
+    read: async (topic, limit) => this.#call('read', topic, limit),
+    report: async counts => this.#call('report', counts),
+    counts: async topics => this.#call('counts', topics),
+    topics: async limit => this.#call('topics', limit)
+  }
+
+  stats (): BrokerStats {
+    return { lag: this.#calls.lag, queued: this.#publishing.size, topics: this.#topics.size, reconnects: this.#reconnects, resubscribed: this.#resubscribed, mended: 0, holes: 0, fenced: 0, dropped: 0, unreadable: this.#unreadable }
+  }
+
+  async close (): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    clearTimeout(this.#hello)
+    clearImmediate(this.#flush)
+    if (this.#handlers === undefined) return
+    if (this.#isJoined) this.#send({ calls: this.#calls.take(), bye: true })
+    this.#link.close()
+    this.#calls.close(new FST_ROOMS_BROKER_DOWN())
+  }
+
+  #call<T> (name: CallName, ...args: unknown[]): Promise<T> {
+    return new Promise((resolve, reject) => { this.#add(name, args, callTimeout, resolve, reject) })
+  }
+
+  #add (name: CallName, args: unknown[], timeout: number, resolve: (value: any) => void, reject: (error: Error, isSent: boolean) => void): void {
+    if (this.#isClosed) {
+      reject(new FST_ROOMS_BROKER_DOWN(), false)
+      return
+    }
+    this.#calls.add(name, args, timeout, resolve, reject)
+    if (this.#isJoined) this.#flushSoon()
+  }
+
+  #flushSoon (): void {
+    this.#flush ??= setImmediate(() => {
+      this.#flush = undefined
+      const calls = this.#isJoined ? this.#calls.take() : [] // the channel may have closed since
+      if (calls.length > 0) this.#send({ calls })
+    })
+  }
+
+  #send (message: Pick<NodeMessage, 'hello' | 'calls' | 'read' | 'bye'>): void {
+    this.#link.send({ ...mark, name: this.#name, node: this.#node, ...message })
+  }
+
+  #sayHello (): void {
+    this.#send({ hello: { historyBytes: this.#settings?.historyBytes ?? defaultHistoryBytes, topics: [...this.#topics], users: [...this.#users], members: this.#members.all(), probe: Buffer.alloc(1) } })
+  }
+
+  #receive ({ name, node, state, events, size }: ExchangeMessage): void {
+    if ((name !== undefined && name !== this.#name) || (node !== undefined && node !== this.#node)) return
+    if (events.length === 0 && !(this.#isJoined && state === this.#state)) this.#sayHello()
+    this.#read += size
+    for (const event of events) this.#take(event, state)
+    if (this.#read >= readStep) this.#sayRead()
+  }
+
+  #sayRead (): void {
+    this.#send({ read: this.#read })
+    this.#read = 0
+  }
+
+  #take (event: ExchangeEvent, state: string): void {
+    const handlers = this.#handlers!
+    switch (event.type) {
+      case 'welcome': return this.#join(state, event.back)
+      case 'refused': return handlers.state('down', new FST_ROOMS_NO_CLUSTER(event.reason))
+      case 'answer': return this.#calls.answer(event.id, event.value)
+      case 'failed': return this.#calls.fail(event.id, new FST_ROOMS_BROKER_FAULT(event.reason))
+      case 'entry': return handlers.entry(event.publication.topic, { ...event.publication, tail: bufferOf(event.publication.tail) }, event.position)
+      case 'own': {
+        const publication = this.#publishing.get(event.uid)
+        return publication === undefined ? handlers.lost([event.topic]) : handlers.entry(event.topic, publication, event.position)
+      }
+      case 'control': return handlers.control(event.from, bufferOf(event.bytes))
+      case 'presence': return handlers.presence?.(event.topic, event.delta)
+      case 'gone': return handlers.gone?.(event.users)
+      case 'lost': return handlers.lost('all')
+      case 'check': return this.#sayRead()
+      case 'closed': return this.#lose()
+      default: this.#unreadable++
+    }
+  }
+
+  /** The exchange knows what this node has attached and said, and delivers from here on. */
+  #join (state: string, back: Parameters<NonNullable<BrokerHandlers['back']>>[0]): void {
+    const handlers = this.#handlers!
+    const before = this.#state
+    const wasJoined = this.#isJoined
+    clearTimeout(this.#hello)
+    this.#state = state
+    this.#isJoined = true
+    this.#flushSoon()
+    if (wasJoined && before === state) return
+    if (before !== undefined) {
+      this.#reconnects++
+      this.#resubscribed += this.#topics.size
+      // Another state does not know the calls.
+      this.#calls.failSent(new FST_ROOMS_BROKER_DOWN())
+      handlers.lost('all')
+    }
+    handlers.state('up')
+    if (back.length > 0) handlers.back?.(back)
+  }
+
+  /** The channel has closed: answers and entries that are under way are lost. */
+  #lose (): void {
+    this.#isJoined = false
+    this.#calls.failSent(new FST_ROOMS_BROKER_DOWN())
+    this.#handlers!.state('down', new FST_ROOMS_NO_CLUSTER('the channel to the primary has closed'))
+  }
+}

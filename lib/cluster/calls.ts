@@ -1,0 +1,95 @@
+import type { Call, CallName } from './messages.ts'
+
+interface Pending {
+  readonly call: Call
+  readonly expiresAt: number
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: Error, isSent: boolean) => void
+  /** On the clock of `performance`; `undefined` if it waits to be sent. */
+  sentAt: number | undefined
+}
+
+/** Milliseconds between two looks for calls whose time is over. */
+const sweepEvery = 100
+
+/** The calls of a node that the exchange has not answered. Each settles once: by its answer, by the end of the channel, or by its time. */
+export class Calls {
+  readonly #pending = new Map<number, Pending>()
+  #unsent: Pending[] = []
+  readonly #silent: (name: CallName) => Error
+  #next = 1
+  #timer: NodeJS.Timeout | undefined
+  /** Milliseconds that the last answer took. */
+  lag = 0
+
+  /** @param silent - makes the error of a call that was not answered in time */
+  constructor (silent: (name: CallName) => Error) {
+    this.#silent = silent
+  }
+
+  /**
+   * Adds a call, to be sent.
+   * @param timeout - milliseconds
+   * @param reject - is told whether the call may have been sent
+   */
+  add (name: CallName, args: readonly unknown[], timeout: number, resolve: (value: any) => void, reject: (error: Error, isSent: boolean) => void): void {
+    const call = { id: this.#next++, name, args }
+    const pending = { call, expiresAt: performance.now() + timeout, resolve, reject, sentAt: undefined }
+    this.#pending.set(call.id, pending)
+    this.#unsent.push(pending)
+    this.#timer ??= setInterval(() => { this.#sweep(performance.now()) }, sweepEvery)
+  }
+
+  /** Returns the calls that have not been sent, in order, and notes that they are sent now. */
+  take (): Call[] {
+    const now = performance.now()
+    const calls: Call[] = []
+    for (const pending of this.#unsent) {
+      // Its time may be over.
+      if (!this.#pending.has(pending.call.id)) continue
+      pending.sentAt = now
+      calls.push(pending.call)
+    }
+    this.#unsent = []
+    return calls
+  }
+
+  /** The exchange has answered a call. An answer that comes too late is ignored. */
+  answer (id: number, value: unknown): void {
+    const pending = this.#end(id)
+    if (pending === undefined) return
+    this.lag = performance.now() - pending.sentAt!
+    pending.resolve(value)
+  }
+
+  /** The exchange could not run a call. */
+  fail (id: number, error: Error): void {
+    this.#end(id)?.reject(error, true)
+  }
+
+  /** Rejects the calls that were sent, because their answers will not come. */
+  failSent (error: Error): void {
+    for (const [id, { sentAt }] of this.#pending) if (sentAt !== undefined) this.#end(id)!.reject(error, true)
+  }
+
+  /** Rejects all calls. */
+  close (error: Error): void {
+    this.failSent(error)
+    for (const { call: { id }, reject } of this.#unsent) if (this.#end(id) !== undefined) reject(error, false)
+    this.#unsent = []
+  }
+
+  #end (id: number): Pending | undefined {
+    const pending = this.#pending.get(id)
+    this.#pending.delete(id)
+    if (this.#pending.size === 0) {
+      clearInterval(this.#timer)
+      this.#timer = undefined
+    }
+    return pending
+  }
+
+  #sweep (now: number): void {
+    for (const [id, { expiresAt, call: { name }, sentAt }] of this.#pending) if (expiresAt <= now) this.#end(id)!.reject(this.#silent(name), sentAt !== undefined)
+  }
+}

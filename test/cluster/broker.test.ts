@@ -1,0 +1,220 @@
+import { mock } from 'node:test'
+import t, { type Test } from 'tap'
+import { ClusterBroker } from '../../lib/cluster/broker.ts'
+import { Calls } from '../../lib/cluster/calls.ts'
+import type { Link, LinkHandlers } from '../../lib/cluster/links.ts'
+import type { ExchangeEvent, NodeMessage } from '../../lib/cluster/messages.ts'
+import { Node, roomy } from '../../lib/conformance/node.ts'
+import { until } from '../helpers/app.ts'
+import { ClusterFleet, turns } from './fleet.ts'
+
+/** A channel whose other end is the test. */
+class OpenLink implements Link {
+  readonly sent: NodeMessage[] = []
+  handlers!: LinkHandlers
+
+  open (handlers: LinkHandlers): void { this.handlers = handlers }
+  send (message: NodeMessage): void { this.sent.push(message) }
+  close (): void {}
+
+  take (events: ExchangeEvent[], more: object = {}): void {
+    this.handlers.message({ 'fastify-rooms': 1, name: 'rooms', state: 's', events, size: 0, ...more })
+  }
+
+  /** The calls that the broker has sent. */
+  get calls (): unknown[] { return this.sent.flatMap(({ calls = [] }) => calls.map(({ name, args }) => [name, ...args])) }
+}
+
+async function startWith (t: Test) {
+  const link = new OpenLink()
+  const node = new Node(new ClusterBroker('rooms', link))
+  t.teardown(async () => node.broker.close())
+  await node.broker.start(node.name, node.handlers)
+  return { link, node, broker: node.broker as ClusterBroker }
+}
+
+async function startNode (t: Test, fleet: ClusterFleet, name?: string): Promise<Node> {
+  const node = new Node(fleet.broker(name))
+  t.teardown(async () => node.broker.close())
+  await node.broker.start(node.name, node.handlers)
+  await until(() => node.state === 'up')
+  return node
+}
+
+t.test('calls wait for the welcome, and those of one turn leave as one message', async t => {
+  const { link, node, broker } = await startWith(t)
+  broker.attach(['a']).catch(() => {})
+  await turns(3)
+  t.same(link.sent.map(({ hello, calls }) => [hello?.topics, calls]), [[[], undefined]])
+  link.take([{ type: 'welcome', back: [] }])
+  t.equal(node.state, 'up')
+  broker.detach(['a']).catch(() => {})
+  broker.attach(['b']).catch(() => {})
+  await turns(3)
+  t.equal(link.sent.length, 2)
+  t.same(link.calls, [['attach', ['a'], undefined], ['detach', ['a']], ['attach', ['b'], undefined]])
+  link.take([{ type: 'welcome', back: [] }])
+  t.same([node.states, node.lost], [['up'], []], 'a second welcome of the same state is no restart')
+})
+
+t.test('a message that is not of this node, or cannot be read, changes nothing', async t => {
+  const { link, node, broker } = await startWith(t)
+  link.take([{ type: 'welcome', back: [] }], { name: 'other' })
+  link.take([{ type: 'welcome', back: [] }], { node: 'other' })
+  for (const message of [null, 'text', { hello: 1 }, { 'fastify-rooms': 2, events: [{ type: 'welcome' }] }]) link.handlers.message(message)
+  link.take([{ type: 'unheard' } as never, { type: 'answer', id: 99, value: 1 }, { type: 'failed', id: 99, reason: 'x' }])
+  t.same([node.states, broker.stats().unreadable], [[], 1])
+})
+
+t.test('a broker whose primary does not answer is down after 5 s, with the reason', async t => {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => { mock.timers.reset() })
+  const causes: unknown[] = []
+  const broker = new ClusterBroker('rooms', new OpenLink())
+  t.teardown(async () => broker.close())
+  await broker.start('n', { entry () {}, control () {}, lost () {}, state: (state, cause) => { causes.push([state, cause]) } })
+  mock.timers.tick(4_999)
+  t.same(causes, [])
+  mock.timers.tick(1)
+  t.match(causes, [['down', { code: 'FST_ROOMS_NO_CLUSTER', message: /must call clusterPrimary/ }]])
+})
+
+t.test('a publication that was not sent by its deadline has failed, and one that was not answered is unknown', async t => {
+  const { link, node } = await startWith(t)
+  const deadline = (): { deadline: number } => ({ deadline: Date.now() + 30 })
+  t.equal((await node.publish('a', 1, deadline())).state, 'failed')
+  link.take([{ type: 'welcome', back: [] }])
+  await turns(3)
+  t.same(link.calls, [], 'nothing is sent late')
+  t.equal((await node.publish('a', 1, deadline())).state, 'unknown')
+})
+
+t.test('publications that the exchange does not answer are bounded in bytes and number', async t => {
+  const { node, broker } = await startWith(t)
+  const big = { tail: Buffer.alloc(6_000_000), payloadLength: 1 }
+  const outcomes = [1, 2, 3].map(async () => node.publish('a', null, big))
+  t.equal((await outcomes[2]!).state, 'failed')
+  t.equal(broker.stats().queued, 2)
+  t.same(await broker.publish(new Array(100_001).fill(node.publication('a'))).then(all => [all.length, all[0]]), [100_001, { state: 'failed' }])
+  await broker.close()
+  t.same(await Promise.all(outcomes.slice(0, 2)), [{ state: 'failed' }, { state: 'failed' }], 'a close settles them')
+  t.equal((await node.publish('a')).state, 'failed')
+})
+
+t.test('an own entry whose publication is not known any more is a loss of its topic', async t => {
+  const { link, node } = await startWith(t)
+  link.take([{ type: 'welcome', back: [] }, { type: 'own', topic: 'a', uid: 'x', position: { epoch: 'epoch00000001', offset: 1 } }])
+  t.same(node.lost, [['a']])
+})
+
+t.test('a call that the exchange cannot run rejects with its reason, and what is answered by a value does not', async t => {
+  const { link, node, broker } = await startWith(t)
+  link.take([{ type: 'welcome', back: [] }])
+  const calls: Promise<unknown>[] = [broker.history('a', { limit: 1, bytes: 1, retention: roomy }), broker.presence.read('a', 1)]
+  const failures = calls.map(async call => t.rejects(call, { code: 'FST_ROOMS_BROKER_FAULT', message: /broken/ }))
+  const control = broker.control('*', Buffer.from('x'))
+  broker.hold(['ann'], [])
+  await turns(3)
+  for (const id of [1, 2, 3, 4]) link.take([{ type: 'failed', id, reason: 'broken' }])
+  await Promise.all(failures)
+  t.equal(await control, 'unknown')
+  t.equal(node.state, 'up')
+})
+
+t.test('calls that are not answered in time reject once, and late answers are ignored', async t => {
+  const calls = new Calls(name => new Error(`${name} is silent`))
+  const told: unknown[] = []
+  const add = (timeout: number): void => { calls.add('read', [], timeout, value => { told.push(value) }, (error, isSent) => { told.push([error.message, isSent]) }) }
+  add(1)
+  await until(() => told.length === 1)
+  t.same(calls.take(), [])
+  add(1)
+  add(60_000)
+  t.same(calls.take().map(({ id }) => id), [2, 3])
+  await until(() => told.length === 2)
+  calls.answer(2, 'late')
+  calls.answer(3, 'in time')
+  t.same(told, [['read is silent', false], ['read is silent', true], 'in time'])
+  t.ok(calls.lag > 0)
+})
+
+t.test('a broker that was not started closes, and cannot be started after that', async t => {
+  const broker = new ClusterBroker('rooms', new OpenLink())
+  await broker.close()
+  await t.rejects(broker.start('n', { entry () {}, control () {}, lost () {}, state () {} }), { code: 'FST_ROOMS_INVALID_OPTION' })
+})
+
+t.test('a channel that carries JSON is refused with the way out', async t => {
+  const fleet = new ClusterFleet()
+  const replies: unknown[] = []
+  const peer = fleet.host.peer(message => { replies.push(message) })
+  const hello = { historyBytes: 1, topics: [], users: [], members: [], probe: Buffer.alloc(1) }
+  peer.receive(JSON.parse(JSON.stringify({ 'fastify-rooms': 1, name: 'rooms', node: 'n', hello })))
+  t.match(replies, [{ node: 'n', events: [{ type: 'refused', reason: /serialization: "advanced"/ }] }])
+  const { link, node } = await startWith(t)
+  const causes: unknown[] = []
+  node.handlers.state = (state, cause) => { causes.push([state, cause]) }
+  link.take([{ type: 'refused', reason: 'JSON' }])
+  t.match(causes, [['down', { code: 'FST_ROOMS_NO_CLUSTER' }]])
+})
+
+t.test('nodes of another name have other topics', async t => {
+  const fleet = new ClusterFleet()
+  const nodes = [await startNode(t, fleet), await startNode(t, fleet, 'others')] as [Node, Node]
+  for (const { broker } of nodes) await broker.attach(['a'])
+  for (const [index, node] of nodes.entries()) await node.publish('a', index)
+  t.same(nodes.map(node => node.received('a')), [[0], [1]])
+  t.equal(await nodes[0].broker.control('*', Buffer.from('x')), 'gone')
+  t.equal(fleet.host.stats().nodes, 2)
+})
+
+t.test('a primary that was late, or has started again, gets everything that its nodes have', async t => {
+  const fleet = new ClusterFleet()
+  const [node, other] = [await startNode(t, fleet), await startNode(t, fleet)]
+  for (const { broker } of [node, other]) await broker.attach(['a'], roomy)
+  await node.broker.presence!.change([{ type: 'set', topic: 'a', session: 's1', user: 'ann' }, { type: 'set', topic: 'b', session: 's1', user: 'ann' }, { type: 'set', topic: 'a', session: 's2' }])
+  await node.broker.presence!.change([{ type: 'leave', topic: 'a', session: 's2' }, { type: 'leave', topic: 'b', session: 's1', user: 'ann' }])
+  node.broker.hold!(['ann', 'ben'], [])
+  node.broker.hold!([], ['ben'])
+  const { position: before } = await node.publish('a', 1, { retention: roomy })
+  const calls = other.broker.presence!.counts(['a'])
+  await turns(2)
+  fleet.restart()
+  await t.rejects(calls, { code: 'FST_ROOMS_BROKER_DOWN' })
+  await until(() => other.lost.length > 0 && node.states.length >= 2)
+  t.same([node.hasLost('a'), other.hasLost('a')], [true, true])
+  const { position } = await other.publish('a', 2, { retention: roomy })
+  await until(() => node.received('a').includes(2))
+  t.not(position!.epoch, before!.epoch, 'a state that was lost is a new epoch')
+  t.same((await other.broker.presence!.read('a', 10)).members, [{ session: 's1', node: node.name, user: 'ann' }])
+  t.equal((await other.broker.presence!.read('b', 10)).count, 0)
+  t.equal(await other.broker.control('user:ann', Buffer.from('x')), 'sent')
+  t.equal(await other.broker.control('user:ben', Buffer.from('x')), 'gone')
+  t.match(node.broker.stats!(), { reconnects: 1, resubscribed: 1 })
+})
+
+t.test('users of a node that comes back are told, if they had been reported as gone', async t => {
+  const fleet = new ClusterFleet()
+  const [node, other] = [await startNode(t, fleet), await startNode(t, fleet)]
+  const back: unknown[] = []
+  node.handlers.back = users => { back.push(...users) }
+  await node.broker.presence!.change([{ type: 'set', topic: 'a', session: 's1', user: 'ann', info: '1' }, { type: 'set', topic: 'a', session: 's2' }, { type: 'set', topic: 'a', session: 's3', user: 'ben' }])
+  await other.broker.presence!.change([{ type: 'set', topic: 'a', session: 's4', user: 'ben' }])
+  fleet.cut(node.broker)
+  await until(() => other.gone.length > 0)
+  t.same(other.gone, [{ topic: 'a', user: 'ann', info: '1' }])
+  fleet.heal(node.broker)
+  await until(() => back.length > 0)
+  t.same(back, [{ topic: 'a', user: 'ann', info: '1' }])
+  t.equal((await other.broker.presence!.read('a', 0)).count, 4)
+})
+
+t.test('users whose last node has died are told to the next node', async t => {
+  const fleet = new ClusterFleet()
+  const node = await startNode(t, fleet)
+  await node.broker.presence!.change([{ type: 'set', topic: 'a', session: 's1', user: 'ann' }])
+  fleet.kill(node.broker)
+  const next = await startNode(t, fleet)
+  await until(() => next.gone.length > 0)
+  t.same(next.gone, [{ topic: 'a', user: 'ann' }])
+})
