@@ -85,6 +85,9 @@ export class ClusterFleet implements ConformanceFleet {
     return broker
   }
 
+  /** All brokers, in the order in which they were made. */
+  get brokers (): unknown[] { return [...this.#links.keys()] }
+
   link (broker: unknown): ClonedLink { return this.#links.get(broker)! }
 
   cut (broker: unknown): void { this.link(broker).cut() }
