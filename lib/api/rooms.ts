@@ -47,7 +47,8 @@ export function checkBroadcast ({ history }: TopicDefinition, options: Broadcast
 export function publishOfHost (hub: Publishing, definition: TopicDefinition, topic: string, json: string, options: HostPublishOptions): BroadcastResult | Promise<BroadcastResult> {
   const { mid } = options
   if (mid === undefined) return hub.publish(definition, topic, json, options)
-  return publishOnce(hub.mids, hostKey(topic, mid), topic, () => hub.publish(definition, topic, json, options))
+  const onceKey = hostKey(topic, mid)
+  return publishOnce(hub.mids, onceKey, topic, () => hub.publish(definition, topic, json, { ...options, onceKey }))
 }
 
 /**

@@ -62,6 +62,9 @@ export class BrokerLink implements FeedBroker {
 
   get isInProcess (): boolean { return this.#broker.inProcess === true }
 
+  /** Whether the broker knows the `mid`s of all nodes. In this process, `Mids` alone knows them. */
+  get sharesMids (): boolean { return !this.isInProcess && this.#broker.capabilities.once === 'shared' }
+
   async start (node: string, settings: BrokerSettings): Promise<void> {
     await this.#broker.start(node, this.#handlers, settings)
   }

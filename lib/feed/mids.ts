@@ -199,6 +199,11 @@ export function hostKey (topic: string, mid: string): string {
   return `${topic} h${mid}`
 }
 
+/** The `mid` of a publication: a key without its topic, because a broker compares it within the topic. At most 324 characters. */
+export function sharedMid (topic: string, key: string): string {
+  return key.slice(topic.length + 1)
+}
+
 /**
  * Publishes a message once for its key. Only a result with `published: true` is remembered: any other may succeed when it is repeated.
  * @throws FST_ROOMS_CLOSED if the node closes while it waits; errors of `once` and `publish`

@@ -12,6 +12,7 @@ export interface PublicationHead {
   retention?: Retention | undefined
   version?: number | undefined
   end?: EndReason | undefined
+  mid?: string | undefined
 }
 
 /** A publication of this node on its way out. A broker of this process brings the same object back. */
@@ -25,6 +26,7 @@ export class Outgoing implements Publication {
   readonly retention?: Retention
   readonly version?: number
   readonly end?: EndReason
+  readonly mid?: string
   readonly deadline: number
   /** The payload; `''` for an end without data. */
   readonly json: string
@@ -48,6 +50,7 @@ export class Outgoing implements Publication {
     if (head.key !== undefined) this.key = head.key
     if (head.retention !== undefined) this.retention = head.retention
     if (head.version !== undefined) this.version = head.version
+    if (head.mid !== undefined) this.mid = head.mid
     this.json = json
     if (head.end !== undefined) {
       this.end = head.end
@@ -61,8 +64,8 @@ export class Outgoing implements Publication {
   /** The publication as a plain object, for a broker that copies it or sends it over a network. Made once. */
   toPublication (): Publication {
     if (this.#copy === undefined) {
-      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention, version, end } = this
-      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }), ...(version === undefined ? {} : { version }), ...(end === undefined ? {} : { end }) }
+      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention, version, end, mid } = this
+      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }), ...(version === undefined ? {} : { version }), ...(mid === undefined ? {} : { mid }), ...(end === undefined ? {} : { end }) }
     }
     return this.#copy
   }

@@ -19,7 +19,8 @@ export function publishMessage (session: Membership, frame: MessageFrame): void 
 
 /** Passes a message on, unless one with its `mid` was accepted before. Then the member gets that one's answer. */
 function passOnce (session: Membership, frame: MessageFrame, mid: string): void | Promise<void> {
-  return session.hub.mids.once(memberKey(session.topic, session.user, mid), accept => pass(session, frame, accept), answer => {
+  const onceKey = memberKey(session.topic, session.user, mid)
+  return session.hub.mids.once(onceKey, accept => pass(session, frame, { accept, onceKey }), answer => {
     // Without an answer the server is closing, and has ended the session.
     if (answer !== undefined) acknowledge(session, frame.ref, answer.id, answer.data, true)
   })
@@ -27,9 +28,9 @@ function passOnce (session: Membership, frame: MessageFrame, mid: string): void 
 
 /**
  * Passes a message that is valid and permitted to the host's reader, to its handler, or to the room.
- * @param accept - called if it is accepted, before it is acknowledged
+ * @param once - of a message with a `mid`: `accept` is called if it is accepted, before it is acknowledged
  */
-function pass (session: Membership, { data, ref, key, mid }: MessageFrame, accept?: Accept): void | Promise<void> {
+function pass (session: Membership, { data, ref, key, mid }: MessageFrame, { accept, onceKey }: { accept?: Accept, onceKey?: string } = {}): void | Promise<void> {
   const { hub, iterator } = session
   if (session.isEndedByServer) return
   if (iterator !== undefined) {
@@ -49,7 +50,7 @@ function pass (session: Membership, { data, ref, key, mid }: MessageFrame, accep
 
   const json = jsonOf(session, session.definition.publish!, data, ref)
   if (json === undefined) return
-  return proceed(hub.publish(session.definition, session.topic, json, { senderFields: session.senderFields, from: session.id, key }), result => {
+  return proceed(hub.publish(session.definition, session.topic, json, { senderFields: session.senderFields, from: session.id, key, onceKey }), result => {
     if (!result.published) throw new FST_ROOMS_BROKER_DOWN()
     accept?.(result.id, result.local)
     acknowledge(session, ref, result.id, undefined, result.duplicate)

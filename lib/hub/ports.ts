@@ -63,6 +63,8 @@ export interface PublishOptions {
   version?: number | undefined
   /** The publication ends its topic: the payload is the data of the end, `''` if it has none. */
   end?: EndReason | undefined
+  /** Names the message over all nodes: its `mid` and its sender (`memberKey`, `hostKey`). */
+  onceKey?: string | undefined
 }
 
 /** `open`, then `draining` (members are let go, and nothing new is taken from them), then `closed`. */

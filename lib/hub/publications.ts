@@ -2,6 +2,7 @@ import type { BroadcastResult, Outcome, Rooms } from '../../types/index.ts'
 import { FST_ROOMS_CLOSED, FST_ROOMS_STALE, FST_ROOMS_STREAM_ENDED } from '../errors.ts'
 import type { BrokerLink } from '../feed/broker-link.ts'
 import type { Feed } from '../feed/feed.ts'
+import { sharedMid } from '../feed/mids.ts'
 import { Outgoing } from '../feed/outgoing.ts'
 import { formatPosition } from '../protocol/position.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
@@ -24,7 +25,7 @@ export interface PublicationsHub {
 export class Publications {
   readonly #hub: PublicationsHub
   readonly #node: string
-  readonly #broker: Pick<BrokerLink, 'publish'>
+  readonly #broker: Pick<BrokerLink, 'publish' | 'sharesMids'>
   readonly #timeout: number
   #count = 0
 
@@ -32,7 +33,7 @@ export class Publications {
    * @param node - the id of this node
    * @param timeout - milliseconds for the broker's outcome
    */
-  constructor (hub: PublicationsHub, node: string, broker: Pick<BrokerLink, 'publish'>, timeout: number) {
+  constructor (hub: PublicationsHub, node: string, broker: Pick<BrokerLink, 'publish' | 'sharesMids'>, timeout: number) {
     this.#hub = hub
     this.#node = node
     this.#broker = broker
@@ -43,7 +44,7 @@ export class Publications {
    * Publishes to a topic. Returns a result, and not a promise, if the broker answers at once.
    * @throws FST_ROOMS_CLOSED, FST_ROOMS_STALE, FST_ROOMS_STREAM_ENDED, and the failure of the delivery on this node
    */
-  publish (definition: TopicDefinition, topic: string, json: string, { senderFields, from, except, key, version, end }: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
+  publish (definition: TopicDefinition, topic: string, json: string, { senderFields, from, except, key, version, end, onceKey }: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
     const { state, counters, meters } = this.#hub
     if (state === 'closed') throw new FST_ROOMS_CLOSED()
     const publication = new Outgoing({
@@ -55,7 +56,8 @@ export class Publications {
       key,
       retention: definition.history ?? undefined,
       version,
-      end
+      end,
+      mid: onceKey !== undefined && this.#broker.sharesMids ? sharedMid(topic, onceKey) : undefined
     }, json, senderFields)
     if (end === undefined) counters.broadcasts++
     if (meters.size > 0) for (const meter of meters) meter.published(definition.key)

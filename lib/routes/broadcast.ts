@@ -37,7 +37,7 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
     const header = request.headers['idempotency-key']
     if (header === undefined) return hub.publish(definition, topic, json, {})
     const key = memberKey(topic, identity?.user, readIdempotencyKey(header, identity === null))
-    return publishOnce(hub.mids, key, topic, () => hub.publish(definition, topic, json, {}))
+    return publishOnce(hub.mids, key, topic, () => hub.publish(definition, topic, json, { onceKey: key }))
   }
 
   const { onError, onResponse } = countRefusals(hub, definition, hooks)
