@@ -36,6 +36,14 @@ export interface BroadcastResult<N extends string = string> {
   duplicate?: true
 }
 
+/** The result of a private message to a user. */
+export interface UserResult {
+  /** Sessions of this node that it was queued to. */
+  local: number
+  /** Whether the broker has taken it for the user's sessions on other nodes, or there are none. */
+  published: boolean
+}
+
 /** Selects sessions that match every given member. At least one is required, and `undefined` is refused. */
 export interface SessionSelector<T = Topics> {
   session?: string
@@ -271,6 +279,8 @@ export interface Stats {
   losses: number
   /** Times that the broker broke its contract. */
   brokerFaults: number
+  /** Messages of other nodes that were ignored, because they are of another version or damaged. */
+  unreadable: number
   /** Refusals by reason. */
   refusals: Refusals
 }
@@ -366,12 +376,12 @@ export interface Rooms<T = Topics> {
    * @returns the number of sessions of this node that it was queued to, which may be 0.
    * @throws `FST_ROOMS_INVALID_PAYLOAD` if the topic of one of these sessions refuses the payload; then no session receives it.
    */
-  sendToUser (user: string, payload: unknown): Promise<{ local: number }>
+  sendToUser (user: string, payload: unknown): Promise<UserResult>
   /**
    * Sends a private message to the sessions of a user in one topic, with a payload of that topic.
    * @throws `FST_ROOMS_NO_SUCH_TOPIC`; `FST_ROOMS_INVALID_PAYLOAD`, even if the user has no session there; `FST_ROOMS_INVALID_ARGUMENT`.
    */
-  sendToUser<N extends TopicName<T>> (user: string, payload: Payload<NoInfer<N>, T>, options: { topic: N }): Promise<{ local: number }>
+  sendToUser<N extends TopicName<T>> (user: string, payload: Payload<NoInfer<N>, T>, options: { topic: N }): Promise<UserResult>
   /**
    * Sends a private message that requests an answer, and resolves with the answer.
    * @throws `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw WebSocket or an event stream), `FST_ROOMS_INVALID_PAYLOAD`,

@@ -1,5 +1,5 @@
-import type { AskOptions, AsyncApiDocument, AsyncApiOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, StreamRun, SubscribeOptions, UserMember } from '../../types/index.ts'
-import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NO_SUCH_SESSION, FST_ROOMS_NOT_A_STREAM } from '../errors.ts'
+import type { AskOptions, AsyncApiDocument, AsyncApiOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, StreamRun, SubscribeOptions, UserMember, UserResult } from '../../types/index.ts'
+import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NOT_A_STREAM } from '../errors.ts'
 import { hostKey, publishOnce } from '../feed/mids.ts'
 import type { ApiHub } from '../hub/hub-api.ts'
 import { defaultPage, maxPage } from '../protocol/page-size.ts'
@@ -8,7 +8,6 @@ import type { PublishOptions, Publishing } from '../hub/ports.ts'
 import { describe } from '../presence/roster.ts'
 import { listUsers } from '../presence/list-users.ts'
 import { checkClose } from '../session/check-close.ts'
-import type { Membership } from '../session/membership.ts'
 import { isKey, isMid, maxKeyLength, maxMidLength, minSharedMidLength } from '../protocol/client-frames.ts'
 import { kInside } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
@@ -109,23 +108,16 @@ export class HubRooms implements Rooms<any> {
   }
 
   async send (session: string, payload: unknown): Promise<void> {
-    const member = this.#session(session)
-    await member.sendPrivate(member.privateText(member.definition.message.serialise(payload)))
+    await this.#hub.fleet.send(session, payload)
   }
 
-  async sendToUser (user: string, payload: unknown, options?: { topic?: string }): Promise<{ local: number }> {
+  async sendToUser (user: string, payload: unknown, options?: { topic?: string }): Promise<UserResult> {
     const topic = checkTopicOption(options)
-    const json = topic === undefined ? undefined : this.#registry.get(topic).message.serialise(payload)
-    const members = [...this.#hub.directory.ofUser(user)].filter(member => topic === undefined || member.topic === topic)
-    const texts = members.map(member => member.privateText(json ?? member.definition.message.serialise(payload)))
-    const sent = await Promise.allSettled(members.map(async (member, index) => member.sendPrivate(texts[index]!)))
-    return { local: sent.filter(({ status }) => status === 'fulfilled').length }
+    return this.#hub.fleet.sendToUser(user, payload, topic, topic === undefined ? undefined : this.#registry.get(topic))
   }
 
   async ask (session: string, payload: unknown, options: AskOptions = {}): Promise<unknown> {
-    const timeout = wholeNumber('timeout', options.timeout, defaultAskTimeout)
-    const member = this.#session(session)
-    return member.ask(payload, timeout, options.signal)
+    return this.#hub.fleet.ask(session, payload, wholeNumber('timeout', options.timeout, defaultAskTimeout), options.signal)
   }
 
   async members (topic: string, options?: { limit?: number, by?: 'session' }): Promise<Member<any>[]>
@@ -175,8 +167,7 @@ export class HubRooms implements Rooms<any> {
   }
 
   async stop (topic: string): Promise<boolean> {
-    this.#stream(topic)
-    return this.#hub.streams.stop(topic)
+    return this.#hub.fleet.stop(this.#stream(topic), topic)
   }
 
   subscribe (topic: string, options: SubscribeOptions = {}): AsyncIterableIterator<any, void, undefined> {
@@ -192,28 +183,14 @@ export class HubRooms implements Rooms<any> {
   async kick (selector: SessionSelector<any>, options: KickOptions = {}): Promise<number> {
     const { session, user, topic } = checkSelector('kick', selector)
     const ending = { ...checkClose(options.code ?? 4005, options.reason), by: 'server' as const }
-    const members = this.#select(session, user, topic)
-    if (session === undefined) this.#hub.kicks.note(user, topic, ending)
-    if (session === undefined && user === undefined) this.#hub.flush(topic!)
-    let ended = 0
-    if (session === undefined && topic === undefined) {
-      // A user's connection of several topics closes, also one that has joined none.
-      for (const connection of this.#hub.multiplexedOf(user!)) {
-        ended += [...connection.sessions].length
-        connection.close(ending)
-      }
-    }
-    for (const member of members) {
-      if (member.state === 'closed') continue // the onLeave of another member has ended it
-      member.end(ending)
-      ended++
-    }
-    return ended
+    if (topic !== undefined) this.#registry.get(topic)
+    return this.#hub.fleet.kick({ session, user, topic }, ending)
   }
 
   async reauthorize (selector: SessionSelector<any>): Promise<number> {
     const { session, user, topic } = checkSelector('reauthorize', selector)
-    return this.#hub.reauthorize(this.#select(session, user, topic))
+    if (topic !== undefined) this.#registry.get(topic)
+    return this.#hub.fleet.reauthorize({ session, user, topic })
   }
 
   stats (): Stats {
@@ -237,36 +214,10 @@ export class HubRooms implements Rooms<any> {
     return this.#inject(path, options)
   }
 
-  /**
-   * Returns the sessions that match every given condition.
-   * @throws FST_ROOMS_NO_SUCH_TOPIC
-   */
-  #select (session: string | undefined, user: string | undefined, topic: string | undefined): Membership[] {
-    if (topic !== undefined) this.#registry.get(topic)
-    return this.#candidates(session, user).filter(member =>
-      (session === undefined || member.id === session) && (user === undefined || member.user === user) && (topic === undefined || member.topic === topic))
-  }
-
-  /** Returns the smallest set of sessions that contains all matches. */
-  #candidates (session: string | undefined, user: string | undefined): Membership[] {
-    const { directory } = this.#hub
-    if (session !== undefined) {
-      const member = directory.find(session)
-      return member === undefined ? [] : [member]
-    }
-    return [...(user === undefined ? directory.all() : directory.ofUser(user))]
-  }
-
   /** @throws FST_ROOMS_NO_SUCH_TOPIC, FST_ROOMS_NOT_A_STREAM */
   #stream (topic: string): TopicDefinition {
     const definition = this.#registry.get(topic)
     if (!definition.stream) throw new FST_ROOMS_NOT_A_STREAM(topic)
     return definition
-  }
-
-  #session (id: string): Membership {
-    const session = this.#hub.directory.find(id)
-    if (session === undefined) throw new FST_ROOMS_NO_SUCH_SESSION(String(id).slice(0, 64))
-    return session
   }
 }

@@ -2,7 +2,7 @@ import type { AttachedPosition, Broker, BrokerHandlers, BrokerSettings, BrokerSt
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
 import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
-import { checkEntry, checkPage, isEndReason } from './check-entry.ts'
+import { checkEntry, checkPage, isEndReason, isName } from './check-entry.ts'
 import type { Feed, FeedBroker } from './feed.ts'
 import { Outgoing } from './outgoing.ts'
 import { Publisher } from './publisher.ts'
@@ -10,6 +10,11 @@ import { RecentUids } from './recent-uids.ts'
 
 /** Milliseconds that the closing of an app waits for its broker. */
 const closeTimeout = 2_000
+
+/** What a broker has done with a message to other nodes. */
+export type ControlOutcome = Awaited<ReturnType<Broker['control']>>
+
+const controlOutcomes: readonly unknown[] = ['sent', 'gone', 'unknown'] satisfies ControlOutcome[]
 
 const states: readonly unknown[] = ['up', 'degraded', 'down'] satisfies BrokerState[]
 
@@ -22,12 +27,14 @@ export interface LinkPorts {
   state (state: BrokerState, cause: Error | undefined): void
   /** The broker has broken its contract. */
   fault (error: Error): void
-  /** A publication was not answered by its deadline. */
+  /** A publication, or a message to other nodes, was not answered by its deadline. */
   unanswered (): void
+  /** Another node has sent a message. */
+  control (fromNode: string, bytes: Uint8Array): void
 }
 
 export interface LinkTimeouts {
-  /** Milliseconds from the call of `publish` to the deadline of a publication. */
+  /** Milliseconds from the call of `publish` to the deadline of a publication; the same for `control`. */
   readonly publish: number
   /** Milliseconds for `attach`. */
   readonly attach: number
@@ -45,6 +52,7 @@ export class BrokerLink implements FeedBroker {
   readonly #timeouts: LinkTimeouts
   readonly #publisher: Publisher
   readonly #recent = new RecentUids()
+  #node = ''
   #isClosed = false
 
   constructor (broker: Broker, timeouts: LinkTimeouts, ports: LinkPorts) {
@@ -66,6 +74,7 @@ export class BrokerLink implements FeedBroker {
   get sharesMids (): boolean { return !this.isInProcess && this.#broker.capabilities.once === 'shared' }
 
   async start (node: string, settings: BrokerSettings): Promise<void> {
+    this.#node = node
     await this.#broker.start(node, this.#handlers, settings)
   }
 
@@ -120,6 +129,33 @@ export class BrokerLink implements FeedBroker {
     return this.#publisher.publish(publication, feed)
   }
 
+  /** Whether the broker wants to know which users this node has. */
+  get holdsUsers (): boolean { return !this.isInProcess && this.#broker.hold !== undefined }
+
+  /** Sends a message to other nodes. Settles at the latest at its deadline, and never rejects. */
+  async control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<ControlOutcome> {
+    if (this.#isClosed) return 'unknown'
+    try {
+      const outcome: unknown = await within(this.#broker.control(to, bytes), this.#timeouts.publish, 'control')
+      if (controlOutcomes.includes(outcome)) return outcome as ControlOutcome
+      this.#fault('control was answered with what is not an outcome')
+    } catch (error) {
+      if (error instanceof FST_ROOMS_BROKER_SILENT) this.#ports.unanswered()
+      else this.#fault('control threw or rejected', asError(error))
+    }
+    return 'unknown'
+  }
+
+  /** Tells the broker which users this node has from now on, and which no longer. */
+  hold (add: string[], remove: string[]): void {
+    if (this.#isClosed) return
+    try {
+      this.#broker.hold!(add, remove)
+    } catch (error) {
+      this.#fault('hold threw', asError(error))
+    }
+  }
+
   /** Settles when the broker has closed, at the latest after 2 s. @throws what the broker throws */
   async close (): Promise<void> {
     this.#isClosed = true
@@ -161,7 +197,11 @@ export class BrokerLink implements FeedBroker {
       }
       this.review(feed)
     },
-    control: () => {},
+    control: (fromNode, bytes) => {
+      if (this.#isClosed) return
+      if (!isName(fromNode) || fromNode === this.#node || !(bytes instanceof Uint8Array)) this.#fault('it brought a message of no other node, or one that is not bytes')
+      else this.#ports.control(fromNode, bytes)
+    },
     state: (state, cause) => {
       if (this.#isClosed) return
       if (states.includes(state)) this.#ports.state(state, cause === undefined ? undefined : asError(cause))

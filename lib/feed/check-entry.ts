@@ -12,7 +12,8 @@ const headMembers = ['type', 'id', 'data'] as const
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-function isName (value: unknown): value is string {
+/** Whether a value is the id of a node or of a publication. */
+export function isName (value: unknown): value is string {
   return typeof value === 'string' && value.length >= 1 && value.length <= maxNameLength
 }
 

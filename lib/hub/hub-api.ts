@@ -1,10 +1,10 @@
 import type { BrokerState, Rooms, Stats } from '../../types/index.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { MultiplexedOptions } from '../connection/multiplexed.ts'
+import type { Fleet } from '../fleet/fleet.ts'
 import type { PageRequest } from '../history/read.ts'
 import type { Waiter, WaitRequest } from '../history/waiters.ts'
 import type { Admission } from '../limits/admission.ts'
-import type { RecentKicks } from '../limits/recent-kicks.ts'
 import type { Users } from '../presence/users.ts'
 import type { Subscription } from '../room/reader.ts'
 import type { JoinRequest } from '../session/join.ts'
@@ -95,14 +95,11 @@ export interface MetricsHub {
 export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
   readonly state: HubState
   readonly brokerState: BrokerState
-  readonly kicks: RecentKicks
-  readonly directory: Directory<Membership> & { all (): Iterable<Membership> }
+  readonly directory: Directory<Membership>
   readonly users: Pick<Users<Membership>, 'held'>
-  /** The connections of a user that join topics by frames. */
-  multiplexedOf (user: string): Iterable<Connection<Membership>>
+  /** Calls on sessions, wherever these are. */
+  readonly fleet: Pick<Fleet, 'send' | 'ask' | 'sendToUser' | 'kick' | 'reauthorize' | 'stop'>
   room (topic: string): RoomView | undefined
-  /** Writes this turn's frames of a room, once for all members, before all of them are ended. */
-  flush (topic: string): void
   /**
    * Reads a topic's messages without joining it.
    * @param bound - messages that wait for the reader before it fails
@@ -110,9 +107,7 @@ export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
    */
   subscribe (topic: string, definition: TopicDefinition, bound: number, ended: () => void): Subscription
   /** The producers of streams. */
-  readonly streams: Pick<Streams, 'claim' | 'stop'>
-  /** Asks `authorize` again about sessions, and ends those that may not stay. Resolves with how many. */
-  reauthorize (sessions: Membership[]): Promise<number>
+  readonly streams: Pick<Streams, 'claim'>
   stats (): Stats
   drain (): Promise<void>
 }

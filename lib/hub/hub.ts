@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import type { BroadcastResult, Broker, BrokerState, KeptMessages, Refusal, Rooms, Stats } from '../../types/index.ts'
 import { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
@@ -10,6 +9,10 @@ import { BrokerLink } from '../feed/broker-link.ts'
 import type { Feed } from '../feed/feed.ts'
 import { Losses } from '../feed/loss.ts'
 import { Mids } from '../feed/mids.ts'
+import { Fleet } from '../fleet/fleet.ts'
+import { HeldUsers } from '../fleet/held-users.ts'
+import type { SessionsHub } from '../fleet/local-sessions.ts'
+import { newNodeId } from '../fleet/node-id.ts'
 import { IdleReplays } from '../history/idle-replays.ts'
 import { keptMessages, type PageRequest } from '../history/read.ts'
 import { HistoryReader } from '../history/reader.ts'
@@ -54,7 +57,7 @@ const readShare = 1 / 2
 type Peer = Connection<Membership>
 
 /** One node: assembles its connections, sessions, rooms and broker, and leads each event from one to the other. */
-export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub, PublicationsHub {
+export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, SessionsHub, JoinHub, PublicationsHub {
   readonly hooks: Hooks
   readonly settings: Settings
   readonly log: Log
@@ -62,7 +65,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly connections = new Set<Peer>()
   /** The connections that join topics by frames. All of them are in `connections`, too. */
   readonly multiplexed = new Set<MultiplexedConnection<Membership>>()
-  readonly directory = new SessionDirectory<MemberSession>()
+  readonly directory: SessionDirectory<MemberSession>
   readonly meters = new Set<Meter>()
   /** `app.rooms`, set by the plugin. */
   rooms!: Rooms<any>
@@ -80,7 +83,11 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
   readonly users: Users<Membership>
   readonly streams: Streams
   readonly gathered: GatheredWrites
-  readonly #node = randomUUID()
+  readonly fleet: Fleet
+  readonly idPrefix: string
+  readonly #node: string
+  /** `undefined` if the broker does not want to know them. */
+  readonly #heldUsers: HeldUsers | undefined
   readonly #rooms = new Map<string, Room<MemberSession>>()
   readonly #roomPorts: RoomPorts<MemberSession>
   readonly #broker: BrokerLink
@@ -122,8 +129,13 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
         events.brokerChanged(this.rooms, state, cause)
       },
       fault: error => { this.#failures.tellFault(error) },
-      unanswered: () => { this.counters.unanswered++ }
+      unanswered: () => { this.counters.unanswered++ },
+      control: (fromNode, bytes) => { this.fleet.receive(fromNode, bytes) }
     })
+    this.#node = newNodeId(this.#broker.isInProcess)
+    this.idPrefix = this.#broker.isInProcess ? '' : `${this.#node}-`
+    this.#heldUsers = this.#broker.holdsUsers ? new HeldUsers(this.#broker) : undefined
+    this.directory = new SessionDirectory(this.#heldUsers)
     this.#reader = new HistoryReader(this.#broker, limits.handshake * readShare, () => this.state === 'closed')
     this.#publications = new Publications(this, this.#node, this.#broker, limits.publish)
     this.users = new Users({
@@ -140,6 +152,18 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       state: () => this.state,
       publish: (definition, topic, json, options) => this.#publications.publish(definition, topic, json, options),
       isEnded: (definition, topic) => this.#reader.isEndedAt(definition, topic),
+      fail: error => { this.fail(error) }
+    })
+    this.fleet = new Fleet({
+      node: this.#node,
+      link: this.#broker,
+      sessions: this,
+      streams: this.streams,
+      timeout: limits.publish,
+      counters: this.counters,
+      log: this.log,
+      publish: (definition, topic, json, options) => this.#publications.publish(definition, topic, json, options),
+      page: (definition, topic, request) => this.#reader.page(definition, topic, request),
       fail: error => { this.fail(error) }
     })
     this.#roomPorts = {
@@ -253,6 +277,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
     }
     this.admission.admit(connection, addressKey)
     this.multiplexed.add(connection)
+    if (user !== undefined) this.#heldUsers?.came(user)
     if (this.expiry.check(connection)) return
     const kicked = this.kicks.find(begunAt, user, undefined)
     if (kicked !== undefined) {
@@ -313,7 +338,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
 
   disconnected (connection: Peer, code: number, reason: string): void {
     this.connections.delete(connection)
-    this.multiplexed.delete(connection as MultiplexedConnection<Membership>)
+    const { user } = connection
+    if (this.multiplexed.delete(connection as MultiplexedConnection<Membership>) && user !== undefined) this.#heldUsers?.left(user)
     this.admission.remove(connection)
     this.expiry.remove(connection)
     connection.close({ code, reason, by: 'peer' })
@@ -463,6 +489,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, JoinHub
       for (const reader of [...room.readers]) reader.end()
     }
     this.#replays.close()
+    this.fleet.close()
     await this.#broker.close()
   }
 

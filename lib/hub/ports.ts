@@ -127,6 +127,18 @@ export interface Directory<S> {
   ofUser (user: string): Iterable<S>
 }
 
+/** The way of members' private messages to sessions on other nodes. */
+export interface DirectsElsewhere {
+  /** Whether `to`, as a `direct` frame names it, may mean sessions on other nodes. */
+  mayReach (to: string): boolean
+  /**
+   * Sends a private message to the sessions on other nodes that `to` means and that are members of this topic.
+   * @returns whether the session was there; for a user, whether the broker has sent it to a node
+   * @throws FST_ROOMS_BROKER_DOWN, FST_ROOMS_CLOSED
+   */
+  direct (sender: { readonly id: string, readonly user: string | undefined }, to: string, topic: string, json: string): Promise<boolean>
+}
+
 /** Watches over members that read too slowly. */
 export interface SlowConsumers<S> {
   /**
@@ -143,6 +155,8 @@ export interface SessionHub extends Host, Publishing, HistoryReading {
   readonly counters: Counters
   readonly state: HubState
   readonly directory: Directory<DirectReceiver>
+  /** The sessions on other nodes. */
+  readonly fleet: DirectsElsewhere
   /** Watches over the credentials of connections. */
   readonly expiry: Pick<Expiry<any>, 'check' | 'renew'>
   /** Sessions with work in flight. */

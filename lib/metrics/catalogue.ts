@@ -79,6 +79,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   repeated_entries_total: counter('Entries of the broker that arrived twice or late, and were not delivered', ({ repeated }) => repeated),
   losses_total: counter('Times that the members of a topic were told that messages may be missing', ({ losses }) => losses),
   broker_faults_total: counter('Times that the broker broke its contract', ({ brokerFaults }) => brokerFaults),
+  unreadable_node_messages_total: counter('Messages of other nodes that were ignored, because they are of another version or damaged', ({ unreadable }) => unreadable),
   fan_out_seconds: { type: 'histogram', help: 'Time to write the frames that a room queued in one turn of the event loop to all members', aggregator: 'sum', labelNames: ['le'], read: ({ fanOuts }, name) => fanOuts.samples(name) },
   topic_members: byTopic('gauge', 'Members of the topics under a key', ({ topicMembers }) => topicMembers),
   topic_broadcasts_total: byTopic('counter', 'Messages to the topics under a key', ({ topicBroadcasts }) => topicBroadcasts)

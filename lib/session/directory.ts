@@ -1,9 +1,20 @@
 import type { Directory } from '../hub/ports.ts'
 
+/** Called with the user of the first and the last session of a user. */
+export interface UserWatcher {
+  came (user: string): void
+  left (user: string): void
+}
+
 /** All sessions of a hub, those still joining included: by id and by user. */
 export class SessionDirectory<S extends { readonly id: string, readonly user: string | undefined }> implements Directory<S> {
   readonly #byId = new Map<string, S>()
   readonly #byUser = new Map<string, Set<S>>()
+  readonly #watcher: UserWatcher | undefined
+
+  constructor (watcher?: UserWatcher) {
+    this.#watcher = watcher
+  }
 
   get size (): number { return this.#byId.size }
 
@@ -21,8 +32,10 @@ export class SessionDirectory<S extends { readonly id: string, readonly user: st
     const { user } = session
     if (user === undefined) return
     const others = this.#byUser.get(user)
-    if (others === undefined) this.#byUser.set(user, new Set([session]))
-    else others.add(session)
+    if (others === undefined) {
+      this.#byUser.set(user, new Set([session]))
+      this.#watcher?.came(user)
+    } else others.add(session)
   }
 
   remove (session: S): void {
@@ -30,6 +43,8 @@ export class SessionDirectory<S extends { readonly id: string, readonly user: st
     const { user } = session
     const others = user === undefined ? undefined : this.#byUser.get(user)
     others?.delete(session)
-    if (others?.size === 0) this.#byUser.delete(user!)
+    if (others?.size !== 0) return
+    this.#byUser.delete(user!)
+    this.#watcher?.left(user!)
   }
 }

@@ -25,16 +25,20 @@ import { PendingRequests } from './requests.ts'
 /** Buffered bytes above which `send` waits: Node's own stream bound on a socket is 64 KiB from version 22. */
 const highWaterMark = 65_536
 
-const scratch = Buffer.alloc(36)
+const scratch = Buffer.alloc(64)
 
-/** Returns a UUID as one flat string. `randomUUID` joins its string from pieces, which would stay with it: 400 bytes on Node.js 20. */
-export function sessionId (): string {
-  scratch.write(randomUUID(), 'latin1')
-  return scratch.toString('latin1')
+/**
+ * Returns a UUID, behind a prefix, as one flat string. `randomUUID` joins its string from pieces, which would stay with it: 400 bytes on Node.js 20.
+ * @param prefix - at most 28 characters of ASCII
+ */
+export function sessionId (prefix = ''): string {
+  return scratch.toString('latin1', 0, scratch.write(prefix + randomUUID(), 'latin1'))
 }
 
 /** The members of the hub that a session uses, those of its frames included. */
 export interface SessionPorts extends SessionHub {
+  /** The beginning of the ids of sessions: the id of this node and a hyphen, or `''` if there is no other node. */
+  readonly idPrefix: string
   readonly lifecycle: Lifecycle
   readonly slowConsumers: SlowConsumers<Membership>
 }
@@ -49,7 +53,7 @@ export interface Joining {
 /** One connection in one topic: the public Session, and its state. */
 export class MemberSession implements Membership, LifecycleState, QueueOwner {
   readonly hub: SessionPorts
-  readonly id = sessionId()
+  readonly id: string
   readonly topic: string
   readonly definition: TopicDefinition
   readonly connection: Connection<Membership>
@@ -85,6 +89,7 @@ export class MemberSession implements Membership, LifecycleState, QueueOwner {
 
   constructor (hub: SessionPorts, connection: Connection<Membership>, { definition, topic, info }: Joining) {
     this.hub = hub
+    this.id = sessionId(hub.idPrefix)
     this.connection = connection
     this.definition = definition
     this.topic = topic

@@ -145,7 +145,8 @@ export class Run implements StreamRun<any, any> {
       const { id } = await this.#publish(json, { end: reason })
       return { topic, ...(id === undefined ? {} : { id }), reason }
     } catch (error) {
-      if (hasEnded(error)) return { topic, reason: 'lost' }
+      // A node that stops a producer of another node ends the topic itself.
+      if (hasEnded(error)) return { topic, reason: reason === 'stopped' ? 'stopped' : 'lost' }
       throw error
     }
   }

@@ -30,6 +30,11 @@ export class Streams {
 
   get size (): number { return this.#runs.size }
 
+  /** Whether the producer of a topic is in this process, also if its end is not published yet. */
+  isHere (topic: string): boolean {
+    return this.#runs.has(topic)
+  }
+
   /** Whether a topic has a producer that has not ended. */
   has (topic: string): boolean {
     return this.#runs.get(topic)?.isOver === false
