@@ -283,7 +283,10 @@ export interface Broker {
    * publications does not inherit it by copying the members of another broker.
    */
   readonly inProcess?: boolean
-  /** Called once, before the other functions. MUST resolve even if the server is down, and report that by `handlers.state`. */
+  /**
+   * Called once, before the other functions. MUST resolve even if the server is down, and report that by `handlers.state`.
+   * @param node - the id of this node: 12 letters and digits; for a broker of this process a UUID. The id of each session of the node begins with it.
+   */
   start (node: string, handlers: BrokerHandlers, settings?: BrokerSettings): Promise<void>
   /**
    * Begins delivery of these topics. MUST settle after the server has confirmed the subscription, with positions that are read after that (`null`:
@@ -306,11 +309,15 @@ export interface Broker {
   /** Counts kept messages, if they are in this process. */
   historyStats? (): HistoryStats
   /**
-   * Sends bytes to one node, to the nodes that hold a user (`hold`), or to all; never to this one. `sent`: the server has taken them for at least one node. `gone`: there
+   * Sends bytes, at most 16 MiB, to one node, to the nodes that hold a user (`hold`), or to all; never to this one. `sent`: the server has taken them for at least one node. `gone`: there
    * is no such node. `unknown`: the server has not answered. MUST NOT reject.
    */
   control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<'sent' | 'gone' | 'unknown'>
-  /** Notes the users that this node holds sessions of, so that `control` reaches it. Absent: `control` sends what is for a user to all nodes. */
+  /**
+   * Notes the users that this node holds from now on, and no longer, so that `control` reaches it: those of its sessions, joining ones included, and of its connections
+   * without a topic. Called at most once in a turn of the event loop. A user is removed only after it was added. MUST NOT throw. A broker that has lost its connection
+   * notes them again when it is back. Absent: `control` sends what is for a user to all nodes.
+   */
   hold? (add: string[], remove: string[]): void
   /** MUST be present if `capabilities.presence` is `true` and the broker is not in this process. */
   readonly presence?: BrokerPresence
