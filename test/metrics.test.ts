@@ -84,7 +84,8 @@ for (const [name, client] of Object.entries(clients)) {
       unanswered_publications_total: 0,
       repeated_entries_total: 0,
       losses_total: 0,
-      broker_faults_total: 0
+      broker_faults_total: 0,
+      unreadable_node_messages_total: 0
     }).map(([name, value]) => [prefixed(name), value])))
     t.same([...scrape.samples.keys()].filter(name => name.includes('refusals')), Object.keys(stats.refusals).map(reason => `fastify_rooms_refusals_total{reason="${reason}"}`), 'each reason exists from the start')
     t.equal(total(scrape, 'refusals_total', '{reason="badFrames"}'), 1)

@@ -48,21 +48,21 @@ t.test('a send to a joining member follows its hello', async t => {
 t.test('sendToUser reaches all sessions of one user, in all topics', async t => {
   const { rooms, as } = await create(t)
   const [one, two, other] = [await as('anna'), await as('anna', 'sports'), await as('ben')]
-  t.same(await rooms.sendToUser('anna', { n: 1 }), { local: 2 })
+  t.same(await rooms.sendToUser('anna', { n: 1 }), { local: 2, published: true })
   for (const client of [one, two]) t.same(await client.next('direct'), { type: 'direct', data: { n: 1 } })
-  t.same(await rooms.sendToUser('nobody', 1), { local: 0 }, 'a user without a session is not an error')
+  t.same(await rooms.sendToUser('nobody', 1), { local: 0, published: true }, 'a user without a session is not an error')
   await rooms.sendToUser('ben', 2)
   t.equal((await other.next('direct')).data, 2)
   await one.close()
   await until(async () => await rooms.count('news') === 1)
-  t.same(await rooms.sendToUser('anna', 1), { local: 1 })
+  t.same(await rooms.sendToUser('anna', 1), { local: 1, published: true })
 })
 
 t.test('if one topic of a user refuses a payload, no session gets it', async t => {
   const { rooms, as } = await create(t, { topics: { any: {}, numbers: { message: Type.Number() } } })
   const [any, numbers] = [await as('anna', 'any'), await as('anna', 'numbers')]
   await t.rejects(rooms.sendToUser('anna', 'text'), { code: 'FST_ROOMS_INVALID_PAYLOAD' })
-  t.same(await rooms.sendToUser('anna', 7), { local: 2 })
+  t.same(await rooms.sendToUser('anna', 7), { local: 2, published: true })
   for (const client of [any, numbers]) t.equal((await client.next('direct')).data, 7, 'the first message')
 })
 
@@ -72,12 +72,12 @@ t.test('issue 8: sendToUser with a topic reaches only the sessions of the user i
   await as('anna', 'chat:1')
   await as('anna', 'chat:2')
   const send = rooms.sendToUser.bind(rooms) as (user: string, payload: unknown, options?: unknown) => Promise<{ local: number }>
-  t.same(await send('anna', 'text', { topic: 'any' }), { local: 1 }, 'another topic of the user refuses the payload')
-  t.same(await send('anna', 7, { topic: 'numbers' }), { local: 1 })
-  t.same(await send('anna', 1, { topic: 'chat:2' }), { local: 1 }, 'a topic of a family')
-  t.same(await send('anna', 1, { topic: 'chat:3' }), { local: 0 }, 'a topic without a session of the user')
-  t.same(await send('cleo', 1, { topic: 'any' }), { local: 0 })
-  t.same(await send('anna', 1, {}), { local: 4 }, 'without a topic all sessions get it')
+  t.same(await send('anna', 'text', { topic: 'any' }), { local: 1, published: true }, 'another topic of the user refuses the payload')
+  t.same(await send('anna', 7, { topic: 'numbers' }), { local: 1, published: true })
+  t.same(await send('anna', 1, { topic: 'chat:2' }), { local: 1, published: true }, 'a topic of a family')
+  t.same(await send('anna', 1, { topic: 'chat:3' }), { local: 0, published: true }, 'a topic without a session of the user')
+  t.same(await send('cleo', 1, { topic: 'any' }), { local: 0, published: true })
+  t.same(await send('anna', 1, {}), { local: 4, published: true }, 'without a topic all sessions get it')
   t.same(await any.next('direct'), { type: 'direct', data: 'text' })
   t.same(await numbers.next('direct'), { type: 'direct', data: 7 })
   await ben.ask({ type: 'ping' })
@@ -453,7 +453,7 @@ t.test('kick refuses a selector without fields, and a close that cannot be sent'
 
 t.test('stats count events, and current members, topics and connections', async t => {
   const { rooms, as } = await create(t, { onMessage: { '*': (_session, payload) => { if (payload === 'fail') throw new Error('no') } }, onError: () => {} })
-  const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, working: 0, history: { topics: 0, messages: 0, bytes: 0, evicted: 0 }, joined: 0, recovered: 0, unrecovered: 0, replayed: 0, broadcasts: 0, duplicates: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, paused: 0, sentBytes: 0, invalid: 0, refused: 0, lagging: 0, slow: 0, dropped: 0, conflated: 0, silent: 0, expired: 0, errors: 0, publishing: 0, waiting: 0, streams: 0, unanswered: 0, repeated: 0, losses: 0, brokerFaults: 0, refusals: createRefusals() }
+  const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, working: 0, history: { topics: 0, messages: 0, bytes: 0, evicted: 0 }, joined: 0, recovered: 0, unrecovered: 0, replayed: 0, broadcasts: 0, duplicates: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, paused: 0, sentBytes: 0, invalid: 0, refused: 0, lagging: 0, slow: 0, dropped: 0, conflated: 0, silent: 0, expired: 0, errors: 0, publishing: 0, waiting: 0, streams: 0, unanswered: 0, repeated: 0, losses: 0, brokerFaults: 0, unreadable: 0, refusals: createRefusals() }
   t.same(rooms.stats(), zero)
   const [anna, ben] = [await as('anna'), await as('ben')]
   await as('cleo', 'sports')

@@ -271,7 +271,7 @@ export interface Stats {
   expired: number
   /** Errors of hooks. */
   errors: number
-  /** Publications that the broker has not answered within `limits.publish`. */
+  /** Publications, and messages to other nodes, that the broker has not answered within `limits.publish`. */
   unanswered: number
   /** Entries of the broker that were not delivered, because they, or later ones, had been delivered before. */
   repeated: number
@@ -366,15 +366,18 @@ export interface Rooms<T = Topics> {
    */
   broadcast<N extends TopicName<T>> (topic: N, payload: Payload<NoInfer<N>, T>, options?: BroadcastOptions): Promise<BroadcastResult<N>>
   /**
-   * Sends a private message to one session. Settles as `session.send` does.
-   * @throws `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_INVALID_PAYLOAD` (of the session's topic), `FST_ROOMS_SESSION_CLOSED`.
+   * Sends a private message to one session, on any node. Settles as `session.send` does; for a session of another node at the latest when half of `limits.publish` has
+   * passed there.
+   * @throws `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_INVALID_PAYLOAD` (of the session's topic), `FST_ROOMS_SESSION_CLOSED`; `FST_ROOMS_BROKER_DOWN` if the session's node
+   * does not answer within `limits.publish`: the session may have received it.
    */
   send (session: string, payload: unknown): Promise<void>
   /**
-   * Sends a private message to all sessions of a user, in all topics. A user with two sessions, in one topic or in two rooms of a family, receives
+   * Sends a private message to all sessions of a user, in all topics and on all nodes. A user with two sessions, in one topic or in two rooms of a family, receives
    * it twice.
-   * @returns the number of sessions of this node that it was queued to, which may be 0.
-   * @throws `FST_ROOMS_INVALID_PAYLOAD` if the topic of one of these sessions refuses the payload; then no session receives it.
+   * @returns the number of sessions of this node that it was queued to, which may be 0, and whether the broker has taken it for other nodes.
+   * @throws `FST_ROOMS_INVALID_PAYLOAD` if the topic of one of the sessions of this node refuses the payload; then no session receives it. On another node the
+   * error goes to `onError`, and no session of that node receives it.
    */
   sendToUser (user: string, payload: unknown): Promise<UserResult>
   /**
@@ -383,8 +386,8 @@ export interface Rooms<T = Topics> {
    */
   sendToUser<N extends TopicName<T>> (user: string, payload: Payload<NoInfer<N>, T>, options: { topic: N }): Promise<UserResult>
   /**
-   * Sends a private message that requests an answer, and resolves with the answer.
-   * @throws `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw WebSocket or an event stream), `FST_ROOMS_INVALID_PAYLOAD`,
+   * Sends a private message that requests an answer to a session, on any node, and resolves with the answer.
+   * @throws `FST_ROOMS_BROKER_DOWN` if the broker does not take the question for another node; `FST_ROOMS_ASK_TIMEOUT`, `FST_ROOMS_NO_SUCH_SESSION`, `FST_ROOMS_NOT_ASKABLE` (a raw WebSocket or an event stream), `FST_ROOMS_INVALID_PAYLOAD`,
    * `FST_ROOMS_SESSION_CLOSED`; the signal's reason if it is aborted.
    */
   ask (session: string, payload: unknown, options?: AskOptions): Promise<unknown>
@@ -417,9 +420,10 @@ export interface Rooms<T = Topics> {
    */
   stream<N extends StreamName<T>> (topic: N): Promise<StreamRun<Message<N, T>, N>>
   /**
-   * Stops the stream of a topic: aborts the producer's `signal`, and ends the stream as `stopped`, behind all messages that were written.
-   * @returns whether the topic had a producer here that had not ended.
-   * @throws `FST_ROOMS_NOT_A_STREAM`, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_BROKER_DOWN`.
+   * Stops the stream of a topic: aborts the producer's `signal`, and ends the stream as `stopped`, behind all messages that were written. A producer on another node is
+   * told; the stream ends at once, also if its producer has gone with its node, and messages that the producer writes meanwhile are refused.
+   * @returns whether the topic had a producer here that had not ended, or messages of a stream that had not ended and has no producer here.
+   * @throws `FST_ROOMS_NOT_A_STREAM`, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_BROKER_DOWN`, `FST_ROOMS_BROKER_SILENT`.
    */
   stop (topic: StreamName<T>): Promise<boolean>
   /**
@@ -430,17 +434,18 @@ export interface Rooms<T = Topics> {
    */
   subscribe<N extends TopicName<T>> (topic: N, options?: SubscribeOptions): AsyncIterableIterator<Message<N, T>, void, undefined>
   /**
-   * Ends sessions, those still joining included. Their clients may join again.
-   * @returns the number of sessions that were ended.
-   * @throws `FST_ROOMS_INVALID_SELECTOR` for an empty or unknown selector, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_CLOSE`.
+   * Ends sessions on all nodes, those still joining included. Their clients may join again.
+   * @returns the number of sessions of this node that were ended; with `session`, that of the node of this session.
+   * @throws `FST_ROOMS_INVALID_SELECTOR` for an empty or unknown selector, `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_CLOSE`; `FST_ROOMS_BROKER_DOWN` if the broker
+   * did not take it for other nodes: the sessions of this node have ended.
    */
   kick (selector: SessionSelector<T>, options?: KickOptions): Promise<number>
   /**
    * Calls `authorize({ action: 'stay', topic, session })` for sessions, those still joining included, at most 100 at a time. If it returns `false`,
    * the session ends with 4301. An error with a status of 400 to 499 ends the session as in `onJoin`; any other error is passed to `onError`, and
-   * ends it with 1011.
-   * @returns the number of sessions that were ended; 0 without `authorize`.
-   * @throws `FST_ROOMS_INVALID_SELECTOR` for an empty or unknown selector, `FST_ROOMS_NO_SUCH_TOPIC`.
+   * ends it with 1011. Each node asks its own host about its own sessions.
+   * @returns the number of sessions of this node that were ended; with `session`, that of the node of this session; 0 without `authorize`.
+   * @throws `FST_ROOMS_INVALID_SELECTOR` for an empty or unknown selector, `FST_ROOMS_NO_SUCH_TOPIC`; `FST_ROOMS_BROKER_DOWN` as `kick`.
    */
   reauthorize (selector: SessionSelector<T>): Promise<number>
   stats (): Stats

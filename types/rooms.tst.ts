@@ -154,8 +154,8 @@ describe('members', () => {
 
   test('are written to one by one', () => {
     expect(rooms.send('session', 1)).type.toBe<Promise<void>>()
-    expect(rooms.sendToUser('user', {})).type.toBe<Promise<{ local: number }>>()
-    expect(rooms.sendToUser('user', { text: 'x' }, { topic: 'chat:1' })).type.toBe<Promise<{ local: number }>>()
+    expect(rooms.sendToUser('user', {})).type.toBe<Promise<{ local: number, published: boolean }>>()
+    expect(rooms.sendToUser('user', { text: 'x' }, { topic: 'chat:1' })).type.toBe<Promise<{ local: number, published: boolean }>>()
     expect(rooms.sendToUser).type.toBeCallableWith('user', { text: 'x', level: 1 }, { topic: 'chat:admin' })
     expect(rooms.sendToUser).type.toBeCallableWith('user', 1, { topic: 'any' })
     expect(rooms.sendToUser).type.not.toBeCallableWith('user', { headline: 'x' }, { topic: 'chat:1' })
