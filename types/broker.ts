@@ -285,7 +285,7 @@ export interface Broker {
   readonly inProcess?: boolean
   /**
    * Called once, before the other functions. MUST resolve even if the server is down, and report that by `handlers.state`.
-   * @param node - the id of this node: 12 letters and digits; for a broker of this process a UUID. The id of each session of the node begins with it.
+   * @param node - the id of this node: 12 letters and digits, with which the ids of its sessions begin; for a broker of this process a UUID, which they do not carry
    */
   start (node: string, handlers: BrokerHandlers, settings?: BrokerSettings): Promise<void>
   /**
@@ -309,8 +309,8 @@ export interface Broker {
   /** Counts kept messages, if they are in this process. */
   historyStats? (): HistoryStats
   /**
-   * Sends bytes, at most 16 MiB, to one node, to the nodes that hold a user (`hold`), or to all; never to this one. `sent`: the server has taken them for at least one node. `gone`: there
-   * is no such node. `unknown`: the server has not answered. MUST NOT reject.
+   * Sends bytes, at most 16 MiB, to one node, to the nodes that hold a user (`hold`), or to all; never to this one. `sent`: the server has taken them for at least one
+   * node. `gone`: there is no such node. `unknown`: the server has not answered. MUST NOT reject.
    */
   control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<'sent' | 'gone' | 'unknown'>
   /**
