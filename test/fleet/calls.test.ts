@@ -1,10 +1,10 @@
 import { Type } from '@sinclair/typebox'
 import t from 'tap'
-import { until } from '../helpers/app.ts'
+import { connect, listen, until } from '../helpers/app.ts'
 import { createFleet } from '../helpers/fleet-broker.ts'
 import { turns } from '../helpers/turns.ts'
 
-const topics = { 'chat:*': { publish: true }, numbers: { message: Type.Number() } }
+const topics = { 'chat:*': { publish: true }, numbers: { message: Type.Number() } } as const
 const none = async (client: { next (options?: { timeout: number }): Promise<unknown> }, text: string, t: any) => t.rejects(client.next({ timeout: 30 }), { code: 'FST_ROOMS_INJECT_TIMEOUT' }, text)
 
 t.test('the id of a session carries its node, and with a broker of this process it is a UUID', async t => {
@@ -124,7 +124,7 @@ t.test('the broker is told of the first and the last session of a user, once a t
   const one = await a!.join('chat:1', 'ann')
   const two = await a!.join('chat:2', 'ann')
   await a!.join('chat:1')
-  await turns(3)
+  await until(() => a!.broker.held.length === 1)
   t.same(a!.broker.held, [{ add: ['ann'], remove: [] }])
   await one.close()
   await turns(3)
@@ -132,6 +132,7 @@ t.test('the broker is told of the first and the last session of a user, once a t
   const wide = await a!.rooms.inject('/rooms', { headers: { 'x-user': 'ben' } }) as any
   await wide.next('hello')
   await a!.rooms.inject('/rooms')
+  await until(() => a!.broker.held.length === 2)
   await two.close()
   await until(() => a!.broker.held.length === 3)
   t.same(a!.broker.held.slice(1), [{ add: ['ben'], remove: [] }, { add: [], remove: ['ann'] }])
@@ -185,7 +186,7 @@ t.test('a kick of a user on one node refuses an upgrade that is under way on ano
       return { user: 'ann' }
     }
   })
-  const joining = b!.rooms.inject('/rooms/chat:1')
+  const joining = connect(t, `${await listen(b!.app)}/rooms/chat:1`)
   await until(() => identified !== undefined)
   t.equal(await a!.rooms.kick({ user: 'ann' }), 0)
   await turns(5)
@@ -198,6 +199,7 @@ t.test('reauthorize asks about sessions on all nodes', async t => {
   const { nodes: [a, b] } = await createFleet(t, 2, { topics, authorize: (context: any) => context.action !== 'stay' || !banned.has(context.session.user) })
   const [annA, annB, benB] = [await a!.join('chat:1', 'ann'), await b!.join('chat:1', 'ann'), await b!.join('chat:1', 'ben')]
   t.equal(await a!.rooms.reauthorize({ topic: 'chat:1' }), 0)
+  await turns(5)
   banned.add('ben')
   t.equal(await a!.rooms.reauthorize({ session: benB.session }), 1)
   t.equal((await benB.closed).code, 4301)

@@ -3,7 +3,7 @@ import { until, type LogLine } from '../helpers/app.ts'
 import { createFleet } from '../helpers/fleet-broker.ts'
 import { turns } from '../helpers/turns.ts'
 
-const topics = { chat: { publish: true } }
+const topics = { chat: { publish: true } } as const
 const limits = { publish: 150 }
 
 t.test('messages that cannot be read are counted and ignored, and logged once for each fault', async t => {
@@ -57,7 +57,7 @@ t.test('a cut in the middle of a request, and before it', async t => {
 })
 
 t.test('a broker that does not answer is given up at the deadline', async t => {
-  const { nodes: [a, b] } = await createFleet(t, 2, { topics, limits: { publish: 40 } })
+  const { nodes: [a, b] } = await createFleet(t, 2, { topics, limits: { publish: 100 } })
   const ben = await b!.join('chat', 'ben')
   a!.broker.isSilent = true
   t.same(await a!.rooms.sendToUser('ben', 1), { local: 0, published: false })
