@@ -108,11 +108,14 @@ t.test('onDirect decides about receivers on other nodes, too', async t => {
   t.match(await direct(ann, ben.session, {}), { ok: false, error: { code: 'FST_ROOMS_BROKER_DOWN' } })
   answer = direct => { direct.deliver(); return 'stored' }
   t.match(await direct(ann, 'user:ben', {}), { ok: true, data: 'stored' }, 'the handler has given its own answer')
-  answer = async direct => {
-    await a!.rooms.kick({ user: 'ann' }).catch(() => {})
-    t.equal(direct.deliver(), 0)
-  }
+  const delivered = new Promise(resolve => {
+    answer = async direct => {
+      await a!.rooms.kick({ user: 'ann' }).catch(() => {})
+      resolve(direct.deliver())
+    }
+  })
   ann.send({ type: 'direct', to: ben.session, data: {} })
+  t.equal(await delivered, 0, 'the sender was ended by the server')
   await ann.closed
 })
 

@@ -111,6 +111,17 @@ t.test('a hook that fails for another node is told to the host of its own', asyn
   await until(() => errors.length === 2 || b!.rooms.stats().unreadable === 1)
 })
 
+t.test('an end that the broker does not take, of a producer that another node stops, is told to the host of the producer', async t => {
+  const errors: Error[] = []
+  const { nodes: [a, b] } = await createFleet(t, 2, { topics: { 'run:*': { stream: true } }, onError: error => { errors.push(error) } })
+  const run = await a!.rooms.stream('run:1')
+  a!.broker.publish = async () => [{ state: 'failed' }]
+  a!.broker.bring(b!.broker.id, '{"v":1,"type":"stop","topic":"run:1"}')
+  await until(() => errors.length === 1)
+  t.match(errors, [{ code: 'FST_ROOMS_BROKER_DOWN' }])
+  t.ok(run.signal.aborted)
+})
+
 t.test('requests end when the node closes, and nothing is taken or sent after that', async t => {
   const { exchange, nodes: [a, b] } = await createFleet(t, 2, { topics })
   const ben = await b!.join('chat', 'ben')
