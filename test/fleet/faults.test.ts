@@ -4,7 +4,6 @@ import { createFleet } from '../helpers/fleet-broker.ts'
 import { turns } from '../helpers/turns.ts'
 
 const topics = { chat: { publish: true } } as const
-const limits = { publish: 150 }
 
 t.test('messages that cannot be read are counted and ignored, and logged once for each fault', async t => {
   const { nodes: [a, b] } = await createFleet(t, 2, { topics })
@@ -22,7 +21,7 @@ t.test('messages that cannot be read are counted and ignored, and logged once fo
 })
 
 t.test('a request to a node of another version, which ignores it, ends at its deadline', async t => {
-  const { exchange, nodes: [a, b] } = await createFleet(t, 2, { topics, limits })
+  const { exchange, nodes: [a, b] } = await createFleet(t, 2, { topics, limits: { publish: 150 } })
   const ben = await b!.join('chat', 'ben')
   const { control } = b!.broker.handlers
   b!.broker.handlers.control = (fromNode, bytes) => { control(fromNode, Buffer.from(bytes.toString().replace('{"v":1', '{"v":2'))) }
@@ -35,7 +34,7 @@ t.test('a request to a node of another version, which ignores it, ends at its de
 })
 
 t.test('a cut in the middle of a request, and before it', async t => {
-  const { nodes: [a, b] } = await createFleet(t, 2, { topics, limits })
+  const { nodes: [a, b] } = await createFleet(t, 2, { topics })
   const [ann, ben] = [await a!.join('chat', 'ann'), await b!.join('chat', 'ben')]
   await turns(3)
   const asked = a!.rooms.ask(ben.session, 'ready?', { timeout: 60 })
