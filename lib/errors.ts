@@ -46,6 +46,7 @@ export const FST_ROOMS_NOT_A_STREAM = createError<[string]>('FST_ROOMS_NOT_A_STR
 export const FST_ROOMS_STREAM_TAKEN = createError<[string]>('FST_ROOMS_STREAM_TAKEN', 'stream "%s" has a producer, which alone writes to it', 409)
 export const FST_ROOMS_STREAM_ENDED = createError<[string]>('FST_ROOMS_STREAM_ENDED', 'stream "%s" has ended: nothing can be added to it', 410)
 export const FST_ROOMS_BROKER_SILENT = createError<[string, number]>('FST_ROOMS_BROKER_SILENT', 'the broker has not answered %s within %d ms', 503)
+export const FST_ROOMS_NOT_LISTED = createError<[string]>('FST_ROOMS_NOT_LISTED', 'the broker does not list %s over all nodes; those of this node alone: { local: true }', 500)
 export const FST_ROOMS_BROKER_FAULT = createError<[string]>('FST_ROOMS_BROKER_FAULT', 'the broker has broken its contract: %s', 500)
 
 // Told of by the broker's state: in the log, and to subscribers of the channel.

@@ -171,6 +171,7 @@ export async function rooms (app: FastifyInstance, given: unknown): Promise<void
   }), typeof asyncapi === 'boolean' ? {} : asyncapi)
   const api = hub.rooms = new HubRooms(hub, registry, (path, injectOptions) => injectClient(routes, upgrades, path, injectOptions), document)
   const inside = api[kInside]
+  hub.find = topic => registry.find(topic)
   app.decorate('rooms', hub.rooms)
   decorateRequests(app, hub, registry)
   await hub.start()

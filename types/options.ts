@@ -146,13 +146,14 @@ export type RoomsOptions<T = Topics> = {
   /** Called once for every session that `onJoin` accepted, when the session has left its room. */
   onLeave?: (session: AnySession<T>, reason: LeaveReason) => unknown
   /**
-   * Called when the first session of a user has joined a topic: once per user and topic, over all sessions of this node. Not for members without an
-   * identity. It cannot refuse the join: an error goes to `onError`.
+   * Called when the first session of a user has joined a topic: once per user and topic, over all sessions of this node, or of all nodes if the topic has `presence`
+   * and the broker notes members. Not for members without an identity. It cannot refuse the join: an error goes to `onError`.
    */
   onUserJoin?: (presence: AnyUserPresence<T>) => unknown
   /**
    * Called when the last session of a user has left a topic, after its `onLeave`, and after the topic's `presence.grace` if the user has not come back:
-   * once for each call of `onUserJoin`. During a drain there is no grace.
+   * once for each call of `onUserJoin`. During a drain there is no grace. With several nodes it is called on the node of the last session, or, if that was killed, on
+   * another one, with 1006 `node gone`.
    */
   onUserLeave?: (presence: AnyUserPresence<T>, reason: LeaveReason) => unknown
   /** Called with each error of a hook or a connection; `session` is absent if the error concerns none. Default: the error is logged. */

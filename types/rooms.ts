@@ -61,10 +61,26 @@ export interface KickOptions {
 /** A user of a topic, as `rooms.members` lists it. */
 export interface UserMember<Info = unknown> {
   user: string
-  /** Presence info of the session that connected last. */
+  /** Presence info of the session that connected last. In a fleet: of the one on this node, if there is one. */
   info?: Info
-  /** The ids of the user's sessions, the one that connected last at the end. Empty: the user has left, and `presence.grace` has not passed. */
+  /**
+   * The ids of the user's sessions, the one that connected last at the end; those of other nodes are at the beginning. Empty: the user has left this node, and
+   * `presence.grace` has not passed.
+   */
   sessions: string[]
+}
+
+/** Options of calls that read the members of topics. */
+export interface LocalOptions {
+  /** `true`: only this node is asked. Default: all nodes. Without other nodes (the memory broker) it changes nothing. */
+  local?: boolean
+}
+
+export interface MembersOptions extends LocalOptions {
+  /** Most members, or users. Default 1,000. */
+  limit?: number
+  /** `'user'`: each user once, with all its sessions. */
+  by?: 'session' | 'user'
 }
 
 export interface SubscribeOptions {
@@ -88,7 +104,7 @@ export interface HistoryOptions {
 /** The answer to a plain `GET` of a topic's URL: its messages, without joining it. */
 export interface Snapshot<N extends TopicName<T>, T = Topics> extends KeptMessages<Message<N, T>> {
   topic: N
-  /** Members of the topic on this node. */
+  /** Members of the topic, on all nodes if the broker tells their number, else on this node. */
   count: number
 }
 
@@ -392,20 +408,29 @@ export interface Rooms<T = Topics> {
    */
   ask (session: string, payload: unknown, options?: AskOptions): Promise<unknown>
   /**
-   * Resolves with the members of a topic, at most `limit` of them. Default 1,000.
-   * @throws `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_ARGUMENT`.
+   * Resolves with the members of a topic, at most `limit` of them. Default 1,000. In a fleet: of a topic with `presence`, on all nodes, those of other nodes first.
+   * @throws `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_ARGUMENT`. In a fleet, unless `local` is `true`: `FST_ROOMS_NOT_LISTED` for a topic without `presence`, or
+   * if the broker notes no members; `FST_ROOMS_BROKER_SILENT`, `FST_ROOMS_BROKER_DOWN`.
    */
-  members<N extends TopicName<T>> (topic: N, options?: { limit?: number, by?: 'session' }): Promise<Member<Info<N, T>>[]>
+  members<N extends TopicName<T>> (topic: N, options?: MembersOptions & { by?: 'session' }): Promise<Member<Info<N, T>>[]>
   /**
    * Resolves with the users of a topic, at most `limit` of them, each once with all its sessions. A user that has left is listed until
-   * `presence.grace` has passed. Members without an identity are not listed.
-   * @throws `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_ARGUMENT`.
+   * `presence.grace` has passed. Members without an identity are not listed. In a fleet with a room above 200 members, or without one here, the users of `limit`
+   * sessions are listed.
+   * @throws as above
    */
-  members<N extends TopicName<T>> (topic: N, options: { limit?: number, by: 'user' }): Promise<UserMember<Info<N, T>>[]>
-  /** Resolves with the number of members of a topic. */
-  count (topic: TopicName<T>): Promise<number>
-  /** Resolves with the topics that have members. */
-  topics (): Promise<TopicName<T>[]>
+  members<N extends TopicName<T>> (topic: N, options: MembersOptions & { by: 'user' }): Promise<UserMember<Info<N, T>>[]>
+  /**
+   * Resolves with the number of members of a topic, in a fleet on all nodes, at most 2 s old.
+   * @throws `FST_ROOMS_NO_SUCH_TOPIC`, `FST_ROOMS_INVALID_ARGUMENT`. In a fleet, unless `local` is `true`: `FST_ROOMS_NOT_LISTED` if the broker notes no members;
+   * `FST_ROOMS_BROKER_SILENT`, `FST_ROOMS_BROKER_DOWN`.
+   */
+  count (topic: TopicName<T>, options?: LocalOptions): Promise<number>
+  /**
+   * Resolves with the topics that have members, in a fleet on any node, up to 2 s ago, and at most 100,000 of them.
+   * @throws as `count`
+   */
+  topics (options?: LocalOptions): Promise<TopicName<T>[]>
   /** Whether a name, for example of a request, is a topic. In the open lobby: whether it is well formed. */
   has (topic: string): topic is TopicName<T>
   /**

@@ -110,6 +110,8 @@ describe('a name from outside', () => {
     expect(rooms.count).type.toBeCallableWith('chat:1')
     expect(rooms.count).type.not.toBeCallableWith(text)
     expect(rooms.count('news')).type.toBe<Promise<number>>()
+    expect(rooms.count('news', { local: true })).type.toBe<Promise<number>>()
+    expect(rooms.count).type.not.toBeCallableWith('news', { local: 'yes' })
   })
 })
 
@@ -117,6 +119,7 @@ describe('members', () => {
   test('carry the info of their topic', () => {
     expect(rooms.members('chat:1')).type.toBe<Promise<Member<{ name: string }>[]>>()
     expect(rooms.members('any')).type.toBe<Promise<Member<unknown>[]>>()
+    expect(rooms.members('any', { local: true })).type.toBe<Promise<Member<unknown>[]>>()
     expect<Member<{ name: string }>>().type.toBe<{ session: string, user?: string, info?: { name: string } }>()
     expect(rooms.members).type.toBeCallableWith('news', { limit: 10 })
     expect(rooms.members).type.not.toBeCallableWith('weather')
@@ -124,7 +127,7 @@ describe('members', () => {
 
   test('by user carry the sessions of each', () => {
     expect(rooms.members('chat:1', { by: 'user' })).type.toBe<Promise<UserMember<{ name: string }>[]>>()
-    expect(rooms.members('any', { by: 'user', limit: 10 })).type.toBe<Promise<UserMember<unknown>[]>>()
+    expect(rooms.members('any', { by: 'user', limit: 10, local: true })).type.toBe<Promise<UserMember<unknown>[]>>()
     expect(rooms.members('chat:1', { by: 'session' })).type.toBe<Promise<Member<{ name: string }>[]>>()
     expect<UserMember<{ name: string }>>().type.toBe<{ user: string, info?: { name: string }, sessions: string[] }>()
     expect(rooms.members).type.not.toBeCallableWith('chat:1', { by: 'users' })
@@ -133,6 +136,7 @@ describe('members', () => {
 
   test('topics are names', () => {
     expect(rooms.topics()).type.toBe<Promise<Names[]>>()
+    expect(rooms.topics({ local: true })).type.toBe<Promise<Names[]>>()
   })
 
   test('are kicked by session, user or topic', () => {

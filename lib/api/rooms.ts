@@ -1,16 +1,15 @@
-import type { AskOptions, AsyncApiDocument, AsyncApiOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, Member, Rooms, SessionSelector, Stats, StreamRun, SubscribeOptions, UserMember, UserResult } from '../../types/index.ts'
+import type { AskOptions, AsyncApiDocument, AsyncApiOptions, BroadcastOptions, BroadcastResult, Health, HistoryOptions, InjectedClient, InjectOptions, KeptMessages, KickOptions, LocalOptions, Member, MembersOptions, Rooms, SessionSelector, Stats, StreamRun, SubscribeOptions, UserMember, UserResult } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_ARGUMENT, FST_ROOMS_INVALID_SELECTOR, FST_ROOMS_NOT_A_STREAM } from '../errors.ts'
 import { hostKey, publishOnce } from '../feed/mids.ts'
 import type { ApiHub } from '../hub/hub-api.ts'
 import { defaultPage, maxPage } from '../protocol/page-size.ts'
 import { isSince } from '../protocol/position.ts'
 import type { PublishOptions, Publishing } from '../hub/ports.ts'
-import { describe } from '../presence/roster.ts'
-import { listUsers } from '../presence/list-users.ts'
 import { checkClose } from '../session/check-close.ts'
 import { isKey, isMid, maxKeyLength, maxMidLength, minSharedMidLength } from '../protocol/client-frames.ts'
 import { kInside } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
+import { Listing } from './members.ts'
 
 const defaultMembers = 1_000
 const defaultBuffer = 1_000
@@ -90,12 +89,14 @@ export class HubRooms implements Rooms<any> {
   readonly #inject: (path: string, options: InjectOptions) => Promise<InjectedClient>
   readonly #document: (options?: AsyncApiOptions) => AsyncApiDocument
   readonly #inside: Inside
+  readonly #listing: Listing
 
   constructor (hub: ApiHub, registry: TopicRegistry, inject: (path: string, options: InjectOptions) => Promise<InjectedClient>, document: (options?: AsyncApiOptions) => AsyncApiDocument) {
     this.#hub = hub
     this.#registry = registry
     this.#inject = inject
     this.#document = document
+    this.#listing = new Listing(hub, registry)
     this.#inside = { hub, registry, clients: new Set(), paths: undefined }
   }
 
@@ -120,33 +121,22 @@ export class HubRooms implements Rooms<any> {
     return this.#hub.fleet.ask(session, payload, wholeNumber('timeout', options.timeout, defaultAskTimeout), options.signal)
   }
 
-  async members (topic: string, options?: { limit?: number, by?: 'session' }): Promise<Member<any>[]>
-  async members (topic: string, options: { limit?: number, by: 'user' }): Promise<UserMember<any>[]>
-  async members (topic: string, options: { limit?: number, by?: unknown } = {}): Promise<Member<any>[] | UserMember<any>[]> {
+  async members (topic: string, options?: MembersOptions): Promise<Member<any>[]>
+  async members (topic: string, options: MembersOptions & { by: 'user' }): Promise<UserMember<any>[]>
+  async members (topic: string, options: Omit<MembersOptions, 'by'> & { by?: unknown } = {}): Promise<Member<any>[] | UserMember<any>[]> {
     this.#registry.get(topic)
     const limit = wholeNumber('limit', options.limit, defaultMembers)
     const { by = 'session' } = options
     if (by !== 'session' && by !== 'user') throw new FST_ROOMS_INVALID_ARGUMENT('by', '"session" or "user"')
-    if (by === 'user') {
-      const { users, directory } = this.#hub
-      return listUsers(this.#hub.room(topic)?.open() ?? [], users.held(topic), limit, user =>
-        [...directory.ofUser(user)].filter(session => session.topic === topic && session.state === 'open'))
-    }
-    const members: Member[] = []
-    for (const member of this.#hub.room(topic)?.open() ?? []) {
-      if (members.length === limit) break
-      members.push(describe(member))
-    }
-    return members
+    return this.#listing.members(topic, limit, by, options)
   }
 
-  async count (topic: string): Promise<number> {
-    this.#registry.get(topic)
-    return this.#hub.room(topic)?.size ?? 0
+  async count (topic: string, options?: LocalOptions): Promise<number> {
+    return this.#listing.count(topic, options)
   }
 
-  async topics (): Promise<string[]> {
-    return [...this.#hub.allRooms()].filter(room => room.size > 0).map(room => room.topic)
+  async topics (options?: LocalOptions): Promise<string[]> {
+    return this.#listing.topics(options)
   }
 
   has (topic: string): topic is string {

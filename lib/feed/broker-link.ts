@@ -1,4 +1,4 @@
-import type { AttachedPosition, Broker, BrokerHandlers, BrokerSettings, BrokerState, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerState, GoneUser, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, PresenceDelta, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
 import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
@@ -7,6 +7,7 @@ import type { Feed, FeedBroker } from './feed.ts'
 import { Outgoing } from './outgoing.ts'
 import { Publisher } from './publisher.ts'
 import { RecentUids } from './recent-uids.ts'
+import { within } from './within.ts'
 
 /** Milliseconds that the closing of an app waits for its broker. */
 const closeTimeout = 2_000
@@ -31,6 +32,17 @@ export interface LinkPorts {
   unanswered (): void
   /** Another node has sent a message. */
   control (fromNode: string, bytes: Uint8Array): void
+  /** The receiver of the members of other nodes. It checks what it is given. */
+  presence (): PresenceReceiver | undefined
+}
+
+/** The hub's side of a broker that notes the members of topics for all nodes. What it throws is reported as a fault. */
+export interface PresenceReceiver {
+  delta (topic: string, delta: PresenceDelta): void
+  gone (users: GoneUser[]): void
+  back (users: GoneUser[]): void
+  /** Deltas may be missing: of these topics, or of all. */
+  lost (topics: string[] | undefined): void
 }
 
 export interface LinkTimeouts {
@@ -72,6 +84,11 @@ export class BrokerLink implements FeedBroker {
 
   /** Whether the broker knows the `mid`s of all nodes. In this process, `Mids` alone knows them. */
   get sharesMids (): boolean { return !this.isInProcess && this.#broker.capabilities.once === 'shared' }
+  /** The members that the broker notes for all nodes; `undefined` if it does not, or there are no other nodes. */
+  get presence (): BrokerPresence | undefined {
+    const { capabilities, presence } = this.#broker
+    return this.isInProcess || !capabilities.presence ? undefined : presence
+  }
 
   async start (node: string, settings: BrokerSettings): Promise<void> {
     this.#node = node
@@ -202,6 +219,9 @@ export class BrokerLink implements FeedBroker {
       if (!isName(fromNode) || fromNode === this.#node || !(bytes instanceof Uint8Array)) this.#fault('it brought a message of no other node, or one that is not bytes')
       else this.#ports.control(fromNode, bytes)
     },
+    presence: (topic, delta) => { this.#receive(receiver => { receiver.delta(topic, delta) }) },
+    gone: users => { this.#receive(receiver => { receiver.gone(users) }) },
+    back: users => { this.#receive(receiver => { receiver.back(users) }) },
     state: (state, cause) => {
       if (this.#isClosed) return
       if (states.includes(state)) this.#ports.state(state, cause === undefined ? undefined : asError(cause))
@@ -217,6 +237,18 @@ export class BrokerLink implements FeedBroker {
       }
       // A loss that names no topics, or cannot be read, may be one of any topic.
       for (const feed of feeds ?? this.#ports.feeds()) feed.lost()
+      this.#receive(receiver => { receiver.lost(feeds === undefined ? undefined : topics as string[]) })
+    }
+  }
+
+  /** Hands members of other nodes to the hub. */
+  #receive (hand: (receiver: PresenceReceiver) => void): void {
+    const receiver = this.#isClosed ? undefined : this.#ports.presence()
+    if (receiver === undefined) return
+    try {
+      hand(receiver)
+    } catch (error) {
+      this.#ports.fault(asError(error))
     }
   }
 
@@ -234,12 +266,4 @@ export class BrokerLink implements FeedBroker {
     const error = new FST_ROOMS_BROKER_FAULT(message)
     this.#ports.fault(cause === undefined ? error : Object.assign(error, { cause }))
   }
-}
-
-/** Settles as the broker's answer to a call does. @throws FST_ROOMS_BROKER_SILENT after so many milliseconds */
-function within<T> (answer: Promise<T>, milliseconds: number, call: string): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => { reject(new FST_ROOMS_BROKER_SILENT(call, milliseconds)) }, milliseconds)
-    Promise.resolve(answer).then(resolve, reject).finally(() => { clearTimeout(timer) })
-  })
 }

@@ -4,7 +4,7 @@ import type { Page } from './read.ts'
 
 /**
  * Returns the answer to a request that reads a topic without joining it, as JSON. The messages are copied as they are kept, not parsed.
- * @param count - members of the topic on this node
+ * @param count - members of the topic, on all nodes if that is known
  */
 export function snapshotText (topic: string, count: number, { position, messages, recovered, complete, ended }: Page): string {
   let text = `{"topic":${JSON.stringify(topic)}`

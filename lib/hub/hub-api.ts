@@ -5,6 +5,8 @@ import type { Fleet } from '../fleet/fleet.ts'
 import type { PageRequest } from '../history/read.ts'
 import type { Waiter, WaitRequest } from '../history/waiters.ts'
 import type { Admission } from '../limits/admission.ts'
+import type { RemoteMembers } from '../presence/remote-members.ts'
+import type { SharedPresence } from '../presence/shared-presence.ts'
 import type { Users } from '../presence/users.ts'
 import type { Subscription } from '../room/reader.ts'
 import type { JoinRequest } from '../session/join.ts'
@@ -46,6 +48,8 @@ export interface RoomView {
   readonly definition: TopicDefinition
   readonly size: number
   open (): Iterable<Membership>
+  /** Its members on other nodes; `undefined` if the topic has no presence, or the broker does not note members. */
+  readonly remote: RemoteMembers | undefined
 }
 
 /** The members of the hub that the routes use. */
@@ -94,6 +98,12 @@ export interface MetricsHub {
 /** The members of the hub that `app.rooms` uses. */
 export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
   readonly state: HubState
+  /** The id of this node. */
+  readonly node: string
+  /** The broker joins this node to others. */
+  readonly hasOtherNodes: boolean
+  /** The members of topics over all nodes; `undefined` if there are no other nodes, or the broker does not note members. */
+  readonly shared: SharedPresence<any> | undefined
   readonly brokerState: BrokerState
   readonly directory: Directory<Membership>
   readonly users: Pick<Users<Membership>, 'held'>

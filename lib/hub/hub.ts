@@ -23,6 +23,7 @@ import { Admission, closeCodeOf, type Bound } from '../limits/admission.ts'
 import { RecentKicks } from '../limits/recent-kicks.ts'
 import { connectionHello } from '../protocol/server-frames.ts'
 import { Announcer } from '../presence/announcer.ts'
+import { SharedPresence } from '../presence/shared-presence.ts'
 import { Users } from '../presence/users.ts'
 import { EndedRooms } from '../room/ended-rooms.ts'
 import { Subscription, type RoomReader } from '../room/reader.ts'
@@ -53,6 +54,8 @@ import { Publications, type PublicationsHub } from './publications.ts'
 
 /** The part of `limits.handshake` that a join may wait for kept messages. If they do not come, it goes on without them. */
 const readShare = 1 / 2
+/** Most milliseconds for which a join that asks for the members waits until those of other nodes are known. */
+const firstReading = 1_000
 
 type Peer = Connection<Membership>
 
@@ -69,6 +72,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   readonly meters = new Set<Meter>()
   /** `app.rooms`, set by the plugin. */
   rooms!: Rooms<any>
+  /** Finds the definition of a topic, set by the plugin. */
+  find!: (topic: string) => TopicDefinition | undefined
   state: HubState = 'open'
   brokerState: BrokerState = 'down'
   leaving = 0
@@ -88,6 +93,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   readonly #node: string
   /** `undefined` if the broker does not want to know them. */
   readonly #heldUsers: HeldUsers | undefined
+  readonly shared: SharedPresence<Membership> | undefined
   readonly #rooms = new Map<string, Room<MemberSession>>()
   readonly #roomPorts: RoomPorts<MemberSession>
   readonly #broker: BrokerLink
@@ -124,20 +130,45 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       feed: topic => this.feed(topic),
       feeds: () => Array.from(this.#rooms.values(), room => room.feed),
       state: (state, cause) => {
+        const wasUp = this.brokerState === 'up'
         this.brokerState = state
+        if (state === 'up' && !wasUp) this.shared?.up()
         this.log.info({ state, err: cause }, 'broker state')
         events.brokerChanged(this.rooms, state, cause)
       },
       fault: error => { this.#failures.tellFault(error) },
       unanswered: () => { this.counters.unanswered++ },
-      control: (fromNode, bytes) => { this.fleet.receive(fromNode, bytes) }
+      control: (fromNode, bytes) => { this.fleet.receive(fromNode, bytes) },
+      presence: () => this.shared
     })
     this.#node = newNodeId(this.#broker.isInProcess)
     this.idPrefix = this.#broker.isInProcess ? '' : `${this.#node}-`
     this.#heldUsers = this.#broker.holdsUsers ? new HeldUsers(this.#broker) : undefined
     this.directory = new SessionDirectory(this.#heldUsers)
+    const { presence } = this.#broker
+    this.shared = presence === undefined
+      ? undefined
+      : new SharedPresence<Membership>(presence, {
+        hooks,
+        aftermath,
+        node: this.#node,
+        infoLimit: limits.info,
+        firstWait: Math.min(firstReading, limits.handshake * readShare),
+        rooms: () => this.rooms,
+        key: topic => {
+          const definition = this.find(topic)
+          return definition === undefined || definition.presence === null ? undefined : definition.key
+        },
+        guard: (hook, session) => { this.#failures.guard(hook, session) },
+        isUp: () => this.brokerState === 'up',
+        fault: error => { this.#failures.tellFault(error) },
+        room: topic => this.#rooms.get(topic),
+        allRooms: () => this.#rooms.values(),
+        changed: roster => { this.#announcer.changed(roster) },
+        came: (topic, user) => { this.users.cameElsewhere(topic, user) }
+      })
     this.#reader = new HistoryReader(this.#broker, limits.handshake * readShare, () => this.state === 'closed')
-    this.#publications = new Publications(this, this.#node, this.#broker, limits.publish)
+    this.#publications = new Publications(this, this.node, this.#broker, limits.publish)
     this.users = new Users({
       hooks,
       aftermath,
@@ -145,7 +176,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       announcer: this.#announcer,
       roster: topic => this.#rooms.get(topic)?.roster,
       rooms: () => this.rooms,
-      guard: (hook, session) => { this.#failures.guard(hook, session) }
+      guard: (hook, session) => { this.#failures.guard(hook, session) },
+      shared: this.shared
     })
     this.#endedRooms = new EndedRooms(room => { this.#flush(room) })
     this.streams = new Streams({
@@ -179,7 +211,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
         return session?.topic === topic && session.state === 'open' ? session : undefined
       },
       ended: room => { this.#endedRooms.add(room as Room<MemberSession>) },
-      held: topic => this.users.held(topic)
+      held: topic => this.users.held(topic),
+      remote: this.shared === undefined ? undefined : (topic, roster) => this.shared!.remote(topic, roster)
     }
     this.lifecycle = new Lifecycle({
       counters: this.counters,
@@ -231,7 +264,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   }
 
   async start (): Promise<void> {
-    await this.#broker.start(this.#node, { historyBytes: this.settings.limits.history })
+    await this.#broker.start(this.node, { historyBytes: this.settings.limits.history })
     this.#heartbeat.start()
   }
 
@@ -356,8 +389,9 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   }
 
   async snapshot (definition: TopicDefinition, topic: string, request: PageRequest): Promise<string> {
+    const counting = this.shared?.count(topic, definition.presence !== null).catch(() => undefined)
     const page = await this.#reader.page(definition, topic, request)
-    return snapshotText(topic, this.#rooms.get(topic)?.size ?? 0, page)
+    return snapshotText(topic, await counting ?? this.#rooms.get(topic)?.size ?? 0, page)
   }
 
   wait (definition: TopicDefinition, topic: string, request: WaitRequest, milliseconds: number): Waiter {
@@ -408,8 +442,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   }
 
   presenceChanged (session: Membership): void {
+    this.shared?.counted(session.topic)
     const roster = session.room?.roster
     if (roster === undefined) return
+    this.shared?.set(session)
     roster.memberChanged(session)
     this.#announcer.changed(roster)
   }
@@ -418,6 +454,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     const member = session as MemberSession
     this.slowConsumers.release(member.room as Room<MemberSession>, member)
   }
+
+  get hasOtherNodes (): boolean { return !this.#broker.isInProcess }
 
   stalledFor (now: number): number {
     return this.#heartbeat.stalledFor(now)
@@ -477,6 +515,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     this.users.release()
     await Promise.all([this.#drain.run(), this.#waiters.release(this.settings.drain.timeout)])
     await this.streams.lose()
+    await this.shared?.settled()
     if (begins) events.drained(this.rooms, 'end', this.connections.size)
   }
 
@@ -490,6 +529,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     }
     this.#replays.close()
     this.fleet.close()
+    await this.shared?.close()
     await this.#broker.close()
   }
 
@@ -536,9 +576,14 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     if (room === undefined) return
     if (wasOpen) {
       room.remove(session)
-      if (room.roster !== undefined && this.state === 'open' && !this.users.hold(session)) {
-        room.roster.memberLeft(session)
-        this.#announcer.changed(room.roster)
+      this.shared?.counted(room.topic)
+      if (room.roster !== undefined && !(this.state === 'open' && this.users.hold(session))) {
+        const { id, user, info, topic, ending, definition: { key } } = session
+        this.shared?.leave({ id, user, info, topic, key, ending })
+        if (this.state === 'open') {
+          room.roster.memberLeft(session)
+          this.#announcer.changed(room.roster)
+        }
       }
       this.log.info({ session: session.id, topic: session.topic, ...session.ending }, 'member left')
     } else room.joining--
@@ -550,6 +595,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     this.#rooms.delete(room.topic)
     if (room.roster !== undefined) this.#announcer.remove(room.roster)
     room.replay?.drop()
+    room.remote?.close()
     this.#broker.detach(room.topic)
     room.feed.end()
   }

@@ -4,9 +4,9 @@ import { presenceCount, presenceDiff, presenceState } from '../protocol/server-f
 /** Rule 10 of the protocol: at most one presence frame per room and this many milliseconds. */
 export const diffEvery = 100
 /** A room with more members than this sends counts instead of lists, */
-const countAbove = 200
+export const countAbove = 200
 /** at most one per this many milliseconds, */
-const countEvery = 1_000
+export const countEvery = 1_000
 /** until it has fewer members than this. */
 const listBelow = 150
 
@@ -19,6 +19,14 @@ export interface PresentMember {
   isAnnounced: boolean
 }
 
+/** The members of a room on other nodes, as its roster sees them. */
+export interface RemoteList {
+  readonly count: number
+  /** Whether each of them is known, and not only their number. */
+  readonly isListed: boolean
+  list (): Iterable<PresentMember>
+}
+
 /** A room as its roster sees it. */
 export interface PresentRoom {
   readonly size: number
@@ -26,6 +34,8 @@ export interface PresentRoom {
   open (): Iterable<PresentMember>
   /** Members that have left and are still shown, because their users may come back. */
   readonly held: ReadonlySet<PresentMember>
+  /** Its members on other nodes; `undefined` if the broker has none. */
+  readonly remote: RemoteList | undefined
   /** Queues a presence frame to all members that can be answered. */
   announce (text: string): void
 }
@@ -45,13 +55,15 @@ function name (member: PresentMember): Member {
   return describe(member)
 }
 
-/** The members of one room as its members are told of them. */
+/** The members of one room, on all nodes, as its members are told of them. */
 export class Roster {
   readonly room: PresentRoom
   /** Changes since the last frame. A join and a leave of one session cancel out. */
   readonly #changes = new Map<string, PresentMember | 'gone'>()
   /** The last frame was a count. */
   #isCounting = false
+  /** Other nodes have another number of members. */
+  #isRecounted = false
   /** When the next frame may be sent, on the clock of `performance`. */
   #nextAt = 0
   #snapshot: string | undefined
@@ -63,6 +75,12 @@ export class Roster {
   /** Drops the snapshot, because the room has changed. */
   outdate (): void {
     this.#snapshot = undefined
+  }
+
+  /** Notes that the number of members on other nodes has changed. */
+  recount (): void {
+    this.outdate()
+    this.#isRecounted = true
   }
 
   /** Notes that a member has joined or has new info. */
@@ -86,8 +104,14 @@ export class Roster {
     if (this.#changes.get(member.id) === member) this.#changes.set(member.id, held)
   }
 
+  /** Members of this node as the room is told of them. */
+  get own (): number { return this.room.size + this.room.held.size }
+
+  /** Whether the members may be told one by one, and have to be known. */
+  get mayList (): boolean { return this.#size < listBelow || (!this.#isCounting && this.#size <= countAbove) }
+
   /** Members as the room is told of them. */
-  get #size (): number { return this.room.size + this.room.held.size }
+  get #size (): number { return this.own + (this.room.remote?.count ?? 0) }
 
   /** Milliseconds until the next frame may be sent. */
   wait (now: number): number { return Math.max(0, this.#nextAt - now) }
@@ -96,8 +120,10 @@ export class Roster {
   flush (now: number): string | undefined {
     const count = this.#size
     const wasCounting = this.#isCounting
-    this.#isCounting = count > (wasCounting ? listBelow - 1 : countAbove)
-    if (this.#changes.size === 0 && wasCounting === this.#isCounting) return undefined
+    this.#isCounting = this.#mustCount(wasCounting ? listBelow - 1 : countAbove)
+    const hasNewCount = this.#isRecounted && this.#isCounting
+    this.#isRecounted = false
+    if (this.#changes.size === 0 && wasCounting === this.#isCounting && !hasNewCount) return undefined
     let frame: string
     if (this.#isCounting) {
       frame = presenceCount(count)
@@ -116,11 +142,15 @@ export class Roster {
   snapshot (): string {
     const size = this.#size
     // A member that was sent a count has no list to which a difference could be applied.
-    this.#isCounting ||= size > countAbove
+    this.#isCounting ||= this.#mustCount(countAbove)
     this.#snapshot ??= this.#isCounting
       ? presenceCount(size)
-      : presenceState(size, [...Array.from(this.room.open(), name), ...Array.from(this.room.held, name)])
+      : presenceState(size, [...Array.from(this.room.open(), name), ...Array.from(this.room.held, name), ...Array.from(this.room.remote?.list() ?? [], name)])
     return this.#snapshot
+  }
+
+  #mustCount (bound: number): boolean {
+    return this.#size > bound || this.room.remote?.isListed === false
   }
 
   #diff (count: number): string {

@@ -5,12 +5,13 @@ import type { Hooks } from '../hub/ports.ts'
 import { closeBehaviour } from '../protocol/close-codes.ts'
 import type { Announcer } from './announcer.ts'
 import type { PresentMember, Roster } from './roster.ts'
+import type { LeavingMember } from './shared-users.ts'
 
 /** A session as the users of its topic see it. */
 export interface UserSession extends PresentMember {
   readonly topic: string
   readonly state: SessionState
-  readonly definition: { readonly key: string, readonly grace: number }
+  readonly definition: { readonly key: string, readonly grace: number, readonly presence: unknown }
   readonly room: { readonly roster: Roster | undefined } | undefined
   /** How it ended; set when it has ended. */
   readonly ending: LeaveReason
@@ -30,6 +31,17 @@ export interface UsersPorts<S> {
   roster (topic: string): Roster | undefined
   /** Calls a hook of the host, and leads its errors to `onError`. */
   guard (hook: () => unknown, session?: S): void
+  /** The broker that notes the members of topics with presence for all nodes, and says who is first in and last out; `undefined` if it does not. */
+  readonly shared: SharedNotes<S> | undefined
+}
+
+/** The way of members to such a broker. */
+export interface SharedNotes<S> {
+  set (session: S): void
+  /** A leave is not held any more. */
+  leave (member: LeavingMember): void
+  /** The `onLeave` of a session was called, or is next. */
+  ended (session: S): void
 }
 
 /** A user in one topic: from its first session until its last has left and is not held any more. */
@@ -105,8 +117,20 @@ export class Users<S extends UserSession = UserSession> {
     user.sessions.add(id)
     const [held] = user.held
     if (held === undefined) return
+    this.#ports.shared?.set(session) // before the leave, so that the user is never gone
     this.#take(held)
     session.room!.roster!.memberLeft(held) // told in one frame with the join
+  }
+
+  /** Ends the hold of the oldest leave of a user, because the user has come back on another node. The caller announces it. */
+  cameElsewhere (topic: string, name: string): void {
+    const user = this.#topics.get(topic)?.users.get(name)
+    if (user === undefined) return
+    const [held] = user.held
+    if (held === undefined) return
+    this.#take(held)
+    this.#ports.roster(topic)?.memberLeft(held)
+    this.#check(user, held)
   }
 
   /** Calls `onUserJoin` if a session that has joined is the first of its user. */
@@ -114,6 +138,7 @@ export class Users<S extends UserSession = UserSession> {
     const user = this.#find(session)
     // A subscriber of the join may have ended the session.
     if (user === undefined || user.isTold || session.state !== 'open') return
+    if (this.#ports.shared !== undefined && session.definition.presence !== null) return // the broker's answer tells
     user.isTold = true
     const { hooks: { onUserJoin }, aftermath, guard } = this.#ports
     if (onUserJoin === undefined) return
@@ -150,6 +175,7 @@ export class Users<S extends UserSession = UserSession> {
   left (session: S): void {
     const user = this.#find(session)
     if (user !== undefined && user.sessions.delete(session.id)) this.#check(user, session)
+    this.#ports.shared?.ended(session)
   }
 
   /** Ends the grace of all, because clients cannot come back any more. */
@@ -180,11 +206,12 @@ export class Users<S extends UserSession = UserSession> {
 
   /** Ends the hold of a leave. */
   #take (held: HeldLeave): void {
-    const { owner } = held
-    owner.held.delete(held)
-    owner.topic.held.delete(held)
+    const { id, info, ending, owner: { name: user, held: others, topic } } = held
+    others.delete(held)
+    topic.held.delete(held)
     this.#wheel.clear(held)
     this.#held--
+    this.#ports.shared?.leave({ id, user, info, topic: topic.name, key: topic.key, ending })
   }
 
   /**

@@ -23,6 +23,8 @@ export interface SessionRoom {
   readonly feed: Feed
   /** `undefined` if the topic has no presence. */
   readonly roster: Roster | undefined
+  /** Its members on other nodes. `ready` is set as long as they are being read for the first time. */
+  readonly remote: { readonly ready: Promise<void> | undefined } | undefined
   /** Joins under way. */
   joining: number
   /** The messages that the topic keeps; `undefined` if it keeps none. */

@@ -6,6 +6,7 @@ import { keyOf } from '../history/end.ts'
 import { Replay, type HistorySource, type ReplayPlan } from '../history/replay.ts'
 import type { Losses } from '../feed/loss.ts'
 import type { Counters } from '../hub/counters.ts'
+import type { RemoteMembers } from '../presence/remote-members.ts'
 import { Roster, type PresentMember, type PresentRoom } from '../presence/roster.ts'
 import { formatPosition } from '../protocol/position.ts'
 import { endTail, gap as gapFrame } from '../protocol/server-frames.ts'
@@ -48,6 +49,8 @@ export interface RoomPorts<M extends RoomMember> {
   ended (room: EndedRoom): void
   /** Members of a topic that have left and are still shown. */
   held (topic: string): ReadonlySet<PresentMember>
+  /** Makes the list of members on other nodes; `undefined` if the broker has none. */
+  readonly remote: ((topic: string, roster: Roster) => RemoteMembers) | undefined
 }
 
 /** Whether the room's frames wait for a member with this lag. */
@@ -75,6 +78,8 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
   readonly definition: TopicDefinition
   readonly feed: Feed
   readonly roster: Roster | undefined
+  /** Its members on other nodes; `undefined` if the topic has no presence, or the broker does not note members. */
+  readonly remote: RemoteMembers | undefined
   readonly replay: Replay | undefined
   /** Members that keep up, dense and unordered. */
   readonly members: M[] = []
@@ -117,6 +122,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     this.#ports = ports
     this.#lagging = new LaggingMembers(definition.slow.policy !== 'close' && definition.slow.policy !== 'drop', ports.counters)
     this.roster = definition.presence === null ? undefined : new Roster(this)
+    this.remote = this.roster === undefined ? undefined : ports.remote?.(topic, this.roster)
     this.feed = new Feed(topic, this, ports.feed, definition.history ?? undefined)
     this.replay = definition.history === null ? undefined : new Replay(topic, definition.history, definition.message.schema === null, ports.history, ports.replays)
   }
@@ -287,6 +293,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
 
   attached (position: Position | undefined): void {
     this.#flushed.position ??= position
+    this.remote?.attached()
   }
 
   tellLoss (gap: Gap): void {

@@ -62,6 +62,11 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, g
     }
     if (session.state === 'closed') return
   }
+  // A snapshot names the members of all nodes, unless the broker is slow.
+  if (request.presence && room.remote?.ready !== undefined) {
+    await room.remote.ready
+    if (session.state === 'closed') return
+  }
   const reading = readKept(session, room, request, false)
   if (reading !== undefined) await reading
   if (session.state === 'closed') return

@@ -361,7 +361,7 @@ t.test('issue 8: a member that joins between a loss and the next entry is told o
   broker.handlers.lost(['news'])
   const late = await join(t, `${url}/rooms/news`)
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
-  await until(async () => await app.rooms.count('news') === 3)
+  await until(async () => await app.rooms.count('news', { local: true }) === 3)
   const failed = t.rejects(app.rooms.subscribe('news').next(), { code: 'FST_ROOMS_MESSAGES_LOST' })
   broker.handlers.entry('news', foreign('b', 5), at(5))
   t.match(await late.next('gap'), { reason: 'lost', to: 'epoch00000001-4' })
@@ -462,7 +462,7 @@ t.test('issue 8: messages that the host publishes while members are told of a lo
   }
   const member = await join(t, `${url}/rooms/news`)
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
-  await until(async () => await app.rooms.count('news') === 2)
+  await until(async () => await app.rooms.count('news', { local: true }) === 2)
   broker.handlers.entry('news', foreign('a', 1), at(1))
   offset = 4
   broker.handlers.entry('news', foreign('b', 4), at(4))

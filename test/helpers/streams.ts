@@ -37,5 +37,5 @@ export async function rest (client: Client): Promise<unknown[]> {
 
 /** Settles when a topic has so many members. */
 export async function members (rooms: any, count: number, name = 'run:1'): Promise<void> {
-  await until(async () => await rooms.count(name) === count)
+  await until(async () => await rooms.count(name, { local: true }) === count)
 }

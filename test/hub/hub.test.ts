@@ -179,11 +179,11 @@ t.test('members join and leave while an attach is slow', async t => {
   await gone.close()
   await until(() => app.rooms.stats().connections === 1)
   stays.send({ type: 'ping', ref: 1 })
-  t.equal(await app.rooms.count('news'), 0)
+  t.equal(await app.rooms.count('news', { local: true }), 0)
   answer.resolve(position(4))
   t.equal((await stays.next('hello')).id, 'abcdefghijkl-4')
   t.match(await stays.next('ack'), { ref: 1 })
-  t.equal(await app.rooms.count('news'), 1)
+  t.equal(await app.rooms.count('news', { local: true }), 1)
   t.same(broker.calls, ['start', 'attach news'], 'one attach serves all')
 })
 
@@ -229,7 +229,7 @@ t.test('publications of another node reach the members here, and their except ap
   const { app, broker, url } = await create(t)
   const [one, two] = [await join(t, `${url}/rooms/news`), await join(t, `${url}/rooms/news`)]
   const raw = await connect(t, `${url}/rooms/news`, 'rooms.raw')
-  await until(async () => await app.rooms.count('news') === 3)
+  await until(async () => await app.rooms.count('news', { local: true }) === 3)
   broker.handlers.entry('news', { ...publication('news', { n: 1 }, 'node-2'), except: one.hello.session }, position(1))
   broker.handlers.entry('news', publication('news', 'two', 'node-2'), position(2))
   t.same((await one.next('message')).data, 'two')
