@@ -90,7 +90,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   readonly gathered: GatheredWrites
   readonly fleet: Fleet
   readonly idPrefix: string
-  readonly #node: string
+  readonly node: string
   /** `undefined` if the broker does not want to know them. */
   readonly #heldUsers: HeldUsers | undefined
   readonly shared: SharedPresence<Membership> | undefined
@@ -141,8 +141,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       control: (fromNode, bytes) => { this.fleet.receive(fromNode, bytes) },
       presence: () => this.shared
     })
-    this.#node = newNodeId(this.#broker.isInProcess)
-    this.idPrefix = this.#broker.isInProcess ? '' : `${this.#node}-`
+    this.node = newNodeId(this.#broker.isInProcess)
+    this.idPrefix = this.#broker.isInProcess ? '' : `${this.node}-`
     this.#heldUsers = this.#broker.holdsUsers ? new HeldUsers(this.#broker) : undefined
     this.directory = new SessionDirectory(this.#heldUsers)
     const { presence } = this.#broker
@@ -151,7 +151,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       : new SharedPresence<Membership>(presence, {
         hooks,
         aftermath,
-        node: this.#node,
+        node: this.node,
         infoLimit: limits.info,
         firstWait: Math.min(firstReading, limits.handshake * readShare),
         rooms: () => this.rooms,
@@ -187,7 +187,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       fail: error => { this.fail(error) }
     })
     this.fleet = new Fleet({
-      node: this.#node,
+      node: this.node,
       link: this.#broker,
       sessions: this,
       streams: this.streams,
