@@ -1,4 +1,4 @@
-import type { EndReason, KeptMessage, Position, Publication } from '../../types/index.ts'
+import type { EndReason, Position, Publication } from '../../types/index.ts'
 
 /**
  * A publication as bytes: a head of fixed size, the strings, the tail. The script reads the first two numbers.
@@ -99,14 +99,6 @@ export function decodePublication (topic: string, bytes: Buffer): Entry | undefi
       deadline: bytes.readUIntBE(14, 6)
     }
   }
-}
-
-/** A kept message; `undefined` if its bytes cannot be read. */
-export function decodeKept (topic: string, offset: number, bytes: Buffer): KeptMessage | undefined {
-  const entry = decodePublication(topic, bytes)
-  if (entry === undefined) return undefined
-  const { tail, payloadLength, key } = entry.publication
-  return { offset, tail, payloadLength, key }
 }
 
 /** A message of a topic's channel: publications one behind the other, and the position of the first. */

@@ -89,11 +89,7 @@ class IoredisConnection implements RedisConnection {
   }
 
   async unsubscribe (channels: readonly string[]): Promise<void> {
-    try {
-      await (this.#isSharded ? this.#client.sunsubscribe(...channels) : this.#client.unsubscribe(...channels))
-    } catch (error) {
-      throw answerError(error as Error)
-    }
+    await (this.#isSharded ? this.#client.sunsubscribe(...channels) : this.#client.unsubscribe(...channels))
   }
 
   close (): void {

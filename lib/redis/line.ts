@@ -68,9 +68,8 @@ export class Line {
     this.#ports = ports
   }
 
-  /** Takes a message of the channel. @param message - `undefined`: it cannot be read */
+  /** Takes a message of the channel, while the topic is attached. @param message - `undefined`: it cannot be read */
   receive (message: ChannelMessage | undefined): void {
-    if (!this.isAttached) return
     if (message === undefined) {
       this.#ports.stats.unreadable++
       return

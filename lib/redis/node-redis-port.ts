@@ -75,11 +75,7 @@ class NodeRedisConnection implements RedisConnection {
   }
 
   async unsubscribe (channels: readonly string[]): Promise<void> {
-    try {
-      await (this.#isSharded ? this.#client.sUnsubscribe(channels) : this.#client.unsubscribe(channels))
-    } catch (error) {
-      throw answerError(error as Error)
-    }
+    await (this.#isSharded ? this.#client.sUnsubscribe(channels) : this.#client.unsubscribe(channels))
   }
 
   close (): void {
