@@ -112,7 +112,7 @@ export class Links {
   report (): void {
     if (!this.#isBuilding) return
     this.#isBuilding = false
-    this.#changed()
+    if (this.#links.length > 0 || this.#state === undefined) this.#changed()
   }
 
   /** @param partition - the first one that the server has: its channels and keys are there */

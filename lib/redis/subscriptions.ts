@@ -97,7 +97,10 @@ export class Subscriptions {
     }
     const attached = line
     return new Promise((resolve, reject) => {
-      if (this.#isClosed) return
+      if (this.#isClosed) {
+        reject(new Error('the broker has closed'))
+        return
+      }
       const waiters = this.#waiting.get(attached)
       if (waiters === undefined) this.#waiting.set(attached, [{ resolve, reject }])
       else waiters.push({ resolve, reject })
