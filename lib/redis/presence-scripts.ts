@@ -67,9 +67,9 @@ end
  * Notes changes of a node's members of one topic.
  *
  * Keys: members, users, nodes, left, topics. Arguments: channel, PUBLISH or SPUBLISH, topic, node, incarnation, `1` if these are all members that the node has; then for
- * each change `s` or `l`, session, user (or nothing), info (or nothing), `1` if it may have been sent before.
+ * each change `s` or `l`, session, user (or nothing), info (or nothing), `1` if it may have been sent before with another info.
  *
- * Returns `first`, `last` or nothing for each.
+ * Returns `first`, `last` or nothing for each. A change that is sent again is answered as before.
  */
 export const changeScript = script(common + `
 local t = KEYS[5]
@@ -114,7 +114,7 @@ for at = 7, #ARGV, 5 do
           redis.call('HSET', u, 'f' .. user, session)
           outcome = 'first'
         end
-      elseif again and redis.call('HGET', u, 'f' .. user) == session then outcome = 'first' end
+      elseif (again or (ARGV[6] == '0' and old == value)) and redis.call('HGET', u, 'f' .. user) == session then outcome = 'first' end
     end
   elseif old then
     local _, last = remove(session, old)
@@ -122,7 +122,7 @@ for at = 7, #ARGV, 5 do
       forget(last, session)
       outcome = 'last'
     end
-  elseif again and user ~= '' and redis.call('HEXISTS', u, 'c' .. user) == 0 and redis.call('ZSCORE', w, tagged(user, session)) then outcome = 'last' end
+  elseif user ~= '' and redis.call('HEXISTS', u, 'c' .. user) == 0 and redis.call('ZSCORE', w, tagged(user, session)) then outcome = 'last' end
   out[#out + 1] = outcome
 end
 finish()
