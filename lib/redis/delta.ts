@@ -35,10 +35,15 @@ export function decodeDelta (bytes: Buffer): PresenceDelta | undefined {
   return { version: version as number, node, set: set.map(([session, user, info]) => memberOf(session, node, user, info)), leave }
 }
 
-/** A member as the server keeps it: `<node>/<session>` and `<incarnation> <bytes of the user> <user><info>`. */
-export function parseMember (field: string, value: string): PresenceMember {
+/**
+ * Reads a member as the server keeps it: `<node>/<session>` and `<incarnation> <bytes of the user> <user><info>`.
+ * @returns `undefined` if it cannot be read
+ */
+export function parseMember (field: string, value: string): PresenceMember | undefined {
   const at = field.indexOf('/')
-  const [head, length] = /^\d+ (\d+) /.exec(value) ?? ['', '0']
+  const match = /^\d+ (\d+) /.exec(value)
+  if (match === null) return undefined
+  const [head, length] = match
   const rest = Buffer.from(value).subarray(head.length)
   return memberOf(field.slice(at + 1), field.slice(0, at), rest.toString('utf8', 0, Number(length)), rest.toString('utf8', Number(length)))
 }

@@ -33,9 +33,9 @@ export interface NodesPorts {
   sweep (name: string): Promise<void>
 }
 
-/** The strings of a reply. */
+/** The strings of a reply that is a list. */
 export function texts (reply: RedisReply): string[] {
-  return Array.isArray(reply) ? reply.map(String) : []
+  return (reply as RedisReply[]).map(String)
 }
 
 /** Splits `<node>:<incarnation>`. */

@@ -27,6 +27,7 @@ local function note (session, value)
 end
 local function read (value)
   local of, length, from = string.match(value, '^(%d+) (%d+) ()')
+  if not of then return '', '', '' end
   local user = string.sub(value, from, from + length - 1)
   return of, user, string.sub(value, from + length)
 end

@@ -175,7 +175,11 @@ export class RedisPresence implements BrokerPresence {
       else dead.push(reply[at]!)
     }
     const members: PresenceMember[] = []
-    for (; at + 1 < reply.length; at += 2) members.push(parseMember(reply[at]!, reply[at + 1]!))
+    for (; at + 1 < reply.length; at += 2) {
+      const member = parseMember(reply[at]!, reply[at + 1]!)
+      if (member === undefined) this.#ports.unreadable()
+      else members.push(member)
+    }
     return { page: { version: Number(version), count, members }, dead }
   }
 

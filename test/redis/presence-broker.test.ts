@@ -5,13 +5,13 @@ import type { Broker, GoneUser, PresenceDelta } from '../../types/index.ts'
 import { startProxy } from '../client/proxy.ts'
 import { until } from '../helpers/app.ts'
 import { noRedis, startRedis } from '../helpers/redis-server.ts'
-import { leave, quick, set } from './presence-nodes.ts'
+import { leave, set } from './presence-nodes.ts'
 
 t.test('brokers note the members of their nodes, through a cut and the end of a node', { skip: noRedis }, async t => {
   const server = await startRedis(t)
   const proxy = await startProxy(t, `127.0.0.1:${server.port}`)
   const start = async (name: string, port: number) => {
-    const node = { broker: redisBroker({ client: new Redis(port, '127.0.0.1', { lazyConnect: true }), heartbeat: 500 }, quick), deltas: [] as PresenceDelta[], gone: [] as GoneUser[], states: [] as string[], controls: [] as string[] }
+    const node = { broker: redisBroker({ client: new Redis(port, '127.0.0.1', { lazyConnect: true }), heartbeat: 500 }, { every: 60, ttl: 10_000 }), deltas: [] as PresenceDelta[], gone: [] as GoneUser[], states: [] as string[], controls: [] as string[] }
     await node.broker.start(name, {
       entry: () => {},
       control: (from, bytes) => { node.controls.push(`${from} ${bytes}`) },

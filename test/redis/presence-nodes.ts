@@ -5,6 +5,7 @@ import { isDelta } from '../../lib/redis/delta.ts'
 import { Keys } from '../../lib/redis/keys.ts'
 import type { NodeTimes, RedisCalls } from '../../lib/redis/nodes.ts'
 import { portOf } from '../../lib/redis/port.ts'
+import type { Script } from '../../lib/redis/script.ts'
 import { RedisPresence } from '../../lib/redis/presence.ts'
 import type { GoneUser, PresenceChange, PresenceDelta } from '../../types/index.ts'
 import type { RedisConnection } from '../../types/redis.ts'
@@ -29,7 +30,7 @@ export class PresenceNode {
   #commands: RedisConnection | undefined
   #subscriptions: RedisConnection | undefined
   /** Called with each answer before it is given; throws in place of it. */
-  answered = (): void => {}
+  answered: (script: Script) => void = () => {}
   calls = 0
 
   constructor (port: number, name: string, times: NodeTimes, topics: readonly string[]) {
@@ -95,7 +96,7 @@ export class PresenceNode {
     this.calls++
     const [answer] = this.#commands.send([['EVAL', script.source, String(names.length), ...names, ...args]])
     const reply = await answer!
-    this.answered()
+    this.answered(script)
     return reply
   }
 }

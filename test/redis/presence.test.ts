@@ -1,5 +1,6 @@
 import t from 'tap'
-import { decodeDelta } from '../../lib/redis/delta.ts'
+import { decodeDelta, parseMember } from '../../lib/redis/delta.ts'
+import { changeScript } from '../../lib/redis/presence-scripts.ts'
 import { until } from '../helpers/app.ts'
 import { noRedis, startRedis } from '../helpers/redis-server.ts'
 import { leave, set, startNodes, type PresenceNode } from './presence-nodes.ts'
@@ -112,6 +113,18 @@ t.test('an answer that was lost is given again', options, async t => {
   t.same(await b.members('a'), ['s3', 's4'], 'after the cut the members are those that the node has said last')
   t.same(await a.change(leave('a', 's2', 'ben'), set('a', 's4', 'dan')), ['last', 'first'])
   t.same(a.back, [])
+
+  await a.change(set('solo', 's1', 'ann'))
+  a.cut()
+  await t.rejects(a.change(leave('solo', 's1', 'ann')), /no connection/)
+  a.answered = script => { if (script === changeScript) throw new Error('the answer was lost') }
+  await t.rejects(a.connect(), /the answer was lost/)
+  t.same(await b.members('solo'), [])
+  a.answered = () => {}
+  t.same(await a.change(leave('solo', 's1', 'ann')), ['last'])
+  await server.command('EVAL', "return redis.call('HSET', KEYS[1], 'b/broken', '1 9')", '1', (await server.command('KEYS', '*:pm:a')).split('\r\n')[2]!)
+  t.same(await b.members('a'), ['s3', 's4'])
+  t.same(await a.members('a'), ['s3', 's4'])
   t.same(a.deltas.map(({ delta }) => delta.version), b.deltas.slice(0, a.deltas.length).map(({ delta }) => delta.version))
 })
 
@@ -173,6 +186,7 @@ t.test('deltas that cannot be read are ignored and counted', options, async t =>
   for (const text of ['m2{}', 'm1', 'm1{', 'm1{"version":1}', 'm1{"version":"1","node":"a","set":{},"leave":{}}', 'm1{"version":1,"node":"a","set":{"x":1},"leave":{}}', 'm1{"version":1,"node":"a","set":[["s","u"]],"leave":{}}', 'm1{"version":1,"node":"a","set":[["s","u",1]],"leave":{}}', 'm1{"version":1,"node":"a","set":{},"leave":[1]}', 'm1{"version":1,"node":"a","set":[1],"leave":{}}']) {
     t.equal(decodeDelta(Buffer.from(text)), undefined, text)
   }
+  t.equal(parseMember('a/s1', '1x'), undefined)
   const server = await startRedis(t)
   const [a] = await startNodes(t, server.port, ['a']) as [PresenceNode]
   a.presence.receive('a', Buffer.from('m1{}'))
