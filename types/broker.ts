@@ -240,7 +240,8 @@ export interface BrokerHandlers {
   control (fromNode: string, bytes: Buffer): void
   /**
    * Delivers changes of members, those of this node included, for attached topics. MUST be called in the order of the versions, and for each version once, unless deltas
-   * are lost, which `lost` tells. A broker without the capability `presence` never calls it.
+   * are lost. `lost` tells this, and so does the state when it becomes `up` again: a broker that can read the publications which it has missed says nothing of them. A
+   * broker without the capability `presence` never calls it.
    */
   presence? (topic: string, delta: PresenceDelta): void
   /** Reports users whose last session has gone with its node. It is called on one node of all. */
