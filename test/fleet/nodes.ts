@@ -74,3 +74,27 @@ export function historyOf (client: Client): (string[] | number)[] {
 
 /** The last of these lists. */
 export const shown = (client: Client): string[] | number | undefined => historyOf(client).at(-1)
+
+/** Waits for turns of the event loop. */
+export const turns = async (count: number): Promise<void> => { for (let n = 0; n < count; n++) await new Promise(resolve => setImmediate(resolve)) }
+/** How often a node has read members. */
+export const reads = ({ broker }: Node) => broker.calls.filter(({ call }) => call === 'read').length
+
+/** Runs a function while all timers of this time fire at once. */
+export async function shortened (milliseconds: number, run: () => Promise<unknown>): Promise<void> {
+  const real = globalThis.setTimeout
+  globalThis.setTimeout = ((call: () => void, time: number) => real(call, time === milliseconds ? 1 : time)) as never
+  try {
+    await run()
+  } finally {
+    globalThis.setTimeout = real
+  }
+}
+
+/** Joins members to a topic on a node that has no app. */
+export const others = (server: PresenceServer, ids: string[], node = 'other') => server.change(node, ids.map(session => ({ topic: 'chat', session, user: session, type: 'set' as const })))
+/** Takes them out again. */
+export const leave = (server: PresenceServer, ids: string[], node = 'other') => server.change(node, ids.map(session => ({ topic: 'chat', session, user: session, type: 'leave' as const })))
+
+/** Some session ids. */
+export const names = (count: number, prefix = 'm') => Array.from({ length: count }, (_, n) => `${prefix}${n}`)
