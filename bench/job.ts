@@ -24,6 +24,15 @@ export interface Load {
   rate?: number
   /** Kept messages that each member is sent when it joins, or that are kept of each room. */
   kept?: number
+  /** Servers of one fleet, over which the members are spread; the first one publishes. Default: one server that knows of no other. */
+  nodes?: number
+}
+
+/** A server of a fleet. */
+export interface Node {
+  port: number
+  /** Its process, and those that it has started. */
+  pid: number
 }
 
 export interface Job extends Load {
@@ -32,6 +41,10 @@ export interface Job extends Load {
   control: number
   /** The server's process, whose CPU time and memory are read. */
   pid: number
+  /** The other servers of the fleet. */
+  others?: Node[]
+  /** The Redis server of the fleet. */
+  redis?: Node
   seconds: { warmUp: number, cpu: number, wall: number }
 }
 
@@ -49,6 +62,8 @@ export interface Figures {
   /** The 99th percentile of the same load with joins that replay nothing, and without joins, in milliseconds. */
   joinsP99?: number
   calmP99?: number
+  /** CPU microseconds of the Redis server for each broadcast. */
+  redis?: number
   /** Bytes of memory divided by the bytes of what they hold. */
   share?: number
   /** Milliseconds. */

@@ -1,10 +1,11 @@
 // The load generator: one process for each run. The parent sends it a job, and it answers with figures.
 import { readFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Answer, Figures, Job } from './job.ts'
+import type { Answer, Figures, Job, Node } from './job.ts'
 import { EventStreamMember } from './event-stream.ts'
 import { Polls, requests } from './http.ts'
-import { joinAll, Tally, type Receiver } from './receiver.ts'
+import { host, joinAll, Tally, type Receiver } from './receiver.ts'
 import { Control, Member, now, publication } from './wire.ts'
 
 /** Microseconds of a clock tick of /proc; 100 a second on every Linux that Node.js runs on. */
@@ -20,6 +21,11 @@ function cpuOf (pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) * tick
 }
 
+/** The CPU time of all servers of a run, in microseconds. */
+function spentBy ({ pid, others = [] }: Job): number {
+  return [pid, ...others.map(({ pid }) => pid)].reduce((sum, pid) => sum + cpuOf(pid), 0)
+}
+
 function residentOf (pid: number): number {
   return Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * page
 }
@@ -30,18 +36,20 @@ function timely<T> (promise: Promise<T>, what: string): Promise<T> {
   return Promise.race([promise, late]).finally(() => { clearTimeout(timer) })
 }
 
-function figures ({ units, micros, cpu }: Omit<Measured, 'rounds'>): Figures {
+function figures ({ units, micros, cpu }: Pick<Measured, 'units' | 'micros' | 'cpu'>): Figures {
   return { units, seconds: micros / 1e6, cpu: cpu / units, perSecond: units / (micros / 1e6) }
 }
 
-interface Measured { units: number, rounds: number, micros: number, cpu: number }
+interface Measured { units: number, rounds: number, micros: number, cpu: number, redis: number }
 
 /** Repeats rounds: warms up, then measures. */
-async function repeat ({ pid, seconds }: Job, units: () => number, round: () => Promise<unknown>): Promise<Measured> {
+async function repeat (job: Job, units: () => number, round: () => Promise<unknown>): Promise<Measured> {
+  const { seconds, redis } = job
   const warm = now()
   while (now() - warm < seconds.warmUp * 1e6) await timely(round(), 'a round')
   const before = units()
-  const cpuBefore = cpuOf(pid)
+  const cpuBefore = spentBy(job)
+  const redisBefore = redis === undefined ? 0 : cpuOf(redis.pid)
   const start = now()
   let rounds = 0
   let cpu = 0
@@ -49,21 +57,27 @@ async function repeat ({ pid, seconds }: Job, units: () => number, round: () => 
   while (cpu < seconds.cpu * 1e6 && micros < seconds.wall * 1e6) {
     await timely(round(), 'a round')
     rounds++
-    cpu = cpuOf(pid) - cpuBefore
+    cpu = spentBy(job) - cpuBefore
     micros = now() - start
   }
-  return { units: units() - before, rounds, micros, cpu }
+  return { units: units() - before, rounds, micros, cpu, redis: redis === undefined ? 0 : cpuOf(redis.pid) - redisBefore }
 }
 
 const message = { seq: 1, t: 0, user: 'u42', text: 'forty-two characters of text, give or take' }
 
 async function members (job: Job, tally: Tally, count = job.members, rooms = job.rooms): Promise<Receiver[]> {
-  const { protocol, port, deflate, stopped = 0, multiplexed } = job
+  const { protocol, port, others = [], deflate, stopped = 0, multiplexed } = job
+  const ports = [port, ...others.map(({ port }) => port)]
   const topics = multiplexed === true ? Array.from({ length: rooms }, (_, index) => `room:${index}`) : undefined
   const Client = protocol === 'sse' ? EventStreamMember : Member
-  const joined = await joinAll<Receiver>(count, index => new Client({ protocol, port, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}), ...(topics === undefined ? {} : { topics }) }))
+  const joined = await joinAll<Receiver>(count, index => new Client({ protocol, port: ports[index % ports.length]!, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}), ...(topics === undefined ? {} : { topics }) }))
   for (const { socket } of await joinAll(stopped, () => new Member({ protocol, port, room: 'room:0', tally: new Tally() }))) socket.pause()
   return joined
+}
+
+/** Waits for the subscriptions of a fleet: an adapter of socket.io lets members in before it has them. */
+async function subscribed ({ redis }: Job): Promise<void> {
+  if (redis !== undefined) await sleep(1_000)
 }
 
 /** Keeps one window of broadcasts outstanding: the next starts when every member has all of the last. */
@@ -71,6 +85,7 @@ async function rounds (job: Job): Promise<Figures> {
   const tally = new Tally()
   const control = new Control(job.control)
   const joined = await timely(members(job, tally), 'joining')
+  await subscribed(job)
   const { publishers = 0, joins = 0 } = job
   const frame = publication(job.protocol, message, job.ref === true)
   const perBroadcast = job.multiplexed === true ? job.members : job.members / job.rooms - (job.except === true ? 1 : 0)
@@ -90,12 +105,13 @@ async function rounds (job: Job): Promise<Figures> {
   }
 
   if (joins === 0) {
-    const result = figures(await repeat(job, () => deliveries, round))
+    const measured = await repeat(job, () => deliveries, round)
+    const result = figures(measured)
     control.close()
     const compressed = tally.compressed / tally.received
     // Without compressed frames the scenario would measure something else.
     if (job.deflate === true && compressed < 0.9) throw new Error(`only ${Math.round(100 * compressed)} % of the frames came compressed`)
-    return { ...result, compressed }
+    return { ...result, compressed, ...(job.redis === undefined ? {} : { redis: measured.redis / (measured.rounds * broadcasts) }) }
   }
 
   // Connections made beforehand are upgraded along with the broadcasts of a round; they are gone after it.
@@ -154,10 +170,11 @@ async function echo (job: Job): Promise<Figures> {
 }
 
 async function latency (job: Job): Promise<Figures> {
-  const { rate = 50, seconds, pid } = job
+  const { rate = 50, seconds } = job
   const tally = new Tally()
   const control = new Control(job.control)
   await timely(members(job, tally), 'joining')
+  await subscribed(job)
   const run = async (duration: number): Promise<number> => {
     const count = Math.round(duration * rate)
     const all = tally.expect(count * job.members)
@@ -174,10 +191,10 @@ async function latency (job: Job): Promise<Figures> {
   await run(seconds.warmUp)
   const duration = 5 * seconds.wall / 3
   tally.latencies = new Float64Array(Math.ceil(duration * rate + 1) * job.members)
-  const cpu = cpuOf(pid)
+  const cpu = spentBy(job)
   const start = now()
   const deliveries = await run(duration)
-  const result = figures({ units: deliveries, micros: now() - start, cpu: cpuOf(pid) - cpu })
+  const result = figures({ units: deliveries, micros: now() - start, cpu: spentBy(job) - cpu })
   const sorted = tally.latencies.subarray(0, tally.timed).sort()
   const percentile = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]! / 1000
   if (sorted.length < deliveries * 0.9) throw new Error(`only ${sorted.length} of ${deliveries} messages could be timed`)
@@ -303,7 +320,9 @@ interface Storm { cpu: number, micros: number, latencies: number[] }
  * difference is the cost of these messages.
  */
 async function storm (job: Job): Promise<Figures> {
-  const { pid, port, protocol, kept = 0, rate = 50 } = job
+  const { protocol, kept = 0, rate = 50 } = job
+  // In a fleet the members come from a node that is gone: the messages were published on another one.
+  const { pid, port } = job.others?.[0] ?? job
   const control = new Control(job.control)
   const since = await control.publish(kept)
   const others = new Tally()
@@ -362,12 +381,31 @@ async function storm (job: Job): Promise<Figures> {
   }
 }
 
-/** The memory of kept messages. */
-async function memory ({ pid, rooms, kept = 0, ...job }: Job): Promise<Figures> {
+/** Bytes that a Redis server uses. */
+async function usedBy ({ port }: Node): Promise<number> {
+  const socket = connect(port, host)
+  try {
+    socket.write('INFO memory\r\n')
+    let text = ''
+    for await (const chunk of socket) {
+      text += chunk
+      const used = /^used_memory:(\d+)\r/m.exec(text)?.[1]
+      if (used !== undefined) return Number(used)
+    }
+  } finally {
+    socket.destroy()
+  }
+  throw new Error('Redis does not tell its memory')
+}
+
+/** The memory of kept messages: of the server, or of Redis if that keeps them. */
+async function memory ({ pid, rooms, kept = 0, redis, ...job }: Job): Promise<Figures> {
   const control = new Control(job.control)
   const cpu = cpuOf(pid)
+  const before = redis === undefined ? 0 : await usedBy(redis)
   const start = now()
-  const [bytes, content] = await timely(control.fill(rooms, kept), 'filling')
+  const [grown, content] = await timely(control.fill(rooms, kept), 'filling')
+  const bytes = redis === undefined ? grown : await usedBy(redis) - before
   const result = figures({ units: rooms * kept, micros: now() - start, cpu: cpuOf(pid) - cpu })
   control.close()
   return { ...result, bytes, share: bytes / content }

@@ -40,8 +40,9 @@ function table (scenario: Scenario, names: string[], results: Map<string, Figure
     columns.push(['ms to the last end', figures => cell(figures.map(({ took }) => took!))], ['longest stall of the loop, ms', figures => cell(figures.map(({ stall }) => stall!))])
     columns.push(['bytes per connection', figures => cell(figures.map(({ bytes }) => bytes!))])
   }
-  if (metric === 'share') columns.push(['heap and external, × the bytes of the messages', figures => cell(figures.map(({ share }) => share!))])
+  if (metric === 'share') columns.push([`${scenario.redis === true ? 'memory of Redis' : 'heap and external'}, × the bytes of the messages`, figures => cell(figures.map(({ share }) => share!))])
   columns.push([`µs CPU per ${unit}`, figures => cell(figures.map(({ cpu }) => cpu))])
+  if (scenario.redis === true && scenario.kind === 'rounds') columns.push(['µs CPU of Redis per broadcast', figures => cell(figures.map(({ redis }) => redis!))])
   if (scenario.joins !== undefined) columns.push(['the joins left in', figures => cell(figures.map(({ gross }) => gross!))])
   if (scenario.kind === 'storm') {
     columns.push(['the joins left in', figures => cell(figures.map(({ gross }) => gross!))])

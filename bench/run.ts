@@ -1,5 +1,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { arch, cpus, platform, release, tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -131,14 +133,14 @@ function clock (...processes: ChildProcess[]): Clock {
   return { time: performance.now(), busy, spent }
 }
 
-/** Returns the share of a core that other processes had meanwhile: the larger of the two cores, or of one if nothing is pinned. */
+/** Returns the share of a core that other processes had meanwhile: the larger of the two cores, or of one if nothing is pinned to a core of its own. */
 function disturbed (before: Clock, after: Clock): number {
   const ticks = (after.time - before.time) / 10
   const of = (from: number[], to: number[]): number[] => to.map((value, index) => value - from[index]!)
   const busy = of(before.busy, after.busy)
   const spent = of(before.spent, after.spent)
   const sum = (values: number[]): number => values.reduce((a, b) => a + b, 0)
-  return Math.max(0, ...(pinned ? spent.map((own, core) => busy[core]! - own) : [sum(busy) - sum(spent)])) / ticks
+  return Math.max(0, ...(pinned && spent.length === 2 ? spent.map((own, core) => busy[core]! - own) : [sum(busy) - sum(spent)])) / ticks
 }
 
 function stop (child: ChildProcess): Promise<void> {
@@ -158,10 +160,33 @@ function within<T> (milliseconds: number, what: string, promise: Promise<T>): Pr
   return Promise.race([promise, late]).finally(() => { clearTimeout(timer) })
 }
 
-async function startServer (peer: Peer, scenario: Scenario): Promise<{ server: ChildProcess, port: number, control: number }> {
+interface Started { server: ChildProcess, port: number, control: number }
+
+async function freePort (): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** Starts a Redis server that keeps nothing on disk, on the core of the load generator: its own CPU time is measured. */
+async function startRedis (): Promise<{ server: ChildProcess, port: number }> {
+  const port = await freePort()
+  const server = start(1, 'redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', tmpdir()], ['ignore', 'pipe', 'inherit'])
+  await within(startTimeout, 'starting Redis', new Promise<void>((resolve, reject) => {
+    createInterface({ input: server.stdout! }).on('line', line => { if (line.includes('Ready to accept connections')) resolve() })
+    server.on('error', () => { reject(new Error('redis-server is not installed')) })
+    server.on('exit', code => { reject(new Error(`redis-server ended with ${code}`)) })
+  }))
+  return { server, port }
+}
+
+async function startServer (peer: Peer, scenario: Scenario, redis: number | undefined): Promise<Started> {
   const { rooms, deflate, except, setup } = scenario
   const server = start(0, peer.bun === true ? bunBinary() : process.execPath, [...(peer.bun === true ? [] : ['--expose-gc']), join(here, 'peers', peer.file)], ['pipe', 'pipe', 'pipe'], {
-    BENCH: JSON.stringify({ rooms, deflate, except, ...setup }),
+    BENCH: JSON.stringify({ rooms, deflate, except, redis, adapter: peer.adapter, ...setup }),
     ...(peer.dist === undefined ? {} : { BENCH_PACKAGE: peer.dist })
   })
   let errors = ''
@@ -180,9 +205,21 @@ async function startServer (peer: Peer, scenario: Scenario): Promise<{ server: C
 }
 
 async function runOnce (peer: Peer, scenario: Scenario, seconds: Job['seconds']): Promise<Figures> {
-  const { server, port, control } = await startServer(peer, scenario)
+  const redis = scenario.redis === true ? await startRedis() : undefined
+  const started: Started[] = []
+  try {
+    for (let node = 0; node < (scenario.nodes ?? 1); node++) started.push(await startServer(peer, scenario, redis?.port))
+    return await measure(peer, scenario, seconds, started, redis)
+  } finally {
+    await Promise.all([...started, ...redis === undefined ? [] : [redis]].map(({ server }) => stop(server)))
+  }
+}
+
+async function measure (peer: Peer, scenario: Scenario, seconds: Job['seconds'], [first, ...more]: Started[], redis: { server: ChildProcess, port: number } | undefined): Promise<Figures> {
+  const { server, port, control } = first!
   const load = start(1, process.execPath, ['--import', 'tsx', join(here, 'load.ts')], ['ignore', 'inherit', 'inherit', 'ipc'])
-  const before = clock(server, load)
+  const processes = [server, load, ...more.map(({ server }) => server), ...redis === undefined ? [] : [redis.server]]
+  const before = clock(...processes)
   try {
     const answer = await within((scenario.kind === 'storm' ? stormTimeout : runTimeout) + 4_000 * seconds.wall, 'a run', new Promise<Answer>((resolve, reject) => {
       load.on('message', resolve)
@@ -190,13 +227,13 @@ async function runOnce (peer: Peer, scenario: Scenario, seconds: Job['seconds'])
       load.on('exit', code => { reject(new Error(`the load generator ended with ${code}`)) })
       server.on('exit', code => { reject(new Error(`the server ended with ${code}`)) })
       const { kind, members, rooms, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, sse } = scenario
-      const job = { kind, members, rooms, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, protocol: sse === true ? 'sse' : peer.protocol, port, control, pid: server.pid!, seconds }
+      const job = { kind, members, rooms, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, protocol: sse === true ? 'sse' : peer.protocol, port, control, pid: server.pid!, seconds, others: more.map(({ server, port }) => ({ pid: server.pid!, port })), redis: redis === undefined ? undefined : { pid: redis.server.pid!, port: redis.port } }
       load.send(JSON.parse(JSON.stringify(job)) as Job)
     }))
     if ('error' in answer) throw new Error(answer.error)
-    return { ...answer.figures, others: disturbed(before, clock(server, load)) }
+    return { ...answer.figures, others: disturbed(before, clock(...processes)) }
   } finally {
-    await Promise.all([stop(server), stop(load)])
+    await stop(load)
   }
 }
 
@@ -246,7 +283,7 @@ async function main (): Promise<void> {
   // Runs are the outer loop, and the order of the peers rotates, so that a drift of the machine affects all alike.
   for (let run = 0; run < runs; run++) {
     for (const scenario of chosen) {
-      const taking = peers.filter(peer => scenario.only.includes(peer.package))
+      const taking = peers.filter(peer => scenario.only.includes(peer.package) && (peer.adapter === undefined || scenario.redis === true))
       for (let i = 0; i < taking.length; i++) {
         const peer = taking[(i + run) % taking.length]!
         const label = `run ${run + 1}/${runs} ${scenario.id} ${peer.name}`
@@ -266,7 +303,8 @@ async function main (): Promise<void> {
   const versions = [
     `Node.js ${process.version}, ${platform()} ${release()} ${arch()}, ${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown CPU'}${pinned ? ', pinned to a core each' : ', not pinned'}`,
     `fastify-rooms ${version}${args.dist.length > 1 ? `, ${args.dist.length} builds` : ''} (on fastify ${versionOf(here, 'fastify')}, @fastify/websocket ${versionOf(root, '@fastify/websocket')}, ws ${versionOf(root, 'ws')})`,
-    ...others.map(({ package: name }) => `${name} ${versionOf(here, name)}`),
+    ...[...new Set(others.map(({ package: name }) => name)), '@socket.io/redis-adapter', 'ioredis'].map(name => `${name} ${versionOf(here, name)}`),
+    `Redis ${/v=([\d.]+)/.exec(String(spawnSync('redis-server', ['--version']).stdout))?.[1] ?? 'not installed'}`,
     `${runs === 1 ? '1 run' : `${runs} runs, medians`}; measured until ${seconds.cpu} s of server CPU or ${seconds.wall} s`
   ]
   const text = report(chosen, peers.map(({ name }) => name), results, versions, failures)

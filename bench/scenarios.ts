@@ -10,6 +10,8 @@ export interface Peer {
   bun?: boolean
   /** A built copy of the package under test. */
   dist?: string
+  /** Takes part only in scenarios with a Redis server, with this adapter. */
+  adapter?: 'sharded'
 }
 
 export const ours = 'fastify-rooms'
@@ -19,6 +21,7 @@ export const peers: Peer[] = [
   { name: 'ws', file: 'ws.js', protocol: 'plain', package: 'ws' },
   { name: '@fastify/websocket', file: 'fastify-websocket.js', protocol: 'plain', package: '@fastify/websocket' },
   { name: 'socket.io', file: 'socket.io.js', protocol: 'socket.io', package: 'socket.io' },
+  { name: 'socket.io (sharded)', file: 'socket.io.js', protocol: 'socket.io', package: 'socket.io', adapter: 'sharded' },
   { name: 'uWebSockets.js', file: 'uws.js', protocol: 'plain', package: 'uWebSockets.js' },
   { name: 'bun', file: 'bun.js', protocol: 'plain', package: 'bun', bun: true },
   { name: '@fastify/sse', file: 'fastify-sse.js', protocol: 'sse', package: '@fastify/sse' },
@@ -26,7 +29,7 @@ export const peers: Peer[] = [
 ]
 
 /** The figure of a scenario that is compared. */
-export type Metric = 'cpu' | 'p99' | 'bytes' | 'perSecond' | 'took' | 'share'
+export type Metric = 'cpu' | 'redis' | 'p99' | 'bytes' | 'perSecond' | 'took' | 'share'
 
 export interface Scenario extends Load {
   id: string
@@ -34,6 +37,8 @@ export interface Scenario extends Load {
   /** The servers that the scenario is for; default: all WebSocket servers. */
   only?: string[]
   metric: Metric
+  /** The servers share a private Redis server. */
+  redis?: boolean
   /** Members read an event stream. */
   sse?: boolean
   /** The name of a unit. */
@@ -47,6 +52,9 @@ const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js'
 const small = [ours, 'ws', '@fastify/websocket']
 /** The servers of event streams. */
 const streams = [ours, '@fastify/sse']
+/** Two servers of a fleet, with half of the members each. */
+const fleet = { kind: 'rounds', members: 1_000, rooms: 1, nodes: 2, redis: true, metric: 'cpu', unit: 'delivery' } as const
+const fleetServers = [ours, 'socket.io']
 const thousand = { kind: 'rounds', members: 1_000, rooms: 1, metric: 'cpu', unit: 'delivery' } as const
 
 export const scenarios: (Scenario & { only: string[] })[] = [
@@ -79,6 +87,15 @@ export const scenarios: (Scenario & { only: string[] })[] = [
   { kind: 'storm', id: 'resume-storm', title: '10,000 members resume 100 messages each at once, while 50 others get 50 messages a second (the same joins without messages subtracted)', members: 10_000, rooms: 2, window: 0, kept: 100, rate: 50, metric: 'cpu', unit: 'delivery', only: [ours], setup: { history: 200 } },
   { kind: 'memory', id: 'history-memory', title: '10,000 topics that keep 100 messages of 200 bytes each', members: 0, rooms: 10_000, window: 0, kept: 100, metric: 'share', unit: 'message', only: [ours], setup: { history: 100, payload: 200 } },
   { kind: 'polls', id: 'polls', title: '1,000 waiting long polls, answered by one message', members: 1_000, rooms: 1, window: 0, metric: 'cpu', unit: 'answer', only: [ours, 'fastify'], setup: { history: 100 } },
+  { ...fleet, id: 'fleet-w1', title: 'Two servers with Redis between them, one room of 500 members on each, window 1', window: 1, only: fleetServers },
+  { ...fleet, id: 'fleet-w64', title: 'The same, window 64', window: 64, only: fleetServers },
+  { ...fleet, id: 'fleet-w1-history', title: 'Two servers with Redis between them, one room of 500 members on each that keeps its last 100 messages, window 1', window: 1, only: fleetServers, setup: { history: 100 } },
+  { ...fleet, id: 'fleet-w64-history', title: 'The same, window 64', window: 64, only: fleetServers, setup: { history: 100 } },
+  { ...fleet, kind: 'latency', id: 'fleet-latency', title: 'Latency over two servers: 500 members on each, 50 messages a second', window: 1, rate: 50, metric: 'p99', only: fleetServers },
+  { ...fleet, kind: 'latency', id: 'fleet-latency-history', title: 'The same, in a room that keeps its last 100 messages', window: 1, rate: 50, metric: 'p99', only: fleetServers, setup: { history: 100 } },
+  { ...thousand, id: 'redis-alone-w64', title: 'One server alone with Redis, a room of 1,000 that keeps nothing, window 64', window: 64, redis: true, only: [ours] },
+  { kind: 'storm', id: 'fleet-storm', title: '2,000 members resume 100 messages each on another server, while 50 others get 50 messages a second (the same joins without messages subtracted)', members: 2_000, rooms: 2, nodes: 2, redis: true, window: 0, kept: 100, rate: 50, metric: 'cpu', unit: 'delivery', only: [ours], setup: { history: 200 } },
+  { kind: 'memory', id: 'redis-memory', title: '1,000 topics that keep 100 messages of 200 bytes each in Redis', members: 0, rooms: 1_000, redis: true, window: 0, kept: 100, metric: 'share', unit: 'message', only: [ours], setup: { history: 100, payload: 200 } },
   { ...thousand, id: 'sse-w1', title: 'Event streams: one room of 1,000, window 1', window: 1, sse: true, only: streams },
   { ...thousand, id: 'sse-w64', title: 'Event streams: one room of 1,000, window 64', window: 64, sse: true, only: streams },
   { kind: 'idle', id: 'idle-sse', title: 'Event streams: 10,000 idle connections', members: 10_000, rooms: 1, window: 0, metric: 'bytes', unit: 'connection', sse: true, only: streams }
@@ -119,6 +136,14 @@ export const targets: Target[] = [
   { scenario: 'resume-storm', figure: 'p99', against: { figure: 'calmP99', named: 'the p99 of the other members without joins' }, bound: 2, at: 'most' },
   { scenario: 'history-memory', against: { named: 'the bytes of the messages' }, bound: 1.5, at: 'most' },
   ...most('polls', 1.5, 'fastify'),
+  ...['fleet-w1', 'fleet-w1-history'].flatMap(id => most(id, 0.6, 'socket.io', 'socket.io (sharded)')),
+  ...['fleet-w64', 'fleet-w64-history'].flatMap(id => most(id, 0.05, 'socket.io', 'socket.io (sharded)')),
+  ...['fleet-w1', 'fleet-w64'].map((id): Target => ({ scenario: id, figure: 'redis', against: { peer: 'socket.io' }, bound: 1.1, at: 'most' })),
+  ...['fleet-w1-history', 'fleet-w64-history'].map((id): Target => ({ scenario: id, figure: 'redis', against: { peer: 'socket.io' }, bound: 2, at: 'most' })),
+  ...['fleet-latency', 'fleet-latency-history'].flatMap(id => most(id, 1, 'socket.io')),
+  beside('redis-alone-w64', 1.3, 'room1k-w64'),
+  { scenario: 'fleet-storm', figure: 'p99', against: { figure: 'calmP99', named: 'the p99 of the other members without joins' }, bound: 3, at: 'most' },
+  { scenario: 'redis-memory', against: { named: 'the bytes of the messages' }, bound: 1.6, at: 'most' },
   beside('sse-w1', 1.05, 'room1k-w1'),
   beside('sse-w64', 1.05, 'room1k-w64'),
   ...most('sse-w64', 0.1, '@fastify/sse'),

@@ -2,7 +2,7 @@
 import { createServer } from 'node:net'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-/** The server's settings for a scenario: `{ rooms, deflate, large, lobby, except, post, drain }`. */
+/** The server's settings for a scenario: `{ rooms, deflate, large, lobby, except, post, drain, redis, adapter }`. `redis` is a port. */
 export const setup = JSON.parse(process.env.BENCH ?? '{}')
 
 export const host = '127.0.0.1'
@@ -53,12 +53,16 @@ async function fill (broadcast, names, rooms, count) {
   const before = await settled()
   let content = 0
   for (let i = 0; i < rooms; i++) {
+    const answers = []
     for (let n = 0; n < count; n++) {
       const one = message(0)
       content += JSON.stringify(one).length
-      broadcast(names[i], one)
+      answers.push(broadcast(names[i], one))
     }
-    if (i % 10 === 0) await new Promise(resolve => setImmediate(resolve))
+    if (i % 10 === 0) {
+      await Promise.all(answers)
+      await new Promise(resolve => setImmediate(resolve))
+    }
   }
   return `${await settled() - before} ${content}\n`
 }

@@ -5,8 +5,16 @@ import { host, ready, schema, setup } from './control.js'
 const { default: fastifyRooms, defineTopics } = await import(process.env.BENCH_PACKAGE)
 const app = Fastify()
 
+let broker
+if (setup.redis !== undefined) {
+  const { redisBroker } = await import(new URL('redis/index.js', process.env.BENCH_PACKAGE).href)
+  const { Redis } = await import('ioredis')
+  broker = redisBroker({ client: new Redis(setup.redis, host) })
+}
+
 await app.register(fastifyRooms, {
   prefix: '/r',
+  ...(broker === undefined ? {} : { broker }),
   ...(setup.lobby === true
     ? {}
     : {
