@@ -1,11 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import createError from '@fastify/error'
+import fastifyRedis from '@fastify/redis'
 import fastifyStatic from '@fastify/static'
 import { Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
-import fastifyRooms, { bearerToken, type Session } from 'fastify-rooms'
+import fastifyRooms, { bearerToken, type Broker, type Session } from 'fastify-rooms'
+import { redisBroker } from 'fastify-rooms/redis'
 import { assistant } from './assistant.ts'
 import { maxRecords, Name, StatisticRecord, topics, type Statistic } from './topics.ts'
 
@@ -13,8 +15,15 @@ const InvalidName = createError('INVALID_NAME', 'a name has 1 to 32 characters',
 const NoSuchQuote = createError<[string]>('NO_SUCH_QUOTE', 'there are no numbers for "%s" yet', 404)
 const NoSuchCommand = createError<[string]>('NO_SUCH_COMMAND', 'there is no command "%s"; try /quote and the name of a number', 400)
 
-const { HOST = '127.0.0.1', PORT = '3000', LOG_LEVEL = 'warn' } = process.env
+const { HOST = '127.0.0.1', PORT = '3000', LOG_LEVEL = 'warn', REDIS_URL } = process.env
 const app = Fastify({ logger: { level: LOG_LEVEL } })
+
+// With the URL of a Redis server this process is one node of a fleet. Nothing below differs.
+let broker: Broker | undefined
+if (REDIS_URL !== undefined) {
+  await app.register(fastifyRedis, { url: REDIS_URL })
+  broker = redisBroker({ client: app.redis })
+}
 
 // The page: plain files, no build step. The policy holds it to its promise to load nothing from other hosts.
 const setHeaders = (reply: FastifyReply): void => { reply.header('content-security-policy', "default-src 'self'") }
@@ -31,6 +40,7 @@ await app.register(fastifyStatic, {
 
 await app.register(fastifyRooms, {
   topics,
+  ...(broker === undefined ? {} : { broker }),
 
   // The contract of the topics, as a page at /asyncapi, and as JSON and YAML below it.
   asyncapi: { info: { title: 'The example of fastify-rooms', version: '1.0.0' } },
