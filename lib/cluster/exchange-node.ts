@@ -33,7 +33,7 @@ export class ExchangeNode {
   /** Sends an event that the node has asked for, or that is small and rare. It does not count as unread: the node bounds its questions itself. */
   push (event: ExchangeEvent): void {
     this.#events.push(event)
-    this.#flush ??= setImmediate(() => { this.flush() })
+    this.#flush ??= setImmediate(() => { this.#sendAll() })
   }
 
   /** Sends an event that a node which does not read may miss, because it is told of a loss. Returns whether it is sent. */
@@ -59,20 +59,18 @@ export class ExchangeNode {
     this.push({ type: 'lost' })
   }
 
-  flush (): void {
+  /** Sends nothing more. */
+  end (): void {
     clearImmediate(this.#flush)
+    this.#events = []
+  }
+
+  #sendAll (): void {
     this.#flush = undefined
-    if (this.#events.length === 0) return
     const [events, size] = [this.#events, this.#size]
     this.#events = []
     this.#size = 0
     this.#unread += size
     this.#send(events, size)
-  }
-
-  /** Sends nothing more. */
-  end (): void {
-    clearImmediate(this.#flush)
-    this.#events = []
   }
 }

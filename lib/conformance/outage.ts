@@ -38,7 +38,8 @@ export const outageCases: readonly Case[] = [
       await until('entries arrive again', () => node.received('a').includes(3))
       const received = node.received('a')
       if (!received.includes(2)) assert.ok(node.hasLost('a'), 'a loss that is not told')
-      assert.deepEqual(received, received.includes(2) ? [1, 2, 3] : [1, 3])
+      assert.deepEqual(received.filter(data => data !== 2), [1, 3])
+      assert.deepEqual(received, [...new Set(received)].sort())
       assert.deepEqual(node.received('b'), [])
       if (capabilities.history) assert.deepEqual(payloadsOf(await node.history('a')), [1, 2, 3])
     }
@@ -56,7 +57,7 @@ export const outageCases: readonly Case[] = [
       await fleet.heal!(node.broker)
       await until('the broker is up', () => node.state === 'up', noticed)
       const again = await node.publish('a', 2, { retention: roomy, mid: 'm' })
-      assert.ok(again.state === 'ok' || again.state === 'duplicate')
+      assert.match(again.state, /^(?:ok|duplicate)$/)
       assert.deepEqual(payloadsOf(await other.history('a')), [1, 2])
     }
   }

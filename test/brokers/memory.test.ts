@@ -37,6 +37,8 @@ t.test('a detached topic starts again with a new epoch', async t => {
 t.test('a publication without receivers has no position', async t => {
   const { broker } = await startBroker(t, memoryBroker())
   t.same(await broker.publish([publication('a')]), [{ state: 'ok' }])
+  const named = { ...publication('a'), mid: 'm' }
+  t.same(await broker.publish([named, named]), [{ state: 'ok' }, { state: 'duplicate' }])
 })
 
 t.test('a control message has no receivers, because there is one process', async t => {
@@ -80,4 +82,17 @@ t.test('positions of topics without members and messages are bounded in number, 
   await new Promise(resolve => setTimeout(resolve, 1_200)) // until the next sweep
   t.match(read('first').position, { offset: 0 })
   t.not(read('first').position.epoch, first.position.epoch, 'a position that was forgotten is never given again')
+})
+
+t.test('values count 320 bytes each, and two for each character of their keys, besides their tails', async t => {
+  const { broker } = await startBroker(t, memoryBroker())
+  const retention = { size: Infinity, bytes: 1_000, ttl: 60_000, latest: true }
+  const keys = async (key: string, payload: unknown): Promise<unknown[]> => {
+    await broker.publish([{ ...publication('a', payload), key, retention }])
+    return (await broker.history!('a', { limit: 10, bytes: 10_000, retention })).messages.map(({ key }) => key)
+  }
+  t.same(await keys('a', 1), ['a'])
+  t.same(await keys('b', 1), ['a', 'b'])
+  t.same(await keys('c', 'xxxxxxxxxxx'), ['b', 'c'])
+  t.same(await keys('d', 'x'.repeat(1_000)), [], 'one that is over the bound alone')
 })

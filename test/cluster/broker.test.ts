@@ -57,6 +57,17 @@ t.test('calls wait for the welcome, and those of one turn leave as one message',
   t.same([node.states, node.lost], [['up'], []], 'a second welcome of the same state is no restart')
 })
 
+t.test('calls of a turn in which the channel closes are not sent, and settle', async t => {
+  const { link, node, broker } = await startWith(t)
+  link.take([{ type: 'welcome', back: [] }])
+  const published = node.publish('a', 1, { deadline: Date.now() + 50 })
+  link.handlers.closed()
+  await broker.detach(['a'])
+  t.same(await published, { state: 'failed' })
+  t.same(link.calls, [])
+  t.same(node.states, ['up', 'down'])
+})
+
 t.test('a message that is not of this node, or cannot be read, changes nothing', async t => {
   const { link, node, broker } = await startWith(t)
   link.take([{ type: 'welcome', back: [] }], { name: 'other' })

@@ -56,6 +56,7 @@ t.test('wrong uses are refused', async t => {
   for (const port of [null, 3_000, { postMessage () {} }]) t.throws(() => clusterBroker({ port: port as never }), { code: 'FST_ROOMS_INVALID_ARGUMENT', message: /MessagePort/ })
   t.throws(() => openPrimary(new FakeCluster([], false) as never), { code: 'FST_ROOMS_NO_CLUSTER', message: /for the primary/ })
   t.throws(() => openPrimary(new FakeCluster([new FakeWorker()], true, 'json') as never), { code: 'FST_ROOMS_NO_CLUSTER', message: /before the first cluster.fork/ })
+  openPrimary(new FakeCluster([]) as never).close()
   const { send } = process
   t.teardown(() => {
     Object.assign(cluster, { isWorker: false })

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { brokerConformance } from '../../lib/conformance/index.ts'
+import type { ConformanceOptions } from '../../types/conformance.ts'
 import type { Broker, BrokerHandlers, BrokerPresence, PresencePage } from '../../types/index.ts'
 import { ClusterFleet } from '../cluster/fleet.ts'
 
@@ -45,11 +46,11 @@ class BrokenFleet {
 }
 
 /** Runs the cases whose name begins with a text, and returns the names of those that fail. */
-async function failures (starts: readonly string[], change: Change, told: Told): Promise<string[]> {
+async function failures (starts: readonly string[], change: Change, told: Told, options: ConformanceOptions = { timeout: 150, quiet: 20, gone: 150, noticed: 150 }): Promise<string[]> {
   const chosen: { name: string, run: () => Promise<void> }[] = []
   await brokerConformance({
     test: (name, run) => { if (starts.some(start => name.startsWith(start))) chosen.push({ name, run }) }
-  }, () => new BrokenFleet(change, told), { timeout: 150, quiet: 20, gone: 150, noticed: 150 })
+  }, () => new BrokenFleet(change, told), options)
   const failed: string[] = []
   for (const { name, run } of chosen) await run().catch(() => { failed.push(name) })
   return failed
@@ -124,6 +125,13 @@ for (const { what, finds, change = () => ({}), told = () => ({}) } of mutants) {
 t.test('each case has found a broker that breaks it', async t => {
   const { cases } = await brokerConformance({ test () {} }, () => new ClusterFleet())
   t.same(cases.filter(name => !mutants.some(({ finds }) => name.startsWith(finds))), [])
+})
+
+t.test('a broker that can do less, or tells a loss by the names of topics, passes', async t => {
+  const plain: Change = () => ({ capabilities: { order: 'node', history: false, presence: true, once: 'node' } })
+  const named: Told = handlers => ({ lost: () => { handlers.lost(['a']) } })
+  t.same(await failures(['topics that were attached', 'a node that has closed', 'a node that is cut off'], plain, named, { nodes: 2 }), [])
+  t.same(await failures(['numbers of members', 'a publication in an outage', 'a change that is sent again'], () => ({}), () => ({}), { nodes: 1 }), [])
 })
 
 t.test('cases that are excepted, or need what is lacking, are named with the reason, and the runner is told', async t => {
