@@ -231,11 +231,12 @@ return 1
 `)
 
 /**
- * Sends a probe, and writes: a server that has become a replica publishes, and refuses to write.
+ * Sends a probe, reads the time, for which a user needs a right of its own, and writes: a server that has become a replica publishes, and refuses to write.
  *
  * Key: of the node. Arguments: channel, PUBLISH or SPUBLISH, bytes. Returns the error of the write, or `OK`.
  */
 export const probeScript = script(`
+redis.call('TIME')
 redis.call(ARGV[2], ARGV[1], ARGV[3])
 local written = redis.pcall('SET', KEYS[1], '', 'PX', 60000)
 if written.err then return written.err end

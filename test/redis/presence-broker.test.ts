@@ -25,7 +25,8 @@ t.test('brokers note the members of their nodes, through a cut and the end of a 
   }
   const idle = redisBroker({ client: new Redis(server.port, '127.0.0.1', { lazyConnect: true }) })
   t.equal(idle.capabilities.presence, true)
-  for (const call of [() => idle.presence!.change([]), () => idle.presence!.read('a', 1), () => idle.presence!.report(new Map()), () => idle.presence!.counts([]), () => idle.presence!.topics(1)]) await t.rejects(call() as Promise<unknown>)
+  const calls: (() => Promise<unknown>)[] = [() => idle.presence!.change([]), () => idle.presence!.read('a', 1), () => idle.presence!.report(new Map()), () => idle.presence!.counts([]), () => idle.presence!.topics(1)]
+  for (const call of calls) await t.rejects(call())
   idle.hold!(['u'], [])
   await idle.close()
   idle.hold!(['u'], [])

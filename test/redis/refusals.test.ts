@@ -7,7 +7,7 @@ import { startNode, until } from '../helpers/redis-node.ts'
 import { noRedis, startRedis } from '../helpers/redis-server.ts'
 
 const retention: Retention = { size: 100, bytes: 1_000_000, ttl: 60_000, latest: false }
-const rights = '+@read +@write +@scripting +@pubsub +@connection +info'.split(' ')
+const rights = '+@read +@write +@scripting +@pubsub +@connection +info +time'.split(' ')
 
 function clientOf (port: number, options: object = {}): Redis {
   return new Redis(port, '127.0.0.1', { lazyConnect: true, ...options })

@@ -1,0 +1,37 @@
+import t from 'tap'
+import { brokerConformance } from '../../lib/conformance/index.ts'
+import { redisBroker } from '../../lib/redis/index.ts'
+import type { Broker } from '../../types/index.ts'
+import { startProxy, type Proxy } from '../client/proxy.ts'
+import { clients } from '../helpers/redis-clients.ts'
+import { noRedis, startRedis } from '../helpers/redis-server.ts'
+
+let prefixes = 0
+
+// All cases with one client; the others are to pass those without faults, which the ports do not differ in.
+for (const [index, [name, client]] of Object.entries(clients).entries()) {
+  t.test(`the suite of brokers, with ${name}`, { skip: noRedis }, async t => {
+    const server = await startRedis(t)
+    const report = await brokerConformance({ test: (name, run) => t.test(name, async () => run()) }, () => {
+      const prefix = `t${++prefixes}`
+      const proxies = new Map<Broker, Proxy>()
+      const fleet = {
+        async broker () {
+          const proxy = await startProxy(t, `127.0.0.1:${server.port}`)
+          const broker = redisBroker({ client: client(Number(proxy.host.split(':')[1])), prefix, heartbeat: 500 })
+          proxies.set(broker, proxy)
+          return broker
+        },
+        cut (broker: Broker) {
+          const proxy = proxies.get(broker)!
+          proxy.isDown = true
+          proxy.cut()
+        },
+        heal (broker: Broker) { proxies.get(broker)!.isDown = false }
+      }
+      return index === 0 ? { ...fleet, kill: fleet.cut } : { broker: fleet.broker }
+    }, { quiet: 100 })
+    if (index === 0) t.same(report.omitted, [])
+    t.ok(report.cases.length > 30, `${report.cases.length} cases`)
+  })
+}
