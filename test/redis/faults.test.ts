@@ -148,6 +148,7 @@ t.test('faults', { skip: noRedis }, async t => {
     const node = await startNode(t, Number(proxy.host.split(':')[1]))
     t.same(node.states, ['down'])
     const attached = node.broker.attach(['late'], retention)
+    t.equal(await node.broker.control('*', Buffer.from('x')), 'unknown')
     await t.rejects(async () => node.broker.history!('late', { limit: 1, bytes: 1, retention }))
     proxy.isDown = false
     t.match(await attached, [{ offset: 0 }])

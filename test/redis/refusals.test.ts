@@ -21,6 +21,10 @@ t.test('wrong options are refused by name', async t => {
     [{ client, partitions: 0 }, /option "partitions"/], [{ client, partitions: 1.5 }, /option "partitions"/], [{ client, heartbeat: 6_000 }, /option "heartbeat"/], [{ client, linger: -1 }, /option "linger"/]
   ]
   for (const [options, message] of given) t.throws(() => redisBroker(options as never), { code: 'FST_ROOMS_INVALID_OPTION', message })
+  const unstarted = redisBroker({ client })
+  await unstarted.detach(['a'])
+  t.equal(await unstarted.control('*', Buffer.from('x')), 'unknown')
+  t.same(new Set(Object.values(unstarted.stats!())), new Set([0]))
   await t.rejects(redisBroker({ client }).attach(['a']), { message: /closed/ })
   await t.rejects(async () => redisBroker({ client }).history!('a', { limit: 1, bytes: 1, retention }), { message: /closed/ })
 })
