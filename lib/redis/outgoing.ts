@@ -1,4 +1,4 @@
-import type { Outcome, Publication, Retention } from '../../types/index.ts'
+import type { Outcome, Publication } from '../../types/index.ts'
 import type { RedisArgument, RedisReply } from '../../types/redis.ts'
 import { encodeMessage, encodePublication } from './codec.ts'
 import type { Epochs } from './epochs.ts'
@@ -6,7 +6,7 @@ import type { Keys } from './keys.ts'
 import type { Line } from './line.ts'
 import { isPassing, type Link } from './link.ts'
 import { RedisAnswerError } from './answer-error.ts'
-import { bounded, metaTtl } from './reader.ts'
+import { outcomeOf, settingsOf } from './publish-call.ts'
 import { publishScript } from './script.ts'
 
 /** Most publications that wait for an answer, and most of their bytes. */
@@ -240,10 +240,8 @@ export class Outgoing {
   #refused (queue: Queue, call: Call, error: unknown): void {
     call.isInFlight = false
     const keeps = call.pending[0]!.publication.retention !== undefined
-    if (isPassing(error) && keeps) {
-      const timer = setTimeout(() => { this.#wake(queue) }, retryAfter)
-      timer.unref()
-    } else if (error instanceof RedisAnswerError) {
+    if (isPassing(error) && keeps) setTimeout(() => { this.#wake(queue) }, retryAfter).unref()
+    else if (error instanceof RedisAnswerError) {
       this.#done(queue, call)
       for (const pending of call.pending) this.#settle(pending, call.isUnknown ? unknown : failed)
     } else {
@@ -262,10 +260,7 @@ export class Outgoing {
 
   #wake (queue: Queue): void {
     if (this.#queues.get(queue.topic) !== queue) return
-    if (queue.waiting.length === 0 && queue.call === undefined) {
-      this.#queues.delete(queue.topic)
-      return
-    }
+    // One with nothing left is removed when it is its turn.
     this.#dirty.add(queue)
     this.#turn ??= setImmediate(this.#flush)
   }
@@ -284,8 +279,8 @@ export class Outgoing {
     if (this.#pending.get(uid) !== pending) return
     this.#pending.delete(uid)
     const relayed = retention === undefined ? this.#relayed.get(topic) : undefined
+    if (relayed !== undefined) this.#relayed.set(topic, relayed - 1)
     if (relayed === 1) this.#relayed.delete(topic)
-    else if (relayed !== undefined) this.#relayed.set(topic, relayed - 1)
     this.#bytes -= bytes.length
     pending.settle?.(outcome)
     if (this.#pending.size > 0) return
@@ -301,25 +296,5 @@ export class Outgoing {
       while (waiting.length > 0 && waiting[0]!.publication.deadline <= now + sweepEvery) this.#settle(waiting.shift()!, failed)
     }
     for (const pending of this.#pending.values()) if (pending.publication.deadline <= now) this.#settle(pending, pending.outcome ?? unknown)
-  }
-}
-
-function settingsOf (retention: Retention | undefined): string[] {
-  if (retention === undefined) return ['n', '0', '0', '0', '0']
-  const { size, bytes, ttl, latest } = retention
-  return [latest ? 'v' : 'l', Number.isFinite(size) ? String(size) : '-1', bounded(bytes), String(Math.ceil(ttl)), metaTtl(retention)]
-}
-
-function outcomeOf (epoch: string, word = ''): Outcome {
-  const rest = word.slice(1)
-  switch (word[0]) {
-    case 'o': return { state: 'ok', ...(rest === '' ? {} : { position: { epoch, offset: Number(rest) } }) }
-    case 'd': {
-      const dash = rest.lastIndexOf('-')
-      return { state: 'duplicate', ...(dash === -1 ? {} : { position: { epoch: rest.slice(0, dash), offset: Number(rest.slice(dash + 1)) } }) }
-    }
-    case 's': return { state: 'stale' }
-    case 'e': return { state: 'ended' }
-    default: return unknown
   }
 }
