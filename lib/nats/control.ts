@@ -13,7 +13,12 @@ interface Held {
   readonly subscription: LinkSubscription
   /** Other nodes that hold the user, as they have said: the server counts this node, too, so that it cannot tell that there is another one. */
   readonly others: Set<string>
+  /** Another node has said something about the user, or has had time for it, so that no others means none. */
+  isAnswered: boolean
 }
+
+/** Time for the answers of other nodes to the question which of them hold a user, in milliseconds. */
+const patience = 2_000
 
 export interface ControlPorts {
   receive (fromNode: string, bytes: Buffer): void
@@ -49,7 +54,7 @@ export class Control {
     const isTaken = this.#send(subject, controlKinds.control, bytes, reply) && await this.#link.flushed().then(() => true, () => false)
     end()
     if (!isTaken || this.#link.hasRefused(subject, at)) return 'unknown'
-    return isGone || held?.others.size === 0 ? 'gone' : 'sent'
+    return isGone || (held?.isAnswered === true && held.others.size === 0) ? 'gone' : 'sent'
   }
 
   hold (add: string[], remove: string[]): void {
@@ -63,17 +68,24 @@ export class Control {
     for (const user of add) {
       if (this.#held.has(user)) continue
       const subscription = this.#link.subscribe(this.#subjects.user(user), message => { this.#read(message, user) })
-      this.#held.set(user, { subscription, others: new Set() })
-      this.#send(this.#subjects.user(user), controlKinds.holds, nothing)
+      const held: Held = { subscription, others: new Set(), isAnswered: false }
+      this.#held.set(user, held)
+      this.#ask(user, held)
     }
   }
 
   /** Asks which other nodes hold the users. Call it for each new connection, because answers may be lost with the last one. */
   announce (): void {
-    for (const [user, { others }] of this.#held) {
-      others.clear()
-      this.#send(this.#subjects.user(user), controlKinds.holds, nothing)
+    for (const [user, held] of this.#held) {
+      held.others.clear()
+      this.#ask(user, held)
     }
+  }
+
+  #ask (user: string, held: Held): void {
+    held.isAnswered = false
+    this.#send(this.#subjects.user(user), controlKinds.holds, nothing)
+    setTimeout(() => { held.isAnswered = true }, patience).unref()
   }
 
   /** @param user - the held user under whose subject the message has come */
@@ -81,7 +93,9 @@ export class Control {
     try {
       const { kind, node, bytes } = decodeControl(data)
       if (node === this.#node) return
-      const others = this.#held.get(kind === controlKinds.holdsToo ? bytes.toString() : user ?? '')?.others
+      const held = this.#held.get(kind === controlKinds.holdsToo ? bytes.toString() : user ?? '')
+      const others = held?.others
+      if (held !== undefined) held.isAnswered = true
       if (kind === controlKinds.control) this.#ports.receive(node, bytes)
       else if (kind === controlKinds.drops) others?.delete(node)
       else if (kind === controlKinds.holdsToo) others?.add(node)

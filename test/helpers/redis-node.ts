@@ -3,7 +3,7 @@ import { Redis } from 'ioredis'
 import { redisBroker } from '../../lib/redis/index.ts'
 import type { Broker, BrokerState, Outcome, Position, Publication } from '../../types/index.ts'
 import type { RedisBrokerOptions } from '../../types/redis.ts'
-import { publication } from '../brokers/suite.ts'
+import { publication } from '../brokers/start.ts'
 
 /** A node whose broker brings entries to a list. */
 export interface Node {

@@ -4,7 +4,7 @@ import { RedisAnswerError } from '../../lib/redis/answer-error.ts'
 import { decodeMessage, decodePublication, encodeMessage, encodePublication } from '../../lib/redis/codec.ts'
 import { decodeControl, encodeControl } from '../../lib/redis/control-codec.ts'
 import { shardsOf } from '../../lib/redis/shards.ts'
-import { publication } from '../brokers/suite.ts'
+import { publication } from '../brokers/start.ts'
 
 t.test('a publication comes back as it was', async t => {
   for (const more of [{}, { uid: 'other' }, { except: 's', key: 'ä', end: 'done' as const }, { key: '' }]) {

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Line, type ReadPage } from '../../lib/redis/line.ts'
 import type { Position } from '../../types/index.ts'
-import { publication } from '../brokers/suite.ts'
+import { publication } from '../brokers/start.ts'
 import { until } from '../helpers/redis-node.ts'
 
 const retention = { size: 10_000, bytes: 1e9, ttl: 60_000, latest: false }

@@ -6,7 +6,7 @@ import { Outgoing } from '../../lib/redis/outgoing.ts'
 import { Reader } from '../../lib/redis/reader.ts'
 import { Subscriptions } from '../../lib/redis/subscriptions.ts'
 import type { Outcome, Publication } from '../../types/index.ts'
-import { publication } from '../brokers/suite.ts'
+import { publication } from '../brokers/start.ts'
 import { until } from '../helpers/redis-node.ts'
 
 const retention = { size: 100, bytes: 1e6, ttl: 60_000, latest: false }
