@@ -8,17 +8,14 @@ const nothing = Buffer.alloc(0)
 /** The server's answer if a message has reached no subscription. */
 const noResponders = 503
 
-/** A user that this node holds. */
+/** A user that this node holds. The server counts this node among the receivers, so that it cannot tell whether there are others. */
 interface Held {
-  readonly subscription: LinkSubscription
-  /** Other nodes that hold the user, as they have said: the server counts this node, too, so that it cannot tell that there is another one. */
+  subscription: LinkSubscription | undefined
+  /** Other nodes that hold the user, as they have said. */
   readonly others: Set<string>
-  /** Another node has said something about the user, or has had time for it, so that no others means none. */
-  isAnswered: boolean
+  /** No other node holds the user, as far as is known. */
+  isAlone: boolean
 }
-
-/** Time for the answers of other nodes to the question which of them hold a user, in milliseconds. */
-const patience = 2_000
 
 export interface ControlPorts {
   receive (fromNode: string, bytes: Buffer): void
@@ -49,12 +46,12 @@ export class Control {
     const reply = this.#subjects.reply(this.#node, ++this.#count)
     const held = user === undefined ? undefined : this.#held.get(user)
     let isGone = false
-    const end = this.#link.onReply(({ subject, headers }) => { if (subject === reply && headers?.code === noResponders) isGone = true })
+    const end = this.#onGone(reply, () => { isGone = true })
     const at = performance.now()
     const isTaken = this.#send(subject, controlKinds.control, bytes, reply) && await this.#link.flushed().then(() => true, () => false)
     end()
     if (!isTaken || this.#link.hasRefused(subject, at)) return 'unknown'
-    return isGone || (held?.isAnswered === true && held.others.size === 0) ? 'gone' : 'sent'
+    return isGone || held?.isAlone === true ? 'gone' : 'sent'
   }
 
   hold (add: string[], remove: string[]): void {
@@ -62,15 +59,15 @@ export class Control {
       const held = this.#held.get(user)
       if (held === undefined) continue
       this.#held.delete(user)
-      this.#link.unsubscribe(held.subscription)
+      this.#link.unsubscribe(held.subscription!)
       this.#send(this.#subjects.user(user), controlKinds.drops, nothing)
     }
     for (const user of add) {
       if (this.#held.has(user)) continue
-      const subscription = this.#link.subscribe(this.#subjects.user(user), message => { this.#read(message, user) })
-      const held: Held = { subscription, others: new Set(), isAnswered: false }
+      const held: Held = { subscription: undefined, others: new Set(), isAlone: false }
       this.#held.set(user, held)
       this.#ask(user, held)
+      held.subscription = this.#link.subscribe(this.#subjects.user(user), message => { this.#read(message, user) })
     }
   }
 
@@ -78,14 +75,9 @@ export class Control {
   announce (): void {
     for (const [user, held] of this.#held) {
       held.others.clear()
-      this.#ask(user, held)
+      held.isAlone = true // until another node says that it holds the user
+      this.#send(this.#subjects.user(user), controlKinds.holds, nothing)
     }
-  }
-
-  #ask (user: string, held: Held): void {
-    held.isAnswered = false
-    this.#send(this.#subjects.user(user), controlKinds.holds, nothing)
-    setTimeout(() => { held.isAnswered = true }, patience).unref()
   }
 
   /** @param user - the held user under whose subject the message has come */
@@ -94,13 +86,11 @@ export class Control {
       const { kind, node, bytes } = decodeControl(data)
       if (node === this.#node) return
       const held = this.#held.get(kind === controlKinds.holdsToo ? bytes.toString() : user ?? '')
-      const others = held?.others
-      if (held !== undefined) held.isAnswered = true
       if (kind === controlKinds.control) this.#ports.receive(node, bytes)
-      else if (kind === controlKinds.drops) others?.delete(node)
-      else if (kind === controlKinds.holdsToo) others?.add(node)
+      else if (kind === controlKinds.drops) note(held, node, false)
+      else if (kind === controlKinds.holdsToo) note(held, node, true)
       else if (kind === controlKinds.holds && user !== undefined) {
-        others?.add(node)
+        note(held, node, true)
         this.#send(this.#subjects.node(node), controlKinds.holdsToo, Buffer.from(user))
       } else throw new Error('its kind is not known')
     } catch (error) {
@@ -108,8 +98,28 @@ export class Control {
     }
   }
 
+  /** Asks which other nodes hold a user. Sent before the subscription: the server tells if there is none. */
+  #ask (user: string, held: Held): void {
+    const reply = this.#subjects.reply(this.#node, ++this.#count)
+    const end = this.#onGone(reply, () => { held.isAlone = held.others.size === 0 })
+    if (this.#send(this.#subjects.user(user), controlKinds.holds, nothing, reply)) this.#link.flushed().then(end, end)
+    else end()
+  }
+
+  /** Calls back if the server says that what was sent with this reply subject has no receiver. Returns the function that ends this. */
+  #onGone (reply: string, gone: () => void): () => void {
+    return this.#link.onReply(({ subject, headers }) => { if (subject === reply && headers?.code === noResponders) gone() })
+  }
+
   #send (subject: string, kind: ControlKind, bytes: Buffer, reply?: string): boolean {
     const message = encodeControl(kind, this.#node, bytes)
     return message.length <= this.#link.maxPayload && this.#link.send(subject, message, reply)
   }
+}
+
+function note (held: Held | undefined, node: string, isHolding: boolean): void {
+  if (held === undefined) return
+  if (isHolding) held.others.add(node)
+  else held.others.delete(node)
+  held.isAlone = held.others.size === 0
 }
