@@ -200,6 +200,7 @@ export class NatsLink {
   #end (error: Error): void {
     this.#isConnected = false
     this.#hasEnded = true
+    this.#probedAt = undefined
     clearInterval(this.#timer)
     this.#flushes.cut(error)
     for (const end of this.#waiting) end(error)
