@@ -127,9 +127,10 @@ export class SharedPresence<S extends SharedSession = SharedSession> implements 
     else for (const topic of topics) this.#ports.room(topic)?.remote?.lost()
   }
 
-  /** The broker is back. */
+  /** The broker is back. Deltas may be missing: messages that a topic keeps are read again without a loss, and members are not kept. */
   up (): void {
     this.#changes.resume()
+    this.lost(undefined)
     for (const { topic } of this.#ports.allRooms()) this.#counts.changed(topic)
   }
 

@@ -19,7 +19,7 @@ t.test('the suite of brokers, over NATS', { skip: withoutNats }, async t => {
         const proxy = await startProxy(t, server.host)
         const connection = await connect({ servers: proxy.host, maxReconnectAttempts: -1, reconnectTimeWait: 50 })
         connections.push(connection)
-        const broker = natsBroker({ connection, prefix, probe: 200 })
+        const broker = natsBroker({ connection, prefix, probe: 50 })
         proxies.set(broker, proxy)
         return broker
       },
@@ -28,10 +28,11 @@ t.test('the suite of brokers, over NATS', { skip: withoutNats }, async t => {
         proxy.isDown = true
         proxy.cut()
       },
+      kill (broker: Broker) { proxies.get(broker)!.isDown = true; proxies.get(broker)!.cut() },
       heal (broker: Broker) { proxies.get(broker)!.isDown = false },
       async close () { await Promise.all(connections.map(connection => connection.close())) }
     }
-  }, { quiet: 100 })
+  }, { gone: 5_000 })
   t.ok(report.cases.length > 15, `${report.cases.length} cases`)
   for (const { name, reason } of report.omitted) t.match(reason, /history|presence|total|once|kill/, name)
 })

@@ -1,10 +1,11 @@
 import t from 'tap'
 import { brokerConformance } from '../../lib/conformance/index.ts'
-import { redisBroker } from '../../lib/redis/index.ts'
+import { redisBroker } from '../../lib/redis/broker.ts'
 import type { Broker } from '../../types/index.ts'
 import { startProxy, type Proxy } from '../client/proxy.ts'
 import { clients } from '../helpers/redis-clients.ts'
 import { noRedis, startRedis } from '../helpers/redis-server.ts'
+import { quick } from './presence-nodes.ts'
 
 let prefixes = 0
 
@@ -18,7 +19,7 @@ for (const [index, [name, client]] of Object.entries(clients).entries()) {
       const fleet = {
         async broker () {
           const proxy = await startProxy(t, `127.0.0.1:${server.port}`)
-          const broker = redisBroker({ client: client(Number(proxy.host.split(':')[1])), prefix, heartbeat: 500 })
+          const broker = redisBroker({ client: client(Number(proxy.host.split(':')[1])), prefix, heartbeat: 500 }, quick)
           proxies.set(broker, proxy)
           return broker
         },
@@ -30,7 +31,7 @@ for (const [index, [name, client]] of Object.entries(clients).entries()) {
         heal (broker: Broker) { proxies.get(broker)!.isDown = false }
       }
       return index === 0 ? { ...fleet, kill: fleet.cut } : { broker: fleet.broker }
-    }, { quiet: 100 })
+    }, { gone: 5_000 })
     if (index === 0) t.same(report.omitted, [])
     t.ok(report.cases.length > 30, `${report.cases.length} cases`)
   })
