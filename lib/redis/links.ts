@@ -3,7 +3,7 @@ import type { BrokerState } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { channelOf, commonChannel } from './control.ts'
 import type { Keys } from './keys.ts'
-import { Link } from './link.ts'
+import { Link, type LinkEvents } from './link.ts'
 
 /** Milliseconds after which the servers of a cluster are read again, if they could not be read or one of them has gone. */
 const rereadAfter = 500
@@ -24,6 +24,7 @@ export class Links {
   readonly #node: string
   readonly #heartbeat: number
   readonly #events: LinksEvents
+  readonly #linkEvents: LinkEvents
   #links: Link[] = []
   /** By partition. */
   #owners: Link[] = []
@@ -42,8 +43,9 @@ export class Links {
     this.#node = node
     this.#heartbeat = heartbeat
     this.#events = events
+    this.#linkEvents = { ...events, changed: () => { this.#changed() } }
     // Until the servers are known, there is a link that is never open.
-    const none = new Link({ port, shard: '', heartbeat, channels: [], probeKey: '' }, { ...events, changed: () => {} })
+    const none = new Link({ port, shard: '', heartbeat, channels: [], probeKey: '' }, this.#linkEvents)
     this.#owners = keys.slots.map(() => none)
   }
 
@@ -124,7 +126,7 @@ export class Links {
       heartbeat: this.#heartbeat,
       channels: partition === 0 ? [own, this.common] : [own],
       probeKey: this.#keys.other(partition, `p:${this.#node}`)
-    }, { ...this.#events, changed: () => { this.#changed() } })
+    }, this.#linkEvents)
   }
 
   #changed (): void {

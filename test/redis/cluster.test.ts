@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import { Cluster } from 'ioredis'
 import { createCluster } from 'redis'
 import { Keys } from '../../lib/redis/keys.ts'
+import { portOf } from '../../lib/redis/port.ts'
 import type { Retention } from '../../types/index.ts'
 import type { RedisBrokerOptions } from '../../types/redis.ts'
 import { startNode, until } from '../helpers/redis-node.ts'
@@ -61,6 +62,27 @@ t.test('a cluster of three', { skip: noRedis }, async t => {
       await until(() => nodes.every(({ entries }) => entries.length === 25) && nodes[1]!.controls.length === 1)
       for (const { entries } of nodes) t.same([...entries].sort(), ['plain 1', ...topics.flatMap(topic => [`${topic} 1`, `${topic} 2`])].sort())
       for (const { command } of servers) t.match(await command('PUBSUB', 'SHARDCHANNELS', `${prefix}:*:c:*`), /^\*[1-9]/, 'each server has some of them')
+    })
+  }
+
+  for (const [name, create] of Object.entries(clients)) {
+    t.test(`connects to primaries that have been read, and ends subscriptions, with ${name}`, async t => {
+      const port = portOf(create(t, servers[0]!.port))
+      t.teardown(() => { port.close() })
+      const messages: string[] = []
+      const on = { message: (channel: string, bytes: Buffer) => { messages.push(`${channel} ${bytes.toString()}`) }, closed: () => {}, moved: () => {} }
+      const slot = Number(/\d+/.exec(await servers[0]!.command('CLUSTER', 'KEYSLOT', '{x}'))![0])
+      const owner = `127.0.0.1:${servers[[5_460, 10_922, 16_383].findIndex(last => slot <= last)]!.port}`
+      await t.rejects(port.connect(owner, on), { message: `there is no primary ${owner} in the cluster` })
+      t.same((await port.shards()).map(({ id }) => id).sort(), servers.map(server => `127.0.0.1:${server.port}`).sort())
+      await t.rejects(port.connect('127.0.0.1:1', on), { message: 'there is no primary 127.0.0.1:1 in the cluster' })
+      const [subscriber, publisher] = await Promise.all([port.connect(owner, on), port.connect(owner, on)])
+      t.teardown(() => { for (const connection of [subscriber, publisher]) connection.close() })
+      await subscriber.subscribe(['{x}a', '{x}b'])
+      await subscriber.unsubscribe(['{x}a'])
+      t.same(await Promise.all(publisher.send([['SPUBLISH', '{x}a', '1'], ['SPUBLISH', '{x}b', '2']])), [0, 1])
+      await until(() => messages.length > 0)
+      t.same(messages, ['{x}b 2'])
     })
   }
 

@@ -1,6 +1,9 @@
+import { mock } from 'node:test'
 import t from 'tap'
+import { RedisAnswerError } from '../../lib/redis/answer-error.ts'
 import { redisBroker } from '../../lib/redis/index.ts'
 import { Keys } from '../../lib/redis/keys.ts'
+import { Link } from '../../lib/redis/link.ts'
 import type { RedisPort, RedisShard } from '../../types/redis.ts'
 import type { BrokerState } from '../../types/index.ts'
 import { until } from '../helpers/redis-node.ts'
@@ -8,8 +11,8 @@ import { until } from '../helpers/redis-node.ts'
 /** The slot of the only partition. */
 const slot = new Keys('rooms', 1).slots[0]!
 
-/** A port whose connections answer everything; probes come back. */
-function createPort (shards: () => Promise<RedisShard[]>): RedisPort & { opened: string[] } {
+/** A port whose connections answer everything; probes come back, unless `refuse` gives an error. */
+function createPort (shards: () => Promise<RedisShard[]>, refuse: () => Error | undefined = () => undefined): RedisPort & { opened: string[] } {
   const opened: string[] = []
   let receive: (channel: string, bytes: Buffer) => void = () => {}
   return {
@@ -21,6 +24,8 @@ function createPort (shards: () => Promise<RedisShard[]>): RedisPort & { opened:
       return {
         send: commands => commands.map(async ([name, , , , channel, , bytes]) => {
           if (name !== 'EVALSHA') return name === 'INFO' ? '' : 1
+          const error = refuse()
+          if (error !== undefined) throw error
           receive(channel as string, Buffer.from(bytes!))
           return 'OK'
         }),
@@ -60,4 +65,43 @@ t.test('a broker that is closed while it reads the servers opens nothing', async
   await started
   t.same([port.opened, states], [[], []])
   t.same(await broker.publish([]), [])
+})
+
+t.test('a broker that is closed while it reads the servers in vain does not read them again', async t => {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => { mock.timers.reset() })
+  let readings = 0
+  let fail = (): void => {}
+  const port = createPort(() => {
+    readings++
+    return new Promise((_resolve, reject) => { fail = () => { reject(new Error('no cluster')) } })
+  })
+  const broker = redisBroker({ client: port, partitions: 1 })
+  const states: BrokerState[] = []
+  const started = broker.start('n', { entry: () => {}, control: () => {}, lost: () => {}, state: state => { states.push(state) } })
+  await broker.close()
+  fail()
+  await started
+  mock.timers.tick(1_000)
+  t.same([readings, states], [1, []])
+})
+
+t.test('a server that refuses a probe is degraded until the next one; without an answer to a probe it is down', async t => {
+  const answers = [undefined, new RedisAnswerError('NOPERM none'), undefined, new Error('cut')]
+  const port = createPort(async () => [], () => answers.shift())
+  const states: [BrokerState, string | undefined][] = []
+  const link = new Link({ port, shard: 'one', heartbeat: 20, channels: ['c'], probeKey: 'k' }, {
+    message: () => {},
+    control: () => {},
+    recover: async () => {},
+    changed: () => {
+      states.push([link.state, link.cause?.message])
+      if (link.state === 'down') link.close()
+    }
+  })
+  t.teardown(() => { link.close() })
+  await link.start()
+  await until(() => link.state === 'down', 2_000)
+  t.same(states, [['up', undefined], ['degraded', 'NOPERM none'], ['up', undefined], ['down', 'Redis has not answered a probe within 20 ms']])
+  t.same(port.opened, ['one', 'one'], 'a refusal does not end the connections')
 })
