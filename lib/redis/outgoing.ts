@@ -292,7 +292,7 @@ export class Outgoing {
   #sweep (): void {
     const now = Date.now()
     for (const { waiting, call } of this.#queues.values()) {
-      for (const pending of call?.pending ?? []) if (pending.publication.deadline <= now) this.#settle(pending, pending.outcome ?? (call!.isInFlight || call!.isUnknown ? unknown : failed))
+      for (const pending of call?.pending ?? []) if (pending.publication.deadline <= now) this.#settle(pending, call!.isInFlight || call!.isUnknown ? unknown : failed)
       while (waiting.length > 0 && waiting[0]!.publication.deadline <= now + sweepEvery) this.#settle(waiting.shift()!, failed)
     }
     for (const pending of this.#pending.values()) if (pending.publication.deadline <= now) this.#settle(pending, pending.outcome ?? unknown)

@@ -160,3 +160,24 @@ t.test('publications wait until the position was read', async t => {
   line.attachedAt({ epoch, offset: 2 })
   t.same(entries, [3])
 })
+
+t.test('a publication that comes before the position of a topic that has begun to keep messages waits for it', async t => {
+  const { line, entries, receive, readings } = createLine()
+  line.position = undefined
+  receive(2, 2)
+  t.same(entries, [])
+  line.attachedAt({ epoch, offset: 2 })
+  t.same([entries, readings()], [[3], 0])
+})
+
+t.test('a publication behind a hole that cannot be read is taken from the kept messages', async t => {
+  const { line, log, entries, stats, receive } = createLine()
+  receive(1)
+  log.top = 3
+  line.receive({ position: { epoch, offset: 3 }, entries: [undefined] })
+  t.same(entries, [1])
+  await until(() => entries.length === 3)
+  receive(4)
+  t.same(entries, range(1, 4))
+  t.match(stats, { mended: 1, holes: 0, unreadable: 0 })
+})

@@ -1,3 +1,4 @@
+import { mock } from 'node:test'
 import t from 'tap'
 import { RedisAnswerError } from '../../lib/redis/answer-error.ts'
 import { Epochs } from '../../lib/redis/epochs.ts'
@@ -124,6 +125,23 @@ t.test('a call that was given up is never sent again', async t => {
   t.same(outcomes.at(-1), 'unknown', 'what is under way when the broker closes may have been accepted')
 })
 
+t.test('a publication whose deadline comes before that of the one ahead is given up, and never sent', async t => {
+  const { link, outgoing, outcomes, publish } = createOutgoing()
+  link.isReady = false
+  publish()
+  publish({ retention, deadline: Date.now() + 20 })
+  publish()
+  await until(() => outcomes.length === 1)
+  t.same([outcomes, outgoing.size], [['unknown'], 2])
+  link.isReady = true
+  outgoing.resume()
+  await soon()
+  t.same(link.calls.map(countOf), [2])
+  link.calls[0]!.resolve(['done', 'e o1 o2'])
+  await soon()
+  t.same([outcomes, outgoing.size], [['unknown', 'ok', 'ok'], 0])
+})
+
 t.test('topics that keep nothing are sent once', async t => {
   const { link, outgoing, outcomes, publish } = createOutgoing()
   const plain = { mid: undefined } as never
@@ -187,6 +205,20 @@ t.test('a server that cannot execute a call is asked again', async t => {
   t.same(outcomes, ['ok'])
 })
 
+t.test('a call that the server could not execute before its deadline has failed', async t => {
+  const { link, outgoing, outcomes, publish } = createOutgoing()
+  publish({ retention, deadline: Date.now() + 20 })
+  await soon()
+  link.isReady = false
+  link.calls[0]!.reject(new RedisAnswerError('BUSY with a script'))
+  await until(() => outcomes.length === 1)
+  t.same([outcomes, outgoing.size], [['failed'], 0])
+  link.isReady = true
+  outgoing.resume()
+  await soon()
+  t.equal(link.calls.length, 1)
+})
+
 t.test('publications that wait are bounded', async t => {
   const { link, outgoing, outcomes, publish } = createOutgoing()
   link.isReady = false
@@ -233,6 +265,31 @@ t.test('positions are compared with those of the server: what is missing or gone
     await subscriptions.check()
     t.equal(read.length, expected, JSON.stringify(answer))
   }))
+})
+
+t.test('positions are compared again and again, until the broker closes', async t => {
+  const later = () => new Promise(resolve => { setImmediate(resolve) })
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => { mock.timers.reset() })
+  const { link, subscriptions, read } = createSubscriptions(t)
+  link.replies.push(['e', '3', '', '0'])
+  await subscriptions.attach('a', retention)
+  link.replies.push(new Error('no answer'), ['e', '2', '', '0'], ['e', '2', '', '0'])
+  mock.timers.tick(24_000)
+  await later()
+  t.equal(link.replies.length, 3, 'not at once')
+  mock.timers.tick(16_000)
+  await later()
+  t.same([link.replies.length, read], [2, []])
+  mock.timers.tick(40_000)
+  await later()
+  t.same([link.replies.length, read], [1, [3]], 'a reading that failed ends nothing')
+  mock.timers.tick(40_000)
+  subscriptions.close()
+  await later()
+  t.equal(link.replies.length, 0)
+  subscriptions.check = async () => { t.fail('the check under way when the broker closes is the last one') }
+  mock.timers.tick(40_000)
 })
 
 t.test('a join that fails for another reason than an answer breaks the connection; one that waits ends with the broker', async t => {
