@@ -102,7 +102,7 @@ export class RedisPresence implements BrokerPresence {
 
   async counts (topics: string[]): Promise<number[]> {
     const sums = texts(await this.#ports.calls.call(nodePartition, countsScript, [this.nodes.alive], [this.nodes.counts, ...topics]))
-    return topics.map((_, index) => Number(sums[index] ?? 0))
+    return topics.map((_, index) => Number(sums[index]))
   }
 
   async topics (limit: number): Promise<string[]> {

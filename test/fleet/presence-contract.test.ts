@@ -115,6 +115,7 @@ t.test('a node closes though the broker does not answer', async t => {
 t.test('a broker that joins nodes and does not note members: only this node is known', async t => {
   const calls: string[] = []
   const app = await createRooms(t, {
+    topics: { news: {} },
     broker: new SlowBroker(turns.bind(undefined, 1)),
     identify: () => ({ user: 'ann' }),
     onUserJoin: ({ user }) => { calls.push(`+${user}`) },

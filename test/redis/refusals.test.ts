@@ -17,7 +17,8 @@ t.test('wrong options are refused by name', async t => {
   const client = new Redis({ lazyConnect: true })
   const given: [object | undefined, RegExp][] = [
     [undefined, /option "client"/], [{}, /option "client"/],
-    [{ client, prefix: '' }, /option "prefix"/], [{ client, prefix: 'a{b' }, /option "prefix"/], [{ client, prefix: 'a b' }, /option "prefix"/], [{ client, prefix: 7 }, /option "prefix"/],
+    [{ client, prefix: '' }, /option "prefix"/], [{ client, prefix: 'a{b' }, /option "prefix"/], [{ client, prefix: 'a b' }, /option "prefix"/], [{ client, prefix: 7 }, /option "prefix"/], [{ client, prefix: () => {} }, /option "prefix".*function/],
+    [{ client: Object.create(null) }, /another object/], [{ client: new Map() }, /a Map/],
     [{ client, partitions: 0 }, /option "partitions"/], [{ client, partitions: 1.5 }, /option "partitions"/], [{ client, heartbeat: 6_000 }, /option "heartbeat"/], [{ client, linger: -1 }, /option "linger"/]
   ]
   for (const [options, message] of given) t.throws(() => redisBroker(options as never), { code: 'FST_ROOMS_INVALID_OPTION', message })
