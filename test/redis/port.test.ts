@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { RedisAnswerError } from '../../lib/redis/answer-error.ts'
 import { portOf } from '../../lib/redis/port.ts'
@@ -92,6 +94,17 @@ for (const [name, create] of Object.entries(clients)) {
     })
   })
 }
+
+t.test('a server that closes a connection at once is told as a failed attempt', async t => {
+  const server = createServer(socket => { socket.end() }).listen(0, '127.0.0.1')
+  t.teardown(() => { server.close() })
+  await once(server, 'listening')
+  for (const [name, create] of Object.entries(clients)) {
+    const on = events()
+    await t.rejects(portOf(create((server.address() as AddressInfo).port)).connect('', on), { message: /clos/i }, name)
+    t.same(on.errors, [], name)
+  }
+})
 
 t.test('an object that is not a client is refused by name', async t => {
   const given: [unknown, RegExp][] = [[undefined, /nothing/], [null, /null/], ['redis://127.0.0.1', /redis:\/\//], [{}, /another object/], [new Map(), /a Map/], [{ duplicate: () => {}, defineCommand: () => {} }, /older client of ioredis/], [{ duplicate: () => {}, sSubscribe: () => {} }, /older client of node-redis/]]
