@@ -1,7 +1,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import t, { type Test } from 'tap'
 import { RawPeer, shaped } from './adversaries/peer.ts'
-import { connect, createRooms, listen, until, type AnyOptions, type Client } from './helpers/app.ts'
+import { connect, createRooms, listen, refused, until, type AnyOptions, type Client } from './helpers/app.ts'
 
 // Faults of connections of several topics that the model, the fuzzer and the limits have found, or watch for.
 
@@ -225,6 +225,12 @@ t.test('a kick, the end of the credentials and a review reach joins that authori
   t.match(await client.ask({ type: 'ping' }), { ok: true })
   await until(() => rooms.stats().topics === 1)
   t.match(rooms.stats(), { connections: 1, members: 1 })
+})
+
+t.test('an upgrade during a drain is refused', async t => {
+  const { rooms, url } = await open(t)
+  await (rooms as any).drain()
+  t.match(await refused(url), { status: 503, body: { code: 'FST_ROOMS_DRAINING' } })
 })
 
 t.test('bad frames of all topics are counted together, and each topic has its own rate and size', async t => {

@@ -392,7 +392,7 @@ t.test('the end of a topic that comes while a room reloads follows the reload, a
 t.test('a room that misses messages of a topic that has ended is closed when it has reloaded', async t => {
   for (const isAlone of [true, false]) {
     const topic = 'chat:1'
-    const statuses = [503, 200]
+    const statuses = [503, 503, 503, 503, 200]
     const told = { recovered: false }
     const bye = { type: 'bye', code: 1000, reason: '' }
     const fake = await startSharing(t, (peer, frame) => {

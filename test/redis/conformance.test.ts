@@ -8,10 +8,11 @@ import { noRedis, startRedis } from '../helpers/redis-server.ts'
 import { quick } from './presence-nodes.ts'
 
 let prefixes = 0
+t.jobs = 4 // most of the time is waiting
 
 // All cases with one client; the others are to pass those without faults, which the ports do not differ in.
 for (const [index, [name, client]] of Object.entries(clients).entries()) {
-  t.test(`the suite of brokers, with ${name}`, { skip: noRedis }, async t => {
+  t.test(`the suite of brokers, with ${name}`, { skip: noRedis, buffered: true }, async t => {
     const server = await startRedis(t)
     const report = await brokerConformance({ test: (name, run) => t.test(name, async () => run()) }, () => {
       const prefix = `t${++prefixes}`
