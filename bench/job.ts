@@ -3,9 +3,11 @@ export type Protocol = 'plain' | 'rooms' | 'socket.io' | 'sse'
 
 /** The members of a run, the work of a round, and the kind of measurement. */
 export interface Load {
-  kind: 'rounds' | 'joins' | 'echo' | 'latency' | 'connect' | 'idle' | 'post' | 'drain' | 'storm' | 'memory' | 'polls'
+  kind: 'rounds' | 'joins' | 'client' | 'echo' | 'latency' | 'connect' | 'idle' | 'post' | 'drain' | 'storm' | 'memory' | 'polls'
   members: number
   rooms: number
+  /** The client that receives, in the process of the load generator. */
+  client?: 'fastify-rooms/client' | 'ws'
   /** Each member joins all rooms, by frames on one connection. */
   multiplexed?: boolean
   /** Broadcasts to each room in one turn. With `publishers`, each of that many members sends one message instead. */

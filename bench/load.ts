@@ -253,6 +253,51 @@ async function joins (job: Job): Promise<Figures> {
   return figures({ units, micros, cpu })
 }
 
+/** Opens one client that calls back for each message: that of the package, or a bare `ws` with JSON.parse. */
+async function openClient ({ client, port }: Job, received: () => void): Promise<() => void> {
+  const { WebSocket } = await import('ws')
+  const url = `ws://127.0.0.1:${port}/r`
+  if (client === 'ws') {
+    const socket = new WebSocket(`${url}/room:0`)
+    await new Promise(resolve => { socket.once('message', resolve) })
+    socket.on('message', data => { if (JSON.parse(String(data)).type === 'message') received() })
+    return () => { socket.terminate() }
+  }
+  const { createClient } = await import('../dist/lib/client/index.js' as string) as { createClient (options: object): any }
+  const rooms = createClient({ url, WebSocket: WebSocket as never })
+  const room = rooms.room('room:0')
+  room.on('message', received)
+  await new Promise<void>(resolve => { room.on('status', ({ status }: { status: string }) => { if (status === 'open') resolve() }) })
+  return rooms.close
+}
+
+/** One client receives messages as fast as it can. The CPU time is that of the client's process, and not of the server. */
+async function receiving (job: Job): Promise<Figures> {
+  const control = new Control(job.control)
+  let received = 0
+  let expected = Infinity
+  let reached = (): void => {}
+  const close = await timely(openClient(job, () => { if (++received === expected) reached() }), 'joining')
+  const round = (): Promise<void> => {
+    expected = received + 1_000
+    const all = new Promise<void>(resolve => { reached = resolve })
+    control.send('b 1 1000')
+    return timely(all, 'a round')
+  }
+  const { seconds } = job
+  const warm = now()
+  while (now() - warm < seconds.warmUp * 1e6) await round()
+  const before = received
+  const cpu = process.cpuUsage()
+  const start = now()
+  while (now() - start < seconds.wall * 1e6) await round()
+  const micros = now() - start
+  const { user, system } = process.cpuUsage(cpu)
+  close()
+  control.close()
+  return figures({ units: received - before, micros, cpu: user + system })
+}
+
 /** Measures how much memory all members add to the server, garbage collected before and after. */
 async function idle (job: Job): Promise<Figures> {
   const { pid } = job
@@ -433,7 +478,7 @@ async function polls (job: Job): Promise<Figures> {
   return result
 }
 
-const kinds = { joins, storm, memory, polls, rounds, echo, latency, connect: connecting, idle, post, drain }
+const kinds = { client: receiving, joins, storm, memory, polls, rounds, echo, latency, connect: connecting, idle, post, drain }
 
 process.once('message', (job: Job) => {
   const answer = (answer: Answer): void => { process.send!(answer, () => { process.exit(0) }) }

@@ -226,8 +226,8 @@ async function measure (peer: Peer, scenario: Scenario, seconds: Job['seconds'],
       load.on('error', reject)
       load.on('exit', code => { reject(new Error(`the load generator ended with ${code}`)) })
       server.on('exit', code => { reject(new Error(`the server ended with ${code}`)) })
-      const { kind, members, rooms, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, sse } = scenario
-      const job = { kind, members, rooms, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, protocol: sse === true ? 'sse' : peer.protocol, port, control, pid: server.pid!, seconds, others: more.map(({ server, port }) => ({ pid: server.pid!, port })), redis: redis === undefined ? undefined : { pid: redis.server.pid!, port: redis.port } }
+      const { kind, members, rooms, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, sse } = scenario
+      const job = { kind, members, rooms, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, protocol: sse === true ? 'sse' : peer.protocol, port, control, pid: server.pid!, seconds, others: more.map(({ server, port }) => ({ pid: server.pid!, port })), redis: redis === undefined ? undefined : { pid: redis.server.pid!, port: redis.port } }
       load.send(JSON.parse(JSON.stringify(job)) as Job)
     }))
     if ('error' in answer) throw new Error(answer.error)
