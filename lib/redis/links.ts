@@ -1,7 +1,7 @@
 import type { RedisPort, RedisShard } from '../../types/redis.ts'
 import type { BrokerState } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
-import { channelOf, commonChannel } from './control.ts'
+import { commonChannel } from './control.ts'
 import type { Keys } from './keys.ts'
 import { Link, type LinkEvents } from './link.ts'
 
@@ -53,9 +53,6 @@ export class Links {
   get reconnects (): number { return this.#reconnects + this.#links.reduce((sum, { reconnects }) => sum + reconnects, 0) }
 
   of (partition: number): Link { return this.#owners[partition]! }
-
-  /** The channel by which a node is reached alone. */
-  channelOf (node: string): string { return channelOf(this.#keys, node) }
 
   /** The channel of all nodes. */
   get common (): string { return commonChannel(this.#keys) }

@@ -105,3 +105,71 @@ t.test('a server that refuses a probe is degraded until the next one; without an
   t.same(states, [['up', undefined], ['degraded', 'NOPERM none'], ['up', undefined], ['down', 'Redis has not answered a probe within 20 ms']])
   t.same(port.opened, ['one', 'one'], 'a refusal does not end the connections')
 })
+
+t.test('a link that was not started, or is closed, refuses commands and subscriptions', async t => {
+  const link = new Link({ port: createPort(async () => []), shard: 'one', heartbeat: 4_000, channels: ['c'], probeKey: 'k' }, { message: () => {}, control: () => {}, recover: async () => {}, changed: () => {} })
+  const refuses = async (): Promise<void> => {
+    await t.rejects(link.send([['PING']])[0]!, { message: 'there is no connection to Redis' })
+    await t.rejects(link.subscribe(['x']), { message: 'there is no connection to Redis' })
+  }
+  await refuses()
+  await link.start()
+  t.same(await Promise.all(link.send([['PING']])), [1])
+  link.close()
+  await refuses()
+})
+
+t.test('a link that is closed while it connects, or while the node recovers, does not come up', async t => {
+  for (const closedAt of ['connect', 'recover']) {
+    const port = createPort(async () => [])
+    const states: string[] = []
+    let closed = 0
+    const link: Link = new Link({
+      port: {
+        ...port,
+        connect: async (shard, events) => {
+          const connection = await port.connect(shard, events)
+          if (closedAt === 'connect') setImmediate(() => { link.close() })
+          await new Promise(resolve => setImmediate(resolve))
+          return { ...connection, close: () => { closed++ } }
+        }
+      },
+      shard: 'one',
+      heartbeat: 4_000,
+      channels: ['c'],
+      probeKey: 'k'
+    }, { message: () => {}, control: () => {}, recover: async () => { link.close() }, changed: () => { states.push(link.state) } })
+    await link.start()
+    t.same([states, link.state, link.isOpen, closed >= 2], [[], 'down', false, true], closedAt)
+  }
+})
+
+t.test('a link that breaks in the turn in which a probe is due connects again', async t => {
+  const port = createPort(async () => [])
+  let probes = 0
+  const states: [string, string | undefined][] = []
+  const link: Link = new Link({
+    port: {
+      ...port,
+      connect: async (shard, events) => {
+        const connection = await port.connect(shard, events)
+        return {
+          ...connection,
+          send: commands => {
+            // This timer is made after that of the heartbeat, and runs in the same turn.
+            if (commands[0]![0] === 'EVALSHA' && ++probes === 2) queueMicrotask(() => { setTimeout(() => { link.fault(new Error('cut')) }, 20) })
+            return connection.send(commands)
+          }
+        }
+      }
+    },
+    shard: 'one',
+    heartbeat: 20,
+    channels: ['c'],
+    probeKey: 'k'
+  }, { message: () => {}, control: () => {}, recover: async () => {}, changed: () => { states.push([link.state, link.cause?.message]) } })
+  t.teardown(() => { link.close() })
+  await link.start()
+  await until(() => states.length === 3, 500)
+  t.same(states, [['up', undefined], ['down', 'cut'], ['up', undefined]])
+})
