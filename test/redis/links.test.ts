@@ -156,8 +156,13 @@ t.test('a link that breaks in the turn in which a probe is due connects again', 
         return {
           ...connection,
           send: commands => {
-            // This timer is made after that of the heartbeat, and runs in the same turn.
-            if (commands[0]![0] === 'EVALSHA' && ++probes === 2) queueMicrotask(() => { setTimeout(() => { link.fault(new Error('cut')) }, 20) })
+            if (commands[0]![0] === 'EVALSHA' && ++probes === 2) {
+              queueMicrotask(() => {
+                // This timer is made after that of the heartbeat. After a stall both run in one turn.
+                setTimeout(() => { link.fault(new Error('cut')) }, 20)
+                Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 30)
+              })
+            }
             return connection.send(commands)
           }
         }
