@@ -136,7 +136,7 @@ export interface PresenceMember {
 export interface PresenceChange {
   topic: string
   session: string
-  /** Of the member. The same in all changes of a session. */
+  /** The user of the member, the same in all changes of a session. Absent: the member is anonymous. */
   user?: string
   /** `set`: the session has joined, or has new info. `leave`: it has left. A `leave` of a session that is not noted changes nothing. */
   type: 'set' | 'leave'

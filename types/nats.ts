@@ -8,7 +8,7 @@ export interface NatsMessage {
 
 /** The methods of a NATS connection that the broker calls. The `NatsConnection` of `@nats-io/transport-node` 3 and of `@nats-io/nats-core` 3 has them. */
 export interface NatsClient {
-  /** What the server has told of itself; `undefined` while there is no server. */
+  /** The server's description of itself; `undefined` while there is no server. */
   readonly info?: { readonly max_payload: number } | undefined
   publish (subject: string, payload: Uint8Array, options?: { reply?: string }): void
   subscribe (subject: string, options: { callback: (error: Error | null, message: NatsMessage) => void }): { unsubscribe (): void }

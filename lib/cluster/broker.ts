@@ -1,8 +1,9 @@
 import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerStats, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
+import { bufferOf } from '../bytes.ts'
 import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_CLUSTER } from '../errors.ts'
 import { Calls } from './calls.ts'
 import type { Link } from './links.ts'
-import { bufferOf, isOurs, mark, type CallName, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
+import { isOurs, mark, type CallName, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
 import { OwnMembers } from './own-members.ts'
 
 /** Milliseconds for a call that has no deadline of its own. */

@@ -1,9 +1,10 @@
 import type { AttachedPosition, GoneUser, HistoryPage, HistoryQuery, Outcome, Position, PresenceChange, PresenceDelta, PresenceOutcome, PresencePage, Publication, Retention } from '../../types/index.ts'
 import type { ClusterStats } from '../../types/cluster.ts'
+import { bufferOf } from '../bytes.ts'
 import { TopicStore } from '../brokers/topic-store.ts'
 import { asError } from '../error-utils.ts'
 import { ExchangeNode } from './exchange-node.ts'
-import { bufferOf, callNames, type Call, type CallName, type ExchangeEvent, type NodeMessage } from './messages.ts'
+import { callNames, type Call, type CallName, type ExchangeEvent, type NodeMessage } from './messages.ts'
 import { PresenceTable } from './presence-table.ts'
 
 /** Most bytes that a node may have to read. */

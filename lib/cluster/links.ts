@@ -24,8 +24,11 @@ export interface ChannelProcess extends Pick<EventEmitter, 'on' | 'off'> {
   send? (message: unknown, callback: (error: Error | null) => void): boolean
 }
 
-/** The channel of a worker of `node:cluster` to its primary. */
-export function processLink (channel: ChannelProcess): Link {
+/** The events of a channel: of a process, or of a port. */
+interface Channel { on (event: string, listener: (value: any) => void): unknown, off (event: string, listener: (value: any) => void): unknown }
+
+/** A link over a channel of events. @param closing - the event that tells of the end of the channel */
+function linkOf (channel: Channel, closing: string, send: Link['send'], isClosed = (): boolean => false): Link {
   let handlers: LinkHandlers | undefined
   const message = (message: unknown): void => { handlers?.message(message) }
   const closed = (): void => { handlers?.closed() }
@@ -33,38 +36,24 @@ export function processLink (channel: ChannelProcess): Link {
     open (given) {
       handlers = given
       channel.on('message', message)
-      channel.on('disconnect', closed)
-      if (!channel.connected) closed()
+      channel.on(closing, closed)
+      if (isClosed()) closed()
     },
-    send (message) {
-      if (channel.connected) channel.send!(message, () => {})
-    },
+    send,
     close () {
       handlers = undefined
       channel.off('message', message)
-      channel.off('disconnect', closed)
+      channel.off(closing, closed)
     }
   }
 }
 
+/** The channel of a worker of `node:cluster` to its primary. */
+export function processLink (channel: ChannelProcess): Link {
+  return linkOf(channel, 'disconnect', message => { if (channel.connected) channel.send!(message, () => {}) }, () => !channel.connected)
+}
+
 /** The channel of a worker thread. */
 export function portLink (port: MessagePort): Link {
-  let handlers: LinkHandlers | undefined
-  const message = (message: unknown): void => { handlers?.message(message) }
-  const closed = (): void => { handlers?.closed() }
-  return {
-    open (given) {
-      handlers = given
-      port.on('message', message)
-      port.on('close', closed)
-    },
-    send (message) {
-      port.postMessage(message)
-    },
-    close () {
-      handlers = undefined
-      port.off('message', message)
-      port.off('close', closed)
-    }
-  }
+  return linkOf(port, 'close', message => { port.postMessage(message) })
 }

@@ -75,8 +75,3 @@ export const mark = { 'fastify-rooms': version } as const
 export function isOurs (message: unknown): message is NodeMessage | ExchangeMessage {
   return typeof message === 'object' && message !== null && (message as { 'fastify-rooms'?: unknown })['fastify-rooms'] === version
 }
-
-/** The bytes as a Buffer, without a copy: a port of a worker thread brings a plain Uint8Array. */
-export function bufferOf (bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-}

@@ -12,7 +12,7 @@ import { within } from './within.ts'
 /** Milliseconds that the closing of an app waits for its broker. */
 const closeTimeout = 2_000
 
-/** What a broker has done with a message to other nodes. */
+/** The outcome of a message to other nodes. */
 export type ControlOutcome = Awaited<ReturnType<Broker['control']>>
 
 const controlOutcomes: readonly unknown[] = ['sent', 'gone', 'unknown'] satisfies ControlOutcome[]

@@ -1,25 +1,21 @@
 import type { EndReason, HistoryPage, KeptMessage, Publication } from '../../types/index.ts'
+import { bufferOf } from '../bytes.ts'
 import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import { isKey } from '../protocol/client-frames.ts'
 import { readPosition } from '../protocol/position.ts'
 import { endTail, tailStart } from '../protocol/server-frames.ts'
 
 /** Characters of a `uid` or `node`: far above those of this package (a UUID and a number), and a bound for what is remembered of them. */
-const maxNameLength = 255
+export const maxNameLength = 255
 
 /** Members of a frame that stand before its tail. One in the tail would override them. */
 const headMembers = ['type', 'id', 'data'] as const
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** Whether a value is the id of a node or of a publication. */
+/** Whether a value is the id of a node, of a session or of a publication, or the name of a user. */
 export function isName (value: unknown): value is string {
   return typeof value === 'string' && value.length >= 1 && value.length <= maxNameLength
-}
-
-/** The bytes as a Buffer, without a copy: clients of brokers give either. */
-function bufferOf (bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 /** Whether a tail is the end of a frame: `"data":`, the payload as JSON, further members, `}`. Parses each byte once. */

@@ -1,12 +1,11 @@
 import type { WireError } from '../../types/index.ts'
 import { FST_ROOMS_INVALID_PAYLOAD } from '../errors.ts'
+import { isName } from '../feed/check-entry.ts'
 import { isSendable, maxReasonBytes } from '../protocol/close-codes.ts'
 import { isTopicName } from '../protocol/topic-name.ts'
 
 /** Bytes of the largest message that a node sends to another, or reads. */
 export const maxBytes = 16_777_216
-/** Characters of ids and of names of users. */
-const maxNameLength = 255
 /** Characters of an error's message. */
 const maxErrorLength = 4_096
 /** Faults of a payload that an error lists. */
@@ -62,8 +61,6 @@ export function encode<T extends keyof NodeMessages> (type: T, head: Head<T>, js
 
 type Given = Record<string, unknown>
 type Check = (value: unknown) => boolean
-
-const isName: Check = value => typeof value === 'string' && value.length >= 1 && value.length <= maxNameLength
 
 /** Whether a user may have this name: no identity has another one. */
 export const isUserName = isName

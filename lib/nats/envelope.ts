@@ -1,4 +1,5 @@
 import type { EndReason, Publication } from '../../types/index.ts'
+import { bufferOf } from '../bytes.ts'
 
 /**
  * The bytes of a message between nodes. A publication: version, flags, the lengths of its names, payload length, deadline, the names, tail. A control message:
@@ -9,7 +10,7 @@ const version = 1
 const hasExcept = 1
 const hasKey = 2
 const reasons: readonly EndReason[] = ['done', 'failed', 'stopped', 'lost']
-/** Where the number of the end's reason stands in the flags; 0: the publication is no end. */
+/** The lowest bit of the flags that hold the number of an end's reason; 0 in them: the publication is no end. */
 const endShift = 2
 
 /** Version, flags, five lengths of names, payload length, deadline. */
@@ -24,10 +25,6 @@ export interface Control {
   kind: number
   node: string
   bytes: Buffer
-}
-
-function viewOf (bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 /** @throws if a name has more than 65,535 bytes */
@@ -56,7 +53,7 @@ function checkVersion (bytes: Buffer): void {
  * @throws if it is not one of this topic and version
  */
 export function decodePublication (message: Uint8Array, topic: string, node: string): Publication | undefined {
-  const bytes = viewOf(message)
+  const bytes = bufferOf(message)
   checkVersion(bytes)
   if (bytes.length < headLength) throw new Error('its end is missing')
   const flags = bytes[1]!
@@ -92,7 +89,7 @@ export function encodeControl (kind: ControlKind, node: string, content: Uint8Ar
 
 /** @throws if it is not a control message of this version */
 export function decodeControl (message: Uint8Array): Control {
-  const bytes = viewOf(message)
+  const bytes = bufferOf(message)
   checkVersion(bytes)
   const start = 3 + (bytes[2] ?? 0)
   if (bytes.length < start || start === 3) throw new Error('its sender is missing')

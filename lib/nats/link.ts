@@ -34,9 +34,9 @@ export interface LinkPorts {
   connected (wasCut: boolean): void
 }
 
-/** Where a probe goes, and whence it comes back. */
+/** The subjects of the probes of a node. */
 export interface ProbeSubjects {
-  /** Of the subscription that receives the probes, and the server's answers. */
+  /** The subject of the subscription that receives the probes, and the server's answers. */
   readonly subscription: string
   readonly probe: string
 }

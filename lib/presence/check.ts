@@ -1,11 +1,9 @@
 import type { GoneUser, PresenceDelta, PresenceMember, PresenceOutcome, PresencePage } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
+import { isName, maxNameLength } from '../feed/check-entry.ts'
 import { readInfo } from '../identity/info.ts'
 import { isTopicName } from '../protocol/topic-name.ts'
 import type { PresentMember } from './roster.ts'
-
-/** Characters of the names of sessions, nodes and users. */
-const maxNameLength = 255
 
 /** A member of another node, checked. */
 export interface RemoteMember extends PresentMember {
@@ -36,10 +34,6 @@ export interface MembersPage {
 
 /** A user of a topic, checked. */
 export interface KnownUser { readonly topic: string, readonly user: string, readonly info: unknown }
-
-function isName (value: unknown): value is string {
-  return typeof value === 'string' && value.length >= 1 && value.length <= maxNameLength
-}
 
 /** Whether a value is a whole number that counts something. */
 function isCount (value: unknown): value is number {

@@ -1,6 +1,6 @@
 import type { IoredisClient, RedisArgument, RedisConnection, RedisConnectionEvents, RedisPort, RedisReply, RedisShard } from '../../types/redis.ts'
 import { RedisAnswerError } from './answer-error.ts'
-import { shardsOf } from './shards.ts'
+import { shardsOf, singlePort } from './shards.ts'
 
 /** The members of a `Redis` of ioredis. */
 interface Redis extends IoredisClient {
@@ -120,25 +120,6 @@ async function open (client: Redis, isSharded: boolean, events: RedisConnectionE
   return connection
 }
 
-class IoredisPort implements RedisPort {
-  readonly isCluster = false
-  readonly #client: Redis
-
-  constructor (client: Redis) {
-    this.#client = client
-  }
-
-  async shards (): Promise<RedisShard[]> {
-    return [{ id: '', slots: [[0, 16_383]] }]
-  }
-
-  connect (_shard: string, events: RedisConnectionEvents): Promise<RedisConnection> {
-    return open(this.#client.duplicate(ownOptions), false, events)
-  }
-
-  close (): void {}
-}
-
 /** Reads the slots with a cluster client of its own, and opens a plain connection to each primary, whose cut it sees. */
 class IoredisClusterPort implements RedisPort {
   readonly isCluster = true
@@ -174,5 +155,5 @@ function nameOf (options: { host?: string, port?: number }): string {
 
 /** A port for a client of ioredis. */
 export function ioredisPort (client: IoredisClient): RedisPort {
-  return (client as { isCluster?: boolean }).isCluster === true ? new IoredisClusterPort(client as Cluster) : new IoredisPort(client as Redis)
+  return (client as { isCluster?: boolean }).isCluster === true ? new IoredisClusterPort(client as Cluster) : singlePort(events => open((client as Redis).duplicate(ownOptions), false, events))
 }

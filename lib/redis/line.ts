@@ -33,7 +33,7 @@ export interface LinePorts {
   readonly stats: { mended: number, holes: number, dropped: number, unreadable: number }
 }
 
-/** What a message brings, as far as it is not delivered. */
+/** A publication of the channel that is not delivered yet. `entry`: `undefined` if it cannot be read. */
 interface Held { readonly epoch: string, readonly offset: number, readonly entry: Entry | undefined }
 
 /** The publications of a topic that is subscribed to, delivered without a hole: a publication behind one is held until the kept messages have filled it. */
@@ -57,7 +57,7 @@ export class Line {
   #heldBytes = 0
   /** Publications were dropped because too many waited. */
   #isBehind = false
-  /** What the publications wait for; `undefined`: nothing. */
+  /** The reading that publications wait for; `undefined`: none. */
   #work: object | undefined
   #timer: NodeJS.Timeout | undefined
 

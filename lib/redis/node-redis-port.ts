@@ -1,6 +1,6 @@
 import type { NodeRedisClient, RedisArgument, RedisConnection, RedisConnectionEvents, RedisPort, RedisReply, RedisShard } from '../../types/redis.ts'
 import { RedisAnswerError } from './answer-error.ts'
-import { shardsOf } from './shards.ts'
+import { shardsOf, singlePort } from './shards.ts'
 
 type Listener = (message: Buffer, channel: Buffer) => void
 
@@ -116,25 +116,6 @@ async function open (client: Client, isSharded: boolean, events: RedisConnection
   return new NodeRedisConnection(client, isSharded, events)
 }
 
-class NodeRedisPort implements RedisPort {
-  readonly isCluster = false
-  readonly #client: Client
-
-  constructor (client: Client) {
-    this.#client = client
-  }
-
-  async shards (): Promise<RedisShard[]> {
-    return [{ id: '', slots: [[0, 16_383]] }]
-  }
-
-  connect (_shard: string, events: RedisConnectionEvents): Promise<RedisConnection> {
-    return open(this.#client.duplicate(ownOptions(this.#client)), false, events)
-  }
-
-  close (): void {}
-}
-
 /** Reads the slots with a cluster client of its own, and opens a plain connection to each primary, whose cut it sees. */
 class NodeRedisClusterPort implements RedisPort {
   readonly isCluster = true
@@ -168,5 +149,7 @@ class NodeRedisClusterPort implements RedisPort {
 
 /** A port for a client of node-redis. */
 export function nodeRedisPort (client: NodeRedisClient): RedisPort {
-  return 'masters' in client ? new NodeRedisClusterPort(client as never) : new NodeRedisPort(client as never)
+  if ('masters' in client) return new NodeRedisClusterPort(client as never)
+  const single = client as never as Client
+  return singlePort(events => open(single.duplicate(ownOptions(single)), false, events))
 }

@@ -192,7 +192,7 @@ export class Outgoing {
   /** The call to send: one that was not answered, or the next publications. */
   #next (queue: Queue): Call | undefined {
     if (queue.call !== undefined) {
-      // What has been given up is not tried again.
+      // A call whose publications have all been given up is not sent again.
       if (queue.call.pending.some(pending => this.#isOpen(pending))) return queue.call
       queue.call = undefined
     }

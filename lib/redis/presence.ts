@@ -122,7 +122,7 @@ export class RedisPresence implements BrokerPresence {
   }
 
   async #send (topic: string, sent: readonly Sending[]): Promise<string[]> {
-    // Of two changes of one session the first alone may have made its user come.
+    // If a session has two changes in one call, only the first of them may have made its user come.
     const again = new Set(sent.map(({ about }) => about).filter(({ wasSent }) => wasSent))
     const args = sent.flatMap(({ change: { session, type, user = '', info = '' }, about }) => {
       const isAgain = again.delete(about) ? '1' : '0'

@@ -1,4 +1,14 @@
-import type { RedisShard } from '../../types/redis.ts'
+import type { RedisConnection, RedisConnectionEvents, RedisPort, RedisShard } from '../../types/redis.ts'
+
+/** Returns the port of one server, which has all slots. @param connect - opens a connection of the broker's own */
+export function singlePort (connect: (events: RedisConnectionEvents) => Promise<RedisConnection>): RedisPort {
+  return {
+    isCluster: false,
+    shards: async () => [{ id: '', slots: [[0, 16_383]] }],
+    connect: (_shard, events) => connect(events),
+    close () {}
+  }
+}
 
 /**
  * Gathers slots by the server that holds them.

@@ -80,7 +80,7 @@ export class FleetBroker implements Broker {
   isSilent = false
   #isCut = false
   readonly #exchange: FleetExchange
-  /** What the server brings, in order. */
+  /** Settles when all that the server has sent so far has been delivered, in order. */
   #line: Promise<void> = Promise.resolve()
 
   constructor (exchange: FleetExchange, holds = true) {

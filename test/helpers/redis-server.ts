@@ -1,10 +1,11 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { connect, createServer, type AddressInfo } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
+import { freePort } from './process.ts'
 
 /** Why tests that need a server of Redis are skipped; `false` if they are not. */
 export const noRedis = spawnSync('redis-server', ['--version']).error === undefined ? false : 'redis-server is not installed'
@@ -21,15 +22,6 @@ export interface RedisServer {
   restart (): Promise<void>
   suspend (): void
   resume (): void
-}
-
-export async function freePort (): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 /** Starts a server without persistence, which stops with its test. @param options - further options: `['--appendonly', 'yes']` */
