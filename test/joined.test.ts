@@ -126,7 +126,7 @@ t.test('all frames of the room wait behind what onJoined sends, in their order, 
 
   gate.resolve()
   await app.rooms.broadcast('news', 5)
-  await until(() => got(client).includes(5))
+  await until(() => got(client).includes(5) && got(other).includes(5))
   const order = got(client)
   t.same(order.slice(0, 3), ['presence', 'direct state 1', 'direct state 2'])
   t.same(order.filter(frame => frame !== 'presence').slice(2), [1, 'direct private', 3, 'direct from a member', 4, 'ack own', 5])
