@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
-import { overflow } from '../../lib/client/http.ts'
+import { complete, overflow } from '../../lib/client/http.ts'
 import { createRooms, listen, until, type AnyOptions } from '../helpers/app.ts'
 import { atOnce, connect, has, hello, holdTimers, json, next, numbers, open, setGlobal, startFake, type Fake, type Peer } from './kit.ts'
 import { startProxy } from './proxy.ts'
@@ -415,6 +415,42 @@ t.test('a room that misses messages of a topic that has ended is closed when it 
     t.same(statuses, [])
     client.close()
   }
+})
+
+t.test('a room reloads before it closes only if messages are missing', async t => {
+  const reported: unknown[] = []
+  const core: any = { url () { throw new Error('nowhere') }, roomsError: (code: string) => code, report (error: unknown) { reported.push(error) } }
+  const ended = (state: object, options: object = { reload () {} }): Promise<boolean> => complete(core, { topic: 'a', now: { session: 's', ...state }, options, receive () {} } as any)
+  t.equal(await ended({ recovered: true, gap: null }), true)
+  t.equal(await ended({ recovered: false, gap: null }, {}), true)
+  t.same(reported, [])
+  t.equal(await ended({ recovered: true, gap: {} }), false)
+  t.equal(await ended({ recovered: false, gap: null }), false)
+  t.same(reported, ['bad_url', 'bad_url'])
+})
+
+t.test('a room that is left while it reloads at the end of its topic is not joined again', async t => {
+  const topic = 'chat:1'
+  const answers: (() => void)[] = []
+  const fake = await startSharing(t, (peer, frame) => {
+    peer.send(hello(frame.topic, { ref: frame.ref, ...frame.topic === topic && { recovered: false } }))
+    if (frame.topic === topic) peer.send({ type: 'bye', code: 1000, reason: '', topic })
+  }, { respond: (_request, response) => { answers.push(() => json(response, {}, 503)) } })
+  atOnce(t)
+  const errors: unknown[] = []
+  const client = connect(t, fake.host, { onerror: error => { errors.push(error) } })
+  const other = client.room('chat:2')
+  await open(other)
+  const room = client.room(topic, { reload: () => {} })
+  await has(room, { status: 'reconnecting' })
+  await until(() => answers.length === 1)
+  room.leave()
+  for (const answer of answers) answer()
+  await until(() => errors.length === 2)
+  await new Promise(resolve => setTimeout(resolve, 600))
+  const peer = await shared(fake)
+  t.equal(peer.frames.filter(frame => frame.type === 'join' && frame.topic === topic).length, 1)
+  t.match([room.getSnapshot(), other.getSnapshot()], [{ status: 'closed', error: null }, { status: 'open' }])
 })
 
 t.test('an iteration that is 1,000 messages behind loses them, and a gap says so', async t => {
