@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import type { Test } from 'tap'
 import ts from 'typescript'
@@ -43,7 +44,15 @@ function createHost (options: ts.CompilerOptions): ts.CompilerHost {
   return host
 }
 
-/** A project in `root`, with this package, freshly built, in its node_modules. */
+/** The last build, or a new one if there is none, because other tests read `dist` meanwhile. */
+function build (): void {
+  if (existsSync('dist/lib/index.js')) return
+  const { config } = ts.readConfigFile('tsconfig.build.json', ts.sys.readFile)
+  const { options, fileNames } = ts.parseJsonConfigFileContent(config, ts.sys, process.cwd(), { noCheck: true })
+  ts.createProgram(fileNames, options).emit()
+}
+
+/** A project in `root`, with the last build of this package in its node_modules. */
 async function createProject (root: string): Promise<void> {
   const target = join(root, 'node_modules/fastify-rooms')
   await mkdir(target, { recursive: true })
@@ -53,9 +62,8 @@ async function createProject (root: string): Promise<void> {
   await mkdir(join(root, 'node_modules/ai'))
   await writeFile(join(root, 'node_modules/ai/package.json'), '{ "name": "ai", "types": "./index.d.ts" }')
   await writeFile(join(root, 'node_modules/ai/index.d.ts'), await readFile('test/readme/ai.d.ts'))
-  const { config } = ts.readConfigFile('tsconfig.build.json', ts.sys.readFile)
-  const { options, fileNames } = ts.parseJsonConfigFileContent(config, ts.sys, process.cwd(), { outDir: join(target, 'dist'), noCheck: true })
-  ts.createProgram(fileNames, options).emit()
+  build()
+  await cp('dist', join(target, 'dist'), { recursive: true })
 }
 
 async function writeSnippets (root: string, snippets: Pick<Snippet, 'path' | 'code'>[]): Promise<void> {
