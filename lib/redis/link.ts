@@ -14,9 +14,9 @@ const leastPause = 100
 const mostPause = 1_500
 
 /** Errors of a server that cannot be used now, and has not executed the command. */
-const passing = new Set(['LOADING', 'BUSY', 'MASTERDOWN', 'CLUSTERDOWN', 'TRYAGAIN', 'NOREPLICAS', 'UNKILLABLE'])
+const passing = new Set(['LOADING', 'BUSY', 'ASK', 'MASTERDOWN', 'CLUSTERDOWN', 'TRYAGAIN', 'NOREPLICAS', 'UNKILLABLE'])
 /** Errors of a server that is no longer the one to ask. */
-const misplaced = new Set(['READONLY', 'MOVED', 'ASK'])
+const misplaced = new Set(['READONLY', 'MOVED'])
 
 /** The side of the broker. The functions do not throw. */
 export interface LinkEvents {

@@ -1,6 +1,10 @@
 import t, { type Test } from 'tap'
 import { Cluster } from 'ioredis'
 import { createCluster } from 'redis'
+import { controlCases } from '../../lib/conformance/control.ts'
+import { brokerConformance } from '../../lib/conformance/index.ts'
+import { presenceCases } from '../../lib/conformance/presence.ts'
+import { redisBroker } from '../../lib/redis/broker.ts'
 import { Keys } from '../../lib/redis/keys.ts'
 import { portOf } from '../../lib/redis/port.ts'
 import type { Retention } from '../../types/index.ts'
@@ -86,6 +90,22 @@ t.test('a cluster of three', { skip: noRedis }, async t => {
     })
   }
 
+  t.test('members and users are noted on all servers: the contract of presence and control', async t => {
+    const names = new Set([...presenceCases, ...controlCases].map(({ name }) => name))
+    const tests: Promise<unknown>[] = []
+    let prefixes = 0
+    const test = (name: string, run: () => Promise<void>): void => {
+      if (names.has(name)) tests.push(t.test(name, { buffered: true }, run))
+    }
+    t.jobs = 4
+    await brokerConformance({ test }, () => {
+      const prefix = `contract${++prefixes}`
+      return { broker: () => redisBroker({ client: clients.ioredis!(t, servers[0]!.port), prefix, heartbeat: 500 }, { every: 300, ttl: 2_000 }) }
+    }, { gone: 10_000 })
+    await Promise.all(tests)
+    t.ok(tests.length > 8, `${tests.length} cases`)
+  })
+
   t.test('a slot that moves takes its topics along', async t => {
     const nodes = [await startNode(t, 0, { client: clients.ioredis!(t, servers[0]!.port), prefix: 'move' }), await startNode(t, 0, { client: clients['node-redis']!(t, servers[0]!.port), prefix: 'move' })]
     for (const { broker } of nodes) await broker.attach(['a'], retention)
@@ -101,8 +121,12 @@ t.test('a cluster of three', { skip: noRedis }, async t => {
     await from.command('CLUSTER', 'SETSLOT', String(slot), 'MIGRATING', toId)
     const names = (await from.command('CLUSTER', 'GETKEYSINSLOT', String(slot), '100')).match(/move:\S+/g)!
     await from.command('MIGRATE', '127.0.0.1', String(to.port), '', '0', '2000', 'KEYS', ...names)
+    // Until the slot has a new owner, the old one sends those who ask to the new one, and that one asks them to try again.
+    const early = nodes[0]!.publish('a', 2)
+    await until(() => nodes[0]!.causes.some(cause => /ASK|TRYAGAIN/.test(String(cause))))
+    t.match(nodes[0]!.causes.find(cause => cause !== undefined), { message: /ASK|TRYAGAIN/ })
     for (const { command } of [to, from, servers[(owner + 2) % 3]!]) await command('CLUSTER', 'SETSLOT', String(slot), 'NODE', toId)
-    const outcomes = [...await nodes[0]!.publish('a', 2), ...await nodes[1]!.publish('a', 3)]
+    const outcomes = [...await early, ...await nodes[1]!.publish('a', 3)]
     t.match(outcomes, [{ state: 'ok', position: { offset: 2 } }, { state: 'ok', position: { offset: 3 } }])
     await until(() => nodes.every(({ entries }) => entries.length === 3))
     for (const { entries, lost } of nodes) t.same([entries, lost], [['a 1', 'a 2', 'a 3'], []])
