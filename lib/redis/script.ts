@@ -82,11 +82,6 @@ for i = 1, tonumber(ARGV[13]) do
           redis.call('XADD', s, id .. '-0', 'd', frame)
         end
         n, b = n + 1, b + struct.unpack('>I4', frame, 5)
-        while n > 0 and ((size >= 0 and n > size) or b > most) do
-          local oldest = redis.call('XRANGE', s, '-', '+', 'COUNT', 1)[1]
-          redis.call('XDEL', s, oldest[1])
-          n, b = n - 1, b - struct.unpack('>I4', oldest[2][2], 5)
-        end
       else
         if old then n, b, r = n - 1, b - tonumber(oldWeight), math.max(r, tonumber(oldOffset)) end
         redis.call('HSET', s, key, id .. ':' .. version .. ':' .. text(weight) .. ':' .. frame)
@@ -111,6 +106,16 @@ for i = 1, tonumber(ARGV[13]) do
     frames[#frames + 1] = frame
     if mid then redis.call('SET', mid, place, 'PX', 300000) end
   end
+end
+if mode == 'l' then
+  local cut, gone, from = 0, 0, '-'
+  if size >= 0 then cut = math.max(0, n - size) end
+  while gone < n and (gone < cut or b > most) do
+    local oldest = redis.call('XRANGE', s, from, '+', 'COUNT', math.min(100, math.max(1, cut - gone)))
+    for i = 1, #oldest do b = b - struct.unpack('>I4', oldest[i][2][2], 5) end
+    gone, from = gone + #oldest, '(' .. oldest[#oldest][1]
+  end
+  if gone > 0 then redis.call('XTRIM', s, 'MAXLEN', '=', n - gone) end
 end
 local answer = e .. ' ' .. table.concat(out, ' ')
 if mode ~= 'n' then
