@@ -61,10 +61,13 @@ export interface IoredisClient {
   readonly options: object
 }
 
-/** The members of a node-redis client, version 5 or later, that the broker uses: of `createClient` or `createCluster`. */
+/**
+ * The members of a node-redis client, version 5 or later, that the broker uses: of `createClient`, `createCluster` or `createSentinel`. A Sentinel client of version 5
+ * cannot be duplicated: the broker asks it for the primary, and it has to be connected.
+ */
 export interface NodeRedisClient {
   readonly sSubscribe: unknown
-  readonly duplicate: (...args: any[]) => unknown
+  readonly duplicate?: (...args: any[]) => unknown
 }
 
 export interface RedisBrokerOptions {

@@ -8,6 +8,7 @@ interface Redis extends IoredisClient {
   duplicate (options: object): Redis
   connect (): Promise<void>
   disconnect (reconnect?: boolean): void
+  readonly options: { readonly host?: string, readonly port?: number, readonly sentinels?: readonly object[] | null }
   callBuffer (command: string, args: readonly RedisArgument[]): Promise<RedisReply>
   subscribe (...channels: string[]): Promise<unknown>
   unsubscribe (...channels: string[]): Promise<unknown>
@@ -52,6 +53,12 @@ const ownOptions = {
   connectTimeout: 5_000,
   socketTimeout: undefined
 }
+
+/**
+ * Other options with Sentinel: one that does not answer must leave time for the others. A connection whose server has become a replica is ended by a probe; the option
+ * `failoverDetector` would do so sooner, and write to the console for each Sentinel that is gone.
+ */
+const sentinelOptions = { role: 'master', failoverDetector: false, connectTimeout: 1_500, sentinelCommandTimeout: 1_500 }
 
 class IoredisConnection implements RedisConnection {
   readonly #client: Redis
@@ -105,6 +112,7 @@ function answerError (error: Error): Error {
 async function open (client: Redis, isSharded: boolean, events: RedisConnectionEvents): Promise<RedisConnection> {
   let cause: Error | undefined
   client.on('error', (error: Error) => { cause = error })
+  client.on('sentinelError', (error: Error) => { cause = error })
   client.on(isSharded ? 'smessageBuffer' : 'messageBuffer', (channel: Buffer, bytes: Buffer) => { events.message(channel.toString(), bytes) })
   if (isSharded) client.on('moved', () => { events.moved() })
   try {
@@ -113,6 +121,7 @@ async function open (client: Redis, isSharded: boolean, events: RedisConnectionE
     client.disconnect()
     throw answerError(cause ?? error as Error)
   }
+  cause = undefined
   const connection = new IoredisConnection(client, isSharded)
   client.once('end', () => {
     if (!connection.isClosed) events.closed(cause ?? new Error('the connection to Redis has closed'))
@@ -153,7 +162,26 @@ function nameOf (options: { host?: string, port?: number }): string {
   return `${options.host}:${options.port}`
 }
 
+/** Opens connections to the primary that a Sentinel names. After a failure the next Sentinel is asked first, because the first ones may be silent. */
+function sentinelPort (client: Redis, sentinels: readonly object[]): RedisPort {
+  let first = 0
+  return singlePort(async events => {
+    const begun = first
+    const turned = [...sentinels.slice(begun), ...sentinels.slice(0, begun)]
+    try {
+      return await open(client.duplicate({ ...ownOptions, ...sentinelOptions, sentinels: turned }), false, events)
+    } catch (error) {
+      // Both connections of an attempt may fail at the same one.
+      if (first === begun) first = (begun + 1) % sentinels.length
+      throw error
+    }
+  })
+}
+
 /** A port for a client of ioredis. */
 export function ioredisPort (client: IoredisClient): RedisPort {
-  return (client as { isCluster?: boolean }).isCluster === true ? new IoredisClusterPort(client as Cluster) : singlePort(events => open((client as Redis).duplicate(ownOptions), false, events))
+  if ((client as { isCluster?: boolean }).isCluster === true) return new IoredisClusterPort(client as Cluster)
+  const single = client as Redis
+  const { sentinels } = single.options
+  return sentinels == null ? singlePort(events => open(single.duplicate(ownOptions), false, events)) : sentinelPort(single, sentinels)
 }

@@ -5,7 +5,7 @@ import { shardsOf, singlePort } from './shards.ts'
 type Listener = (message: Buffer, channel: Buffer) => void
 
 /** The members of a client of node-redis. */
-interface Client {
+export interface Client {
   readonly options?: { socket?: object }
   duplicate (options: object): Client
   connect (): Promise<unknown>
@@ -34,7 +34,7 @@ const bulkString = '$'.charCodeAt(0)
 const reading = { typeMapping: { [bulkString]: Buffer } }
 
 /** The options of a connection of the broker. By default node-redis connects and subscribes again by itself, and keeps commands until then. */
-function ownOptions ({ options }: Client): object {
+export function ownOptions ({ options }: Client): object {
   return {
     socket: { connectTimeout: 5_000, ...options?.socket, reconnectStrategy: false },
     disableOfflineQueue: true,
@@ -97,7 +97,7 @@ function answerError (error: Error): Error {
   return /^(?:Simple|Blob)Error$|ErrorReply$/.test(error.constructor.name) ? new RedisAnswerError(error.message) : error
 }
 
-async function open (client: Client, isSharded: boolean, events: RedisConnectionEvents): Promise<RedisConnection> {
+export async function open (client: Client, isSharded: boolean, events: RedisConnectionEvents): Promise<RedisConnection> {
   let isOpen = false
   client.on('error', (error: Error) => {
     if (!isOpen) return

@@ -2,8 +2,9 @@ import type { IoredisClient, NodeRedisClient, RedisBrokerOptions, RedisPort } fr
 import { FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 import { ioredisPort } from './ioredis-port.ts'
 import { nodeRedisPort } from './node-redis-port.ts'
+import { nodeRedisSentinelPort } from './node-redis-sentinel-port.ts'
 
-const takes = 'a client of ioredis 5.9.2+ or of node-redis 5+ ("createClient" or "createCluster"), or a RedisPort'
+const takes = 'a client of ioredis 5.9.2+ or of node-redis 5+ ("createClient", "createCluster" or "createSentinel"), or a RedisPort'
 
 /**
  * The port of a client, which is recognised by its members, because the clients are optional dependencies.
@@ -19,10 +20,17 @@ export function portOf (client: RedisBrokerOptions['client']): RedisPort {
     }
     if (typeof members.sSubscribe === 'function') {
       if (typeof members.destroy !== 'function') throw new FST_ROOMS_INVALID_OPTION('client', takes, 'an older client of node-redis')
-      if (typeof members.acquire !== 'function') return nodeRedisPort(client as NodeRedisClient)
+      if (!isSentinel(members)) return nodeRedisPort(client as NodeRedisClient)
     }
   }
+  // In version 5 it has no "duplicate".
+  if (isSentinel(members)) return nodeRedisSentinelPort(client as NodeRedisClient)
   throw new FST_ROOMS_INVALID_OPTION('client', takes, describe(client))
+}
+
+/** Whether a client is one of `createSentinel` of node-redis. */
+function isSentinel (members: Record<string, unknown>): boolean {
+  return ['sSubscribe', 'acquire', 'getMasterNode', '_execute'].every(name => typeof members[name] === 'function')
 }
 
 function describe (client: unknown): string {

@@ -56,7 +56,8 @@ export async function startRedis (t: Test, options: string[] = []): Promise<Redi
   return server
 }
 
-async function answers (port: number): Promise<void> {
+/** Waits until a server answers. */
+export async function answers (port: number): Promise<void> {
   for (let i = 0; i < 500; i++) {
     try {
       if ((await command(port, ['PING'])).startsWith('+PONG')) return
@@ -66,7 +67,8 @@ async function answers (port: number): Promise<void> {
   throw new Error('redis-server does not answer')
 }
 
-async function command (port: number, args: string[]): Promise<string> {
+/** Runs a command over a connection of its own. Returns the bytes of the answer. */
+export async function command (port: number, args: string[]): Promise<string> {
   const socket = connect(port, '127.0.0.1')
   try {
     const text = `*${args.length}\r\n${args.map(arg => `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`).join('')}`
