@@ -17,11 +17,16 @@ export interface Proxy {
   isMute: boolean
   /** Whether connections that ask for an upgrade are cut. */
   isWithoutUpgrades: boolean
+  /** The server of new connections. */
+  target: string
+  /** Reads no more bytes of the server, or goes on: then all of them arrive. */
+  pause (isPaused: boolean): void
 }
 
 /** Starts a proxy. @param target - `127.0.0.1:<port>` */
 export async function startProxy (t: Test, target: string): Promise<Proxy> {
   const sockets = new Set<Socket>()
+  const servers = new Set<Socket>()
   let count = 0
   const server = createServer(socket => {
     count++
@@ -29,11 +34,13 @@ export async function startProxy (t: Test, target: string): Promise<Proxy> {
       socket.destroy()
       return
     }
-    const [host, port] = target.split(':') as [string, string]
+    const [host, port] = proxy.target.split(':') as [string, string]
     const far = connect(Number(port), host)
     // A connection that a test leaves half open does not keep its process.
     socket.unref()
     far.unref()
+    servers.add(far)
+    far.on('close', () => { servers.delete(far) })
     for (const [from, to] of [[socket, far], [far, socket]] as const) {
       sockets.add(from)
       from.on('data', chunk => {
@@ -50,14 +57,21 @@ export async function startProxy (t: Test, target: string): Promise<Proxy> {
   server.unref()
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
-  const proxy = {
+  const proxy: Proxy = {
     host: `127.0.0.1:${(server.address() as AddressInfo).port}`,
     get count () { return count },
     cut () { for (const socket of sockets) socket.destroy() },
     isDown: false,
     isBlackhole: false,
     isMute: false,
-    isWithoutUpgrades: false
+    isWithoutUpgrades: false,
+    target,
+    pause (isPaused) {
+      for (const far of servers) {
+        if (isPaused) far.pause()
+        else far.resume()
+      }
+    }
   }
   t.teardown(() => {
     proxy.cut()
