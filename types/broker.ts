@@ -42,6 +42,11 @@ export interface Publication {
    * neither append nor deliver this one.
    */
   version?: number
+  /**
+   * `fail`: while the server is away, it waits for no connection: the broker SHOULD answer `failed` at once, also if earlier publications of the topic wait, and the hub
+   * then delivers it on this node alone. Absent: the broker may hold it until its deadline.
+   */
+  whenDown?: 'fail'
   /** The messages that the topic keeps. The broker appends this one, and drops what is over the bounds. Absent: the topic keeps none. */
   retention?: Retention
   /** The time at which the publisher stops waiting, in milliseconds since 1970. From then on the outcome is `unknown`, and a later one is ignored. */
