@@ -63,8 +63,9 @@ const topicSchema = Type.Object({
     bytes: Type.Optional(Type.Integer({ minimum: 1, description: slowBytes }))
   }, { additionalProperties: false, description: 'an object with "policy" and "bytes"' })),
   history: Type.Optional(historySchema),
+  outage: Type.Optional(Type.Union([Type.Literal('wait'), Type.Literal('local')], { description: '"wait" or "local"' })),
   stream: Type.Optional(Type.Literal(true, { description: 'true' }))
-}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post", "limits", "slow", "history" and "stream"' })
+}, { additionalProperties: false, description: 'a topic: an object with "message", "publish", "presence", "post", "limits", "slow", "history", "outage" and "stream"' })
 
 const logLevel = (description: string): TUnsafe<LogLevel> => Type.Unsafe(Type.String({ description }))
 

@@ -98,6 +98,13 @@ export interface TopicOptions {
   /** The messages that the topic keeps, for members that come back or come late; `true`: the defaults; `false`: none. Default: the option `history`. */
   history?: boolean | TopicHistory
   /**
+   * The treatment of messages while the broker does not accept them, for a topic with history. `'wait'`: they are held, in order, up to `limits.publish`. `'local'`: the
+   * members of the publishing node get them at once, and no other member ever does; they have no id, are not kept, and the result says `published: false`. When the broker
+   * is back, the members of that node are told by a `gap` that the messages they have are not those of the others. Default `'wait'`. A topic without history does the
+   * second in any case. Not for streams.
+   */
+  outage?: 'wait' | 'local'
+  /**
    * The topic is a stream: one finite answer, which one producer writes (`rooms.stream`), and which ends. It keeps its messages: by default up to 2,097,152 bytes,
    * for 600,000 milliseconds after the last one, and all of them are replayed. It has no `publish`.
    */

@@ -57,6 +57,8 @@ export class Feed {
   #newest: Position | undefined
   /** All receivers have been told of a loss, and nothing has arrived since. */
   #isLost = false
+  /** Messages of this node were delivered without the broker, and the receivers have not been told. */
+  #isApart = false
   /** Losses so far, jumps and resets included. */
   losses = 0
   /** The room has gone: no entry is delivered any more. */
@@ -134,6 +136,26 @@ export class Feed {
     } else this.#pass(publication, position, isRepeated || step === 'old')
   }
 
+  /**
+   * Delivers a publication of this node that the broker has not accepted, to the receivers of this node alone and without a position. They are told with the next entry, or
+   * by `rejoin`.
+   * @throws if its frames cannot be made
+   */
+  receiveAlone (publication: Outgoing): void {
+    if (this.isGone) return
+    this.#isApart = true
+    this.#isLost = false
+    publication.isDelivered = true
+    publication.local = this.#receiver.receive(publication, undefined)
+  }
+
+  /** Tells the receivers that messages were delivered on this node alone, if they were. Call it when the broker takes publications again. */
+  rejoin (): void {
+    if (!this.#isApart) return
+    this.#isApart = false
+    this.#tell(this.#apart(this.position))
+  }
+
   /** Tells the receivers that entries may have been missed, unless they know. No position is promised until the next entry. */
   lost (): void {
     const gap = this.lose()
@@ -153,11 +175,13 @@ export class Feed {
     if (position !== undefined && newest !== undefined && newest.epoch === position.epoch && newest.offset >= position.offset) return 'old'
     const last = this.position
     const isLost = this.#isLost
+    const isApart = this.#isApart
+    this.#isApart = false
     this.position = position // `undefined` if a message without a position follows messages that had one
     this.#isLost = false
-    if (position === undefined) return 'next'
+    if (position === undefined) return isApart ? this.#apart(last) : 'next'
     this.#newest = position
-    if (newest === undefined) return 'next'
+    if (newest === undefined) return isApart ? this.#apart(last) : 'next'
     const { epoch, offset } = position
     if (newest.epoch !== epoch) {
       this.losses++
@@ -165,7 +189,7 @@ export class Feed {
     }
     const count = offset - newest.offset - 1
     // A jump right after a loss is that loss.
-    if (count === 0 || isLost) return 'next'
+    if (count === 0 || isLost) return isApart ? this.#apart(last) : 'next'
     this.losses++
     return { count, reason: 'lost', ...(last === undefined ? {} : { from: formatPosition(last) }), to: formatPosition({ epoch, offset: offset - 1 }) }
   }
@@ -173,6 +197,7 @@ export class Feed {
   /** Notes a loss. Returns what receivers are to be told; `undefined` if they know: nothing has arrived since the last loss. */
   lose (): Gap | undefined {
     this.losses++
+    this.#isApart = false
     if (this.#isLost) return undefined
     const last = this.position
     this.position = undefined
@@ -192,6 +217,11 @@ export class Feed {
     if (own === undefined) return
     own.local = count
     this.#ports.broker.delivered(own)
+  }
+
+  /** The gap that tells of messages which were delivered on this node alone. */
+  #apart (last: Position | undefined): Gap {
+    return { reason: 'lost', ...(last === undefined ? {} : { from: formatPosition(last) }) }
   }
 
   #tell (gap: Gap): void {

@@ -13,6 +13,7 @@ export interface PublicationHead {
   version?: number | undefined
   end?: EndReason | undefined
   mid?: string | undefined
+  whenDown?: 'fail' | undefined
 }
 
 /** A publication of this node on its way out. A broker of this process brings the same object back. */
@@ -27,6 +28,7 @@ export class Outgoing implements Publication {
   readonly version?: number
   readonly end?: EndReason
   readonly mid?: string
+  readonly whenDown?: 'fail'
   readonly deadline: number
   /** The payload; `''` for an end without data. */
   readonly json: string
@@ -51,6 +53,7 @@ export class Outgoing implements Publication {
     if (head.retention !== undefined) this.retention = head.retention
     if (head.version !== undefined) this.version = head.version
     if (head.mid !== undefined) this.mid = head.mid
+    if (head.whenDown !== undefined) this.whenDown = head.whenDown
     this.json = json
     if (head.end !== undefined) {
       this.end = head.end
@@ -64,8 +67,8 @@ export class Outgoing implements Publication {
   /** The publication as a plain object, for a broker that copies it or sends it over a network. Made once. */
   toPublication (): Publication {
     if (this.#copy === undefined) {
-      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention, version, end, mid } = this
-      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }), ...(version === undefined ? {} : { version }), ...(mid === undefined ? {} : { mid }), ...(end === undefined ? {} : { end }) }
+      const { v, uid, node, topic, tail, payloadLength, deadline, except, key, retention, version, end, mid, whenDown } = this
+      this.#copy = { v, uid, node, topic, tail, payloadLength, deadline, ...(except === undefined ? {} : { except }), ...(key === undefined ? {} : { key }), ...(retention === undefined ? {} : { retention }), ...(version === undefined ? {} : { version }), ...(mid === undefined ? {} : { mid }), ...(whenDown === undefined ? {} : { whenDown }), ...(end === undefined ? {} : { end }) }
     }
     return this.#copy
   }

@@ -132,7 +132,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       state: (state, cause) => {
         const wasUp = this.brokerState === 'up'
         this.brokerState = state
-        if (state === 'up' && !wasUp) this.shared?.up()
+        if (state === 'up' && !wasUp) {
+          this.shared?.up()
+          for (const { feed } of this.#rooms.values()) feed.rejoin()
+        }
         this.log.info({ state, err: cause }, 'broker state')
         events.brokerChanged(this.rooms, state, cause)
       },

@@ -57,6 +57,7 @@ export class Publications {
       retention: definition.history ?? undefined,
       version,
       end,
+      whenDown: definition.outage === 'local' ? 'fail' : undefined,
       mid: onceKey !== undefined && this.#broker.sharesMids ? sharedMid(topic, onceKey) : undefined
     }, json, senderFields)
     if (end === undefined) counters.broadcasts++
@@ -65,7 +66,8 @@ export class Publications {
     return outcome instanceof Promise ? outcome.then(outcome => this.#result(publication, outcome, definition, from)) : this.#result(publication, outcome, definition, from)
   }
 
-  #result (publication: Outgoing, { state, position }: Outcome, { key }: TopicDefinition, from: string | undefined): BroadcastResult {
+  #result (publication: Outgoing, { state, position }: Outcome, { key, outage }: TopicDefinition, from: string | undefined): BroadcastResult {
+    if (state === 'failed' && outage === 'local' && !publication.isDelivered) this.#hub.feed(publication.topic)?.receiveAlone(publication)
     const { topic, local, failure, version } = publication
     if (failure !== undefined) throw failure
     if (state === 'ended') throw new FST_ROOMS_STREAM_ENDED(topic)

@@ -1,12 +1,12 @@
 import type { Outcome, Publication } from '../../types/index.ts'
-import type { RedisArgument, RedisReply } from '../../types/redis.ts'
+import type { RedisReply } from '../../types/redis.ts'
 import { encodeMessage, encodePublication } from './codec.ts'
 import type { Epochs } from './epochs.ts'
 import type { Keys } from './keys.ts'
 import type { Line } from './line.ts'
 import { isPassing, type Link } from './link.ts'
 import { RedisAnswerError } from './answer-error.ts'
-import { outcomeOf, settingsOf } from './publish-call.ts'
+import { argumentsOf, outcomeOf } from './publish-call.ts'
 import { publishScript } from './script.ts'
 
 /** Most publications that wait for an answer, and most of their bytes. */
@@ -19,8 +19,6 @@ const mostCallBytes = 262_144
 const sweepEvery = 100
 /** Milliseconds after which a call is sent again, which the server could not execute. */
 const retryAfter = 100
-/** Bytes that a value counts besides its tail and its key. The same as in the memory broker. */
-const valueOverhead = 320
 
 const failed: Outcome = { state: 'failed' }
 const unknown: Outcome = { state: 'unknown' }
@@ -96,11 +94,13 @@ export class Outgoing {
   }
 
   publish (publication: Publication): Promise<Outcome> {
-    const { topic, uid, retention } = publication
+    const { topic, uid, retention, whenDown } = publication
     const isRelayed = this.isRelayed(publication)
     const partition = this.#keys.partitionOf(topic)
+    const link = this.#ports.linkOf(partition)
     // A topic that keeps nothing is not held for a server that is away.
-    if (this.#pending.size >= mostPending || this.#bytes > mostPendingBytes || (retention === undefined && !this.#ports.linkOf(partition).isOpen)) return Promise.resolve(failed)
+    const isAway = (retention === undefined && !link.isOpen) || (whenDown === 'fail' && !link.isReady)
+    if (isAway || this.#pending.size >= mostPending || this.#bytes > mostPendingBytes) return Promise.resolve(failed)
     const line = isRelayed ? this.#ports.line(topic) : undefined
     const bytes = encodePublication(publication, isRelayed && retention === undefined)
     const pending: Pending = { publication, bytes, line, losses: line?.losses ?? 0, isDelivered: false, outcome: undefined, settle: undefined }
@@ -151,6 +151,7 @@ export class Outgoing {
     const calls = new Map<Link, { queue: Queue, call: Call }[]>()
     for (const queue of this.#dirty) {
       const link = this.#ports.linkOf(queue.partition)
+      if (!link.isReady) giveUp(queue, ({ publication }) => publication.whenDown === 'fail', this.#fail)
       if (!link.isReady || queue.call?.isInFlight === true) continue
       const call = this.#next(queue)
       if (call === undefined) continue
@@ -214,20 +215,9 @@ export class Outgoing {
     return queue.call
   }
 
-  #arguments ({ topic }: Queue, { seq, pending }: Call): { keys: string[], args: RedisArgument[] } {
-    const retention = pending.at(-1)!.publication.retention
-    const position = this.#ports.line(topic)?.position
-    const keys: string[] = this.#keys.topic(topic)
-    const args: RedisArgument[] = [
-      this.#keys.channel(topic), this.#ports.isCluster ? 'SPUBLISH' : 'PUBLISH', this.#epochs.next(), position?.epoch ?? '', String(position?.offset ?? 0), this.#ports.node, String(seq),
-      ...settingsOf(retention), String(pending.length)
-    ]
-    for (const { publication: { mid, key, version, end, tail }, bytes } of pending) {
-      if (mid !== undefined) keys.push(this.#keys.mid(topic, mid))
-      // A message without a key is a value, too; no key begins with a blank.
-      args.push(bytes, key === undefined ? '' : `k${key}`, version === undefined ? '' : String(version), end ?? '', mid === undefined ? '' : '1', String(valueOverhead + tail.length + 2 * (key?.length ?? 0)))
-    }
-    return { keys, args }
+  #arguments ({ topic }: Queue, { seq, pending }: Call): ReturnType<typeof argumentsOf> {
+    const { node, isCluster } = this.#ports
+    return argumentsOf({ keys: this.#keys, topic, isCluster, node, seq, epoch: this.#epochs.next(), position: this.#ports.line(topic)?.position }, pending)
   }
 
   #answered (queue: Queue, call: Call, [kind, answer]: RedisReply[]): void {
@@ -288,13 +278,24 @@ export class Outgoing {
     this.#timer = undefined
   }
 
+  readonly #fail = (pending: Pending): void => { this.#settle(pending, failed) }
+
   /** Gives up publications whose deadline has come: `failed` if they were never sent. */
   #sweep (): void {
     const now = Date.now()
-    for (const { waiting, call } of this.#queues.values()) {
+    for (const queue of this.#queues.values()) {
+      const { call } = queue
       for (const pending of call?.pending ?? []) if (pending.publication.deadline <= now) this.#settle(pending, call!.isInFlight || call!.isUnknown ? unknown : failed)
-      while (waiting.length > 0 && waiting[0]!.publication.deadline <= now + sweepEvery) this.#settle(waiting.shift()!, failed)
+      giveUp(queue, ({ publication }) => publication.deadline <= now + sweepEvery, this.#fail)
     }
     for (const pending of this.#pending.values()) if (pending.publication.deadline <= now) this.#settle(pending, pending.outcome ?? unknown)
   }
+}
+
+/** Takes publications out of a queue that were never sent. */
+function giveUp ({ waiting }: Queue, isDue: (pending: Pending) => boolean, take: (pending: Pending) => void): void {
+  const due = new Set(waiting.filter(isDue))
+  if (due.size === 0) return
+  waiting.splice(0, waiting.length, ...waiting.filter(pending => !due.has(pending)))
+  due.forEach(take)
 }

@@ -1,8 +1,41 @@
-import type { Outcome, Retention } from '../../types/index.ts'
+import type { Outcome, Position, Publication, Retention } from '../../types/index.ts'
+import type { RedisArgument } from '../../types/redis.ts'
+import type { Keys } from './keys.ts'
 import { bounded, metaTtl } from './reader.ts'
 
+/** Bytes that a value counts besides its tail and its key. The same as in the memory broker. */
+const valueOverhead = 320
+
+/** A call of the publish script, besides its publications. */
+export interface CallHead {
+  readonly keys: Keys
+  readonly topic: string
+  readonly isCluster: boolean
+  readonly node: string
+  readonly seq: number
+  /** The epoch to begin if there is none. */
+  readonly epoch: string
+  /** The position that this node knows. */
+  readonly position: Position | undefined
+}
+
+/** The keys and arguments of the publish script, for publications of one topic. */
+export function argumentsOf ({ keys, topic, isCluster, node, seq, epoch, position }: CallHead, pending: readonly { readonly publication: Publication, readonly bytes: Buffer }[]): { keys: string[], args: RedisArgument[] } {
+  const names: string[] = keys.topic(topic)
+  const args: RedisArgument[] = [
+    keys.channel(topic), isCluster ? 'SPUBLISH' : 'PUBLISH', epoch, position?.epoch ?? '', String(position?.offset ?? 0), node, String(seq),
+    ...settingsOf(pending.at(-1)!.publication.retention), String(pending.length)
+  ]
+  for (const { publication: { mid, key, version, end, tail }, bytes } of pending) {
+    if (mid !== undefined) names.push(keys.mid(topic, mid))
+    // A message without a key is a value, too; no key begins with a blank.
+    args.push(bytes, key === undefined ? '' : `k${key}`, version === undefined ? '' : String(version), end ?? '', mid === undefined ? '' : '1', String(valueOverhead + tail.length + 2 * (key?.length ?? 0)))
+  }
+  return { keys: names, args }
+}
+
 /** The arguments of the publish script that say what a topic keeps. */
-export function settingsOf (retention: Retention | undefined): string[] {
+function settingsOf (retention: Retention | undefined): string[] {
   if (retention === undefined) return ['n', '0', '0', '0', '0']
   const { size, bytes, ttl, latest } = retention
   return [latest ? 'v' : 'l', Number.isFinite(size) ? String(size) : '-1', bounded(bytes), String(Math.ceil(ttl)), metaTtl(retention)]

@@ -46,14 +46,17 @@ export interface TopicDefinition {
   readonly slow: SlowRule
   /** `null` if no messages are kept. */
   readonly history: HistoryRule | null
+  /** `local`: while the broker does not accept a message, the members of this node get it alone. */
+  readonly outage: 'wait' | 'local'
   /** The topic is a stream: it has one producer, and ends. */
   readonly stream: boolean
 }
 
 /** Returns the fault of the options of a stream; `undefined` if there is none. */
-function streamFault ({ publish, history }: TopicOptions): string | undefined {
+function streamFault ({ publish, history, outage }: TopicOptions): string | undefined {
   if (publish !== undefined) return 'a stream has one producer, which is the host: its members may not publish, so give no "publish"'
   if (history === false) return 'a stream keeps its messages, so that readers can come back: "history: false" is not possible'
+  if (outage === 'local') return 'a stream fails if the broker does not accept its messages: "outage: \'local\'" is not possible'
   return typeof history === 'object' && history.latest === true ? 'a stream keeps all of its messages in order: "history.latest" is not possible' : undefined
 }
 
@@ -103,6 +106,7 @@ export function compileTopic (key: string, options: TopicOptions, compile: Compi
     rate: { capacity: messages, per },
     slow: { policy: options.slow?.policy ?? defaults.slow.policy, bytes: options.slow?.bytes ?? defaults.slow.bytes },
     history: options.stream === true ? streamRule(options.history) : historyRule(options.history ?? defaults.history),
+    outage: options.outage ?? 'wait',
     stream: options.stream === true
   }
 }

@@ -38,6 +38,44 @@ t.test('a feed classifies each entry, and promises a position only if nothing be
   t.equal(feed.position, undefined, 'an old entry does not restore the position')
 })
 
+t.test('messages that were delivered on this node alone are told with the next entry, with a loss, or when the broker is back, once', async t => {
+  const told: Gap[] = []
+  const counters = { losses: 0, repeated: 0 }
+  const feed = new Feed('news', { receive: () => 2, attached: () => {}, tellLoss: gap => { told.push(gap) } }, { counters, broker: { review: () => {} } } as never)
+  const alone = (): Outgoing => {
+    const publication = outgoing()
+    feed.receiveAlone(publication)
+    return publication
+  }
+  feed.attachedAt(at(3))
+  feed.rejoin()
+  t.match(alone(), { isDelivered: true, local: 2 })
+  t.same(feed.position, at(3))
+  t.same(feed.advance(at(4)), { reason: 'lost', from: 'e-3' })
+  t.equal(feed.advance(at(5)), 'next')
+  alone()
+  t.same(feed.advance(at(9)), { count: 3, reason: 'lost', from: 'e-5', to: 'e-8' }, 'a hole tells it')
+  alone()
+  feed.rejoin()
+  feed.rejoin()
+  t.same([told, feed.position], [[{ reason: 'lost', from: 'e-9' }], at(9)])
+  alone()
+  feed.lost()
+  feed.rejoin()
+  t.same(told.slice(1), [{ reason: 'lost', from: 'e-9' }], 'a loss tells it')
+  alone()
+  t.same(feed.advance(at(10)), { reason: 'lost' })
+  alone()
+  t.same(feed.advance(undefined), { reason: 'lost', from: 'e-10' })
+  const fresh = new Feed('news', { receive: () => 0 } as never, { broker: { review: () => {} } } as never)
+  fresh.receiveAlone(outgoing())
+  t.same(fresh.advance(at(1)), { reason: 'lost' })
+  fresh.end()
+  const late = outgoing()
+  fresh.receiveAlone(late)
+  t.notOk(late.isDelivered, 'the room has gone')
+})
+
 t.test('the position of attach counts unless a newer one has arrived, and with two epochs neither is promised', async t => {
   const stale = new Feed('news', {} as never, {} as never)
   stale.advance(at(5))

@@ -75,7 +75,7 @@ export function fakeMember<T extends ByteStream = Bytes> (id: string, mode: Mode
 }
 
 export function fakeDefinition (more: Partial<TopicDefinition> = {}): TopicDefinition {
-  return { key: '*', stem: '', family: true, message: anyPayload, publish: anyPayload, converted: false, presence: anyPayload, grace: 0, post: false, maxMembers: Infinity, maxPayload: 65_536, rate: { capacity: 1_000, per: 1_000 }, slow: { policy: 'close', bytes: 1_000 }, history: null, stream: false, ...more }
+  return { key: '*', stem: '', family: true, message: anyPayload, publish: anyPayload, converted: false, presence: anyPayload, grace: 0, post: false, maxMembers: Infinity, maxPayload: 65_536, rate: { capacity: 1_000, per: 1_000 }, slow: { policy: 'close', bytes: 1_000 }, history: null, outage: 'wait', stream: false, ...more }
 }
 
 /** The ports of a room without a hub. */

@@ -104,6 +104,33 @@ t.test('an error after a lost answer leaves it open whether the publication was 
   t.same(outcomes, ['unknown'])
 })
 
+t.test('a publication that must not wait for the server fails at once, those that may do not', async t => {
+  const { link, outgoing, outcomes, publish } = createOutgoing()
+  publish()
+  await soon()
+  publish({ retention, whenDown: 'fail' })
+  publish()
+  publish({ retention, whenDown: 'fail' })
+  await soon()
+  t.same([outcomes, outgoing.size], [[], 4], 'while the server is there, they wait for their turn')
+  link.isReady = false
+  link.calls[0]!.reject(new Error('cut'))
+  outgoing.resume()
+  await soon()
+  t.same([outcomes, outgoing.size], [['failed', 'failed'], 2])
+  publish({ retention, whenDown: 'fail' })
+  await soon()
+  t.same([outcomes, outgoing.size], [['failed', 'failed', 'failed'], 2])
+  link.isReady = true
+  outgoing.resume()
+  await soon()
+  link.calls[1]!.resolve(['done', 'e o1'])
+  await soon()
+  link.calls[2]!.resolve(['done', 'e o2'])
+  await soon()
+  t.same([outcomes.slice(3), outgoing.size], [['ok', 'ok'], 0])
+})
+
 t.test('a call that was given up is never sent again', async t => {
   const { link, outgoing, outcomes, publish } = createOutgoing()
   publish({ retention, deadline: Date.now() + 20 })
@@ -132,14 +159,14 @@ t.test('a publication whose deadline comes before that of the one ahead is given
   publish({ retention, deadline: Date.now() + 20 })
   publish()
   await until(() => outcomes.length === 1)
-  t.same([outcomes, outgoing.size], [['unknown'], 2])
+  t.same([outcomes, outgoing.size], [['failed'], 2])
   link.isReady = true
   outgoing.resume()
   await soon()
   t.same(link.calls.map(countOf), [2])
   link.calls[0]!.resolve(['done', 'e o1 o2'])
   await soon()
-  t.same([outcomes, outgoing.size], [['unknown', 'ok', 'ok'], 0])
+  t.same([outcomes, outgoing.size], [['failed', 'ok', 'ok'], 0])
 })
 
 t.test('topics that keep nothing are sent once', async t => {
