@@ -34,6 +34,7 @@ class Search {
     this.#isOwn = client.duplicate !== undefined
     this.#sentinel = client.duplicate?.(searchOptions) ?? client
     this.#changed = changed
+    this.#sentinel.on('topology-change', this.#listen)
     this.primary = this.#find()
     this.primary.catch(() => {})
   }
@@ -50,11 +51,10 @@ class Search {
       await sentinel.connect()
     } else if (!sentinel.isOpen) throw new Error('the Sentinel client is not connected, and node-redis 5 cannot duplicate it: call its connect()')
     if (sentinel.getMasterNode() === undefined) throw new Error('Sentinel knows no primary that can be reached')
-    const client = await sentinel._execute(false, async client => client)
-    sentinel.on('topology-change', this.#listen)
-    return client
+    return sentinel._execute(false, async client => client)
   }
 
+  /** The first primary is a change, too, at a time when no connection is open. */
   readonly #listen = ({ type }: { type: string }): void => { if (type === 'MASTER_CHANGE') this.#changed() }
 }
 

@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events'
 import t from 'tap'
 import { Redis as Ioredis6 } from 'ioredis'
 import { Redis as Ioredis5 } from 'ioredis5'
@@ -14,6 +15,45 @@ import { replicated, settled, startSentinel } from '../helpers/redis-sentinel.ts
 
 const retention: Retention = { size: 100, bytes: 1_000_000, ttl: 60_000, latest: false }
 const events: RedisConnectionEvents = { message: () => {}, closed: () => {}, moved: () => {} }
+
+t.test('a Sentinel client that is connected by its host: connections end with its primary, and a failure is told', async t => {
+  const calls: string[] = []
+  let refusal: Error | undefined = new Error('refused')
+  const client = Object.assign(new EventEmitter(), {
+    duplicate: () => client,
+    connect: async () => { if (refusal !== undefined) throw refusal },
+    sendCommand: async () => 'OK',
+    subscribe: async () => {},
+    unsubscribe: async () => { calls.push('unsubscribe') },
+    destroy: () => { calls.push('destroy') }
+  })
+  let execute = async (_isReadonly: boolean, use: (given: unknown) => unknown): Promise<unknown> => use(client)
+  let node: object | undefined
+  const sentinel = Object.assign(new EventEmitter(), { isOpen: true, getMasterNode: () => node, _execute: (isReadonly: boolean, use: (given: unknown) => unknown) => execute(isReadonly, use) })
+  const port = nodeRedisSentinelPort(sentinel as never, 20)
+  await t.rejects(port.connect('', events), { message: 'Sentinel knows no primary that can be reached' })
+  node = {}
+  await t.rejects(port.connect('', events), { message: 'refused' })
+  t.equal(sentinel.listenerCount('topology-change'), 0)
+
+  refusal = undefined
+  const closed: string[] = []
+  const connection = await port.connect('', { ...events, closed: ({ message }) => { closed.push(message) } })
+  t.same(await Promise.all(connection.send([['PING']])), ['OK'])
+  await connection.subscribe(['a'])
+  await connection.unsubscribe(['a'])
+  sentinel.emit('topology-change', { type: 'REPLICA_ADD' })
+  t.same(closed, [])
+  sentinel.emit('topology-change', { type: 'MASTER_CHANGE' })
+  t.same(closed, ['Sentinel has named another primary'])
+  t.same(calls.slice(-2), ['unsubscribe', 'destroy'])
+
+  execute = () => new Promise(() => {})
+  await t.rejects(port.connect('', events), { message: 'no primary was found within 20 ms' })
+  port.close()
+  port.close()
+  t.equal(sentinel.listenerCount('topology-change'), 0)
+})
 
 t.test('with Sentinel', { skip: noRedis }, async t => {
   const group = await startSentinel(t)
