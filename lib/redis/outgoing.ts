@@ -203,7 +203,6 @@ export class Outgoing {
     const keeps = waiting[0]?.publication.retention !== undefined
     while (waiting.length > 0 && pending.length < mostPerCall && bytes < mostCallBytes && (waiting[0]!.publication.retention !== undefined) === keeps) {
       const next = waiting.shift()!
-      if (!this.#isOpen(next)) continue
       pending.push(next)
       bytes += next.bytes.length
     }
