@@ -28,11 +28,11 @@ t.test('a Sentinel client that is connected by its host: connections end with it
     destroy: () => { calls.push('destroy') }
   })
   let execute = async (_isReadonly: boolean, use: (given: unknown) => unknown): Promise<unknown> => use(client)
-  let node: object | undefined
-  const sentinel = Object.assign(new EventEmitter(), { isOpen: true, getMasterNode: () => node, _execute: (isReadonly: boolean, use: (given: unknown) => unknown) => execute(isReadonly, use) })
+  const nodes: object[] = []
+  const sentinel = Object.assign(new EventEmitter(), { isOpen: true, getMasterNode: () => nodes[0], _execute: (isReadonly: boolean, use: (given: unknown) => unknown) => execute(isReadonly, use) })
   const port = nodeRedisSentinelPort(sentinel as never, 20)
   await t.rejects(port.connect('', events), { message: 'Sentinel knows no primary that can be reached' })
-  node = {}
+  nodes.push({})
   await t.rejects(port.connect('', events), { message: 'refused' })
   t.equal(sentinel.listenerCount('topology-change'), 0)
 
