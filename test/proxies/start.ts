@@ -108,8 +108,14 @@ async function createDirectory (): Promise<string> {
   return directory
 }
 
-/** nginx in front of an app. `edits` change lines of `conf.d/rooms.conf`. */
-export async function startNginx (t: Test, upstream: string, edits: Edits = {}): Promise<Proxy> {
+/** The upstream of several nodes. */
+async function upstreamOf (nodes: string[]): Promise<string> {
+  const block = await fromDocs('upstream of three nodes')
+  return edit(block, Object.fromEntries(nodes.map((node, index) => [`10.0.0.${index + 1}:3000`, node])))
+}
+
+/** nginx in front of an app, or of three nodes. `edits` change lines of `conf.d/rooms.conf`. */
+export async function startNginx (t: Test, upstream: string | string[], edits: Edits = {}): Promise<Proxy> {
   const directory = await createDirectory()
   const port = await freePort()
   const main = edit(await fromDocs('/etc/nginx/nginx.conf'), {
@@ -120,7 +126,7 @@ export async function startNginx (t: Test, upstream: string, edits: Edits = {}):
   })
   const rooms = edit(await fromDocs('/etc/nginx/conf.d/rooms.conf'), {
     'listen 443 ssl': `listen 127.0.0.1:${port} ssl`,
-    'server 127.0.0.1:3000': `server ${upstream}`,
+    ...(typeof upstream === 'string' ? { 'server 127.0.0.1:3000': `server ${upstream}` } : { 'upstream rooms {\n  server 127.0.0.1:3000;\n  keepalive 32;\n}\n': await upstreamOf(upstream) }),
     '/etc/ssl/certs/rooms.pem': 'rooms.pem',
     '/etc/ssl/private/rooms.key': 'rooms.key',
     '/var/log/nginx/rooms.log': 'rooms.log',
