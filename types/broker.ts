@@ -247,8 +247,9 @@ export interface BrokerHandlers {
    * Delivers changes of members, those of this node included, for attached topics. MUST be called in the order of the versions, and for each version once, unless deltas
    * are lost. `lost` tells this, and so does the state when it becomes `up` again: a broker that can read the publications which it has missed says nothing of them. A
    * broker without the capability `presence` never calls it.
+   * @param delta - `undefined`: one came that cannot be read, and the list is read again
    */
-  presence? (topic: string, delta: PresenceDelta): void
+  presence? (topic: string, delta: PresenceDelta | undefined): void
   /** Reports users whose last session has gone with its node. It is called on one node of all. */
   gone? (users: GoneUser[]): void
   /**

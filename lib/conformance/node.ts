@@ -28,7 +28,7 @@ export class Node {
       this.onEntry?.(entry)
     },
     control: (from, bytes) => { this.controls.push({ from, text: bytes.toString() }) },
-    presence: (topic, delta) => { this.deltas.push({ topic, delta }) },
+    presence: (topic, delta) => { this.deltas.push({ topic, delta: delta! }) },
     gone: users => { this.gone.push(...users) },
     state: state => { this.states.push(state) },
     lost: topics => { this.lost.push(topics) }

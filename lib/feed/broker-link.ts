@@ -38,7 +38,7 @@ export interface LinkPorts {
 
 /** The hub's side of a broker that notes the members of topics for all nodes. What it throws is reported as a fault. */
 export interface PresenceReceiver {
-  delta (topic: string, delta: PresenceDelta): void
+  delta (topic: string, delta: PresenceDelta | undefined): void
   gone (users: GoneUser[]): void
   back (users: GoneUser[]): void
   /** Deltas may be missing: of these topics, or of all. */

@@ -97,9 +97,13 @@ export class SharedPresence<S extends SharedSession = SharedSession> implements 
   }
 
   /** @throws FST_ROOMS_BROKER_FAULT */
-  delta (topic: string, given: PresenceDelta): void {
+  delta (topic: string, given: PresenceDelta | undefined): void {
     const remote = this.#ports.room(topic)?.remote
     if (remote === undefined) return
+    if (given === undefined) {
+      remote.lost()
+      return
+    }
     let isRead = false
     try {
       const delta = checkDelta(topic, given, this.#infoLimit)

@@ -17,7 +17,7 @@ t.test('brokers note the members of their nodes, through a cut and the end of a 
       control: (from, bytes) => { node.controls.push(`${from} ${bytes}`) },
       state: state => { node.states.push(state) },
       lost: () => {},
-      presence: (_, delta) => { node.deltas.push(delta) },
+      presence: (_, delta) => { node.deltas.push(delta!) },
       gone: users => { node.gone.push(...users) }
     })
     t.teardown(() => node.broker.close())

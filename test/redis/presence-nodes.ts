@@ -47,7 +47,7 @@ export class PresenceNode {
     this.presence = new RedisPresence({
       ...ports,
       handlers: {
-        presence: (topic, delta) => { this.deltas.push({ topic, delta }) },
+        presence: (topic, delta) => { this.deltas.push({ topic, delta: delta! }) },
         gone: users => { this.gone.push(...users) },
         back: users => { this.back.push(...users) }
       }
