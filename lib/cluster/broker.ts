@@ -1,9 +1,9 @@
 import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerStats, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
 import { bufferOf } from '../bytes.ts'
-import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_CLUSTER } from '../errors.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, FST_ROOMS_BROKER_UNREADABLE, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_CLUSTER } from '../errors.ts'
 import { Calls } from './calls.ts'
 import type { Link } from './links.ts'
-import { isOurs, mark, type CallName, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
+import { excerpt, isOurs, mark, otherVersion, versionOf, type CallName, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
 import { OwnMembers } from './own-members.ts'
 
 /** Milliseconds for a call that has no deadline of its own. */
@@ -60,7 +60,10 @@ export class ClusterBroker implements Broker {
     this.#settings = settings
     this.#hello = setTimeout(() => { handlers.state('down', new FST_ROOMS_NO_CLUSTER(silent)) }, callTimeout).unref()
     this.#link.open({
-      message: message => { if (isOurs(message)) this.#receive(message as ExchangeMessage) },
+      message: message => {
+        if (isOurs(message)) this.#receive(message as ExchangeMessage)
+        else if (versionOf(message) !== undefined) this.#ignore(otherVersion(message))
+      },
       closed: () => { this.#lose() }
     })
     this.#sayHello()
@@ -197,8 +200,13 @@ export class ClusterBroker implements Broker {
       case 'lost': return handlers.lost('all')
       case 'check': return this.#sayRead()
       case 'closed': return this.#lose()
-      default: this.#unreadable++
+      default: this.#ignore(`an event of the primary is of type ${excerpt((event as { type: unknown }).type)}`)
     }
+  }
+
+  /** Counts a message that cannot be read, and tells of the first one. */
+  #ignore (what: string): void {
+    if (++this.#unreadable === 1) this.#handlers!.state(this.#isJoined ? 'up' : 'down', new FST_ROOMS_BROKER_UNREADABLE(what))
   }
 
   /** The exchange knows what this node has attached and said, and delivers from here on. */

@@ -132,8 +132,8 @@ export class Exchange {
   }
 
   #publish (publication: Publication): Outcome {
-    // Its node has given up, and may have said so.
-    if (publication.deadline <= Date.now()) return { state: 'failed' }
+    // Its node has given up, and may have said so. Another version is that of another message.
+    if (publication.deadline <= Date.now() || publication.v !== 1) return { state: 'failed' }
     const outcome = this.#store.publish({ ...publication, tail: bufferOf(publication.tail) })
     if (outcome.state === 'ok') this.#published++
     return outcome

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { ClusterStats } from '../../types/cluster.ts'
 import { Exchange } from './exchange.ts'
 import type { ExchangeNode } from './exchange-node.ts'
-import { isOurs, mark, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
+import { isOurs, mark, versionOf, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
 
 const jsonRefused = 'the channel to the primary carries JSON, and no bytes: call clusterPrimary() before the first cluster.fork(), or give cluster.setupPrimary({ serialization: "advanced" })'
 
@@ -39,7 +39,11 @@ export class ExchangeHost {
     return {
       invite: () => { send(this.#message([])) },
       receive: message => {
-        if (!this.#isClosed && isOurs(message) && typeof message.node === 'string' && typeof message.name === 'string') this.#receive(message as NodeMessage, nodes, send)
+        if (this.#isClosed) return
+        if (!isOurs(message)) {
+          // A worker of another version is told the version of the primary.
+          if (versionOf(message) !== undefined) send(this.#message([]))
+        } else if (typeof message.node === 'string' && typeof message.name === 'string') this.#receive(message as NodeMessage, nodes, send)
       },
       ended: () => {
         this.#peers.delete(send)

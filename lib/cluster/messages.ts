@@ -71,7 +71,22 @@ export interface ExchangeMessage {
 
 export const mark = { 'fastify-rooms': version } as const
 
-/** Whether a message of a process is one of a node or of an exchange. Hosts send messages of their own on the same channel. */
+/** The version of a message of a node or of an exchange; `undefined`: the message is the host's, which uses the same channel. */
+export function versionOf (message: unknown): unknown {
+  return typeof message === 'object' && message !== null ? (message as { 'fastify-rooms'?: unknown })['fastify-rooms'] : undefined
+}
+
+/** Whether a message is one of a node or of an exchange, and of this version. */
 export function isOurs (message: unknown): message is NodeMessage | ExchangeMessage {
-  return typeof message === 'object' && message !== null && (message as { 'fastify-rooms'?: unknown })['fastify-rooms'] === version
+  return versionOf(message) === version
+}
+
+/** A value as text, for the log. */
+export function excerpt (value: unknown): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value).slice(0, 32) : typeof value
+}
+
+/** Says which version a message has that cannot be read. */
+export function otherVersion (message: unknown): string {
+  return `a message of the primary has version ${excerpt(versionOf(message))}, and this worker reads ${version}`
 }

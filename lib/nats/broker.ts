@@ -167,6 +167,7 @@ export class NatsBroker implements Broker {
       if (publication !== undefined) this.#handlers!.entry(name, publication)
     } catch (error) {
       this.#ignored(asError(error))
+      this.#handlers?.lost([name])
     }
   }
 

@@ -10,8 +10,9 @@ const version = 1
 const hasExcept = 1
 const hasKey = 2
 const reasons: readonly EndReason[] = ['done', 'failed', 'stopped', 'lost']
-/** The lowest bit of the flags that hold the number of an end's reason; 0 in them: the publication is no end. */
+/** The bits of the flags that hold the number of an end's reason; 0 in them: the publication is no end. Flags above them, of a newer node, are ignored. */
 const endShift = 2
+const endMask = 7
 
 /** Version, flags, five lengths of names, payload length, deadline. */
 const headLength = 2 + 5 * 2 + 4 + 8
@@ -66,7 +67,7 @@ export function decodePublication (message: Uint8Array, topic: string, node: str
   if (at > bytes.length) throw new Error('its end is missing')
   if (sender === node) return undefined
   if (named !== topic) throw new Error('its topic is another one')
-  const end = flags >> endShift
+  const end = flags >> endShift & endMask
   if (end > reasons.length) throw new Error('its flags are not known')
   return {
     v: 1,

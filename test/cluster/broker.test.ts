@@ -68,13 +68,28 @@ t.test('calls of a turn in which the channel closes are not sent, and settle', a
   t.same(node.states, ['up', 'down'])
 })
 
-t.test('a message that is not of this node, or cannot be read, changes nothing', async t => {
+t.test('a message that is not of this node, or cannot be read, changes nothing; the first that cannot be read is told', async t => {
   const { link, node, broker } = await startWith(t)
+  const told: unknown[] = []
+  const { state } = node.handlers
+  node.handlers.state = (now, cause) => {
+    told.push([now, (cause as { code?: string } | undefined)?.code])
+    state(now, cause)
+  }
   link.take([{ type: 'welcome', back: [] }], { name: 'other' })
   link.take([{ type: 'welcome', back: [] }], { node: 'other' })
   for (const message of [null, 'text', { hello: 1 }, { 'fastify-rooms': 2, events: [{ type: 'welcome' }] }]) link.handlers.message(message)
   link.take([{ type: 'unheard' } as never, { type: 'answer', id: 99, value: 1 }, { type: 'failed', id: 99, reason: 'x' }])
-  t.same([node.states, broker.stats().unreadable], [[], 1])
+  t.same([told, broker.stats().unreadable], [[['down', 'FST_ROOMS_BROKER_UNREADABLE']], 2])
+  link.take([{ type: 'welcome', back: [] }])
+  t.equal(node.state, 'up')
+})
+
+t.test('a worker that has joined stays up if it cannot read a message of the primary', async t => {
+  const { link, node, broker } = await startWith(t)
+  link.take([{ type: 'welcome', back: [] }])
+  for (let n = 0; n < 3; n++) link.handlers.message({ 'fastify-rooms': { toString: null } })
+  t.same([node.states, broker.stats().unreadable], [['up', 'up'], 3])
 })
 
 t.test('a broker whose primary does not answer is down after 5 s, with the reason', async t => {

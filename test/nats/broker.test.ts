@@ -108,12 +108,16 @@ t.test('nodes over one server', { skip: withoutNats }, async t => {
     for (const bytes of controls) connection.publish(subjects.node('c'), bytes)
     connection.publish(subjects.node('c'), encodeControl(3, 'x', Buffer.from('not held')))
     connection.publish(subjects.topic('chat:1'), good)
-    await until(() => c.entries.length === 1)
-    t.same(c.payloads(), [1])
+    const newer = encodePublication(publicationOf('x', 'chat:1', 2))
+    newer[1] = 32
+    connection.publish(subjects.topic('chat:1'), newer)
+    await until(() => c.entries.length === 2)
+    t.same(c.payloads(), [1, 2], 'a flag of a newer node is ignored')
     t.equal(c.broker.stats!().unreadable, 12)
     t.same(c.causes.map(({ code }) => code), ['FST_ROOMS_BROKER_UNREADABLE'])
     t.match(c.causes[0]!.message, /its version is 2, and this node reads 1/)
     t.same(c.states, ['up', 'up'], 'the state stays')
+    t.same(c.lost, faulty.map(() => ['chat:1']), 'what cannot be read may have been a publication')
     clear()
   })
 
