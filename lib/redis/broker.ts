@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerStats, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
 import type { RedisBrokerOptions, RedisPort } from '../../types/redis.ts'
-import { FST_ROOMS_BROKER_UNSUITABLE, FST_ROOMS_INVALID_OPTION } from '../errors.ts'
+import { FST_ROOMS_BROKER_UNREADABLE, FST_ROOMS_BROKER_UNSUITABLE, FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 import { RedisAnswerError } from './answer-error.ts'
 import { RedisControl } from './control.ts'
 import { isDelta } from './delta.ts'
@@ -67,6 +67,10 @@ class RedisBroker implements Broker {
     const { port, heartbeat, linger } = this.#settings
     const keys = this.#keys
     const epochs = new Epochs()
+    /** Counts bytes that cannot be read, and tells of the first ones. */
+    const unreadable = (what: string): void => {
+      if (++this.#stats.unreadable === 1) handlers.state(links.state, new FST_ROOMS_BROKER_UNREADABLE(what))
+    }
     const links: Links = new Links(port, keys, node, heartbeat, {
       message: (channel, bytes) => {
         if (!isDelta(bytes)) {
@@ -86,7 +90,7 @@ class RedisBroker implements Broker {
       state: (state, cause) => { handlers.state(state, cause) }
     })
     const linkOf = (partition: number) => links.of(partition)
-    const reader = new Reader(keys, epochs, linkOf)
+    const reader = new Reader(keys, epochs, linkOf, unreadable)
     const subscriptions: Subscriptions = new Subscriptions(keys, epochs, reader, linkOf, {
       node,
       entry: (topic, publication, position) => {
@@ -99,11 +103,11 @@ class RedisBroker implements Broker {
       },
       read: (topic, after, limit, retention) => reader.behind(topic, after, limit, retention),
       renew: (line, isDifferent) => subscriptions.renew(line, isDifferent),
+      unreadable,
       stats: this.#stats
     }, { isCluster: port.isCluster, linger })
     const outgoing: Outgoing = new Outgoing(keys, epochs, { node: randomBytes(6).toString('hex'), isCluster: port.isCluster, line: topic => subscriptions.line(topic), linkOf })
     const calls: RedisCalls = { call: (partition, script, keys, args) => links.of(partition).call(script, keys, args) }
-    const unreadable = (): void => { this.#stats.unreadable++ }
     const shared = { calls, keys, node, publish: port.isCluster ? 'SPUBLISH' : 'PUBLISH', unreadable } as const
     const presence = new RedisPresence({ ...shared, handlers }, this.#settings.times)
     const control = new RedisControl({ ...shared, receive: (from, bytes) => { handlers.control(from, bytes) } })

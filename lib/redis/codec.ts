@@ -23,6 +23,8 @@ const hasEnd = 4
 const hasShortUid = 8
 /** The publishing node has not delivered it to its own members. */
 const isRelayed = 16
+/** Flags of a newer node may stand for strings behind those of this version, which are skipped. */
+const knownFlags = hasExcept | hasKey | hasEnd | hasShortUid | isRelayed
 
 /** Most bytes of a string: one of 400 characters fits. */
 const mostString = 2_048
@@ -83,7 +85,7 @@ export function decodePublication (topic: string, bytes: Buffer): Entry | undefi
   const except = (flags & hasExcept) === 0 ? undefined : next()
   const key = (flags & hasKey) === 0 ? undefined : next()
   const end = (flags & hasEnd) === 0 ? undefined : next() as EndReason
-  if (isBroken || at !== tailAt) return undefined
+  if (isBroken || (at !== tailAt && (flags & ~knownFlags) === 0)) return undefined
   return {
     isRelayed: (flags & isRelayed) !== 0,
     publication: {

@@ -38,8 +38,8 @@ export interface RedisControlPorts {
   readonly node: string
   readonly publish: 'PUBLISH' | 'SPUBLISH'
   receive (fromNode: string, bytes: Buffer): void
-  /** Bytes of a message cannot be read. */
-  unreadable (): void
+  /** Bytes of a message cannot be read. @param what - names them */
+  unreadable (what: string): void
 }
 
 /** Control messages between nodes: to one, to all, and to those that hold a user. */
@@ -88,7 +88,7 @@ export class RedisControl {
   /** Takes bytes of a control channel. */
   read (message: Buffer): void {
     const control = decodeControl(message)
-    if (control === undefined) this.#ports.unreadable()
+    if (control === undefined) this.#ports.unreadable('a message between nodes')
     else if (control.node !== this.#ports.node) this.#ports.receive(control.node, control.bytes)
   }
 

@@ -42,7 +42,7 @@ export function decodeDelta (bytes: Buffer): PresenceDelta | undefined {
 export function parseMember (field: string, value: string): PresenceMember | undefined {
   const at = field.indexOf('/')
   const match = /^\d+ (\d+) /.exec(value)
-  if (match === null) return undefined
+  if (match === null || at < 1) return undefined
   const [head, length] = match
   const rest = Buffer.from(value).subarray(head.length)
   return memberOf(field.slice(at + 1), field.slice(0, at), rest.toString('utf8', 0, Number(length)), rest.toString('utf8', Number(length)))

@@ -30,11 +30,17 @@ export interface LinePorts {
   read (topic: string, after: number, limit: number, retention: Retention): Promise<ReadPage>
   /** The server has lost publications that were delivered here: begins a new epoch. */
   renew (line: Line, isDifferent: boolean): Promise<void>
-  readonly stats: { mended: number, holes: number, dropped: number, unreadable: number }
+  /** Bytes cannot be read. @param what - names them */
+  unreadable (what: string): void
+  readonly stats: { mended: number, holes: number, dropped: number }
 }
 
 /** A publication of the channel that is not delivered yet. `entry`: `undefined` if it cannot be read. */
 interface Held { readonly epoch: string, readonly offset: number, readonly entry: Entry | undefined }
+
+function bytesOf (entry: Entry | undefined): number {
+  return entry?.publication.tail.length ?? 0
+}
 
 /** The publications of a topic that is subscribed to, delivered without a hole: a publication behind one is held until the kept messages have filled it. */
 export class Line {
@@ -71,7 +77,11 @@ export class Line {
   /** Takes a message of the channel, while the topic is attached. @param message - `undefined`: it cannot be read */
   receive (message: ChannelMessage | undefined): void {
     if (message === undefined) {
-      this.#ports.stats.unreadable++
+      this.#unreadable('a message')
+      // Kept messages tell whether something is missing.
+      if (this.retention === undefined) this.lost()
+      else if (this.#work === undefined) this.mend()
+      else this.#isBehind = true
       return
     }
     const { position, entries } = message
@@ -128,8 +138,10 @@ export class Line {
     this.#isBehind = false
     let isReset = false
     let delivered = 0
+    let last: Held | undefined
     for (;;) {
       const { epoch, offset } = this.position!
+      last = this.#held.at(-1)
       const { top, base, messages } = await read(this.topic, offset, pageSize, this.retention!)
       if (isStale()) return
       if (top.epoch !== epoch) {
@@ -155,9 +167,23 @@ export class Line {
     }
     if (delivered > 0) stats.mended++
     else if (isReset) this.lost()
+    this.#dropUpTo(last)
     this.#work = undefined
     if (this.#isBehind) this.mend()
     else this.#drain()
+  }
+
+  /** Drops publications that were here before the last reading. Those that the server has were delivered; it knows nothing of the others, and they must not be waited for. */
+  #dropUpTo (last: Held | undefined): void {
+    const dropped = this.#held.splice(0, last === undefined ? 0 : this.#held.indexOf(last) + 1)
+    for (const { epoch, offset, entry } of dropped) {
+      this.#heldBytes -= bytesOf(entry)
+      if (epoch === this.position!.epoch && offset > this.position!.offset) this.#unreadable('a publication without a kept message')
+    }
+  }
+
+  #unreadable (what: string): void {
+    this.#ports.unreadable(`${what} of topic "${this.topic}"`)
   }
 
   /** The messages behind the last hole. The holes are told as one loss. */
@@ -173,7 +199,7 @@ export class Line {
   }
 
   #hold (held: Held): void {
-    const bytes = held.entry?.publication.tail.length ?? 0
+    const bytes = bytesOf(held.entry)
     if (this.#held.length >= mostHeld || this.#heldBytes + bytes > mostHeldBytes) {
       this.#ports.stats.dropped++
       this.#isBehind = true
@@ -185,6 +211,7 @@ export class Line {
 
   #drain (): void {
     let at = 0
+    let isHole = false
     for (; at < this.#held.length && this.#work === undefined; at++) {
       const { epoch, offset, entry } = this.#held[at]!
       const { position } = this
@@ -192,20 +219,21 @@ export class Line {
       if (position.epoch === epoch && offset <= position.offset) continue
       if (position.epoch !== epoch || offset !== position.offset + 1) {
         // A hole, or another epoch: it waits, with all behind it.
-        this.mend()
+        isHole = true
         break
       }
       this.#deliver(entry?.publication, { epoch, offset })
     }
     this.#held.splice(0, at)
-    this.#heldBytes = this.#held.reduce((sum, { entry }) => sum + (entry?.publication.tail.length ?? 0), 0)
+    this.#heldBytes = this.#held.reduce((sum, { entry }) => sum + bytesOf(entry), 0)
+    if (isHole) this.mend()
   }
 
   #deliver (publication: Publication | undefined, position: Position): void {
     this.position = position
     this.uid = publication?.uid
     if (publication === undefined) {
-      this.#ports.stats.unreadable++
+      this.#unreadable('a publication')
       this.lost()
     } else this.#ports.entry(this.topic, publication, position)
   }
@@ -213,7 +241,7 @@ export class Line {
   /** Delivers a publication of a topic that keeps nothing, unless this node has done so when it published it. */
   #passOn (entry: Entry | undefined): void {
     if (entry === undefined) {
-      this.#ports.stats.unreadable++
+      this.#unreadable('a publication')
       this.lost()
     } else if (entry.isRelayed || entry.publication.node !== this.#ports.node) this.#ports.entry(this.topic, entry.publication, undefined)
   }

@@ -141,6 +141,9 @@ export class Links {
     this.#events.state(state, cause)
   }
 
+  /** The state that was told last. */
+  get state (): BrokerState { return this.#state ?? 'down' }
+
   /** Why the broker cannot work. */
   get cause (): Error | undefined { return this.#state === 'down' ? this.#cause : undefined }
 }

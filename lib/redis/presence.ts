@@ -18,8 +18,8 @@ export interface RedisPresencePorts {
   /** In a cluster SPUBLISH. */
   readonly publish: 'PUBLISH' | 'SPUBLISH'
   readonly handlers: Pick<BrokerHandlers, 'presence' | 'gone' | 'back'>
-  /** Bytes of a delta cannot be read. */
-  unreadable (): void
+  /** Bytes of a delta, or of a member, cannot be read. @param what - names them */
+  unreadable (what: string): void
 }
 
 interface Sending {
@@ -112,8 +112,8 @@ export class RedisPresence implements BrokerPresence {
   /** Takes a delta of a topic that is attached. */
   receive (topic: string, bytes: Buffer): void {
     const delta = decodeDelta(bytes)
-    if (delta === undefined) this.#ports.unreadable()
-    else this.#ports.handlers.presence?.(topic, delta)
+    if (delta === undefined) this.#ports.unreadable(`changes of the members of topic "${topic}"`)
+    this.#ports.handlers.presence?.(topic, delta)
   }
 
   /** Keeps the keys of the topics with members of this node for another hour. */
@@ -177,7 +177,7 @@ export class RedisPresence implements BrokerPresence {
     const members: PresenceMember[] = []
     for (; at + 1 < reply.length; at += 2) {
       const member = parseMember(reply[at]!, reply[at + 1]!)
-      if (member === undefined) this.#ports.unreadable()
+      if (member === undefined) this.#ports.unreadable(`a member of topic "${topic}"`)
       else members.push(member)
     }
     return { page: { version: Number(version), count, members }, dead }

@@ -23,11 +23,14 @@ export class Reader {
   readonly #keys: Keys
   readonly #epochs: Epochs
   readonly #linkOf: (partition: number) => Link
+  readonly #unreadable: (what: string) => void
 
-  constructor (keys: Keys, epochs: Epochs, linkOf: (partition: number) => Link) {
+  /** @param unreadable - a kept message cannot be read */
+  constructor (keys: Keys, epochs: Epochs, linkOf: (partition: number) => Link, unreadable: (what: string) => void) {
     this.#keys = keys
     this.#epochs = epochs
     this.#linkOf = linkOf
+    this.#unreadable = unreadable
   }
 
   /** Reads the positions of topics of one partition, in one step. Those that have none get their first one. */
@@ -39,13 +42,19 @@ export class Reader {
     })
   }
 
-  /** Reads kept messages for the hub. One whose bytes cannot be read is left out. */
+  /** Reads kept messages for the hub. One whose bytes cannot be read is as one that is no longer kept, and with it those before it. */
   async page (topic: string, query: HistoryQuery): Promise<HistoryPage> {
-    const { epoch, offset, ended, from, messages } = await this.#read(topic, query)
+    const { epoch, offset, ended, from: keptFrom, messages } = await this.#read(topic, query)
+    let from = keptFrom
     const page: KeptMessage[] = []
     for (const [at, bytes] of messages) {
       const publication = decodePublication(topic, bytes)?.publication
-      if (publication !== undefined) page.push({ offset: at, tail: publication.tail, payloadLength: publication.payloadLength, key: publication.key })
+      if (publication === undefined) {
+        from = Math.max(from, at)
+        this.#unreadable(`a kept message of topic "${topic}"`)
+        // Values are kept one by one, and not in a row.
+        if (!query.retention.latest) page.length = 0
+      } else page.push({ offset: at, tail: publication.tail, payloadLength: publication.payloadLength, key: publication.key })
     }
     return { position: { epoch, offset }, messages: page, from, ...(ended === '' ? {} : { ended: ended as EndReason }) }
   }
@@ -61,7 +70,10 @@ export class Reader {
     const args = [this.#epochs.next(), after === undefined ? '' : String(after), String(limit), bounded(bytes), retention.latest ? 'v' : 'l']
     const [epoch, offset, ended, base, from, ...rest] = await link.call(historyScript, this.#keys.topic(topic), args) as RedisReply[]
     const messages: [number, Buffer][] = []
-    for (let i = 0; i < rest.length; i += 2) messages.push([Number(rest[i]), rest[i + 1] as Buffer])
+    for (let i = 0; i < rest.length; i += 2) {
+      // Another program may have written behind the top.
+      if (Number(rest[i]) <= Number(offset)) messages.push([Number(rest[i]), rest[i + 1] as Buffer])
+    }
     if (after === undefined) messages.reverse()
     return { epoch: String(epoch), offset: Number(offset), ended: String(ended), base: Number(base), from: Number(from), messages }
   }

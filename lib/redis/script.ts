@@ -10,6 +10,12 @@ export function script (source: string): Script {
 /** Milliseconds that a topic which has a position, and never had a message, keeps it. Clients may read any name, so that each reading must not cost memory for a month. */
 const unusedFor = 3_600_000
 
+/** The length of the tail of a kept publication. Another program may have written anything there, and the script must go on. */
+const tailLength = `local function tail (frame)
+  if #frame < 8 then return 0 end
+  return math.min(#frame, (struct.unpack('>I4', frame, 5)))
+end`
+
 /**
  * Publishes messages of one topic: appends them, trims, and sends them over the channel, in one step.
  *
@@ -30,6 +36,7 @@ local node, mode, size, most = ARGV[6], ARGV[8], tonumber(ARGV[9]), tonumber(ARG
 local e, top, b, r, n, ended, mids, first = '', 0, 0, 0, 0, false, 4, ''
 local out, frames = {}, {}
 local function text (number) return string.format('%.0f', number) end
+${tailLength}
 if mode ~= 'n' then
   local meta = redis.call('HMGET', m, 'e', 'o', 'b', 'x', 'r')
   if meta[1] then
@@ -37,8 +44,9 @@ if mode ~= 'n' then
     local fence = redis.call('HGET', f, node)
     if fence then
       local seq, rest = string.match(fence, '^(%d+) %d+ (.*)$')
-      if tonumber(seq) == tonumber(ARGV[7]) then return {'fenced', rest} end
-      if tonumber(seq) > tonumber(ARGV[7]) then return {'passed', ''} end
+      seq = tonumber(seq or -1)
+      if seq == tonumber(ARGV[7]) then return {'fenced', rest} end
+      if seq > tonumber(ARGV[7]) then return {'passed', ''} end
     end
     if ARGV[4] == e and top < tonumber(ARGV[5]) then
       e = ARGV[3]
@@ -64,10 +72,11 @@ for i = 1, tonumber(ARGV[13]) do
   if mode == 'v' and not known then
     old = redis.call('HGET', s, key)
     if old then oldOffset, oldVersion, oldWeight = string.match(old, '^(%d+):([^:]*):(%d+):') end
+    if old and not oldOffset then oldOffset, oldVersion, oldWeight = '0', '', '0' end
   end
   if known then out[i] = 'd' .. known
   elseif ended then out[i] = 'e'
-  elseif old and version ~= '' and oldVersion ~= '' and tonumber(version) < tonumber(oldVersion) then out[i] = 's'
+  elseif old and version ~= '' and oldVersion ~= '' and tonumber(version) < (tonumber(oldVersion) or 0) then out[i] = 's'
   else
     local place = ''
     if mode ~= 'n' then
@@ -89,10 +98,10 @@ for i = 1, tonumber(ARGV[13]) do
         n, b = n + 1, b + weight
         while n > 0 and ((size >= 0 and n > size) or b > most) do
           local oldest = redis.call('ZRANGE', z, 0, 0)[1]
-          local offset, bytes = string.match(redis.call('HGET', s, oldest), '^(%d+):[^:]*:(%d+):')
+          local offset, bytes = string.match(redis.call('HGET', s, oldest) or '', '^(%d+):[^:]*:(%d+):')
           redis.call('HDEL', s, oldest)
           redis.call('ZREM', z, oldest)
-          n, b, r = n - 1, b - tonumber(bytes), math.max(r, tonumber(offset))
+          n, b, r = n - 1, b - tonumber(bytes or 0), math.max(r, tonumber(offset or 0))
         end
       end
       if first == '' then first = id end
@@ -112,7 +121,7 @@ if mode == 'l' then
   if size >= 0 then cut = math.max(0, n - size) end
   while gone < n and (gone < cut or b > most) do
     local oldest = redis.call('XRANGE', s, from, '+', 'COUNT', math.min(100, math.max(1, cut - gone)))
-    for i = 1, #oldest do b = b - struct.unpack('>I4', oldest[i][2][2], 5) end
+    for i = 1, #oldest do b = b - tail(oldest[i][2][2]) end
     gone, from = gone + #oldest, '(' .. oldest[#oldest][1]
   end
   if gone > 0 then redis.call('XTRIM', s, 'MAXLEN', '=', n - gone) end
@@ -127,7 +136,7 @@ if mode ~= 'n' then
   redis.call('PEXPIRE', f, 600000)
   if isNew == 1 and redis.call('HLEN', f) > 128 then
     local all, tops = redis.call('HGETALL', f), {}
-    for i = 2, #all, 2 do tops[i / 2] = tonumber(string.match(all[i], '^%d+ (%d+)')) end
+    for i = 2, #all, 2 do tops[i / 2] = tonumber(string.match(all[i], '^%d+ (%d+)') or 0) end
     local sorted = {unpack(tops)}
     table.sort(sorted)
     for i = 1, #tops do
@@ -161,8 +170,9 @@ if not meta[1] then
 end
 local out = {meta[1], meta[2], meta[3] or '', meta[4] or '0', meta[2]}
 local read, count = 0, 0
+${tailLength}
 local function add (offset, frame)
-  read = read + struct.unpack('>I4', frame, 5)
+  read = read + tail(frame)
   if count == limit or read > most then return false end
   count = count + 1
   out[#out + 1] = offset
@@ -190,9 +200,9 @@ else
   if after == '' then keys = redis.call('ZREVRANGE', z, 0, limit)
   else keys = redis.call('ZRANGEBYSCORE', z, '(' .. after, '+inf', 'LIMIT', 0, limit + 1) end
   for i = 1, #keys do
-    local value = redis.call('HGET', s, keys[i])
+    local value = redis.call('HGET', s, keys[i]) or ''
     local offset, at = string.match(value, '^(%d+):[^:]*:%d+:()')
-    if not add(offset, string.sub(value, at)) then break end
+    if offset and not add(offset, string.sub(value, at)) then break end
   end
 end
 return out

@@ -29,6 +29,19 @@ t.test('broken bytes are never read as a publication, and never throw', async t 
   t.equal(decodePublication('a', longer), undefined, 'a string that begins behind the head')
 })
 
+t.test('flags of a newer node, and the strings that stand for them, are skipped', async t => {
+  const one = publication('a', 'text')
+  const bytes = encodePublication(one, true)
+  const newer = (strings: Buffer): Buffer => {
+    const tailAt = bytes.length - one.tail.length
+    const copy = Buffer.concat([bytes.subarray(0, tailAt), strings, one.tail])
+    copy.writeUInt32BE(copy.length, 0)
+    copy[9] = bytes[9]! | 32
+    return copy
+  }
+  for (const strings of [Buffer.alloc(0), Buffer.from([0, 2, 65, 66])]) t.same(decodePublication('a', newer(strings)), { isRelayed: true, publication: one })
+})
+
 t.test('messages of a channel', async t => {
   const one = encodePublication(publication('a', 1), false)
   t.match(decodeMessage('a', encodeMessage(one)), { position: undefined, entries: [{ isRelayed: false }] })

@@ -32,6 +32,7 @@ function createLine () {
       return { top: { epoch, offset: top }, base, messages: Array.from({ length: Math.max(0, Math.min(limit, top - first + 1)) }, (_, i) => ({ offset: first + i, publication: { ...publication('a'), uid: String(first + i) } })) }
     },
     renew: () => control.renew(),
+    unreadable: () => { stats.unreadable++ },
     stats
   })
   line.retention = retention
@@ -180,4 +181,36 @@ t.test('a publication behind a hole that cannot be read is taken from the kept m
   receive(4)
   t.same(entries, range(1, 4))
   t.match(stats, { mended: 1, holes: 0, unreadable: 0 })
+})
+
+t.test('a publication that no kept message stands behind is dropped after one reading, and not waited for', async t => {
+  const { line, log, entries, stats, receive, readings } = createLine()
+  receive(1)
+  log.top = 1
+  receive(999)
+  receive(1, 1, 'otherepoch1')
+  await until(() => stats.unreadable === 1)
+  await new Promise(resolve => setTimeout(resolve, 20))
+  t.same([entries, readings(), stats.unreadable], [[1], 2, 1])
+  log.top = 2
+  receive(2)
+  t.same([entries, line.position], [[1, 2], { epoch, offset: 2 }])
+})
+
+t.test('a message that cannot be read lets the kept messages be read, once more if it comes during a reading', async t => {
+  const { line, log, entries, stats, control, readings } = createLine()
+  log.top = 2
+  let open!: () => void
+  control.gate = new Promise<void>(resolve => { open = resolve })
+  line.receive(undefined)
+  line.receive(undefined)
+  line.receive(undefined)
+  log.top = 3
+  open()
+  await until(() => entries.length === 3)
+  t.same([entries, stats.unreadable], [[1, 2, 3], 3])
+  await until(() => readings() === 2)
+  line.retention = undefined
+  line.receive(undefined)
+  t.equal(entries.at(-1), 'lost')
 })

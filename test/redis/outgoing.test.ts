@@ -264,7 +264,7 @@ function createSubscriptions (t: { teardown (end: () => void): void }) {
   const epochs = new Epochs()
   const linkOf = () => link as never
   const read: number[] = []
-  const subscriptions: Subscriptions = new Subscriptions(keys, epochs, new Reader(keys, epochs, linkOf), linkOf, {
+  const subscriptions: Subscriptions = new Subscriptions(keys, epochs, new Reader(keys, epochs, linkOf, () => {}), linkOf, {
     node: 'n',
     entry: () => {},
     lost: () => {},
@@ -273,7 +273,8 @@ function createSubscriptions (t: { teardown (end: () => void): void }) {
       return new Promise(() => {})
     },
     renew: async () => {},
-    stats: { mended: 0, holes: 0, dropped: 0, unreadable: 0 }
+    unreadable () {},
+    stats: { mended: 0, holes: 0, dropped: 0 }
   }, { isCluster: false, linger: 20 })
   t.teardown(() => { subscriptions.close() })
   return { link, subscriptions, read }

@@ -182,13 +182,15 @@ t.test('control messages reach one node, all others, or those that hold a user',
   t.equal(c.unreadable, 4)
 })
 
-t.test('deltas that cannot be read are ignored and counted', options, async t => {
+t.test('a delta that cannot be read is counted, and the list is read again', options, async t => {
   for (const text of ['m2{}', 'm1', 'm1{', 'm1{"version":1}', 'm1{"version":"1","node":"a","set":{},"leave":{}}', 'm1{"version":1,"node":"a","set":{"x":1},"leave":{}}', 'm1{"version":1,"node":"a","set":[["s","u"]],"leave":{}}', 'm1{"version":1,"node":"a","set":[["s","u",1]],"leave":{}}', 'm1{"version":1,"node":"a","set":{},"leave":[1]}', 'm1{"version":1,"node":"a","set":[1],"leave":{}}']) {
     t.equal(decodeDelta(Buffer.from(text)), undefined, text)
   }
   t.equal(parseMember('a/s1', '1x'), undefined)
+  t.equal(parseMember('no node', '1 0 '), undefined)
   const server = await startRedis(t)
   const [a] = await startNodes(t, server.port, ['a']) as [PresenceNode]
   a.presence.receive('a', Buffer.from('m1{}'))
   t.equal(a.unreadable, 1)
+  t.same(a.deltas.at(-1), { topic: 'a', delta: undefined })
 })
