@@ -8,7 +8,7 @@ import { createRooms, join, listen, until, type Client, type LogLine } from '../
 import { noRedis, startRedis } from '../helpers/redis-server.ts'
 import { newerPort } from './newer-node.ts'
 
-const topics = { 'chat:*': { publish: true, history: true, presence: true }, 'live:*': { publish: true } } as const
+const topics = { 'chat:*': { publish: true, history: true, presence: true }, 'values:*': { publish: true, history: { latest: true } }, 'live:*': { publish: true } } as const
 
 interface Node {
   readonly rooms: any
@@ -67,6 +67,18 @@ t.test('nodes of two versions', { skip: noRedis }, async t => {
       t.same([told(node).length, node.errors], [1, []])
       t.same(node.rooms.health(), { ok: true, state: 'open', broker: 'up' })
     }
+  })
+
+  t.test('a value of another version hides no other value', async t => {
+    const { a, newer } = await startFleet(t, port, 'contents')
+    const first = await a.rooms.broadcast('values:1', 1, { key: 'x' })
+    await newer.rooms.broadcast('values:1', 2, { key: 'y' })
+    t.match(await a.rooms.history('values:1'), { messages: [{ data: 1 }], complete: false })
+    const member = await a.join(`values:1?since=${first.id}`)
+    t.match(member.hello, { recovered: false })
+    await a.rooms.broadcast('values:1', 3, { key: 'y' })
+    t.match(await member.next('message'), { data: 3 })
+    t.match(await a.rooms.history('values:1'), { messages: [{ data: 1 }, { data: 3 }] })
   })
 
   t.test('in a topic that keeps nothing, its members get its own messages, and others are told', async t => {
