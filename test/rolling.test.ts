@@ -151,6 +151,8 @@ t.test('three nodes behind nginx are restarted one after another: members get ea
     const { recovered, gap, status } = room.getSnapshot()
     if (!recovered || gap !== null || status !== 'open') t.fail(`a member is ${status}, with recovered ${recovered}`)
   }
+  const failures = rooms.flatMap(room => room.log()).filter(({ status, error }) => status === 'reconnecting' && error !== null && error.code !== 'going_away')
+  t.same(failures, [], 'nginx leads each of them to a node that takes it')
   t.same(nodes.map(({ exits }) => exits), [[0], [0], [0]], 'no node was stopped before its members had left')
   const leaves = nodes.flatMap(node => node.of('leave'))
   t.ok(leaves.length >= rooms.length)
