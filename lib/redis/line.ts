@@ -51,6 +51,8 @@ export class Line {
   retention: Retention | undefined
   isAttached = false
   isSubscribed = false
+  /** The subscription has broken, and the node has not recovered since. */
+  isCut = false
   /** When the subscription ends, unless the topic is attached again; on the clock of `performance`. */
   lingersUntil = Infinity
   /** The last publication that was delivered. `undefined` until the position of the topic was read. */
@@ -110,7 +112,7 @@ export class Line {
   /** Ends delivery. */
   detach (): void {
     this.hold()
-    this.isAttached = false
+    this.isAttached = this.isCut = false
     this.position = undefined
     this.#held.length = this.#heldBytes = 0
     this.losses++

@@ -122,18 +122,22 @@ export class Subscriptions {
   /** Subscribes again after the connection was made again, and mends what was missed. */
   async recover (link: Link): Promise<void> {
     const lines = [...this.#lines.values()].filter(line => this.#linkOf(line.partition) === link)
-    const live = lines.filter(line => line.isSubscribed && line.isAttached)
+    const live = lines.filter(line => line.isAttached && (line.isSubscribed || line.isCut))
+    for (const line of live) line.isCut = true
     for (const line of lines) {
       line.isSubscribed = false
       if (line.isAttached && line.retention !== undefined) line.hold()
     }
     const attached = lines.filter(line => line.isAttached || this.#waiting.has(line))
     const known = attached.filter(line => line.position !== undefined)
-    this.resubscribed += live.length
     await this.#subscribe(link, attached)
+    this.resubscribed += live.length
     await this.#position(attached)
     await this.#findRollbacks(link, known)
-    for (const line of live) if (line.isAttached && line.retention === undefined) line.lost()
+    for (const line of live) {
+      line.isCut = false
+      if (line.isAttached && line.retention === undefined) line.lost()
+    }
     for (const line of known) if (line.isAttached && line.position !== undefined) line.mend()
   }
 

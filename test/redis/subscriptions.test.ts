@@ -18,6 +18,7 @@ const keys = new Keys('rooms', 64)
 function create (t: Test, isCluster = false) {
   const ended: (readonly string[])[] = []
   const renewed: RedisArgument[][] = []
+  const lost: string[] = []
   const server = {
     isReady: true,
     subscribe: async (_channels: readonly string[]): Promise<void> => {},
@@ -31,14 +32,14 @@ function create (t: Test, isCluster = false) {
   const subscriptions = new Subscriptions(keys, new Epochs(), reader, () => link, {
     node: 'n',
     entry: () => {},
-    lost: () => {},
+    lost: line => { lost.push(line.topic) },
     read: async (_topic, offset) => ({ top: { epoch: 'e', offset }, base: 0, messages: [] }),
     renew: async () => {},
     unreadable () {},
     stats: { mended: 0, holes: 0, dropped: 0 }
   }, { isCluster, linger: 1 })
   t.teardown(() => { subscriptions.close() })
-  return { subscriptions, server, link, ended, renewed }
+  return { subscriptions, server, link, ended, renewed, lost }
 }
 
 t.test('a channel has a topic while that is attached', async t => {
@@ -61,6 +62,22 @@ t.test('subscriptions end by partition in a cluster, and together outside of one
     const channels = ['a', 'b'].map(topic => keys.channel(topic))
     t.same(ended, isCluster ? channels.map(channel => [channel]) : [channels])
   }
+})
+
+t.test('a node that is cut off again before it has recovered tells the loss when it is back, once', async t => {
+  const { subscriptions, server, link, lost } = create(t)
+  await subscriptions.attach('plain', undefined)
+  await subscriptions.attach('left', undefined)
+  const { subscribe } = server
+  server.subscribe = async () => { throw new Error('cut') }
+  await t.rejects(subscriptions.recover(link), { message: 'cut' })
+  t.same([lost, subscriptions.resubscribed], [[], 0])
+  subscriptions.detach('left')
+  server.subscribe = subscribe
+  await subscriptions.recover(link)
+  t.same([lost, subscriptions.resubscribed], [['plain'], 1])
+  await subscriptions.recover(link)
+  t.same(lost, ['plain', 'plain'], 'the next cut is a loss of its own')
 })
 
 t.test('a refusal that comes later than another one leaves a new subscription alone', async t => {
