@@ -12,7 +12,7 @@ export const FST_ROOMS_INVALID_SCHEMA = createError<[string, string, string]>('F
 export const FST_ROOMS_OPEN_BROADCAST = createError<[string]>('FST_ROOMS_OPEN_BROADCAST', 'topic "%s" has a broadcast route ("post") that every client could call: give "authorize" or hooks in "routes.broadcast" (to allow every client, authorize: () => true)', 500)
 export const FST_ROOMS_HANDLER_MISSING = createError<[string]>('FST_ROOMS_HANDLER_MISSING', 'topic "%s" has different schemas in "publish" and "message": give an "onMessage" for it that converts one into the other', 500)
 export const FST_ROOMS_NO_HISTORY = createError<[string]>('FST_ROOMS_NO_HISTORY', 'topic "%s" has "history", which this broker does not keep: give another "broker", or "history: false"', 500)
-export const FST_ROOMS_BROKER_UNSUITABLE = createError<[string]>('FST_ROOMS_BROKER_UNSUITABLE', 'the broker cannot use its server: %s', 500)
+export const FST_ROOMS_BROKER_UNSUITABLE = createError<[string]>('FST_ROOMS_BROKER_UNSUITABLE', 'the server of the broker is not suitable: %s', 500)
 export const FST_ROOMS_NO_SHARED_PRESENCE = createError<[string]>('FST_ROOMS_NO_SHARED_PRESENCE', 'topic "%s" has "presence", and this broker lacks the capability "presence": its members on other nodes would not be seen. Give another "broker", or declare the topic without it ("*" is the open lobby)', 500)
 export const FST_ROOMS_NO_CLUSTER = createError<[string]>('FST_ROOMS_NO_CLUSTER', 'no cluster: %s', 500)
 export const FST_ROOMS_ALREADY_REGISTERED = createError('FST_ROOMS_ALREADY_REGISTERED', 'this scope or a parent of it already has app.rooms: register the plugin once, or in sibling scopes, which have separate rooms', 500)

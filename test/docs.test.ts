@@ -175,6 +175,8 @@ t.test('docs/api.md has every member of app.rooms, request.rooms, sessions and t
   t.same(headings(page, '### `session').map(name => name.replace(/^\./, '')).sort(), (await membersOf('types/session.ts', 'Session')).sort())
   t.same(headings(page, '### `client.').sort(), (await membersOf('types/rooms.ts', 'InjectedClient')).sort())
   t.same(rows(section(page, '### `rooms.stats()`')).map(([name]) => name), await membersOf('types/rooms.ts', 'Stats'))
+  t.same(rows(section(page, '### Numbers of the broker')).map(([name]) => name), [...await membersOf('types/rooms.ts', 'BrokerNumbers'), ...await membersOf('types/broker.ts', 'BrokerStats')])
+  t.same(rows(section(page, '### `rooms.health()`')).map(([name]) => name), await membersOf('types/rooms.ts', 'Health'))
 })
 
 t.test('docs/observability.md has every line of the log with its level, and no other', async t => {

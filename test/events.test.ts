@@ -207,8 +207,33 @@ t.test('the state of the broker is reported, including the first one', async t =
   const { rooms } = await create(t, { broker: memory })
   const cause = new Error('connection refused')
   handlers.state('down', cause)
-  t.same(states, [{ rooms, state: 'up', cause: undefined }, { rooms, state: 'down', cause }])
-  t.same(rooms.health(), { ok: false, state: 'open', broker: 'down' })
+  handlers.state('down', cause)
+  t.match(states, [
+    { rooms, state: 'up', before: undefined, milliseconds: Number, cause: undefined },
+    { rooms, state: 'down', before: 'up', milliseconds: Number, cause },
+    { rooms, state: 'down', before: 'down', milliseconds: Number, cause }
+  ])
+  t.equal(states.length, 3)
+  t.match(rooms.health(), { ok: false, state: 'open', broker: 'down', cause: 'connection refused' })
+})
+
+t.test('each loss that members are told of is reported, with its topic', async t => {
+  const losses = listenTo(t, 'fastify-rooms:loss')
+  const memory = memoryBroker()
+  const { start } = memory
+  let handlers!: BrokerHandlers
+  memory.start = (node, given) => {
+    handlers = given
+    return start.call(memory, node, given)
+  }
+  const { rooms, as } = await create(t, { broker: memory })
+  const client = await as('anna')
+  const { id: from } = await rooms.broadcast('chat:1', 1)
+  handlers.lost(['chat:1', 'news'])
+  handlers.lost('all')
+  t.match(await client.next('gap'), { reason: 'lost', from })
+  t.same(losses, [{ rooms, topic: 'chat:1', topicKey: 'chat:*', reason: 'lost', count: undefined, from, to: undefined }], 'a topic without a room, or whose members know, is none')
+  t.equal(rooms.stats().losses, 1)
 })
 
 // Runs in a process of its own, because the test runner would get the uncaught exceptions.

@@ -75,13 +75,14 @@ for (const [name, create] of Object.entries(loggers)) {
     const { broker, handlers } = createBroker()
     await app.register(fastifyRooms as any, options(broker))
     await lives(t, app, handlers)
-    for (const [msg, count] of Object.entries({ 'member joined': 3, 'member left': 3, 'broker state': 3, 'a hook of fastify-rooms failed': 1, 'connection error': 1 })) {
+    for (const [msg, count] of Object.entries({ 'member joined': 3, 'member left': 3, 'the broker is up': 1, 'the broker is up again': 1, 'a hook of fastify-rooms failed': 1, 'connection error': 1 })) {
       t.equal(logs.filter(line => line.msg === msg).length, count, msg)
     }
     const joined = logs.find(({ msg }) => msg === 'member joined') as any
     t.match(joined, { level: 30, members: { topic: 'news', address: '127.0.0.1' }, fault: /^(?:the logger is broken|Cannot read)/ })
     t.match(joined.members.session, /^[\da-f-]{36}$/)
     t.match(logs.find(({ msg }) => msg === 'a hook of fastify-rooms failed'), { level: 50, members: { err: 'oops', topic: 'news' } })
+    t.equal(logs.filter(({ msg }) => msg.startsWith('the broker is down: ')).length, 1)
     t.ok(logs.some(({ msg }) => msg.startsWith('fastify-rooms is an open lobby')))
   })
 }

@@ -45,7 +45,7 @@ for (const [name, client] of Object.entries(clients)) {
     const scrape = parseMetrics(await registry.metrics())
     const stats = rooms.stats()
     t.match(stats, { connections: 3, topics: 3, members: 3, joined: 4, broadcasts: 2, deliveries: 2, directs: 1, received: 2, invalid: 1 })
-    t.same(Object.fromEntries([...scrape.samples].filter(([name]) => !/fan_out|refusals/.test(name))), Object.fromEntries(Object.entries({
+    t.same(Object.fromEntries([...scrape.samples].filter(([name]) => !/fan_out|refusals|broker_state|broker_outcomes/.test(name))), Object.fromEntries(Object.entries({
       connections: 3,
       members: 3,
       topics: 3,
@@ -60,6 +60,10 @@ for (const [name, client] of Object.entries(clients)) {
       history_bytes: 0,
       ready: 1,
       broker_up: 1,
+      broker_lag_seconds: 0,
+      broker_queued_publications: 0,
+      broker_queued_bytes: 0,
+      broker_topics: 0,
       joins_total: 4,
       recovered_joins_total: 0,
       unrecovered_joins_total: 0,
@@ -85,9 +89,24 @@ for (const [name, client] of Object.entries(clients)) {
       repeated_entries_total: 0,
       losses_total: 0,
       broker_faults_total: 0,
-      unreadable_node_messages_total: 0
+      unreadable_node_messages_total: 0,
+      broker_outages_total: 0,
+      broker_entries_total: 2,
+      broker_reconnects_total: 0,
+      broker_resubscribed_topics_total: 0,
+      broker_missed_probes_total: 0,
+      broker_mended_holes_total: 0,
+      broker_lost_holes_total: 0,
+      broker_resets_total: 0,
+      broker_fenced_calls_total: 0,
+      broker_dropped_entries_total: 0,
+      broker_unreadable_entries_total: 0
     }).map(([name, value]) => [prefixed(name), value])))
     t.same([...scrape.samples.keys()].filter(name => name.includes('refusals')), Object.keys(stats.refusals).map(reason => `fastify_rooms_refusals_total{reason="${reason}"}`), 'each reason exists from the start')
+    const labelled = (name: string): [string, number][] => [...scrape.samples].filter(([sample]) => sample.startsWith(prefixed(`${name}{`))).map(([sample, value]) => [sample.split('"')[1]!, value])
+    t.same(labelled('broker_state'), [['up', 1], ['degraded', 0], ['down', 0]])
+    t.same(labelled('broker_outcomes_total'), [['ok', 2], ['duplicate', 0], ['stale', 0], ['ended', 0], ['failed', 0], ['unknown', 0]])
+    t.ok(total(scrape, 'broker_state_seconds')! > 0)
     t.equal(total(scrape, 'refusals_total', '{reason="badFrames"}'), 1)
     t.equal(total(scrape, 'refusals_total', '{reason="origin"}'), 0)
     for (const [name, { type, perTopic }] of Object.entries(catalogue)) {
@@ -162,9 +181,11 @@ for (const [name, client] of Object.entries(clients)) {
     await as('anna')
     await rooms.broadcast('news', 1)
     await new Promise(resolve => setImmediate(resolve))
-    const before = await registry.metrics()
+    // One of them is a time that goes on.
+    const read = async (): Promise<string> => (await registry.metrics()).replace(/^fastify_rooms_broker_state_seconds.*$/m, '')
+    const before = await read()
     registry.resetMetrics()
-    t.equal(await registry.metrics(), before)
+    t.equal(await read(), before)
     t.match(before, 'fastify_rooms_broadcasts_total{region="north"} 1')
     t.match(await registry.getMetricsAsJSON(), [{ name: 'fastify_rooms_connections', values: [{ labels: { region: 'north' }, value: 1 }] }])
   })
@@ -202,15 +223,17 @@ for (const [name, client] of Object.entries(clients)) {
 t.test('every number of stats is a metric', async t => {
   const read = new Set<PropertyKey>()
   const { rooms } = await create(t)
-  const reading = new Collector(rooms, rooms[kInside].hub, []).read()
-  const watched = new Proxy(reading, {
+  const watch = <T extends object>(target: T, path = ''): T => new Proxy(target, {
     get (target, name) {
-      read.add(name)
-      return target[name as keyof typeof target]
+      read.add(path + String(name))
+      const value = target[name as keyof typeof target]
+      return name === 'broker' ? watch(value as object, 'broker.') : value
     }
   })
+  const watched = watch(new Collector(rooms, rooms[kInside].hub, []).read())
   for (const [name, entry] of Object.entries(catalogue)) entry.read(watched, name)
-  t.same(Object.keys(rooms.stats()).filter(name => !read.has(name)), [])
+  const { broker } = rooms.stats()
+  t.same([...Object.keys(rooms.stats()), ...Object.keys(broker).map(name => `broker.${name}`)].filter(name => !read.has(name)), [])
 })
 
 t.test('labels contain no topic unless the host names topic keys', async t => {

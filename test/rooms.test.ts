@@ -453,8 +453,11 @@ t.test('kick refuses a selector without fields, and a close that cannot be sent'
 
 t.test('stats count events, and current members, topics and connections', async t => {
   const { rooms, as } = await create(t, { onMessage: { '*': (_session, payload) => { if (payload === 'fail') throw new Error('no') } }, onError: () => {} })
-  const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, working: 0, history: { topics: 0, messages: 0, bytes: 0, evicted: 0 }, joined: 0, recovered: 0, unrecovered: 0, replayed: 0, broadcasts: 0, duplicates: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, paused: 0, sentBytes: 0, invalid: 0, refused: 0, lagging: 0, slow: 0, dropped: 0, conflated: 0, silent: 0, expired: 0, errors: 0, publishing: 0, waiting: 0, streams: 0, unanswered: 0, repeated: 0, losses: 0, brokerFaults: 0, unreadable: 0, refusals: createRefusals() }
-  t.same(rooms.stats(), zero)
+  const outcomes = { ok: 0, duplicate: 0, stale: 0, ended: 0, failed: 0, unknown: 0 }
+  const broker = { state: 'up', stateFor: 0, outages: 0, lag: 0, queued: 0, queuedBytes: 0, topics: 0, reconnects: 0, resubscribed: 0, missedProbes: 0, mended: 0, holes: 0, resets: 0, fenced: 0, dropped: 0, unreadable: 0, entries: 0, outcomes }
+  const zero = { connections: 0, topics: 0, members: 0, queuedBytes: 0, working: 0, history: { topics: 0, messages: 0, bytes: 0, evicted: 0 }, broker, joined: 0, recovered: 0, unrecovered: 0, replayed: 0, broadcasts: 0, duplicates: 0, deliveries: 0, directs: 0, received: 0, receivedBytes: 0, paused: 0, sentBytes: 0, invalid: 0, refused: 0, lagging: 0, slow: 0, dropped: 0, conflated: 0, silent: 0, expired: 0, errors: 0, publishing: 0, waiting: 0, streams: 0, unanswered: 0, repeated: 0, losses: 0, brokerFaults: 0, unreadable: 0, refusals: createRefusals() }
+  t.match(rooms.stats().broker.stateFor, Number)
+  t.same({ ...rooms.stats(), broker: { ...rooms.stats().broker, stateFor: 0 } }, zero)
   const [anna, ben] = [await as('anna'), await as('ben')]
   await as('cleo', 'sports')
   await rooms.broadcast('news', 1)
@@ -466,19 +469,21 @@ t.test('stats count events, and current members, topics and connections', async 
   await ben.ask({ type: 'ping' })
   await anna.next('error')
   await until(() => rooms.stats().queuedBytes === 0)
-  t.match(rooms.stats(), { ...zero, sentBytes: Number, receivedBytes: Number, connections: 3, topics: 2, members: 3, joined: 3, broadcasts: 2, deliveries: 2, directs: 1, received: 4, invalid: 1, errors: 1, refusals: { ...zero.refusals, badFrames: 1, failed: 1 } })
+  t.match(rooms.stats(), { ...zero, broker: { ...broker, stateFor: Number, entries: 1, outcomes: { ...outcomes, ok: 2 } }, sentBytes: Number, receivedBytes: Number, connections: 3, topics: 2, members: 3, joined: 3, broadcasts: 2, deliveries: 2, directs: 1, received: 4, invalid: 1, errors: 1, refusals: { ...zero.refusals, badFrames: 1, failed: 1 } })
 })
 
 t.test('health tells whether joins are accepted', async t => {
   const { app, rooms, as } = await create(t)
-  t.same(rooms.health(), { ok: true, state: 'open', broker: 'up' })
+  const { brokerFor, ...health } = rooms.health()
+  t.ok(Number.isInteger(brokerFor) && brokerFor >= 0)
+  t.same(health, { ok: true, state: 'open', broker: 'up', detail: 'The app is open; the broker is up. This has been so for 0 s.' })
   const client = await as('anna')
   await rooms.drain()
   t.match(await client.closed, { code: 1001, reason: 'going_away' })
-  t.same(rooms.health(), { ok: false, state: 'draining', broker: 'up' })
+  t.match(rooms.health(), { ok: false, state: 'draining', broker: 'up', detail: /^The app lets its members go, and refuses joins; the broker is up/ })
   t.match(await rooms.broadcast('news', 1), { local: 0, published: true }, 'a broadcast of a handler in flight still resolves')
   await rooms.drain()
   await app.close()
-  t.match(rooms.health(), { ok: false, state: 'closed' })
+  t.match(rooms.health(), { ok: false, state: 'closed', detail: /^The app has closed; / })
   await t.rejects(rooms.broadcast('news', 1), { code: 'FST_ROOMS_CLOSED', statusCode: 503 })
 })

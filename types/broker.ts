@@ -208,25 +208,31 @@ export interface BrokerPresence {
   topics (limit: number): Promise<string[]>
 }
 
-/** Numbers of a broker since its start. */
+/** Numbers of a broker, on this node: gauges, and counters since its start. A number that a broker has no use for is 0. */
 export interface BrokerStats {
-  /** Gauge: milliseconds that the server took for its last answer. */
+  /** Gauge: milliseconds that the server took for its last answer to a probe; if a probe has waited longer than that, milliseconds that it has waited. */
   lag: number
   /** Gauge: publications that the server has not answered. */
   queued: number
+  /** Gauge: their bytes. */
+  queuedBytes: number
   /** Gauge: topics that this node is attached to, and those whose `detach` lingers. */
   topics: number
-  /** Connections to the server that were made again. */
+  /** Connections to the server that were made again. Attempts that fail do not count. */
   reconnects: number
   /** Topics whose subscription was made again. */
   resubscribed: number
+  /** Probes that the server has not answered in time. */
+  missedProbes: number
   /** Holes in the order of a topic that were filled from kept messages. */
   mended: number
   /** Holes that could not be filled, and were reported by `lost`. */
   holes: number
-  /** Publications that were sent twice and recognised by their fence. */
+  /** Topics that have begun a new epoch while they were attached, because the server had lost their positions or newest messages. */
+  resets: number
+  /** Calls of publications that were sent twice and recognised by their fence. */
   fenced: number
-  /** Entries that were dropped, because too many waited. */
+  /** Entries that were dropped, because too many waited; with history they are read later. */
   dropped: number
   /** Entries, and bytes of other nodes, that could not be read. */
   unreadable: number
@@ -257,7 +263,10 @@ export interface BrokerHandlers {
    * tells that.
    */
   back? (users: GoneUser[]): void
-  /** Reports the state of the broker. */
+  /**
+   * Reports the state of the broker. With the same state as before and a `cause`, it reports a fault that does not change the state: bytes that cannot be read, a
+   * setting of the server, another reason why it is down. Such a fault is reported once, or at most once a minute.
+   */
   state (state: BrokerState, cause?: Error): void
   /**
    * Reports that publications of these topics may have been missed. Members are told by a `gap` frame, and until the next entry a client that

@@ -102,10 +102,27 @@ export interface DrainEvent extends RoomsEvent {
   connections: number
 }
 
-/** `fastify-rooms:broker`: the broker has come up or gone down. */
+/** `fastify-rooms:broker`: the broker has come up or gone down, or has reported a fault that does not change its state. */
 export interface BrokerEvent extends RoomsEvent {
   state: BrokerState
+  /** The state before, which is the same one if a fault was reported; `undefined` if this is the first report. */
+  before: BrokerState | undefined
+  /** Milliseconds for which it had been in the state before. */
+  milliseconds: number
   cause: Error | undefined
+}
+
+/** `fastify-rooms:loss`: the members of a topic on this node are told that messages may be missing, or that its positions have begun anew. */
+export interface LossEvent extends RoomsEvent {
+  topic: string
+  topicKey: string
+  reason: 'lost' | 'reset'
+  /** Messages that are missing; `undefined` if their number is not known. */
+  count: number | undefined
+  /** The position before the loss; `undefined` if it is not known. */
+  from: string | undefined
+  /** The position at the end of the loss; `undefined` if it is not known. */
+  to: string | undefined
 }
 
 /** The messages by channel. */
@@ -119,4 +136,5 @@ export interface RoomsEvents {
   'fastify-rooms:error': ErrorEvent
   'fastify-rooms:drain': DrainEvent
   'fastify-rooms:broker': BrokerEvent
+  'fastify-rooms:loss': LossEvent
 }

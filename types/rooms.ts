@@ -1,5 +1,5 @@
 import type { AsyncApiDocument, AsyncApiOptions } from './asyncapi.ts'
-import type { BrokerState, HistoryStats } from './broker.ts'
+import type { BrokerState, BrokerStats, HistoryStats, Outcome } from './broker.ts'
 import type { DirectFrame, EndReason, KeptMessages, Member, MessageFrame, Mode, PresenceFrame, ServerFrame } from './protocol.ts'
 import type { Info, Message, Payload, Publish, StreamName, TopicName, Topics } from './topics.ts'
 
@@ -225,6 +225,19 @@ export interface InjectedClient<N extends string = never, T = Topics> {
   readonly closed: Promise<{ code: number, reason: string }>
 }
 
+/** The broker, as this node sees it. The memory broker has neither a server nor other nodes: most of its numbers are 0. */
+export interface BrokerNumbers extends BrokerStats {
+  state: BrokerState
+  /** Gauge: milliseconds for which it has been in this state. */
+  stateFor: number
+  /** Times that it was up, and then was no longer. */
+  outages: number
+  /** Entries that it has brought for topics with a room here, own ones included. */
+  entries: number
+  /** Publications of this node that have been settled, by outcome. */
+  outcomes: Record<Outcome['state'], number>
+}
+
 /** Counters since the start, and gauges, of this node. */
 export interface Stats {
   /** Gauge: open connections, those still joining included. */
@@ -247,6 +260,8 @@ export interface Stats {
   streams: number
   /** Gauges: messages that topics keep in this process. `evicted` is a counter: topics that lost them over `limits.history`. */
   history: HistoryStats
+  /** Gauges and counters of the broker. */
+  broker: BrokerNumbers
   /** Sessions that became members. */
   joined: number
   /** Joins with the `id` of a position after which the member gets every message (`recovered: true`). */
@@ -370,6 +385,15 @@ export interface Health {
   ok: boolean
   state: 'open' | 'draining' | 'closed'
   broker: BrokerState
+  /** Milliseconds for which the broker has been in this state. */
+  brokerFor: number
+  /**
+   * Why the broker is not up. While it is up: the first fault that it has reported since it came up. It may name addresses of servers. Absent: the broker has given
+   * none.
+   */
+  cause?: string
+  /** State, duration, consequences and cause, in one or more English sentences, for people. Programs read the other members. */
+  detail: string
 }
 
 /** `app.rooms`. `authorize` is not asked about its calls, because they are the host's own. */

@@ -188,8 +188,7 @@ export class HubRooms implements Rooms<any> {
   }
 
   health (): Health {
-    const { state, brokerState } = this.#hub
-    return { ok: state === 'open' && brokerState === 'up', state, broker: brokerState }
+    return this.#hub.health()
   }
 
   asyncapi (options?: AsyncApiOptions): AsyncApiDocument {

@@ -46,6 +46,7 @@ export class ClusterBroker implements Broker {
   #read = 0
   #reconnects = 0
   #resubscribed = 0
+  #resets = 0
   #unreadable = 0
 
   constructor (name: string, link: Link) {
@@ -126,7 +127,21 @@ export class ClusterBroker implements Broker {
   }
 
   stats (): BrokerStats {
-    return { lag: this.#calls.lag, queued: this.#publishing.size, topics: this.#topics.size, reconnects: this.#reconnects, resubscribed: this.#resubscribed, mended: 0, holes: 0, fenced: 0, dropped: 0, unreadable: this.#unreadable }
+    return {
+      lag: this.#calls.lag,
+      queued: this.#publishing.size,
+      queuedBytes: this.#publishingBytes,
+      topics: this.#topics.size,
+      reconnects: this.#reconnects,
+      resubscribed: this.#resubscribed,
+      missedProbes: 0,
+      mended: 0,
+      holes: 0,
+      resets: this.#resets,
+      fenced: 0,
+      dropped: 0,
+      unreadable: this.#unreadable
+    }
   }
 
   async close (): Promise<void> {
@@ -222,6 +237,8 @@ export class ClusterBroker implements Broker {
     if (before !== undefined) {
       this.#reconnects++
       this.#resubscribed += this.#topics.size
+      // Another state has the topics without their positions.
+      if (before !== state) this.#resets += this.#topics.size
       // Another state does not know the calls.
       this.#calls.failSent(new FST_ROOMS_BROKER_DOWN())
       handlers.lost('all')

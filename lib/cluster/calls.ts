@@ -19,12 +19,17 @@ export class Calls {
   readonly #silent: (name: CallName) => Error
   #next = 1
   #timer: NodeJS.Timeout | undefined
-  /** Milliseconds that the last answer took. */
-  lag = 0
+  #lag = 0
 
   /** @param silent - makes the error of a call that was not answered in time */
   constructor (silent: (name: CallName) => Error) {
     this.#silent = silent
+  }
+
+  /** Milliseconds that the last answer took, or that the oldest call has been waiting for its answer, if that is longer. */
+  get lag (): number {
+    const [oldest] = this.#pending.values()
+    return oldest?.sentAt === undefined ? this.#lag : Math.max(this.#lag, performance.now() - oldest.sentAt)
   }
 
   /**
@@ -58,7 +63,7 @@ export class Calls {
   answer (id: number, value: unknown): void {
     const pending = this.#end(id)
     if (pending === undefined) return
-    this.lag = performance.now() - pending.sentAt!
+    this.#lag = performance.now() - pending.sentAt!
     pending.resolve(value)
   }
 

@@ -74,10 +74,10 @@ export const lifecycleCases: readonly Case[] = [
       await node.broker.attach(['a', 'b'])
       await node.publish('a')
       const stats = node.broker.stats!()
-      const { lag, queued, topics, reconnects, resubscribed, mended, holes, fenced, dropped, unreadable } = stats
-      for (const number of [lag, queued, topics, reconnects, resubscribed, mended, holes, fenced, dropped, unreadable]) assert.ok(Number.isFinite(number) && number >= 0, JSON.stringify(stats))
+      const { lag, queued, queuedBytes, topics, reconnects, resubscribed, missedProbes, mended, holes, resets, fenced, dropped, unreadable } = stats
+      for (const number of [lag, queued, queuedBytes, topics, reconnects, resubscribed, missedProbes, mended, holes, resets, fenced, dropped, unreadable]) assert.ok(Number.isFinite(number) && number >= 0, JSON.stringify(stats))
       assert.equal(topics, 2)
-      assert.equal(queued, 0)
+      assert.deepEqual([queued, queuedBytes, reconnects, resubscribed, mended, holes, resets, fenced, dropped, unreadable], Array(10).fill(0))
     }
   }
 ]

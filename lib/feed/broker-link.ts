@@ -1,4 +1,4 @@
-import type { AttachedPosition, Broker, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerState, GoneUser, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, PresenceDelta, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerHandlers, BrokerNumbers, BrokerPresence, BrokerSettings, BrokerState, BrokerStats, GoneUser, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, PresenceDelta, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
 import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
@@ -18,6 +18,9 @@ export type ControlOutcome = Awaited<ReturnType<Broker['control']>>
 const controlOutcomes: readonly unknown[] = ['sent', 'gone', 'unknown'] satisfies ControlOutcome[]
 
 const states: readonly unknown[] = ['up', 'degraded', 'down'] satisfies BrokerState[]
+
+/** The numbers of a broker that counts nothing, in the order in which they are shown. */
+const noStats: BrokerStats = { lag: 0, queued: 0, queuedBytes: 0, topics: 0, reconnects: 0, resubscribed: 0, missedProbes: 0, mended: 0, holes: 0, resets: 0, fenced: 0, dropped: 0, unreadable: 0 }
 
 /** The hub's side of the link. */
 export interface LinkPorts {
@@ -66,6 +69,7 @@ export class BrokerLink implements FeedBroker {
   readonly #recent = new RecentUids()
   #node = ''
   #isClosed = false
+  #entries = 0
 
   constructor (broker: Broker, timeouts: LinkTimeouts, ports: LinkPorts) {
     this.#broker = broker
@@ -141,6 +145,11 @@ export class BrokerLink implements FeedBroker {
     return { topics: 0, messages: 0, bytes: 0, evicted: 0 }
   }
 
+  /** The numbers of the broker, checked, and those that are counted here for any broker. */
+  numbers (): Omit<BrokerNumbers, 'state' | 'stateFor' | 'outages'> {
+    return { ...this.#stats(), entries: this.#entries, outcomes: { ...this.#publisher.outcomes } }
+  }
+
   /** Hands a publication to the broker. Returns an outcome, at once or at the latest at the deadline. */
   publish (publication: Outgoing, feed: Feed | undefined): Outcome | Promise<Outcome> {
     return this.#publisher.publish(publication, feed)
@@ -199,6 +208,7 @@ export class BrokerLink implements FeedBroker {
     entry: (topic, publication, position) => {
       const feed = this.#isClosed ? undefined : this.#ports.feed(topic)
       if (feed === undefined) return
+      this.#entries++
       let own: Outgoing | undefined
       try {
         // A broker of this process brings back the object that it was given.
@@ -260,6 +270,22 @@ export class BrokerLink implements FeedBroker {
     // Bytes that this node has made itself need no parsing.
     const publication = own ?? checkEntry(topic, given)
     if (!feed.isGone) feed.receive(publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
+  }
+
+  /** The numbers that the broker counts. What is not a number is 0. */
+  #stats (): BrokerStats {
+    let given: Partial<Record<string, unknown>> = {}
+    try {
+      given = { ...this.#broker.stats?.() }
+    } catch (error) {
+      this.#fault('stats threw', asError(error))
+    }
+    const numbers: BrokerStats = { ...noStats }
+    for (const name of Object.keys(noStats) as (keyof BrokerStats)[]) {
+      const value = given[name]
+      if (typeof value === 'number' && value >= 0 && value < Infinity) numbers[name] = value
+    }
+    return numbers
   }
 
   #fault (message: string, cause?: Error): void {

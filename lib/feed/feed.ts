@@ -7,7 +7,7 @@ import { formatPosition } from '../protocol/position.ts'
 import { Outgoing } from './outgoing.ts'
 
 /** A loss, as a `gap` frame tells it. */
-export type Gap = Omit<GapFrame, 'type'>
+export type Gap = Omit<GapFrame, 'type' | 'reason'> & { reason: 'lost' | 'reset' }
 
 /** The place of an entry in the order of its topic: the next one, one that was delivered before (`'old'`), or one behind a hole. */
 export type Step = 'next' | 'old' | Gap

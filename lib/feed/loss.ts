@@ -9,6 +9,7 @@ const perTurn = 500
 /** A room as a loss sees it. */
 export interface LossyRoom {
   readonly topic: string
+  readonly definition: { readonly key: string }
   readonly readers: Iterable<{ interrupt (error: Error): boolean, end (error: Error): void }>
   open (): Iterable<{ readonly transport: Transport, end (ending: Ending): void }>
   /** Queues a gap frame to all members that can be answered. */
@@ -24,8 +25,15 @@ export class Losses {
   /** How many more receivers may be ended in this turn. */
   #remaining = perTurn
   #timer: NodeJS.Immediate | undefined
+  readonly #note: (room: LossyRoom, gap: Gap) => void
+
+  /** @param note - is called with each loss */
+  constructor (note: (room: LossyRoom, gap: Gap) => void) {
+    this.#note = note
+  }
 
   tell (room: LossyRoom, gap: Gap): void {
+    this.#note(room, gap)
     room.tellGap(gap)
     const error = new FST_ROOMS_MESSAGES_LOST(room.topic)
     for (const reader of [...room.readers]) {

@@ -39,6 +39,8 @@ export class Publisher {
   readonly #ports: PublisherPorts
   /** By uid, in the order of their deadlines. */
   readonly #pending = new Map<string, Pending>()
+  /** Publications that have been settled, by outcome. */
+  readonly outcomes: Record<Outcome['state'], number> = { ok: 0, duplicate: 0, stale: 0, ended: 0, failed: 0, unknown: 0 }
   #timer: NodeJS.Timeout | undefined
 
   /** @param timeout - milliseconds from the call of the broker to the deadline */
@@ -61,7 +63,7 @@ export class Publisher {
   publish (publication: Outgoing, feed: Feed | undefined): Outcome | Promise<Outcome> {
     if (this.#isInProcess) {
       const outcomes = this.#call(publication)
-      return Array.isArray(outcomes) ? outcomes[0] ?? unknown : this.#wait(this.#begin(publication, undefined), outcomes)
+      return Array.isArray(outcomes) ? this.#counted(outcomes[0] ?? unknown) : this.#wait(this.#begin(publication, undefined), outcomes)
     }
     const pending = this.#begin(publication, feed?.isReady === true ? feed : undefined)
     const answer = this.#call(publication.toPublication())
@@ -69,7 +71,7 @@ export class Publisher {
       const outcome = this.#read(answer)
       if (isDone(pending, outcome)) {
         this.#end(pending)
-        return outcome
+        return this.#counted(outcome)
       }
       this.#keep(pending, outcome)
     }
@@ -155,8 +157,16 @@ export class Publisher {
     return position == null ? { state } : { state, position }
   }
 
+  #counted (outcome: Outcome): Outcome {
+    const { state } = outcome
+    // A broker of this process is not checked: its outcome may be none.
+    if (Object.hasOwn(this.outcomes, state)) this.outcomes[state]++
+    return outcome
+  }
+
   #settle (pending: Pending, outcome: Outcome): void {
     this.#end(pending)
+    this.#counted(outcome)
     pending.settle?.(outcome)
   }
 

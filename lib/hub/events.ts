@@ -1,5 +1,5 @@
 import { channel } from 'node:diagnostics_channel'
-import type { BroadcastResult, BrokerState, Connection, DrainEvent, LeaveEvent, Publication, Refusal, RefusedEvent, Rooms, RoomsEvents, SessionEvent } from '../../types/index.ts'
+import type { BroadcastResult, BrokerEvent, Connection, DrainEvent, LeaveEvent, LossEvent, Publication, Refusal, RefusedEvent, Rooms, RoomsEvents, SessionEvent } from '../../types/index.ts'
 
 /**
  * The channels of `node:diagnostics_channel`. Node.js keeps one channel of each name per process, for all hubs and all copies of this
@@ -14,7 +14,8 @@ const channels = {
   slow: channel('fastify-rooms:slow'),
   error: channel('fastify-rooms:error'),
   drain: channel('fastify-rooms:drain'),
-  broker: channel('fastify-rooms:broker')
+  broker: channel('fastify-rooms:broker'),
+  loss: channel('fastify-rooms:loss')
 } as const
 
 type Name = keyof typeof channels
@@ -100,7 +101,12 @@ export function drained (rooms: Rooms<any>, phase: DrainEvent['phase'], connecti
   if (channels.drain.hasSubscribers) publish('drain', { rooms, phase, connections })
 }
 
-/** The broker has come up or gone down. */
-export function brokerChanged (rooms: Rooms<any>, state: BrokerState, cause: Error | undefined): void {
-  if (channels.broker.hasSubscribers) publish('broker', { rooms, state, cause })
+/** The broker has reported its state, or a fault that does not change it. */
+export function brokerChanged (rooms: Rooms<any>, { state, before, milliseconds, cause }: Omit<BrokerEvent, 'rooms'>): void {
+  if (channels.broker.hasSubscribers) publish('broker', { rooms, state, before, milliseconds, cause })
+}
+
+/** The members of a topic are told of a loss. */
+export function lost (rooms: Rooms<any>, topic: string, topicKey: string, { reason, count, from, to }: Pick<LossEvent, 'reason'> & { count?: number, from?: string, to?: string }): void {
+  if (channels.loss.hasSubscribers) publish('loss', { rooms, topic, topicKey, reason, count, from, to })
 }

@@ -1,4 +1,4 @@
-import type { BrokerState, Rooms, Stats } from '../../types/index.ts'
+import type { Health, Rooms, Stats } from '../../types/index.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { MultiplexedOptions } from '../connection/multiplexed.ts'
 import type { Fleet } from '../fleet/fleet.ts'
@@ -104,7 +104,6 @@ export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
   readonly hasOtherNodes: boolean
   /** The members of topics over all nodes; `undefined` if there are no other nodes, or the broker does not note members. */
   readonly shared: SharedPresence<any> | undefined
-  readonly brokerState: BrokerState
   readonly directory: Directory<Membership>
   readonly users: Pick<Users<Membership>, 'held'>
   /** Calls on sessions, wherever these are. */
@@ -119,5 +118,6 @@ export interface ApiHub extends Publishing, HistoryReading, MetricsHub {
   /** The producers of streams. */
   readonly streams: Pick<Streams, 'claim'>
   stats (): Stats
+  health (): Health
   drain (): Promise<void>
 }

@@ -1,4 +1,4 @@
-import type { BroadcastResult, Broker, BrokerState, KeptMessages, Refusal, Rooms, Stats } from '../../types/index.ts'
+import type { BroadcastResult, Broker, BrokerState, Health, KeptMessages, Refusal, Rooms, Stats } from '../../types/index.ts'
 import { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
 import { Heartbeat } from '../connection/heartbeat.ts'
@@ -42,12 +42,14 @@ import type { TopicDefinition } from '../topics/registry.ts'
 import { GatheredWrites } from '../transport/gathered.ts'
 import { Deflate } from '../transport/ws/deflate.ts'
 import { Aftermath } from './aftermath.ts'
+import { BrokerWatch } from './broker-watch.ts'
 import { createCounters, type Counters } from './counters.ts'
 import { Drain } from './drain.ts'
 import * as events from './events.ts'
 import { Failures } from './failures.ts'
 import { GuardedLog } from './guarded-log.ts'
 import type { ApiHub, ConnectRequest, MultiplexedRequest, RequestHub, RoomView, RoutesHub } from './hub-api.ts'
+import { LossLog } from './loss-log.ts'
 import type { Meter } from './meter.ts'
 import type { AnySession, Hooks, HubState, Log, PublishOptions, Settings } from './ports.ts'
 import { Publications, type PublicationsHub } from './publications.ts'
@@ -75,7 +77,6 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   /** Finds the definition of a topic, set by the plugin. */
   find!: (topic: string) => TopicDefinition | undefined
   state: HubState = 'open'
-  brokerState: BrokerState = 'down'
   leaving = 0
   working = 0
   readonly inFlight = new InFlight()
@@ -97,6 +98,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   readonly #rooms = new Map<string, Room<MemberSession>>()
   readonly #roomPorts: RoomPorts<MemberSession>
   readonly #broker: BrokerLink
+  readonly #watch: BrokerWatch
+  readonly #lossLog: LossLog
   readonly #reader: HistoryReader
   readonly #publications: Publications
   readonly #heartbeat: Heartbeat<Peer>
@@ -118,6 +121,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     this.hooks = hooks
     this.settings = settings
     this.log = new GuardedLog(log)
+    this.#watch = new BrokerWatch(this.log)
+    this.#lossLog = new LossLog(this.log)
     this.#failures = new Failures(this)
     this.#reviews = new Reviews(hooks)
     this.admission = new Admission({ settings, log: this.log, connections: this.connections, rooms: this.#rooms, state: () => this.state })
@@ -131,13 +136,12 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       feeds: () => Array.from(this.#rooms.values(), room => room.feed),
       state: (state, cause) => {
         const wasUp = this.brokerState === 'up'
-        this.brokerState = state
+        const report = this.#watch.report(state, cause)
         if (state === 'up' && !wasUp) {
           this.shared?.up()
           for (const { feed } of this.#rooms.values()) feed.rejoin()
         }
-        this.log.info({ state, err: cause }, 'broker state')
-        events.brokerChanged(this.rooms, state, cause)
+        events.brokerChanged(this.rooms, report)
       },
       fault: error => { this.#failures.tellFault(error) },
       unanswered: () => { this.counters.unanswered++ },
@@ -205,7 +209,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       feed: { broker: this.#broker, aftermath, counters: this.counters, fault: error => { this.#failures.tellFault(error) } },
       counters: this.counters,
       deflate: settings.deflate === undefined ? undefined : new Deflate(settings.deflate),
-      losses: new Losses(),
+      losses: new Losses(({ topic, definition: { key } }, gap) => {
+        this.#lossLog.note(topic, gap)
+        events.lost(this.rooms, topic, key, gap)
+      }),
       turn: this.#turn as RoomPorts<MemberSession>['turn'],
       history: this.#broker,
       replays: this.#replays,
@@ -247,6 +254,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
         this.admission.sweep(now)
         this.mids.sweep(now)
         this.slowConsumers.sweep(now, stalled)
+        this.#watch.remind(now)
       }
     })
     this.expiry = new Expiry(settings.notice, connection => {
@@ -458,6 +466,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     this.slowConsumers.release(member.room as Room<MemberSession>, member)
   }
 
+  get brokerState (): BrokerState { return this.#watch.state }
   get hasOtherNodes (): boolean { return !this.#broker.isInProcess }
 
   stalledFor (now: number): number {
@@ -500,9 +509,14 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       waiting: this.#waiters.size,
       streams: this.streams.size,
       history: this.#broker.historyStats(),
+      broker: { state: this.brokerState, stateFor: Math.round(this.#watch.stateFor()), outages: this.#watch.outages, ...this.#broker.numbers() },
       ...counters,
       refusals: { ...counters.refusals }
     }
+  }
+
+  health (): Health {
+    return this.#watch.health(this.state)
   }
 
   /** Lets all members go, once the frames that they have sent are handled. Settles when all connections have closed, at the latest after `drain.timeout`. */
@@ -533,6 +547,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     this.#replays.close()
     this.fleet.close()
     await this.shared?.close()
+    this.#lossLog.close()
     await this.#broker.close()
   }
 

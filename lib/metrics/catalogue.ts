@@ -1,4 +1,4 @@
-import type { Health, Stats } from '../../types/index.ts'
+import type { BrokerState, Health, Stats } from '../../types/index.ts'
 import type { Histogram } from './histogram.ts'
 import type { Labels, MetricDescription, Sample } from './metric.ts'
 
@@ -18,6 +18,8 @@ export interface Entry extends MetricDescription {
   perTopic?: true
 }
 
+const states: readonly BrokerState[] = ['up', 'degraded', 'down']
+
 const one = (value: number, labels: Labels = {}): Sample[] => [{ value, labels }]
 
 function gauge (help: string, read: (reading: Reading) => number): Entry {
@@ -27,6 +29,11 @@ function gauge (help: string, read: (reading: Reading) => number): Entry {
 /** A gauge of 1 or 0. For several workers it is 1 if it is 1 in each. */
 function flag (help: string, read: (reading: Reading) => boolean): Entry {
   return { type: 'gauge', help, aggregator: 'min', labelNames: [], read: reading => one(read(reading) ? 1 : 0) }
+}
+
+/** A gauge that is that of the worst worker, for several of them. */
+function worst (help: string, read: (reading: Reading) => number): Entry {
+  return { type: 'gauge', help, aggregator: 'max', labelNames: [], read: reading => one(read(reading)) }
 }
 
 function counter (help: string, read: (reading: Reading) => number): Entry {
@@ -53,6 +60,12 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   history_bytes: gauge('Bytes of the messages that topics keep in this process', ({ history }) => history.bytes),
   ready: flag('Whether joins are accepted and the broker is up', ({ health }) => health.ok),
   broker_up: flag('Whether the broker is up', ({ health }) => health.broker === 'up'),
+  broker_state: { type: 'gauge', help: '1 for the state of the broker, 0 for its other states', aggregator: 'sum', labelNames: ['state'], read: ({ broker }) => states.flatMap(state => one(broker.state === state ? 1 : 0, { state })) },
+  broker_state_seconds: worst('Time for which the broker has been in its state', ({ broker }) => broker.stateFor / 1_000),
+  broker_lag_seconds: worst('Time that the server of the broker took for its last answer to a probe, or that a probe has waited', ({ broker }) => broker.lag / 1_000),
+  broker_queued_publications: gauge('Publications that the server of the broker has not answered', ({ broker }) => broker.queued),
+  broker_queued_bytes: gauge('Bytes of the publications that the server of the broker has not answered', ({ broker }) => broker.queuedBytes),
+  broker_topics: gauge('Topics that the broker delivers to this process, and those that linger after the last member has left', ({ broker }) => broker.topics),
   joins_total: counter('Sessions that became members', ({ joined }) => joined),
   recovered_joins_total: counter('Joins with a position after which the member got every message', ({ recovered }) => recovered),
   unrecovered_joins_total: counter('Joins with a position after which messages were missing', ({ unrecovered }) => unrecovered),
@@ -80,6 +93,18 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   losses_total: counter('Times that the members of a topic were told that messages may be missing', ({ losses }) => losses),
   broker_faults_total: counter('Times that the broker broke its contract', ({ brokerFaults }) => brokerFaults),
   unreadable_node_messages_total: counter('Messages of other nodes that were ignored, because they are of another version or damaged', ({ unreadable }) => unreadable),
+  broker_outages_total: counter('Times that the broker was up, and then was no longer', ({ broker }) => broker.outages),
+  broker_outcomes_total: { type: 'counter', help: 'Publications that have been settled, by outcome', aggregator: 'sum', labelNames: ['outcome'], read: ({ broker }) => Object.entries(broker.outcomes).flatMap(([outcome, value]) => one(value, { outcome })) },
+  broker_entries_total: counter('Entries that the broker has brought for topics with a room here', ({ broker }) => broker.entries),
+  broker_reconnects_total: counter('Connections of the broker to its server that were made again', ({ broker }) => broker.reconnects),
+  broker_resubscribed_topics_total: counter('Topics whose subscription was made again', ({ broker }) => broker.resubscribed),
+  broker_missed_probes_total: counter('Probes that the server of the broker has not answered in time', ({ broker }) => broker.missedProbes),
+  broker_mended_holes_total: counter('Holes in the order of a topic that were filled from kept messages', ({ broker }) => broker.mended),
+  broker_lost_holes_total: counter('Holes in the order of a topic that could not be filled, and were told', ({ broker }) => broker.holes),
+  broker_resets_total: counter('Topics that have begun a new epoch, because the server had lost data', ({ broker }) => broker.resets),
+  broker_fenced_calls_total: counter('Calls that were sent twice, and recognised by their fence', ({ broker }) => broker.fenced),
+  broker_dropped_entries_total: counter('Entries that the broker dropped, because too many waited', ({ broker }) => broker.dropped),
+  broker_unreadable_entries_total: counter('Entries of the broker that could not be read', ({ broker }) => broker.unreadable),
   fan_out_seconds: { type: 'histogram', help: 'Time to write the frames that a room queued in one turn of the event loop to all members', aggregator: 'sum', labelNames: ['le'], read: ({ fanOuts }, name) => fanOuts.samples(name) },
   topic_members: byTopic('gauge', 'Members of the topics under a key', ({ topicMembers }) => topicMembers),
   topic_broadcasts_total: byTopic('counter', 'Messages to the topics under a key', ({ topicBroadcasts }) => topicBroadcasts)

@@ -7,7 +7,7 @@ export interface MetricDescription {
   type: 'gauge' | 'counter' | 'histogram'
   help: string
   /** How prom-client combines the values of the workers of a cluster. */
-  aggregator: 'sum' | 'min'
+  aggregator: 'sum' | 'min' | 'max'
   /** Names of the labels of its samples. */
   labelNames: readonly string[]
 }

@@ -34,6 +34,7 @@ interface Sent {
   readonly subject: string
   /** On the clock of `performance`. */
   readonly at: number
+  readonly bytes: number
 }
 
 export class NatsBroker implements Broker {
@@ -49,8 +50,9 @@ export class NatsBroker implements Broker {
   #timer: NodeJS.Timeout | undefined
   /** Publications that the server has not confirmed. */
   #queued = 0
-  #dropped = 0
+  #queuedBytes = 0
   #unreadable = 0
+  #isUnreadableTold = false
   #reportedAt = -Infinity
 
   constructor (options: Required<NatsBrokerOptions>, times: NatsTimes = { linger: 30_000, patience: 2_000 }) {
@@ -106,11 +108,15 @@ export class NatsBroker implements Broker {
 
   async publish (batch: Publication[]): Promise<Outcome[]> {
     const sent = batch.map(publication => this.#send(publication))
-    const count = sent.filter(one => one !== undefined).length
+    const handed = sent.filter(one => one !== undefined)
+    const count = handed.length
     if (count === 0) return sent.map(() => failed)
+    const bytes = handed.reduce((sum, one) => sum + one.bytes, 0)
     this.#queued += count
+    this.#queuedBytes += bytes
     const isFlushed = await this.#link!.flushed().then(() => true, () => false)
     this.#queued -= count
+    this.#queuedBytes -= bytes
     return sent.map(one => {
       if (one === undefined || this.#link!.hasRefused(one.subject, one.at)) return failed
       return isFlushed ? accepted : unknown
@@ -126,8 +132,8 @@ export class NatsBroker implements Broker {
   }
 
   stats (): BrokerStats {
-    const { lag = 0, reconnects = 0, resubscribed = 0 } = this.#link ?? {}
-    return { lag, queued: this.#queued, topics: this.#topics.size, reconnects, resubscribed, mended: 0, holes: 0, fenced: 0, dropped: this.#dropped, unreadable: this.#unreadable }
+    const { lag = 0, reconnects = 0, resubscribed = 0, missedProbes = 0 } = this.#link ?? {}
+    return { lag, queued: this.#queued, queuedBytes: this.#queuedBytes, topics: this.#topics.size, reconnects, resubscribed, missedProbes, mended: 0, holes: 0, resets: 0, fenced: 0, dropped: 0, unreadable: this.#unreadable }
   }
 
   async close (): Promise<void> {
@@ -155,9 +161,8 @@ export class NatsBroker implements Broker {
     const at = performance.now()
     // Sent first: a handler may publish, and the order here is to be that of other nodes.
     const isSent = link.send(subject, bytes)
-    if (!isSent) this.#dropped++
     if (this.#topics.get(topic)?.isAttached === true) handlers.entry(topic, publication)
-    return isSent ? { subject, at } : undefined
+    return isSent ? { subject, at, bytes: bytes.length } : undefined
   }
 
   #entry (name: string, { data }: NatsMessage): void {
@@ -173,7 +178,12 @@ export class NatsBroker implements Broker {
 
   /** Counts bytes that cannot be read, and reports the first ones. */
   #ignored (error: Error): void {
-    if (++this.#unreadable === 1) this.#handlers?.state(this.#link!.state, new FST_ROOMS_BROKER_UNREADABLE(error.message))
+    this.#unreadable++
+    const { state } = this.#link!
+    // It is no reason why the broker is down.
+    if (this.#isUnreadableTold || state === 'down') return
+    this.#isUnreadableTold = true
+    this.#handlers?.state(state, new FST_ROOMS_BROKER_UNREADABLE(error.message))
   }
 
   #report (error: Error): void {

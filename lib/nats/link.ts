@@ -88,10 +88,10 @@ export class NatsLink {
   #lastError: Error | undefined
   /** Called when a probe has come back, or with an error if none ever will. */
   readonly #waiting = new Set<(error?: Error) => void>()
-  /** Milliseconds that the last probe took. */
-  lag = 0
+  #lag = 0
   reconnects = 0
   resubscribed = 0
+  missedProbes = 0
 
   /** @param interval - milliseconds between two probes */
   constructor (probes: ProbeSubjects, interval: number, ports: LinkPorts) {
@@ -107,6 +107,8 @@ export class NatsLink {
   /** Most bytes of a message; 0 if the server has not said it. */
   get maxPayload (): number { return this.#client?.info?.max_payload ?? 0 }
   get state (): BrokerState { return this.#state }
+  /** Milliseconds that the last probe took, or that a later one has been under way, if that is longer. */
+  get lag (): number { return this.#probedAt === undefined ? this.#lag : Math.max(this.#lag, performance.now() - this.#probedAt) }
 
   /** Takes the connection into use. Settles when it is up, at the latest after so many milliseconds. */
   async open (connection: NatsClient | Promise<NatsClient>, patience: number): Promise<void> {
@@ -289,7 +291,11 @@ export class NatsLink {
 
   readonly #tick = (): void => {
     if (!this.#isConnected) return
-    if (this.#probedAt !== undefined && ++this.#missed >= mostMissed) this.#silent()
+    if (this.#probedAt !== undefined) {
+      this.#missed++
+      this.missedProbes++
+    }
+    if (this.#missed >= mostMissed) this.#silent()
     else this.#probe()
   }
 
@@ -305,7 +311,7 @@ export class NatsLink {
   /** A probe has come back: the server has processed what was sent before it, subscriptions included. */
   #answered (): void {
     if (this.#probedAt === undefined) return
-    this.lag = performance.now() - this.#probedAt
+    this.#lag = performance.now() - this.#probedAt
     this.#probedAt = undefined
     this.#missed = 0
     if (this.#isNew) {

@@ -46,7 +46,8 @@ class RedisBroker implements Broker {
   readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: true, once: 'shared' }
   readonly #settings: Settings
   readonly #keys: Keys
-  readonly #stats = { mended: 0, holes: 0, dropped: 0, unreadable: 0 }
+  readonly #stats = { mended: 0, holes: 0, resets: 0, dropped: 0 }
+  #unreadable = 0
   #started: Started | undefined
   #isClosed = false
   readonly presence: BrokerPresence = {
@@ -67,10 +68,6 @@ class RedisBroker implements Broker {
     const { port, heartbeat, linger } = this.#settings
     const keys = this.#keys
     const epochs = new Epochs()
-    /** Counts bytes that cannot be read, and tells of the first ones. */
-    const unreadable = (what: string): void => {
-      if (++this.#stats.unreadable === 1) handlers.state(links.state, new FST_ROOMS_BROKER_UNREADABLE(what))
-    }
     const links: Links = new Links(port, keys, node, heartbeat, {
       message: (channel, bytes) => {
         if (!isDelta(bytes)) {
@@ -89,6 +86,16 @@ class RedisBroker implements Broker {
       up: () => { outgoing.resume() },
       state: (state, cause) => { handlers.state(state, cause) }
     })
+    // Kinds of bytes that cannot be read, and were reported.
+    const told = new Set<string>()
+    const unreadable = (what: string): void => {
+      this.#unreadable++
+      const kind = what.replace(/ ".*/s, '')
+      // It is no reason why the broker is down.
+      if (told.has(kind) || links.state === 'down') return
+      told.add(kind)
+      handlers.state(links.state, new FST_ROOMS_BROKER_UNREADABLE(what))
+    }
     const linkOf = (partition: number) => links.of(partition)
     const reader = new Reader(keys, epochs, linkOf, unreadable)
     const subscriptions: Subscriptions = new Subscriptions(keys, epochs, reader, linkOf, {
@@ -169,11 +176,14 @@ class RedisBroker implements Broker {
     return {
       lag: started?.links.lag ?? 0,
       queued: started?.outgoing.size ?? 0,
+      queuedBytes: started?.outgoing.bytes ?? 0,
       topics: started?.subscriptions.size ?? 0,
       reconnects: started?.links.reconnects ?? 0,
       resubscribed: started?.subscriptions.resubscribed ?? 0,
+      missedProbes: started?.links.missedProbes ?? 0,
+      ...this.#stats,
       fenced: started?.outgoing.fenced ?? 0,
-      ...this.#stats
+      unreadable: this.#unreadable
     }
   }
 

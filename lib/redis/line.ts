@@ -32,7 +32,7 @@ export interface LinePorts {
   renew (line: Line, isDifferent: boolean): Promise<void>
   /** Bytes cannot be read. @param what - names them */
   unreadable (what: string): void
-  readonly stats: { mended: number, holes: number, dropped: number }
+  readonly stats: { mended: number, holes: number, resets: number, dropped: number }
 }
 
 /** A publication of the channel that is not delivered yet. `entry`: `undefined` if it cannot be read. */
@@ -149,6 +149,7 @@ export class Line {
       if (top.epoch !== epoch) {
         // The feed tells a reset with the first publication of the new epoch.
         this.losses++
+        stats.resets++
         isReset = true
         this.position = { epoch: top.epoch, offset: base }
         this.uid = undefined
@@ -247,4 +248,5 @@ export class Line {
       this.lost()
     } else if (entry.isRelayed || entry.publication.node !== this.#ports.node) this.#ports.entry(this.topic, entry.publication, undefined)
   }
+
 }

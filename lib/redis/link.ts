@@ -38,15 +38,18 @@ export interface LinkSettings {
   readonly channels: readonly string[]
   /** The key that probes write. */
   readonly probeKey: string
+  /** It takes the place of another link: its first connection is one that was made again. */
+  readonly isAgain?: boolean
 }
 
 /** The two connections to one server, for commands and for subscriptions: made, probed, and made again together. */
 export class Link {
   state: 'up' | 'degraded' | 'down' = 'down'
   cause: Error | undefined
-  /** Milliseconds that the latest probe took to be answered. */
-  lag = 0
+  /** Connections that were made again. */
   reconnects = 0
+  /** Probes that have not come back in time. */
+  missedProbes = 0
   readonly #settings: LinkSettings
   readonly #events: LinkEvents
   #commands: RedisConnection | undefined
@@ -55,7 +58,10 @@ export class Link {
   #attempt = {}
   #failures = 0
   #timer: NodeJS.Timeout | undefined
-  #probe: { readonly text: string, readonly returned: () => void } | undefined
+  #probe: { readonly text: string, readonly sentAt: number, readonly returned: () => void } | undefined
+  /** Milliseconds that the latest probe took to come back. */
+  #lag = 0
+  #wasUp: boolean
   #probes = 0
   /** The server can be used, and is not set up as it should be. */
   #warning: Error | undefined
@@ -64,7 +70,11 @@ export class Link {
   constructor (settings: LinkSettings, events: LinkEvents) {
     this.#settings = settings
     this.#events = events
+    this.#wasUp = settings.isAgain === true
   }
+
+  /** Milliseconds that the latest probe took to come back, or that a later one has been under way, if that is longer. */
+  get lag (): number { return this.#probe === undefined ? this.#lag : Math.max(this.#lag, performance.now() - this.#probe.sentAt) }
 
   /** Whether commands are sent. It is `true` while the node recovers, when the state is not yet up. */
   get isOpen (): boolean { return this.#commands !== undefined }
@@ -164,6 +174,8 @@ export class Link {
       await this.#events.recover(this)
       if (isStale()) return
       this.#failures = 0
+      if (this.#wasUp) this.reconnects++
+      this.#wasUp = true
       this.#set('up', this.#warning)
       this.#schedule()
     } catch (error) {
@@ -187,17 +199,15 @@ export class Link {
   #again (): void {
     const most = Math.min(mostPause, leastPause * 2 ** this.#failures++)
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => {
-      this.reconnects++
-      this.#connect().catch(() => {})
-    }, Math.random() * most)
+    this.#timer = setTimeout(() => { this.#connect().catch(() => {}) }, Math.random() * most)
   }
 
   #receive (channel: string, bytes: Buffer): void {
     if (!this.#settings.channels.includes(channel)) this.#events.message(channel, bytes)
     else if (bytes[0] !== 0x70) this.#events.control(bytes)
     else if (this.#probe?.text === bytes.toString('latin1')) {
-      const { returned } = this.#probe
+      const { returned, sentAt } = this.#probe
+      this.#lag = performance.now() - sentAt
       this.#probe = undefined
       returned()
     }
@@ -205,13 +215,11 @@ export class Link {
 
   /** Settles when a probe has come back through the subscriptions. */
   #sendProbe (): Promise<void> {
-    const begin = performance.now()
     const { probeKey, port, channels } = this.#settings
     return new Promise((resolve, reject) => {
       const text = `p${++this.#probes}`
-      this.#probe = { text, returned: resolve }
+      this.#probe = { text, sentAt: performance.now(), returned: resolve }
       this.run(probeScript, [{ keys: [probeKey], args: [channels[0]!, port.isCluster ? 'SPUBLISH' : 'PUBLISH', text] }])[0]!.then(written => {
-        this.lag = performance.now() - begin
         if (String(written) === 'OK') return
         const error = new RedisAnswerError(String(written))
         reject(error)
@@ -238,7 +246,10 @@ export class Link {
         setImmediate(() => {
           if (this.#attempt !== attempt) return
           if (this.#probe === undefined) this.#schedule()
-          else this.fault(new Error(`Redis has not answered a probe within ${heartbeat} ms`))
+          else {
+            this.missedProbes++
+            this.fault(new Error(`Redis has not answered a probe within ${heartbeat} ms`))
+          }
         })
       }, heartbeat)
       this.#timer.unref()

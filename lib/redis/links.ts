@@ -32,7 +32,9 @@ export class Links {
   #state: BrokerState | undefined
   #cause: Error | undefined
   #timer: NodeJS.Timeout | undefined
+  /** Those of links that have been closed. */
   #reconnects = 0
+  #missedProbes = 0
   /** The first attempts of new links are under way: until they have ended, the state is not told. */
   #isBuilding = true
   #isClosed = false
@@ -51,6 +53,11 @@ export class Links {
 
   get lag (): number { return Math.max(0, ...this.#links.map(({ lag }) => lag)) }
   get reconnects (): number { return this.#reconnects + this.#links.reduce((sum, { reconnects }) => sum + reconnects, 0) }
+
+  get missedProbes (): number { return this.#missedProbes + this.#links.reduce((sum, { missedProbes }) => sum + missedProbes, 0) }
+
+  /** The state that was told last. */
+  get state (): BrokerState { return this.#state ?? 'down' }
 
   of (partition: number): Link { return this.#owners[partition]! }
 
@@ -96,10 +103,12 @@ export class Links {
     this.#shards = text
     this.#isBuilding = true
     this.#reconnects = this.reconnects
+    this.#missedProbes = this.missedProbes
+    const isAgain = this.#links.length > 0
     for (const link of this.#links) link.close()
     const links = shards.map(({ id }, index) => {
       const first = owners.indexOf(index)
-      return first === -1 ? undefined : this.#link(id, first)
+      return first === -1 ? undefined : this.#link(id, first, isAgain)
     })
     this.#links = links.filter(link => link !== undefined)
     this.#owners = owners.map(owner => links[owner]!)
@@ -114,15 +123,19 @@ export class Links {
     if (this.#links.length > 0 || this.#state === undefined) this.#changed()
   }
 
-  /** @param partition - the first one that the server has: its channels and keys are there */
-  #link (shard: string, partition: number): Link {
+  /**
+   * @param partition - the first one that the server has: its channels and keys are there
+   * @param isAgain - there were links before
+   */
+  #link (shard: string, partition: number, isAgain: boolean): Link {
     const own = this.#keys.other(partition, `n:${this.#node}`)
     return new Link({
       port: this.#port,
       shard,
       heartbeat: this.#heartbeat,
       channels: partition === 0 ? [own, this.common] : [own],
-      probeKey: this.#keys.other(partition, `p:${this.#node}`)
+      probeKey: this.#keys.other(partition, `p:${this.#node}`),
+      isAgain
     }, this.#linkEvents)
   }
 
@@ -141,8 +154,6 @@ export class Links {
     this.#events.state(state, cause)
   }
 
-  /** The state that was told last. */
-  get state (): BrokerState { return this.#state ?? 'down' }
 
   /** Why the broker cannot work. */
   get cause (): Error | undefined { return this.#state === 'down' ? this.#cause : undefined }

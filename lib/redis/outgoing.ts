@@ -87,6 +87,7 @@ export class Outgoing {
   }
 
   get size (): number { return this.#pending.size }
+  get bytes (): number { return this.#bytes }
 
   /** Whether the entry of a publication comes from the server; else this node delivers it at once. */
   isRelayed ({ topic, retention, mid }: Publication): boolean {

@@ -113,10 +113,12 @@ t.test('receivers that must end because of losses are ended in batches, for all 
   const rooms = ['a', 'b'].map(topic => {
     const sessions = Array.from({ length: 600 }, (_, index) => fakeMember(`${topic}${index}`, index % 12 === 0 ? 'rooms.v1' : 'rooms.raw').session)
     for (const session of sessions) session.end = ({ code }) => { ended.push(code) }
-    return { topic, sessions, told: [] as string[], open: () => sessions, readers: new Set([new Subscription(topic, 10, () => {})]), tellGap ({ reason }: Gap) { this.told.push(reason) } }
+    return { topic, definition: { key: '*' }, sessions, told: [] as string[], open: () => sessions, readers: new Set([new Subscription(topic, 10, () => {})]), tellGap ({ reason }: Gap) { this.told.push(reason) } }
   })
-  const losses = new Losses()
+  const noted: string[] = []
+  const losses = new Losses(({ topic }, { reason }) => { noted.push(`${topic} ${reason}`) })
   for (const room of rooms) losses.tell(room, { reason: 'lost' })
+  t.same(noted, ['a lost', 'b lost'])
   t.equal(ended.length, 499, 'one subscriber is in the first batch')
   const raw = rooms.flatMap(({ sessions }) => sessions).filter(({ connection }) => connection.mode === 'rooms.raw')
   t.ok(raw.slice(499).every(({ connection }) => connection.transport.isClosing), 'nothing more is written to the others')

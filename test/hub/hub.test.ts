@@ -264,9 +264,46 @@ t.test('health and the log tell the state of the broker', async t => {
   t.match(app.rooms.health(), { ok: true, broker: 'up' })
   for (const state of ['degraded', 'down', 'up'] as const) {
     broker.handlers.state(state, state === 'down' ? new Error('connection lost') : undefined)
-    t.same(app.rooms.health(), { ok: state === 'up', state: 'open', broker: state })
+    t.match(app.rooms.health(), { ok: state === 'up', state: 'open', broker: state })
+    t.equal(app.rooms.health().cause, state === 'down' ? 'connection lost' : undefined)
   }
-  t.match(logs.filter(({ msg }) => msg === 'broker state'), [{ state: 'up' }, { state: 'degraded' }, { state: 'down', err: { message: 'connection lost' } }, { state: 'up' }])
+  t.match(app.rooms.stats().broker, { state: 'up', outages: 1 })
+  t.match(logs.filter(({ msg }) => msg.startsWith('the broker')), [
+    { level: 30, msg: 'the broker is up' },
+    { level: 40, msg: /^the broker is degraded: /, milliseconds: Number },
+    { level: 50, msg: /^the broker is down: /, err: { message: 'connection lost' }, milliseconds: Number },
+    { level: 30, msg: 'the broker is up again', milliseconds: Number }
+  ])
+})
+
+t.test('numbers of the broker that are none are 0, and one that cannot count is a fault', async t => {
+  const { app, broker, errors } = await create(t)
+  const { rooms } = app as any
+  t.match(rooms.stats().broker, { state: 'up', lag: 0, topics: 0 })
+  const given: object = { lag: NaN, queued: -1, queuedBytes: Infinity, reconnects: '3', topics: 7, unheard: 9, state: 'down' }
+  Object.assign(broker, { stats: () => given })
+  const { stateFor, ...numbers } = rooms.stats().broker
+  t.match(numbers, { state: 'up', lag: 0, queued: 0, queuedBytes: 0, reconnects: 0, topics: 7 })
+  t.notOk('unheard' in numbers)
+  Object.assign(broker, { stats: () => { throw new Error('no numbers') } })
+  t.match(rooms.stats(), { broker: { topics: 0 }, brokerFaults: 1 })
+  t.match(errors, [{ code: 'FST_ROOMS_BROKER_FAULT', message: /stats threw/ }])
+})
+
+t.test('publications are counted by outcome, also if a broker of this process answers with none', async t => {
+  const { app, broker } = await create(t)
+  const { rooms } = app as any
+  for (const outcome of [{ state: 'failed' }, { state: 'unknown' }, { state: 'toString' }]) {
+    broker.onPublish = async () => [outcome as Outcome]
+    await rooms.broadcast('news', 1)
+  }
+  t.same(rooms.stats().broker.outcomes, { ok: 0, duplicate: 0, stale: 0, ended: 0, failed: 1, unknown: 2 })
+  const memory = memoryBroker()
+  const here = (await createRooms(t, { broker: memory })).rooms as any
+  await here.broadcast('news', 1)
+  memory.publish = () => [{ state: 'toString' as 'ok' }]
+  await here.broadcast('news', 1)
+  t.same(here.stats().broker.outcomes, { ok: 1, duplicate: 0, stale: 0, ended: 0, failed: 0, unknown: 0 })
 })
 
 t.test('a detach that fails goes to onError', async t => {

@@ -34,6 +34,8 @@ t.test('faults', { skip: noRedis }, async t => {
     await cutOff(pair)
     for (let n = 2; n <= 50; n++) await near.publish('a', n)
     const held = far.publish('a', 51)
+    t.equal(far.broker.stats!().queued, 1)
+    t.ok(far.broker.stats!().queuedBytes > 0)
     t.match(await far.publish('plain', 1, { retention: undefined }), [{ state: 'failed' }])
     t.same(far.entries.slice(1), ['plain 1'], 'members of this node get it nevertheless')
     proxy.isDown = false
@@ -42,8 +44,8 @@ t.test('faults', { skip: noRedis }, async t => {
     t.same(far.entries.filter(entry => entry.startsWith('a')), range(1, 51))
     t.same(near.entries, range(1, 51))
     t.same(far.lost, [['plain']])
-    t.match(far.broker.stats!(), { mended: 1, resubscribed: 2, holes: 0, queued: 0, topics: 2 })
-    t.ok(far.broker.stats!().reconnects > 0)
+    t.match(far.broker.stats!(), { mended: 1, resubscribed: 2, holes: 0, resets: 0, missedProbes: 0, queued: 0, queuedBytes: 0, topics: 2 })
+    t.equal(far.broker.stats!().reconnects, 1, 'attempts that fail do not count')
   })
 
   t.test('a node that missed more than is kept is told, and goes on', async t => {
@@ -99,6 +101,7 @@ t.test('faults', { skip: noRedis }, async t => {
     await until(() => far.states.at(-1) === 'down', 3_000)
     t.equal(far.states.at(-1), 'down')
     t.match(far.causes.at(-1), { message: /probe/ })
+    t.equal(far.broker.stats!().missedProbes, 1)
     proxy.isBlackhole = false
     proxy.cut()
     await until(() => far.entries.length === 1)

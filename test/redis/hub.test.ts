@@ -1,19 +1,24 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
 import fastifyRedis from '@fastify/redis'
 import fastifyRooms from '../../lib/index.ts'
 import { redisBroker } from '../../lib/redis/index.ts'
 import { Redis } from 'ioredis'
+import { Registry } from 'prom-client'
+import { roomsMetrics } from '../../lib/metrics/index.ts'
 import { startProxy } from '../client/proxy.ts'
-import { createApp, join, listen, until } from '../helpers/app.ts'
+import { createApp, join, listen, until, type LogLine } from '../helpers/app.ts'
+import { parseMetrics } from '../helpers/prometheus.ts'
 import { noRedis, startRedis } from '../helpers/redis-server.ts'
 
 const topics = { 'chat:*': { publish: true, history: true }, 'plain:*': { publish: true } } as const
 
-async function startApp (t: Test, port: number): Promise<{ app: FastifyInstance, host: string }> {
-  const app = createApp(t)
+async function startApp (t: Test, port: number, more: object = {}, logs: LogLine[] = []): Promise<{ app: FastifyInstance, host: string }> {
+  const app = createApp(t, {}, logs)
   await app.register(fastifyRedis, { host: '127.0.0.1', port })
-  await app.register(fastifyRooms as any, { prefix: '/rooms', topics, broker: redisBroker({ client: app.redis }) })
+  app.redis.on('error', () => {}) // ioredis would write it to the console
+  await app.register(fastifyRooms as any, { prefix: '/rooms', topics, broker: redisBroker({ client: app.redis, heartbeat: 500 }), ...more })
   return { app, host: await listen(app) }
 }
 
@@ -54,6 +59,68 @@ t.test('two apps over one Redis', { skip: noRedis }, async t => {
     await a.app.rooms.broadcast('chat:2' as never, 1 as never)
     t.equal(await a.app.redis.ping(), 'PONG')
     t.equal(a.app.redis.listenerCount('messageBuffer') + a.app.redis.listenerCount('end'), 0)
+  })
+
+  t.test('an operator sees an outage, lost data and a hole: in the log, health, stats, metrics and channels', async t => {
+    const logs: LogLine[] = []
+    const { app, host } = await startApp(t, server.port, { limits: { publish: 200 } }, logs)
+    const rooms = app.rooms as any
+    const registry = new Registry()
+    roomsMetrics(rooms, { registry })
+    const events: any[] = []
+    // Other causes of an outage are events, too.
+    const note = (event: any): void => { if (event.rooms === rooms && (event.topic !== undefined || event.before !== event.state)) events.push(event.topic === undefined ? [event.before, event.state] : [event.topic, event.reason]) }
+    for (const name of ['broker', 'loss']) {
+      subscribe(`fastify-rooms:${name}`, note)
+      t.teardown(() => { unsubscribe(`fastify-rooms:${name}`, note) })
+    }
+    const lines = (): string[] => logs.filter(({ msg }) => /broker|may be missing/.test(msg)).map(({ level, msg }) => `${level} ${msg.split(':')[0]}`)
+    const chat = await join(t, `${host}/rooms/chat:seen`)
+    const plain = await join(t, `${host}/rooms/plain:seen`)
+    await rooms.broadcast('chat:seen', 1)
+    await rooms.broadcast('plain:seen', 1)
+    const { stateFor, lag, ...numbers } = rooms.stats().broker
+    t.ok(stateFor >= 0 && lag > 0)
+    const outcomes = { ok: 2, duplicate: 0, stale: 0, ended: 0, failed: 0, unknown: 0 }
+    const begin = { state: 'up', outages: 0, entries: 2, outcomes, queued: 0, queuedBytes: 0, topics: 2, reconnects: 0, resubscribed: 0, missedProbes: 0, mended: 0, holes: 0, resets: 0, fenced: 0, dropped: 0, unreadable: 0 }
+    t.same(numbers, begin)
+    t.same(lines(), ['30 the broker is up'])
+
+    await server.kill()
+    await until(() => rooms.health().broker === 'down')
+    t.match(rooms.health(), { ok: false, state: 'open', broker: 'down', brokerFor: Number, cause: /./, detail: /^The app is open; the broker is down: .* Cause: ./ })
+    t.match(await Promise.all([rooms.broadcast('chat:seen', 2), rooms.broadcast('plain:seen', 2)]), [{ published: false, local: 0 }, { published: false, local: 1 }])
+    t.match(rooms.stats().broker, { state: 'down', outages: 1, outcomes: { ok: 2 } })
+    const { failed, unknown } = rooms.stats().broker.outcomes
+    t.equal(failed + unknown, 2)
+
+    // It has lost all data: it keeps none.
+    await server.restart()
+    await until(() => rooms.health().ok && rooms.stats().losses === 2)
+    await rooms.broadcast('chat:seen', 3)
+    t.match([await chat.next('gap'), await chat.next('gap'), await plain.next('gap')], [{ reason: 'lost' }, { reason: 'reset' }, { reason: 'lost' }])
+    t.match(rooms.stats().broker, { state: 'up', outages: 1, reconnects: 1, resubscribed: 2, resets: 1, holes: 0 })
+
+    await server.command('FLUSHALL')
+    await rooms.broadcast('chat:seen', 4)
+    t.match(await chat.next('gap'), { reason: 'reset' })
+    t.equal(rooms.stats().broker.resets, 2)
+
+    const [key] = (await server.command('KEYS', '*:m:chat:seen')).match(/rooms:\S+/)!
+    await server.command('HINCRBY', key!, 'o', '3')
+    await rooms.broadcast('chat:seen', 5)
+    t.match(await chat.next('gap'), { reason: 'lost' })
+    t.match(rooms.stats().broker, { holes: 1, outcomes: { ok: 5 } })
+
+    await until(() => new Set(lines()).size === 5)
+    t.same([...new Set(lines())], ['30 the broker is up', '50 the broker is down', '30 the broker is up again', '40 messages may be missing', '40 the broker has lost data'])
+    t.match(logs.find(({ msg }) => msg.startsWith('the broker is down')), { err: { message: /./ }, milliseconds: Number })
+    t.match(logs.find(({ msg }) => msg === 'the broker is up again'), { milliseconds: Number })
+    const eventsOf = (pattern: RegExp): unknown[] => events.filter(([first]) => pattern.test(first)).map(([, second]) => second)
+    t.same([eventsOf(/^(?:up|down)$/), eventsOf(/^chat:seen$/), eventsOf(/^plain:seen$/)], [['down', 'up'], ['lost', 'reset', 'reset', 'lost'], ['lost']])
+    const { samples } = parseMetrics(await registry.metrics())
+    const metrics = { outages_total: 1, reconnects_total: 1, resubscribed_topics_total: 2, resets_total: 2, lost_holes_total: 1, topics: 2, 'state{state="up"}': 1, 'outcomes_total{outcome="ok"}': 5 }
+    for (const [name, value] of Object.entries(metrics)) t.equal(samples.get(`fastify_rooms_broker_${name}`), value, name)
   })
 })
 

@@ -101,9 +101,16 @@ t.test('a server that refuses a probe is degraded until the next one; without an
   })
   t.teardown(() => { link.close() })
   await link.start()
-  await until(() => link.state === 'down', 8_000)
+  let lag = 0
+  await until(() => {
+    lag = Math.max(lag, link.lag)
+    return link.state === 'down'
+  }, 8_000)
   t.same(states, [['up', undefined], ['degraded', 'NOPERM none'], ['up', undefined], ['down', 'Redis has not answered a probe within 150 ms']])
   t.same(port.opened, ['one', 'one'], 'a refusal does not end the connections')
+  t.equal(link.missedProbes, 1)
+  t.ok(lag >= 75, 'a probe that waits counts')
+  t.ok(link.lag < 75, 'one that has come back is what counts without a connection')
 })
 
 t.test('a link that was not started, or is closed, refuses commands and subscriptions', async t => {
@@ -115,6 +122,7 @@ t.test('a link that was not started, or is closed, refuses commands and subscrip
   await refuses()
   await link.start()
   t.same(await Promise.all(link.send([['PING']])), [1])
+  t.equal(link.reconnects, 0)
   link.close()
   await refuses()
 })
@@ -177,4 +185,12 @@ t.test('a link that breaks in the turn in which a probe is due connects again', 
   await link.start()
   await until(() => states.length === 3, 500)
   t.same(states, [['up', undefined], ['down', 'cut'], ['up', undefined]])
+  t.equal(link.reconnects, 1)
+})
+
+t.test('the first connection of a link that takes the place of another one was made again', async t => {
+  const link = new Link({ port: createPort(async () => []), shard: 'one', heartbeat: 4_000, channels: ['c'], probeKey: 'k', isAgain: true }, { message: () => {}, control: () => {}, recover: async () => {}, changed: () => {} })
+  await link.start()
+  t.equal(link.reconnects, 1)
+  link.close()
 })

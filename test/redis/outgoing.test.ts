@@ -273,8 +273,8 @@ function createSubscriptions (t: { teardown (end: () => void): void }) {
       return new Promise(() => {})
     },
     renew: async () => {},
-    unreadable () {},
-    stats: { mended: 0, holes: 0, dropped: 0 }
+    unreadable: () => {},
+    stats: { mended: 0, holes: 0, resets: 0, dropped: 0 }
   }, { isCluster: false, linger: 20 })
   t.teardown(() => { subscriptions.close() })
   return { link, subscriptions, read }

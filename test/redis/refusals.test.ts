@@ -73,6 +73,7 @@ t.test('servers that refuse', { skip: noRedis }, async t => {
     await server.command('CONFIG', 'SET', 'maxmemory', '1')
     t.match(await node.publish('a', 1), [{ state: 'failed' }])
     t.match([node.states.at(-1), node.causes.at(-1)], ['degraded', { message: /OOM/ }])
+    t.match(node.broker.stats!(), { queued: 0, queuedBytes: 0, reconnects: 0 })
     await server.command('CONFIG', 'SET', 'maxmemory', '0')
     t.match(await node.publish('a', 2), [{ state: 'ok', position: { offset: 1 } }])
     await until(() => node.states.at(-1) === 'up')
@@ -128,6 +129,10 @@ t.test('servers that refuse', { skip: noRedis }, async t => {
     await until(() => node.broker.stats!().unreadable === 5)
     t.equal(node.broker.stats!().unreadable, 5)
     t.same(node.lost, [['a'], ['a']])
+    t.match(node.causes.slice(1).map(cause => [(cause as any).code, cause!.message]), [
+      ['FST_ROOMS_BROKER_UNREADABLE', /a message of the channel "bytes:.*:c:a"/], ['FST_ROOMS_BROKER_UNREADABLE', /a publication of the topic "a"/], ['FST_ROOMS_BROKER_UNREADABLE', /a message of another node/]
+    ])
+    t.same(node.states, ['up', 'up', 'up', 'up'], 'each kind is told once, and changes no state')
     t.match(await node.publish('a', 2), [{ state: 'ok', position: { offset: 2 } }])
   })
 

@@ -35,8 +35,8 @@ function create (t: Test, isCluster = false) {
     lost: line => { lost.push(line.topic) },
     read: async (_topic, offset) => ({ top: { epoch: 'e', offset }, base: 0, messages: [] }),
     renew: async () => {},
-    unreadable () {},
-    stats: { mended: 0, holes: 0, dropped: 0 }
+    unreadable: () => {},
+    stats: { mended: 0, holes: 0, resets: 0, dropped: 0 }
   }, { isCluster, linger: 1 })
   t.teardown(() => { subscriptions.close() })
   return { subscriptions, server, link, ended, renewed, lost }
