@@ -248,5 +248,4 @@ export class Line {
       this.lost()
     } else if (entry.isRelayed || entry.publication.node !== this.#ports.node) this.#ports.entry(this.topic, entry.publication, undefined)
   }
-
 }

@@ -154,7 +154,6 @@ export class Links {
     this.#events.state(state, cause)
   }
 
-
   /** Why the broker cannot work. */
   get cause (): Error | undefined { return this.#state === 'down' ? this.#cause : undefined }
 }
