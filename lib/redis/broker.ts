@@ -83,7 +83,10 @@ class RedisBroker implements Broker {
         control.up()
         presence.up().catch(() => {}) // tried again with the next sign of life
       },
-      up: () => { outgoing.resume() },
+      up: () => {
+        subscriptions.resume()
+        outgoing.resume()
+      },
       state: (state, cause) => { handlers.state(state, cause) }
     })
     // Kinds of bytes that cannot be read, and were reported.
@@ -108,6 +111,7 @@ class RedisBroker implements Broker {
         handlers.lost([line.topic])
         outgoing.review(line)
       },
+      skipped: line => { outgoing.review(line) },
       read: (topic, after, limit, retention) => reader.behind(topic, after, limit, retention),
       renew: (line, isDifferent) => subscriptions.renew(line, isDifferent),
       unreadable,
@@ -116,8 +120,8 @@ class RedisBroker implements Broker {
     const outgoing: Outgoing = new Outgoing(keys, epochs, { node: randomBytes(6).toString('hex'), isCluster: port.isCluster, line: topic => subscriptions.line(topic), linkOf })
     const calls: RedisCalls = { call: (partition, script, keys, args) => links.of(partition).call(script, keys, args) }
     const shared = { calls, keys, node, publish: port.isCluster ? 'SPUBLISH' : 'PUBLISH', unreadable } as const
-    const presence = new RedisPresence({ ...shared, handlers }, this.#settings.times)
-    const control = new RedisControl({ ...shared, receive: (from, bytes) => { handlers.control(from, bytes) } })
+    const presence = new RedisPresence({ ...shared, handlers, revived: () => { control.up() } }, this.#settings.times)
+    const control: RedisControl = new RedisControl({ ...shared, receive: (from, bytes) => { handlers.control(from, bytes) } })
     this.#started = { presence, control, node, handlers, links, reader, subscriptions, outgoing }
     let timer: NodeJS.Timeout | undefined
     await Promise.race([links.start(), new Promise(resolve => { timer = setTimeout(resolve, startTimeout) })])

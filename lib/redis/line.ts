@@ -26,6 +26,8 @@ export interface LinePorts {
   entry (topic: string, publication: Publication, position: Position | undefined): void
   /** Publications of the topic may have been missed. */
   lost (line: Line): void
+  /** Entries of the topic will not come: another epoch has begun. */
+  skipped (line: Line): void
   /** Reads messages behind an offset. */
   read (topic: string, after: number, limit: number, retention: Retention): Promise<ReadPage>
   /** The server has lost publications that were delivered here: begins a new epoch. */
@@ -150,6 +152,7 @@ export class Line {
         // The feed tells a reset with the first publication of the new epoch.
         this.losses++
         stats.resets++
+        this.#ports.skipped(this)
         isReset = true
         this.position = { epoch: top.epoch, offset: base }
         this.uid = undefined

@@ -88,6 +88,12 @@ export class Nodes {
     return this.#beat
   }
 
+  /** Reads which nodes live from now on: an answer that is on its way may be older. */
+  async look (): Promise<void> {
+    await this.#beat?.catch(() => {})
+    await this.beat()
+  }
+
   /** Says that this node ends, so that another one removes at once what it has left. */
   async close (): Promise<void> {
     this.#isClosed = true

@@ -8,6 +8,8 @@ import { changeScript, dropScript, nodeTopicsScript, readScript, refreshScript, 
 
 /** Topics that are sent, swept or refreshed at a time. */
 const perChunk = 100
+/** Most repetitions of a reading that has found members of nodes that this one does not know. */
+const mostRounds = 5
 /** Milliseconds between two refreshments of the keys of this node's topics, which live for an hour. */
 const refreshEvery = 1_200_000
 
@@ -18,6 +20,8 @@ export interface RedisPresencePorts {
   /** In a cluster SPUBLISH. */
   readonly publish: 'PUBLISH' | 'SPUBLISH'
   readonly handlers: Pick<BrokerHandlers, 'presence' | 'gone' | 'back'>
+  /** The server does not know this node any more: it was taken for dead, or the data of the server are gone. */
+  revived (): void
   /** Bytes of a delta, or of a member, cannot be read. @param what - names them */
   unreadable (what: string): void
 }
@@ -43,7 +47,10 @@ export class RedisPresence implements BrokerPresence {
   constructor (ports: RedisPresencePorts, times: NodeTimes = nodeTimes) {
     this.#ports = ports
     this.nodes = new Nodes(ports.calls, ports.keys, ports.node, times, {
-      revived: () => { this.#isOutdated = true },
+      revived: () => {
+        this.#isOutdated = true
+        ports.revived()
+      },
       alive: async () => { if (this.#isOutdated) await this.#sendAgain() },
       sweep: name => this.#sweep(name)
     })
@@ -84,12 +91,14 @@ export class RedisPresence implements BrokerPresence {
   }
 
   async read (topic: string, limit: number): Promise<PresencePage> {
-    const page = await this.#read(topic, limit)
-    if (page.dead.length === 0) return page.page
-    // A node may be so new that this one does not know it.
-    await this.nodes.beat()
-    for (const name of page.dead) if (!this.nodes.live.has(name)) await this.#sweepTopic(topic, name)
-    return (await this.#read(topic, limit)).page
+    let reading = await this.#read(topic, limit)
+    // A node may be so new that this one does not know it, or come back while another one is removed.
+    for (let round = 0; reading.dead.length > 0 && round < mostRounds; round++) {
+      await this.nodes.look()
+      for (const name of reading.dead) if (!this.nodes.live.has(name)) await this.#sweepTopic(topic, name)
+      reading = await this.#read(topic, limit)
+    }
+    return reading.page
   }
 
   async report (counts: ReadonlyMap<string, number>): Promise<void> {

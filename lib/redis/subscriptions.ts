@@ -46,6 +46,8 @@ export class Subscriptions {
   readonly #waiting = new Map<Line, Waiter[]>()
   /** Lines to subscribe or to read the position of in this turn. */
   #turn: Set<Line> | undefined
+  /** Lines that were attached while their connection was not ready. */
+  readonly #late = new Set<Line>()
   readonly #sweeper: NodeJS.Timeout
   #checker: NodeJS.Timeout | undefined
   /** Subscriptions that are being ended. node-redis would take a new one of the same channel for a listener of the old one. */
@@ -129,6 +131,7 @@ export class Subscriptions {
       if (line.isAttached && line.retention !== undefined) line.hold()
     }
     const attached = lines.filter(line => line.isAttached || this.#waiting.has(line))
+    for (const line of attached) this.#late.delete(line)
     const known = attached.filter(line => line.position !== undefined)
     await this.#subscribe(link, attached)
     this.resubscribed += live.length
@@ -141,8 +144,16 @@ export class Subscriptions {
     for (const line of known) if (line.isAttached && line.position !== undefined) line.mend()
   }
 
+  /** Brings lines that were attached while a connection recovered. Call it when a connection may have become ready. */
+  resume (): void {
+    const ready = [...this.#late].filter(line => this.#linkOf(line.partition).isReady)
+    for (const line of ready) this.#late.delete(line)
+    if (ready.length > 0) this.#bring(ready.filter(line => this.#waiting.has(line)))
+  }
+
   close (): void {
     this.#isClosed = true
+    this.#late.clear()
     clearInterval(this.#sweeper)
     clearTimeout(this.#checker)
     for (const line of this.#lines.values()) line.detach()
@@ -169,7 +180,10 @@ export class Subscriptions {
     const byLink = groupBy(lines, line => this.#linkOf(line.partition))
     for (const [link, lines] of byLink) {
       // Without a connection they wait until it is there.
-      if (!link.isReady) continue
+      if (!link.isReady) {
+        for (const line of lines) this.#late.add(line)
+        continue
+      }
       this.#subscribe(link, lines).then(() => this.#position(lines)).catch((error: unknown) => {
         // If the connection breaks, they are brought when it is back.
         if (!(error instanceof RedisAnswerError)) link.fault(asError(error))

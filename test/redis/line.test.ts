@@ -15,7 +15,7 @@ function createLine () {
   const stats = { mended: 0, holes: 0, resets: 0, dropped: 0 }
   const unreadable: string[] = []
   let readings = 0
-  const control: { renew: () => Promise<void>, gate: Promise<unknown> | undefined } = { renew: async () => {}, gate: undefined }
+  const control: { renew: () => Promise<void>, gate: Promise<unknown> | undefined, skips: number } = { renew: async () => {}, gate: undefined, skips: 0 }
   const line: Line = new Line('a', 'channel', 0, {
     node: 'own',
     entry: (_topic, { uid }, position) => {
@@ -23,6 +23,7 @@ function createLine () {
       positions.push(position)
     },
     lost: () => { entries.push('lost') },
+    skipped: () => { control.skips++ },
     read: async (_topic, after, limit): Promise<ReadPage> => {
       readings++
       const { gate } = control
@@ -215,4 +216,13 @@ t.test('a message that cannot be read lets the kept messages be read, once more 
   line.retention = undefined
   line.receive(undefined)
   t.equal(entries.at(-1), 'lost')
+})
+
+t.test('when another epoch begins, publications no longer wait for entries of the old one', async t => {
+  const { line, log, entries, control, receive } = createLine()
+  receive(1)
+  Object.assign(log, { epoch: 'anotherone', top: 1 })
+  line.mend()
+  for (let n = 0; n < 100 && entries.length < 2; n++) await new Promise(resolve => setImmediate(resolve))
+  t.same([entries, control.skips], [[1, 1], 1])
 })

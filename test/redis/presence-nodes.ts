@@ -50,7 +50,8 @@ export class PresenceNode {
         presence: (topic, delta) => { this.deltas.push({ topic, delta: delta! }) },
         gone: users => { this.gone.push(...users) },
         back: users => { this.back.push(...users) }
-      }
+      },
+      revived: () => { this.control.up() }
     }, times)
     this.control = new RedisControl({ ...ports, receive: (from, bytes) => { this.controls.push(`${from} ${bytes}`) } })
   }

@@ -134,11 +134,14 @@ t.test('a server that has lost its data is told all again', options, async t => 
   await a.change(set('a', 's1', 'ann', '1'))
   await b.change(set('a', 's2', 'ben'))
   await a.presence.report(new Map([['a', 1]]))
+  b.control.hold(['ben'], [])
+  await until(async () => await a.control.send('user:ben', Buffer.from('1')) === 'sent')
   await server.command('FLUSHALL')
   await until(async () => (await a.members('a')).join() === 's1,s2', 5_000)
   await until(() => a.back.length === 1 && b.back.length === 1)
   t.same([a.back, b.back], [[{ topic: 'a', user: 'ann', info: '1' }], [{ topic: 'a', user: 'ben' }]])
   t.same(await b.presence.counts(['a']), [1])
+  await until(async () => await a.control.send('user:ben', Buffer.from('2')) === 'sent', 5_000)
 })
 
 t.test('members of a node that no node knows any more are removed by a reading', options, async t => {
@@ -150,6 +153,25 @@ t.test('members of a node that no node knows any more are removed by a reading',
   await a.presence.nodes.beat()
   t.same(await a.members('a'), [])
   t.same(a.gone, [{ topic: 'a', user: 'ann' }])
+})
+
+t.test('a reading has the members of a node that comes while those of a dead one are removed', options, async t => {
+  const server = await startRedis(t)
+  const times = { every: 60_000, ttl: 180_000 }
+  const [a, ghost] = await startNodes(t, server.port, ['a', 'ghost'], { times }) as [PresenceNode, PresenceNode]
+  await ghost.change(set('a', 's1', 'ann'))
+  await server.command('EVAL', "return redis.call('ZREM', KEYS[1], 'ghost:1')", '1', 'rooms:4:{' + (await server.command('KEYS', '*:alive')).split('{')[1]!.split('\r')[0]!)
+  const { nodes } = a.presence
+  const { look } = nodes
+  nodes.look = async () => {
+    await look.call(nodes)
+    nodes.look = look
+    const [late] = await startNodes(t, server.port, ['late'], { times }) as [PresenceNode]
+    await late.change(set('a', 's2', 'ben'))
+  }
+  t.same(await a.members('a'), ['s2'])
+  // An answer that is on its way is not taken for a later one.
+  await Promise.all([nodes.beat(), nodes.look()])
 })
 
 t.test('control messages reach one node, all others, or those that hold a user', options, async t => {

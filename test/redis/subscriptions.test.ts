@@ -33,6 +33,7 @@ function create (t: Test, isCluster = false) {
     node: 'n',
     entry: () => {},
     lost: line => { lost.push(line.topic) },
+    skipped: () => {},
     read: async (_topic, offset) => ({ top: { epoch: 'e', offset }, base: 0, messages: [] }),
     renew: async () => {},
     unreadable: () => {},
@@ -115,4 +116,31 @@ t.test('a node that is back begins a new epoch if another publication has its pl
   await subscriptions.attach('a', retention)
   await subscriptions.renew(subscriptions.line('a')!, false)
   t.same(renewed.map(([epoch, , offset, isDifferent]) => [epoch, offset, isDifferent]), [['e', '0', '']], 'or if the server has lost the last ones')
+})
+
+t.test('topics that are attached while a connection recovers are subscribed to when it is ready', async t => {
+  const { subscriptions, server, link } = create(t)
+  server.isReady = false
+  let goOn = (): void => {}
+  const channels: string[] = []
+  server.subscribe = given => {
+    channels.push(...given)
+    return new Promise(resolve => { goOn = resolve })
+  }
+  const first = subscriptions.attach('a', retention)
+  await Promise.resolve()
+  const recovered = subscriptions.recover(link)
+  const late = subscriptions.attach('b', retention)
+  const gone = subscriptions.attach('c', retention)
+  await new Promise(resolve => setImmediate(resolve))
+  subscriptions.resume()
+  t.same(channels, [keys.channel('a')], 'the connection is not ready')
+  goOn()
+  await recovered
+  server.subscribe = async given => { channels.push(...given) }
+  server.isReady = true
+  subscriptions.resume()
+  subscriptions.resume()
+  for (const attached of [first, late, gone]) t.match(await Promise.race([attached, new Promise(resolve => setTimeout(resolve, 1_000))]), { epoch: 'e', offset: 0 })
+  t.same(channels, ['a', 'b', 'c'].map(topic => keys.channel(topic)))
 })
