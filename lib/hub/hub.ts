@@ -33,7 +33,7 @@ import { Turn } from '../room/turn.ts'
 import { SessionDirectory } from '../session/directory.ts'
 import { serverEnding, slowCode } from '../session/ending.ts'
 import { InFlight } from '../session/in-flight.ts'
-import { join, type JoinHub, type JoinRequest } from '../session/join.ts'
+import { join, waitsForBroker, type JoinHub, type JoinRequest } from '../session/join.ts'
 import { Lifecycle } from '../session/lifecycle.ts'
 import type { Membership } from '../session/membership.ts'
 import { MemberSession, type SessionPorts } from '../session/session.ts'
@@ -54,7 +54,7 @@ import type { Meter } from './meter.ts'
 import type { AnySession, Hooks, HubState, Log, PublishOptions, Settings } from './ports.ts'
 import { Publications, type PublicationsHub } from './publications.ts'
 
-/** The part of `limits.handshake` that a join may wait for kept messages. If they do not come, it goes on without them. */
+/** The part of `limits.handshake` that one reading of kept messages may take. */
 const readShare = 1 / 2
 /** Most milliseconds for which a join that asks for the members waits until those of other nodes are known. */
 const firstReading = 1_000
@@ -236,7 +236,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       handshake: limits.handshake,
       unfinished: limits.unfinished,
       late: (connection) => {
-        const end = (session: Membership): void => { session.end(session.room!.feed.isReady ? serverEnding(4100, 'handshake') : serverEnding(4103, 'broker')) }
+        const end = (session: Membership): void => { session.end(waitsForBroker(session) ? serverEnding(4103, 'broker') : serverEnding(4100, 'handshake')) }
         if (connection.isMultiplexed) (connection as MultiplexedConnection<Membership>).endLateJoins(performance.now(), limits.handshake, end)
         else end(connection.session)
       },

@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { BrokerState } from '../../types/index.ts'
 import { receiveHeld } from '../connection/receive.ts'
 import type { MultiplexedConnection } from '../connection/multiplexed.ts'
 import { receiveOpened } from '../connection/receive-multiplexed.ts'
@@ -7,7 +9,7 @@ import type { AnySession, HubState, Settings, Host } from '../hub/ports.ts'
 import type { Counters } from '../hub/counters.ts'
 import * as events from '../hub/events.ts'
 import type { Expiry } from '../connection/expiry.ts'
-import type { ReplayPlan } from '../history/replay.ts'
+import type { Replay, ReplayPlan } from '../history/replay.ts'
 import type { Users } from '../presence/users.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { hello } from '../protocol/server-frames.ts'
@@ -17,8 +19,22 @@ import { callOnJoined, type JoinedHub } from './joined.ts'
 import type { Lifecycle, LifecycleState } from './lifecycle.ts'
 import type { Membership } from './membership.ts'
 
-/** Most readings of kept messages for one join. If messages are published faster than a broker answers, the position counts as lost. */
-const mostReadings = 3
+/** Most readings of kept messages that a broker answers for one join. If messages are published faster than it answers, the position counts as lost. */
+const mostReadings = 10
+/** The part of `limits.handshake` for which a join waits for kept messages, and for the room to get as far as the member's position. */
+const readingShare = 0.9
+/** Milliseconds until a reading that the broker has not answered is tried again. */
+const retryAfter = 100
+/** Milliseconds between two looks at the room's position. */
+const lookAfter = 10
+
+/** Sessions that wait for the broker's answer about kept messages. */
+const reading = new WeakSet<object>()
+
+/** Whether a join waits for its broker. */
+export function waitsForBroker (session: Membership): boolean {
+  return session.room?.feed.isReady !== true || reading.has(session)
+}
 
 /** The wishes in the URL of a join. */
 export interface JoinRequest {
@@ -32,6 +48,7 @@ export interface JoinRequest {
 /** The members of the hub that a join uses. */
 export interface JoinHub extends Pick<Host, 'hooks' | 'log'>, JoinedHub {
   readonly state: HubState
+  readonly brokerState: BrokerState
   readonly settings: Settings
   readonly counters: Counters
   readonly expiry: Pick<Expiry<any>, 'check' | 'opened'>
@@ -67,14 +84,14 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, g
     await room.remote.ready
     if (session.state === 'closed') return
   }
-  const reading = readKept(session, room, request, false)
+  const reading = readKept(hub, session, room, request, false)
   if (reading !== undefined) await reading
   if (session.state === 'closed') return
   hub.lifecycle.awaitAcceptance(session, () => { commit(hub, session, room, request) })
   try {
     if (request.onJoin !== undefined) {
       if (await request.onJoin(session) === false) throw new FST_ROOMS_FORBIDDEN('join')
-      const rest = readKept(session, room, request, true)
+      const rest = readKept(hub, session, room, request, true)
       if (rest !== undefined) await rest
     }
     hub.lifecycle.accept(session)
@@ -90,17 +107,45 @@ export async function join (hub: JoinHub, session: Session, room: SessionRoom, g
  * Reads the kept messages that a join may begin with. A broker of this process is asked when the join is committed, unless there are many.
  * @param isAgain - they have been read for this join, and may still reach up to the room's position
  */
-function readKept (session: Session, { replay, feed }: SessionRoom, { since }: JoinRequest, isAgain: boolean): Promise<void> | undefined {
+function readKept (hub: JoinHub, session: Session, room: SessionRoom, { since }: JoinRequest, isAgain: boolean): Promise<void> | undefined {
+  const { replay, feed } = room
   if (replay === undefined || (since === undefined && !replay.rule.latest)) return undefined
   const { encoding } = session.transport
   if (replay.isInProcess) return replay.prepare(since, encoding, feed.position)
-  const isRead = (): boolean => session.state === 'closed' || (feed.position !== undefined && replay.reaches(encoding, feed.position))
-  if (isAgain && isRead()) return undefined
-  const read = async (): Promise<void> => {
-    // Messages may be published while the broker answers. Each reading continues the one before it.
-    for (let count = 0; count < mostReadings && await replay.refresh(encoding) && !isRead(); count++);
+  if (isAgain && feed.position !== undefined && replay.reaches(encoding, feed.position)) return undefined
+  return readFromBroker(hub, session, room, replay, since)
+}
+
+/**
+ * Reads kept messages from a broker of other processes until they reach up to the room's position. A node that is cut off from its broker, or behind other nodes, knows
+ * less than the fleet has told the member: its join waits, and ends with 4103 if it waits too long. It is not told of a loss that there is not.
+ */
+async function readFromBroker (hub: JoinHub, session: Session, room: SessionRoom, replay: Replay, since: string | undefined): Promise<void> {
+  reading.add(session)
+  try {
+    await readUpTo(hub, session, room, replay, since)
+  } finally {
+    reading.delete(session)
   }
-  return read()
+}
+
+async function readUpTo (hub: JoinHub, session: Session, { feed }: SessionRoom, replay: Replay, since: string | undefined): Promise<void> {
+  const { encoding } = session.transport
+  const position = since === undefined ? null : parsePosition(since)
+  const deadline = performance.now() + hub.settings.limits.handshake * readingShare
+  const isBehind = (): boolean => position !== null && replay.reaches(encoding, position) && !feed.hasReached(position)
+  for (let answers = 0; answers < mostReadings;) {
+    // Messages may be published while the broker answers. Each reading continues the one before it.
+    const isAnswered = hub.brokerState !== 'down' && await replay.refresh(encoding)
+    if (isAnswered) answers++
+    else await sleep(retryAfter)
+    while (isBehind() && session.state !== 'closed' && performance.now() < deadline) await sleep(lookAfter)
+    if (session.state === 'closed' || (isAnswered && !isBehind() && feed.position !== undefined && replay.reaches(encoding, feed.position))) return
+    if ((!isAnswered || isBehind()) && performance.now() >= deadline) {
+      session.end(serverEnding(4103, 'broker'))
+      return
+    }
+  }
 }
 
 /** Decides what the member is sent before live messages. */

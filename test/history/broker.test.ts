@@ -2,7 +2,8 @@ import { mock } from 'node:test'
 import t, { type Test } from 'tap'
 import { IdleReplays } from '../../lib/history/idle-replays.ts'
 import { memoryBroker } from '../../lib/index.ts'
-import type { Broker } from '../../types/index.ts'
+import type { Broker, BrokerHandlers } from '../../types/index.ts'
+import { publication } from '../brokers/start.ts'
 import { connect, createRooms, join, listen, until } from '../helpers/app.ts'
 import { framesOf, joinMute } from '../helpers/wire.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
@@ -48,38 +49,81 @@ t.test('a topic of values, with a broker that answers later', async t => {
   t.match([await later.next('message'), await later.next('message')], [{ data: 3 }, { data: 4 }])
 })
 
-t.test('a broker that fails to read: the position counts as lost, live messages go on, and the host is told', async t => {
+t.test('a broker that fails to read: joins that need kept messages wait, and end with 4103, because nothing is known to be lost; live messages go on', async t => {
   const broker = new SlowBroker(() => sleep(0))
-  const { url, publish, errors, rooms } = await serve(t, broker)
+  const { url, publish, errors, rooms } = await serve(t, broker, true, { limits: { handshake: 300 } })
   const first = await publish(1)
   await publish(2)
   const before = await join(t, `${url}?since=${first}`)
   t.equal(before.hello.recovered, true)
-  for (const fails of [async () => { throw new Error('cut') }, () => { throw new Error('thrown') }, async () => 'no page', () => new Promise(() => {})]) {
+  const { history } = broker
+  const failures: (() => unknown)[] = [
+    async () => { throw new Error('cut') },
+    () => { throw new Error('thrown') },
+    async () => 'no page',
+    async () => ({ nonsense: true }),
+    () => new Promise(() => {})
+  ]
+  for (const fails of failures) {
     broker.fails = fails
-    const lost = await join(t, `${url}?since=${first}`)
-    t.match(lost.hello, { recovered: false, replayed: 0 })
-    const raw = await connect(t, `${url}?since=${first}`, 'rooms.raw')
-    t.match(await raw.closed, { code: 4202 })
+    const peers = [await connect(t, `${url}?since=${first}`), await connect(t, `${url}?since=0`), await connect(t, `${url}?since=${first}`, 'rooms.raw')]
+    for (const peer of peers) t.match(await peer.closed, { code: 4103 })
     await publish('live')
-    t.match(await lost.next('message'), { data: 'live' })
+    t.match((await before.next('message')).data, /live|2/)
     await t.rejects(rooms.history('news'), { code: 'FST_ROOMS_BROKER_SILENT' })
   }
   broker.fails = async () => { throw new Error('cut') }
   await t.rejects(rooms.history('news', { since: first }), { code: 'FST_ROOMS_BROKER_SILENT' })
-  const { history } = broker
-  broker.history = () => { throw new Error('thrown at once') }
-  t.match((await join(t, `${url}?since=${first}`)).hello, { recovered: false })
-  broker.history = history
-  broker.history = (() => ({ nonsense: true })) as never
-  t.match((await join(t, `${url}?since=${first}`)).hello, { recovered: false })
-  broker.history = (() => ({ then: (resolve: (page: unknown) => void) => { resolve({ position: 1 }) } })) as never
-  t.match((await join(t, `${url}?since=${first}`)).hello, { recovered: false })
+  for (const answer of [() => { throw new Error('thrown at once') }, () => ({ nonsense: true }), () => ({ then: (resolve: (page: unknown) => void) => { resolve({ position: 1 }) } })]) {
+    broker.history = answer as never
+    t.match(await (await connect(t, `${url}?since=${first}`)).closed, { code: 4103 })
+  }
   broker.history = history
   t.ok(errors.length > 0)
   t.ok(rooms.stats().brokerFaults >= 4)
+  const waiting = connect(t, `${url}?since=${first}`)
+  await sleep(30)
   broker.fails = undefined
-  t.equal((await join(t, `${url}?since=${first}`)).hello.recovered, true)
+  t.match(await (await waiting).next('hello'), { recovered: true }, 'a broker that answers again in time')
+})
+
+t.test('a node that is behind the fleet, or cut off from it, makes a member wait, and does not tell it of a loss', async t => {
+  const held: (() => void)[] = []
+  let isBehind = false
+  let handlers: BrokerHandlers
+  class Behind extends SlowBroker {
+    override start (node: string, given: BrokerHandlers): Promise<void> {
+      handlers = given
+      return super.start(node, { ...given, entry: (...entry) => { if (isBehind) held.push(() => { given.entry(...entry) }); else given.entry(...entry) } })
+    }
+  }
+  const broker = new Behind(() => sleep(0))
+  const { url, publish } = await serve(t, broker, true, { limits: { handshake: 1_000 } })
+  const first = await publish(1)
+  const keeper = await join(t, url)
+  isBehind = true
+  const retention = { size: 100, bytes: 1_000_000, ttl: 60_000, latest: false }
+  const [outcome] = await broker.publish([{ ...publication('news', 2, 'another'), retention }])
+  const { epoch, offset } = outcome!.position!
+  const ahead = await connect(t, `${url}?since=${epoch}-${offset}`)
+  const wrong = await join(t, `${url}?since=${epoch}-${offset + 5}`)
+  t.equal(wrong.hello.recovered, false, 'a position that the fleet does not know')
+  await sleep(100)
+  t.same(ahead.received, [])
+  for (const deliver of held.splice(0)) deliver()
+  t.match(await ahead.next('hello'), { recovered: true, replayed: 0, id: `${epoch}-${offset}` })
+  t.match(await keeper.next('message'), { data: 2 })
+
+  handlers!.state('down')
+  const cutOff = await connect(t, `${url}?since=${first}`)
+  const { readings } = broker
+  await sleep(150)
+  t.same([cutOff.received, broker.readings], [[], readings], 'a broker that is down is not asked')
+  handlers!.state('up')
+  t.match(await cutOff.next('hello'), { recovered: true, replayed: 1 })
+
+  await broker.publish([{ ...publication('news', 3, 'another'), retention }])
+  t.match(await (await connect(t, `${url}?since=${epoch}-${offset + 1}`)).closed, { code: 4103 }, 'it does not get there in time')
 })
 
 t.test('a member that ends while its messages are read joins no room', async t => {
