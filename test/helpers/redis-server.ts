@@ -1,6 +1,6 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,8 +18,8 @@ export interface RedisServer {
   command (...args: string[]): Promise<string>
   /** Ends the process as `kill -9` does. */
   kill (): Promise<void>
-  /** Starts it again, on the same port. */
-  restart (): Promise<void>
+  /** Starts it again, on the same port. @param isEmpty - without the data that it had */
+  restart (isEmpty?: boolean): Promise<void>
   suspend (): void
   resume (): void
 }
@@ -40,8 +40,9 @@ export async function startRedis (t: Test, options: string[] = []): Promise<Redi
       process.kill('SIGKILL')
       await exit
     },
-    async restart () {
+    async restart (isEmpty = false) {
       await server.kill()
+      if (isEmpty) for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true })
       process = spawn('redis-server', args, { stdio: 'ignore' })
       await answers(port)
     },

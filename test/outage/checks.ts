@@ -1,0 +1,51 @@
+import type { Fleet } from './fleet.ts'
+import type { Watched, World } from './members.ts'
+import { holds } from './model.ts'
+import type { Publisher } from './publisher.ts'
+
+/** Compares each member with what was acknowledged. */
+export function checkRest (world: World, rooms: readonly Watched[], { acknowledged, topics }: Publisher): void {
+  const { faults, seen, losesData } = world
+  const places = new Map<number, string[]>()
+  for (const [place, n] of seen) {
+    if (topics.get(n) !== place.slice(0, place.indexOf(' '))) faults.push(`message ${n} came in another topic: ${place}`)
+    places.set(n, [...places.get(n) ?? [], place])
+  }
+  if (!losesData) for (const [n, all] of places) if (all.length > 1) faults.push(`message ${n} is there ${all.length} times: ${all.join(', ')}`)
+  for (const { n, topic, id } of acknowledged) {
+    if (topic.startsWith('log:') && !losesData && !places.has(n)) faults.push(`message ${n} of ${topic} was acknowledged, and no member has it`)
+    const other = id === undefined ? undefined : seen.get(`${topic} ${id}`)
+    if (other !== undefined && other !== n) faults.push(`message ${n} was acknowledged at ${id} of ${topic}, where members got ${other}`)
+  }
+  for (const room of rooms) {
+    // A member that was told is not told again until a message has come.
+    const lastTold = Math.max(...room.told)
+    const since = room.told.length === 0 ? room.joinedAt ?? Infinity : Math.min(...[...room.got.values()].filter(at => at > lastTold))
+    for (const { n, topic, begunAt } of acknowledged) {
+      const isOwed = topic === room.topic && begunAt > since + 50
+      if (isOwed && !topic.startsWith('short:') && !room.got.has(n)) faults.push(`${room.describe()} has not got ${n}, acknowledged, published ${begunAt - since} ms after it ${room.told.length === 0 ? 'joined' : `got its first message after it was told: ${room.reasons.at(-1)}`}`)
+    }
+  }
+}
+
+/** When all members have left, neither nodes nor the server keep anything of them. */
+export async function checkServer (fleet: Fleet, faults: string[]): Promise<void> {
+  let stats: any[] = []
+  const isAtRest = async (): Promise<boolean> => {
+    stats = await Promise.all(fleet.nodes.map(node => node.stats()))
+    return stats.every(({ connections, members, topics, publishing, queued }) => connections === 0 && members === 0 && topics === 0 && publishing === 0 && queued === 0)
+  }
+  let isDone = false
+  const end = Date.now() + 8_000
+  while (!(isDone = await isAtRest()) && Date.now() < end) await new Promise(resolve => setTimeout(resolve, 100))
+  if (!isDone) faults.push(`nodes keep something of members that have left: ${JSON.stringify(stats.map(({ connections, members, topics, publishing, queued }) => ({ connections, members, topics, publishing, queued })))}`)
+  const script = "local out = {} for _, key in ipairs(redis.call('KEYS', '*')) do if redis.call('PTTL', key) == -1 then out[#out + 1] = key end end return table.concat(out, ' ')"
+  const forever = (await fleet.server.command('EVAL', script, '0')).split('\r\n')[1]!
+  if (forever !== '') faults.push(`keys without a TTL: ${forever}`)
+  let channels = ''
+  const read = async (): Promise<void> => { channels = await fleet.server.command('PUBSUB', 'CHANNELS', '*:c:*') }
+  await read()
+  const timer = setInterval(() => { read().catch(() => {}) }, 200)
+  if (!await holds(() => channels.startsWith('*0'), 5_000)) faults.push(`subscriptions are left: ${channels.replaceAll('\r\n', ' ')}`)
+  clearInterval(timer)
+}

@@ -1,0 +1,151 @@
+import { WebSocket } from 'ws'
+import { createClient, type Client, type ClientRoom, type TopicSnapshot } from '../../lib/client/index.ts'
+import { isUpTo } from '../../lib/client/position.ts'
+import type { WebSocketClass } from '../../types/client.ts'
+import type { Fleet } from './fleet.ts'
+
+/** The payload of all messages. */
+export interface Data { readonly n: number, readonly pad?: string }
+
+/** A schedule as its members see it. */
+export interface World {
+  readonly fleet: Fleet
+  readonly faults: string[]
+  readonly random: () => number
+  /** The number of the message at each place that a member has seen: topic and id. */
+  readonly seen: Map<string, number>
+  /** Whether the schedule takes data away from the server. */
+  readonly losesData: boolean
+}
+
+const placeOf = (id: string): { epoch: string, offset: number } => {
+  const [epoch, offset] = id.split('-') as [string, string]
+  return { epoch, offset: Number(offset) }
+}
+
+/** One room of a member, and the messages that it got. */
+export class Watched {
+  readonly topic: string
+  readonly room: ClientRoom<string, Data, Data>
+  readonly #name: string
+  readonly #world: World
+  /** The position that the next message continues; `undefined` before the first join. */
+  cursor: string | undefined
+  /** The numbers of all messages, with the time at which each came. */
+  readonly got = new Map<number, number>()
+  /** The times at which it was told that messages may be missing. */
+  readonly told: number[] = []
+  /** When it has joined. */
+  joinedAt: number | undefined
+  readonly reasons: string[] = []
+
+  constructor (world: World, client: Client, name: string, topic: string) {
+    this.#world = world
+    this.topic = topic
+    this.#name = `${name} in ${topic}`
+    const keeps = topic.startsWith('log:') || topic.startsWith('short:')
+    const options = { presence: topic.startsWith('lobby:'), ...keeps ? { reload: (snapshot: TopicSnapshot<string, Data>) => { this.#reload(snapshot) } } : {} }
+    this.room = client.room(topic, options as never) as never
+    this.room.on('message', ({ id, data }) => { this.#receive(id, data.n) })
+    this.room.on('gap', gap => { this.#tell(JSON.stringify(gap)) })
+    this.room.on('status', ({ status, id, recovered }) => {
+      if (status !== 'open') return
+      if (this.joinedAt === undefined) this.joinedAt = Date.now()
+      else if (!recovered) this.#tell(`recovered: false at ${id} after ${this.cursor}`)
+      if (id === null || id === undefined) return
+      if (this.cursor === undefined || this.isTold) this.cursor = id
+      else if (!isUpTo(id, this.cursor)) this.#fault(`continues ${id}, but has ${this.cursor}`)
+    })
+  }
+
+  /** Whether messages may be missing now. */
+  get isTold (): boolean {
+    const { recovered, gap } = this.room.getSnapshot()
+    return !recovered || gap !== null
+  }
+
+  get isOpen (): boolean { return this.room.getSnapshot().status === 'open' }
+
+  #fault (text: string): void { this.#world.faults.push(`${this.#name}: ${text}`) }
+
+  #tell (text: string): void {
+    this.told.push(Date.now())
+    this.reasons.push(text)
+    if (this.topic.startsWith('log:') && !this.#world.losesData) this.#fault(`is told of a loss, though all is kept: ${text}`)
+  }
+
+  #receive (id: string | undefined, n: number): void {
+    const { losesData, seen } = this.#world
+    if (this.got.has(n) && !losesData) this.#fault(`got ${n} twice: ${id}`)
+    this.got.set(n, Date.now())
+    if (this.topic.startsWith('plain:')) return
+    if (id === undefined || this.joinedAt === undefined) {
+      this.#fault(`got ${n} without a position, or before it has joined`)
+      return
+    }
+    const key = `${this.topic} ${id}`
+    if ((seen.get(key) ?? n) !== n) this.#fault(`got ${n} at ${id}, another member got ${seen.get(key)}`)
+    seen.set(key, n)
+    const now = placeOf(id)
+    const before = this.cursor === undefined ? { epoch: now.epoch, offset: now.offset - 1 } : placeOf(this.cursor)
+    if (!this.isTold) {
+      if (now.epoch !== before.epoch) this.#fault(`got ${id} right after ${this.cursor} of another epoch, and is not told`)
+      else if (now.offset <= before.offset) this.#fault(`got ${id} after ${this.cursor}`)
+      else if (now.offset > before.offset + 1) this.#fault(`got ${id} right after ${this.cursor}, and is not told`)
+    }
+    this.cursor = id
+  }
+
+  /** What was published before this is in the snapshot, or no longer kept. */
+  #reload ({ id }: TopicSnapshot<string, Data>): void {
+    this.cursor = id
+    this.told.push(Date.now())
+    this.reasons.push(`reloaded at ${id}`)
+  }
+
+  describe (): string {
+    const { status, recovered, gap, error } = this.room.getSnapshot()
+    return `${this.#name} is ${status} at ${this.cursor}, recovered: ${recovered}, gap: ${JSON.stringify(gap)}, error: ${error?.code} ${error?.message}, log: ${this.room.log().slice(-5).map(({ at, status, error }) => `${at.toISOString().slice(17, 23)} ${status} ${error?.code ?? ''}`).join(', ')}`
+  }
+}
+
+/** A person with a client, who comes back to any node. */
+export class Member {
+  readonly name: string
+  readonly client: Client
+  readonly rooms: Watched[]
+  readonly #sockets = new Set<WebSocket>()
+
+  constructor (world: World, index: number, topics: readonly string[]) {
+    const { fleet, random } = world
+    this.name = `member ${index}`
+    const size = fleet.nodes.length
+    const sockets = this.#sockets
+    let attempts = 0
+    const rewritten = (url: string): string => {
+      // Half of the attempts go to the node that a member was on.
+      const node = fleet.pick(random, attempts++ === 0 || random() < 0.5 ? index % size : undefined)
+      const made = new URL(url)
+      made.host = node?.host ?? '127.0.0.1:9'
+      return made.href
+    }
+    class Balanced extends WebSocket {
+      constructor (url: string, protocols: string[]) {
+        super(rewritten(url), protocols)
+        sockets.add(this)
+        this.on('close', () => { sockets.delete(this) })
+      }
+    }
+    this.client = createClient({
+      url: `http://fleet/rooms?user=u${index}`,
+      WebSocket: Balanced as unknown as WebSocketClass,
+      fetch: (url, init) => fetch(rewritten(url), init as RequestInit) as never,
+      queue: 1_000,
+      onerror: error => { if ((error as Error | undefined)?.name !== 'RoomsError') world.faults.push(`${this.name} reports ${(error as Error)?.stack ?? error}`) }
+    })
+    this.rooms = topics.map(topic => new Watched(world, this.client, this.name, topic))
+  }
+
+  /** Cuts its connection. */
+  cut (): void { for (const socket of this.#sockets) socket.terminate() }
+}

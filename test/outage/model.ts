@@ -1,0 +1,165 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { random as numbersFrom } from '../helpers/random.ts'
+import { checkRest, checkServer } from './checks.ts'
+import { faults as allFaults, type Fault } from './faults.ts'
+import type { Fleet, FleetNode } from './fleet.ts'
+import { Member, type Watched, type World } from './members.ts'
+import { Publisher } from './publisher.ts'
+
+/** Milliseconds for a node to be up after its broker is back: 2 s, and many for a busy machine. */
+export const backWithin = 8_000
+
+export interface ScheduleOptions {
+  readonly seed: number
+  readonly members: number
+  /** How many faults follow each other. */
+  readonly faults: number
+  /** Most milliseconds of a fault, if that can be chosen. */
+  readonly length: number
+  /** Each fault lasts so long. */
+  readonly isExact?: boolean
+  /** Publications per second. */
+  readonly rate: number
+  /** The faults to choose from. Default: all that the fleet can have. */
+  readonly only?: (fault: Fault) => boolean
+  /** Milliseconds for all members to be back, and for them to have the last message. Default 45,000. */
+  readonly patience?: number
+}
+
+export interface ScheduleResult {
+  readonly faults: string[]
+  /** What happened, in order. */
+  readonly events: string[]
+  readonly counts: { messages: number, acknowledged: number, refused: number, told: number, recovered: number }
+}
+
+/** Waits until a condition holds. Returns whether it does. */
+export async function holds (condition: () => boolean, milliseconds: number): Promise<boolean> {
+  const end = Date.now() + milliseconds
+  while (!condition()) {
+    if (Date.now() > end) return false
+    await sleep(20)
+  }
+  return true
+}
+
+/** A server that has refused something leaves its nodes degraded until the next probe. */
+function isBack ({ state }: FleetNode): boolean {
+  return state === 'up' || state === 'degraded'
+}
+
+function chosen (fleet: Fleet, { seed, faults: count, only = () => true }: ScheduleOptions, random: () => number): Fault[] {
+  const { isInside } = fleet.options
+  const possible = allFaults.filter(fault => only(fault) && (isInside !== true || fault.needsProcesses !== true))
+  // Seeds one after the other begin with different faults, so that a few of them have all.
+  return Array.from({ length: count }, (_, n) => possible[n === 0 ? seed % possible.length : Math.floor(random() * possible.length)]!)
+}
+
+/**
+ * Runs one schedule on a fleet: members on all nodes, messages all the time, one fault after the other. At the end all is well again, and each member is compared with what
+ * was acknowledged.
+ */
+export async function runSchedule (fleet: Fleet, options: ScheduleOptions): Promise<ScheduleResult> {
+  const { seed, members: size, length, rate, patience = 45_000 } = options
+  const random = numbersFrom(seed)
+  const plan = chosen(fleet, options, random)
+  const found: string[] = []
+  const events: string[] = []
+  const begin = Date.now()
+  const note = (text: string): void => { events.push(`${Date.now() - begin} ms: ${text}`) }
+  const world: World = { fleet, faults: found, random, seen: new Map(), losesData: plan.some(({ losesData }) => losesData === true) }
+  for (const node of fleet.nodes) node.faults.length = 0
+  const run = `${seed}.${begin}`
+  const logs = [`log:${run}.1`, `log:${run}.2`]
+  const others = [`short:${run}`, `plain:${run}`]
+  const lobby = [`lobby:${run}`]
+
+  const members = Array.from({ length: size }, (_, index) => new Member(world, index, [...logs, ...index % 2 === 0 ? others : [], ...index % 8 === 0 ? lobby : []]))
+  const rooms = members.flatMap(({ rooms }) => rooms)
+  const publisher = new Publisher(world, [...logs, ...others], members)
+  let hasEnded = false
+  try {
+    if (!await holds(() => rooms.every(({ isOpen }) => isOpen), patience)) {
+      found.push('not all members join', ...describe(rooms.filter(({ isOpen }) => !isOpen)))
+      return result()
+    }
+    note('all members have joined')
+    publisher.start(rate)
+    await sleep(200)
+    for (const fault of plan) {
+      const node = fleet.nodes[Math.floor(random() * fleet.nodes.length)]!
+      const milliseconds = Math.round(length * (options.isExact === true ? 1 : 0.2 + 0.8 * random()))
+      note(`${fault.name}${fault.isOfNode === true ? ` (node ${node.index})` : ''}, ${milliseconds} ms`)
+      await fault.run(fleet, node, milliseconds, random)
+      note('it is over')
+      const over = Date.now()
+      if (random() < 0.3) for (const member of members) if (random() < 0.2) member.cut()
+      if (random() < 0.6) {
+        if (!await holds(() => fleet.nodes.every(isBack), backWithin)) found.push(...fleet.nodes.filter(node => !isBack(node)).map(({ index, states }) => `node ${index} is not up ${Date.now() - over} ms after "${fault.name}" is over: ${JSON.stringify(states.slice(-3))}`))
+        await sleep(random() * 500)
+      }
+    }
+    for (const { proxy } of fleet.nodes) await proxy.heal()
+    if (!await holds(() => fleet.nodes.every(isBack), backWithin)) found.push(`nodes are not up: ${JSON.stringify(fleet.nodes.map(({ states }) => states.slice(-3)))}`)
+    note('all nodes are up')
+    await publisher.stop()
+    note('all publications have settled')
+    await sleep(1_000)
+    if (!await holds(() => rooms.every(({ isOpen }) => isOpen), patience)) found.push('not all members are back', ...describe(rooms.filter(({ isOpen }) => !isOpen)))
+    note('all members are back')
+    await publisher.finish()
+    const last = publisher.last
+    const isDone = ({ topic, got, room, told, cursor }: Watched): boolean => {
+      if (topic.startsWith('lobby:')) return true
+      const { recovered, gap } = room.getSnapshot()
+      const { n, id } = last.get(topic)!
+      return topic.startsWith('plain:') ? got.has(n) : cursor === id && (told.length === 0 || (recovered && gap === null))
+    }
+    if (!await holds(() => rooms.every(isDone), patience)) found.push(...describe(rooms.filter(room => !isDone(room))).map(text => `it does not get the last message: ${text}`))
+    note('all members have the last message')
+    checkRest(world, rooms, publisher)
+    await checkLobby(world, rooms.filter(({ topic }) => topic.startsWith('lobby:')))
+    hasEnded = true
+  } finally {
+    await publisher.stop()
+    for (const { client } of members) client.close()
+    for (const node of fleet.nodes) if (node.isSuspended) node.resume()
+  }
+  if (hasEnded) await checkServer(fleet, found)
+  return result()
+
+  function result (): ScheduleResult {
+    found.push(...fleet.faults)
+    const sum = (count: (room: Watched) => number): number => rooms.reduce((sum, room) => sum + count(room), 0)
+    return {
+      faults: [...new Set(found)].map(text => `seed ${seed}: ${text}`),
+      events,
+      counts: {
+        messages: sum(({ got }) => got.size),
+        acknowledged: publisher.acknowledged.length,
+        refused: publisher.refused,
+        told: sum(({ told }) => told.length),
+        recovered: sum(({ room }) => Math.max(0, room.log().filter(({ status }) => status === 'open').length - 1))
+      }
+    }
+  }
+}
+
+/** Some rooms in words. */
+function describe (rooms: Watched[]): string[] {
+  return [...rooms.slice(0, 3).map(room => room.describe()), ...rooms.length > 3 ? [`… ${rooms.length} in all`] : []]
+}
+
+/** Members show who is there: each user once, and no ghost. */
+async function checkLobby ({ fleet, faults }: World, rooms: Watched[]): Promise<void> {
+  const there = (): string => rooms.map(({ room }) => room.getSnapshot().session).sort().join()
+  const shown = ({ room }: Watched): string | undefined => room.getSnapshot().members?.map(({ session }) => session).sort().join()
+  const { every, ttl } = fleet.options.times
+  if (await holds(() => rooms.every(room => shown(room) === there()), ttl + 2 * every + 4_000)) return
+  const wrong = rooms.filter(room => shown(room) !== there())
+  const differences = wrong.map(room => {
+    const [has, needs] = [new Set(shown(room)?.split(',')), new Set(there().split(','))]
+    return `${room.room.getSnapshot().session} misses ${[...needs].filter(id => !has.has(id)).join()}, shows ${[...has].filter(id => !needs.has(id)).join()}`
+  })
+  faults.push(`${wrong.length} of ${rooms.length} members show others than are there: ${differences.slice(0, 3).join('; ')}; ${wrong[0]!.describe()}`)
+}

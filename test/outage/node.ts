@@ -1,0 +1,93 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { Redis } from 'ioredis'
+import Fastify from 'fastify'
+import fastifyRooms from '../../lib/index.ts'
+import { redisBroker } from '../../lib/redis/index.ts'
+import type { BrokerEvent, BrokerState } from '../../types/index.ts'
+
+/** The settings of a node of the fleet. */
+export interface NodeSettings {
+  /** The port of its app. */
+  readonly port: number
+  /** The port under which it reaches its broker. */
+  readonly brokerPort: number
+  readonly heartbeat: number
+  /** Milliseconds between two signs of life, and until a node counts as dead. */
+  readonly times: { readonly every: number, readonly ttl: number }
+}
+
+/** Reports of a node to the process that started it. */
+export type NodeReport =
+  | { readonly type: 'ready' }
+  | { readonly type: 'state', readonly state: BrokerState, readonly cause: string | undefined, readonly at: number }
+  | { readonly type: 'fault', readonly text: string }
+  | { readonly type: 'answer', readonly call: number, readonly value: unknown }
+
+/** A question to a node. */
+export interface NodeQuestion { readonly call: number, readonly name: 'stats' | 'close' }
+
+export interface RunningNode {
+  stats (): unknown
+  close (): Promise<void>
+}
+
+/** Topics: `log` keeps all that a schedule publishes, `short` less than it misses, `plain` nothing, and `lobby` has presence. */
+const topics = {
+  'log:*': { history: { size: 20_000, bytes: 50_000_000, replay: 50_000_000 }, publish: true, post: true },
+  'short:*': { history: { size: 3 }, publish: true, post: true },
+  'plain:*': { publish: true, post: true },
+  'lobby:*': { presence: true }
+}
+
+/** Starts a node. @param report - is told of its states and of errors that no user should see */
+export async function startNode (settings: NodeSettings, report: (report: NodeReport) => void): Promise<RunningNode> {
+  const { brokerPort, heartbeat, times } = settings
+  const client = new Redis(brokerPort, '127.0.0.1', { lazyConnect: true })
+  const broker = redisBroker({ client, heartbeat, linger: 500 }, times)
+  const app = Fastify({ forceCloseConnections: true })
+  const tell = (event: unknown): void => {
+    const { rooms, state, cause } = event as BrokerEvent
+    // The first state comes before the app has its rooms.
+    const own = (app as { rooms?: unknown }).rooms
+    if (own === undefined || own === rooms) report({ type: 'state', state, cause: cause?.message, at: Date.now() })
+  }
+  subscribe('fastify-rooms:broker', tell)
+  await app.register(fastifyRooms as any, {
+    prefix: '/rooms',
+    broker,
+    topics,
+    identify: (request: { query: { user?: string } }) => request.query.user === undefined ? null : { user: request.query.user },
+    authorize: () => true,
+    onError: (error: Error & { code?: string }) => {
+      // Of an outage the host is told by errors of the client, and by those of calls that were not answered.
+      if (error.code === 'FST_ROOMS_BROKER_FAULT' || error instanceof TypeError || error instanceof RangeError) report({ type: 'fault', text: `onError: ${error.code} ${error.stack}` })
+    },
+    drain: { timeout: 100, interval: 1 },
+    limits: { perAddress: 100_000, addressMessages: 1_000_000, messages: 100_000 }
+  })
+  await app.listen({ host: '127.0.0.1', port: settings.port })
+  const { rooms } = app as unknown as { rooms: { stats (): object } }
+  return {
+    stats: () => ({ ...rooms.stats(), ...broker.stats?.(), rss: process.memoryUsage().rss }),
+    async close () {
+      await app.close()
+      unsubscribe('fastify-rooms:broker', tell)
+      client.disconnect()
+    }
+  }
+}
+
+if (process.env.OUTAGE_NODE !== undefined && process.send !== undefined) {
+  const report = (report: NodeReport): void => { process.send!(report) }
+  process.on('unhandledRejection', error => { report({ type: 'fault', text: `unhandled rejection: ${(error as Error)?.stack ?? error}` }) })
+  process.on('uncaughtException', error => {
+    process.send!({ type: 'fault', text: `uncaught: ${error.stack}` } satisfies NodeReport, () => process.exit(1))
+  })
+  process.on('disconnect', () => { process.exit(0) })
+  const node = await startNode(JSON.parse(process.env.OUTAGE_NODE), report)
+  process.on('message', async ({ call, name }: NodeQuestion) => {
+    report({ type: 'answer', call, value: await node[name]() ?? null })
+    if (name === 'close') process.disconnect!()
+  })
+  report({ type: 'ready' })
+}
