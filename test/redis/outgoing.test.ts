@@ -268,6 +268,7 @@ function createSubscriptions (t: { teardown (end: () => void): void }) {
     node: 'n',
     entry: () => {},
     lost: () => {},
+    skipped: () => {},
     read: async (_topic, after) => {
       read.push(after)
       return new Promise(() => {})
