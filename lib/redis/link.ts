@@ -197,6 +197,8 @@ export class Link {
   }
 
   #again (): void {
+    // The broker may have closed it when it was told that it is down.
+    if (this.#isClosed) return
     const most = Math.min(mostPause, leastPause * 2 ** this.#failures++)
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => { this.#connect().catch(() => {}) }, Math.random() * most)
