@@ -216,6 +216,10 @@ export const historyCases: readonly Case[] = [
       assert.deepEqual(node.received('a'), [1, 3, 4])
       const page = await node.history('a', { retention })
       assert.deepEqual([page.position.offset, page.messages.map(({ offset, key }) => [offset, key])], [3, [[2, 'y'], [3, 'x']]])
+      for (const after of [undefined, 0]) {
+        const all = await node.history('a', { retention, limit: Infinity, ...(after === undefined ? {} : { after }) })
+        assert.deepEqual(all.messages.map(({ offset }) => offset), [2, 3], 'limit: Infinity')
+      }
       assert.equal(await publish(node, 6, 'x'), 'ok', 'a value without a version replaces any')
     }
   }

@@ -195,10 +195,11 @@ if ARGV[5] == 'l' then
   end
 else
   local keys
+  local last = text(math.min(limit, 4294967295))
   if redis.call('ZCARD', z) == 0 then return out end
   out[5] = meta[5] or '0'
-  if after == '' then keys = redis.call('ZREVRANGE', z, 0, limit)
-  else keys = redis.call('ZRANGEBYSCORE', z, '(' .. after, '+inf', 'LIMIT', 0, limit + 1) end
+  if after == '' then keys = redis.call('ZREVRANGE', z, 0, last)
+  else keys = redis.call('ZRANGEBYSCORE', z, '(' .. after, '+inf', 'LIMIT', 0, last + 1) end
   for i = 1, #keys do
     local value = redis.call('HGET', s, keys[i]) or ''
     local offset, at = string.match(value, '^(%d+):[^:]*:%d+:()')

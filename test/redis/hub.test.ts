@@ -12,7 +12,7 @@ import { createApp, join, listen, until, type LogLine } from '../helpers/app.ts'
 import { parseMetrics } from '../helpers/prometheus.ts'
 import { noRedis, startRedis } from '../helpers/redis-server.ts'
 
-const topics = { 'chat:*': { publish: true, history: true }, 'plain:*': { publish: true } } as const
+const topics = { 'chat:*': { publish: true, history: true }, 'plain:*': { publish: true }, 'values:*': { history: { latest: true } } } as const
 
 async function startApp (t: Test, port: number, more: object = {}, logs: LogLine[] = []): Promise<{ app: FastifyInstance, host: string }> {
   const app = createApp(t, {}, logs)
@@ -59,6 +59,13 @@ t.test('two apps over one Redis', { skip: noRedis }, async t => {
     await a.app.rooms.broadcast('chat:2' as never, 1 as never)
     t.equal(await a.app.redis.ping(), 'PONG')
     t.equal(a.app.redis.listenerCount('messageBuffer') + a.app.redis.listenerCount('end'), 0)
+  })
+
+  t.test('a member that joins gets the newest values, whichever node they came from', async t => {
+    const [a, b] = [await startApp(t, server.port), await startApp(t, server.port)]
+    for (const [{ app }, data, key] of [[a, 1, 'x'], [b, 2, 'y'], [a, 3, 'x']] as const) await app.rooms.broadcast('values:1' as never, data as never, { key } as never)
+    const member = await join(t, `${b.host}/rooms/values:1`)
+    t.match([await member.next('message'), await member.next('message')], [{ data: 2 }, { data: 3 }])
   })
 
   t.test('an operator sees an outage, lost data and a hole: in the log, health, stats, metrics and channels', async t => {
