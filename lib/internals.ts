@@ -1,4 +1,4 @@
-// Every private member of ws, @fastify/websocket, Node.js, pino and Fastify that lib touches. No other file of lib names one of them:
+// Every private member of ws, @fastify/websocket, Node.js, pino, Fastify and node-redis that lib touches. No other file of lib names one of them:
 // docs/internals.md has a row for each, with the reason and the fallback, and test/internals.test.ts holds the three together.
 
 import { IncomingMessage, ServerResponse } from 'node:http'
@@ -263,4 +263,10 @@ export function pinoSerializers (log: object): unknown {
 /** Returns the name under which a logger of pino writes the message of a line. */
 export function pinoMessageKey (log: object): string | undefined {
   return bySymbol(log, 'pino.messageKey') as string | undefined
+}
+
+/** Returns the client of the primary that a connected Sentinel client of node-redis uses; `undefined` if this version has no way to reach it. */
+export async function sentinelPrimary (sentinel: object): Promise<object | undefined> {
+  const { _execute } = sentinel as { _execute?: (isReadonly: boolean, use: (client: object) => Promise<object>) => Promise<object> }
+  return typeof _execute === 'function' ? _execute.call(sentinel, false, async client => client) : undefined
 }

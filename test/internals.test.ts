@@ -211,3 +211,9 @@ t.test('a parser that is not known is left alone', async t => {
   gone.destroy()
   internals.freeParser(gone)
 })
+
+t.test('a Sentinel client without a way to its primary has none', async t => {
+  t.equal(await internals.sentinelPrimary({}), undefined)
+  const primary = {}
+  t.equal(await internals.sentinelPrimary({ _execute: (_isReadonly: boolean, use: (client: object) => unknown) => use(primary) }), primary)
+})

@@ -1,4 +1,5 @@
 import type { NodeRedisClient, RedisConnection, RedisConnectionEvents, RedisPort } from '../../types/redis.ts'
+import { sentinelPrimary } from '../internals.ts'
 import { open, ownOptions, type Client } from './node-redis-port.ts'
 import { singlePort } from './shards.ts'
 
@@ -11,8 +12,6 @@ interface Sentinel {
   destroy (): Promise<unknown>
   /** `undefined`: no connection to a primary is ready. */
   getMasterNode (): unknown
-  /** Calls back with its client of the primary. */
-  _execute<T> (isReadonly: boolean, use: (client: Client) => Promise<T>): Promise<T>
   on (event: string, listener: (event: any) => void): unknown
   off (event: string, listener: (event: any) => void): unknown
 }
@@ -51,7 +50,9 @@ class Search {
       await sentinel.connect()
     } else if (!sentinel.isOpen) throw new Error('the Sentinel client is not connected, and node-redis 5 cannot duplicate it: call its connect()')
     if (sentinel.getMasterNode() === undefined) throw new Error('Sentinel knows no primary that can be reached')
-    return sentinel._execute(false, async client => client)
+    const client = await sentinelPrimary(sentinel)
+    if (client === undefined) throw new Error('this version of node-redis does not give the client of its primary')
+    return client as Client
   }
 
   /** The first primary is a change, too, at a time when no connection is open. */

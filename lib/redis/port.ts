@@ -30,7 +30,7 @@ export function portOf (client: RedisBrokerOptions['client']): RedisPort {
 
 /** Whether a client is one of `createSentinel` of node-redis. */
 function isSentinel (members: Record<string, unknown>): boolean {
-  return ['sSubscribe', 'acquire', 'getMasterNode', '_execute'].every(name => typeof members[name] === 'function')
+  return ['sSubscribe', 'acquire', 'getMasterNode'].every(name => typeof members[name] === 'function')
 }
 
 function describe (client: unknown): string {

@@ -35,6 +35,8 @@ t.test('a Sentinel client that is connected by its host: connections end with it
   nodes.push({})
   await t.rejects(port.connect('', events), { message: 'refused' })
   t.equal(sentinel.listenerCount('topology-change'), 0)
+  const other = Object.assign(new EventEmitter(), { isOpen: true, getMasterNode: () => ({}) })
+  await t.rejects(nodeRedisSentinelPort(other as never, 20).connect('', events), { message: 'this version of node-redis does not give the client of its primary' })
 
   refusal = undefined
   const closed: string[] = []
