@@ -28,5 +28,5 @@ export async function load (url, context, nextLoad) {
 
 async function transform (text, path) {
   const { transformSync } = await import('esbuild') // loaded only if something is not on disk yet
-  return transformSync(text, { loader: 'ts', target: 'node20', sourcefile: path, sourcemap: 'inline' }).code
+  return transformSync(text, { loader: 'ts', target: 'node20', sourcefile: path, sourcemap: 'inline', sourcesContent: false }).code
 }
