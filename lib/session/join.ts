@@ -135,6 +135,8 @@ async function readUpTo (hub: JoinHub, session: Session, { feed }: SessionRoom, 
   const deadline = performance.now() + hub.settings.limits.handshake * readingShare
   const isBehind = (): boolean => position !== null && replay.reaches(encoding, position) && !feed.hasReached(position)
   for (let answers = 0; answers < mostReadings;) {
+    // The member has all that the room has delivered, and gets the rest as it comes.
+    if (position !== null && position.epoch === feed.position?.epoch && position.offset === feed.position.offset) return
     // Messages may be published while the broker answers. Each reading continues the one before it.
     const isAnswered = hub.brokerState !== 'down' && await replay.refresh(encoding)
     if (isAnswered) answers++
