@@ -57,9 +57,13 @@ sentinel failover-timeout ${name} 1000
   return { primary, replica, port, name, command: run, current: async () => Number(/(\d+)\r\n$/.exec(await run('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', name))![1]) }
 }
 
-/** Waits until a condition holds. */
+/** Waits until a condition holds. @throws if it does not within 30 s */
 export async function settled (holds: () => Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 1_000 && !await holds(); i++) await new Promise(resolve => setTimeout(resolve, 20))
+  const deadline = performance.now() + 30_000
+  while (!await holds()) {
+    if (performance.now() > deadline) throw new Error('the servers have not settled within 30 s')
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
 }
 
 /** Waits until the only replica of a primary has all that was written. */
