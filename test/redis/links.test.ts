@@ -4,6 +4,7 @@ import { RedisAnswerError } from '../../lib/redis/answer-error.ts'
 import { redisBroker } from '../../lib/redis/index.ts'
 import { Keys } from '../../lib/redis/keys.ts'
 import { Link } from '../../lib/redis/link.ts'
+import { Links } from '../../lib/redis/links.ts'
 import type { RedisPort, RedisShard } from '../../types/redis.ts'
 import type { BrokerState } from '../../types/index.ts'
 import { until } from '../helpers/redis-node.ts'
@@ -194,4 +195,11 @@ t.test('the first connection of a link that takes the place of another one was m
   await link.start()
   t.equal(link.reconnects, 1)
   link.close()
+})
+
+t.test('links that have told no state are down', t => {
+  const links = new Links(createPort(async () => []), new Keys('rooms', 1), 'n', 1_000, {} as never)
+  t.equal(links.state, 'down')
+  links.close()
+  t.end()
 })

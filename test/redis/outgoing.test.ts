@@ -191,6 +191,9 @@ t.test('topics that keep nothing are sent once', async t => {
   outgoing.resume()
   await soon()
   t.same([outcomes.slice(3), link.calls.length], [['unknown', 'unknown'], 5])
+  publish({ mid: undefined, deadline: Date.now() + 20 } as never)
+  await until(() => outcomes.length === 6)
+  t.equal(outcomes.at(-1), 'unknown', 'it was sent, and its deadline came before an answer')
   link.isOpen = false
   publish(plain)
   await soon()
