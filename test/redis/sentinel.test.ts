@@ -49,7 +49,7 @@ t.test('a Sentinel client that is connected by its host: connections end with it
   t.same(closed, [])
   sentinel.emit('topology-change', { type: 'MASTER_CHANGE' })
   t.same(closed, ['Sentinel has named another primary'])
-  t.same(calls.slice(-2), ['unsubscribe', 'destroy'])
+  t.same(calls.slice(-3), ['unsubscribe', 'destroy', 'destroy'])
 
   execute = () => new Promise(() => {})
   await t.rejects(port.connect('', events), { message: 'no primary was found within 20 ms' })
