@@ -195,8 +195,8 @@ t.test('a drain is reported at its begin and at its end, once each', async t => 
   t.same(drains.slice(1), [{ rooms, phase: 'end', connections: 0 }])
 })
 
-t.test('the state of the broker is reported, including the first one', async t => {
-  const states = listenTo(t, 'fastify-rooms:broker')
+/** A memory broker, and the handlers that it has got once it is started. */
+function withHandlers () {
   const memory = memoryBroker()
   const { start } = memory
   let handlers!: BrokerHandlers
@@ -204,7 +204,14 @@ t.test('the state of the broker is reported, including the first one', async t =
     handlers = given
     return start.call(memory, node, given)
   }
+  return { memory, handlersOf: () => handlers }
+}
+
+t.test('the state of the broker is reported, including the first one', async t => {
+  const states = listenTo(t, 'fastify-rooms:broker')
+  const { memory, handlersOf } = withHandlers()
   const { rooms } = await create(t, { broker: memory })
+  const handlers = handlersOf()
   const cause = new Error('connection refused')
   handlers.state('down', cause)
   handlers.state('down', cause)
@@ -219,14 +226,9 @@ t.test('the state of the broker is reported, including the first one', async t =
 
 t.test('each loss that members are told of is reported, with its topic', async t => {
   const losses = listenTo(t, 'fastify-rooms:loss')
-  const memory = memoryBroker()
-  const { start } = memory
-  let handlers!: BrokerHandlers
-  memory.start = (node, given) => {
-    handlers = given
-    return start.call(memory, node, given)
-  }
+  const { memory, handlersOf } = withHandlers()
   const { rooms, as } = await create(t, { broker: memory })
+  const handlers = handlersOf()
   const client = await as('anna')
   const { id: from } = await rooms.broadcast('chat:1', 1)
   handlers.lost(['chat:1', 'news'])

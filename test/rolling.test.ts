@@ -92,7 +92,7 @@ t.test('three nodes behind nginx are restarted one after another: members get ea
   t.equal(rooms.filter(room => room.getSnapshot().transport === 'event-stream').length, streams)
 
   const over = new AbortController()
-  /** What was acknowledged, with its position. */
+  /** Acknowledged messages with their positions. */
   const acknowledged: string[] = []
   let refusals = 0
   /** Publishes one message after another, until the end. Each is sent again, under its name, until it is acknowledged. */

@@ -32,7 +32,7 @@ export class Links {
   #state: BrokerState | undefined
   #cause: Error | undefined
   #timer: NodeJS.Timeout | undefined
-  /** Those of links that have been closed. */
+  /** Numbers of links that have been closed. */
   #reconnects = 0
   #missedProbes = 0
   /** The first attempts of new links are under way: until they have ended, the state is not told. */

@@ -96,7 +96,7 @@ export class Watched {
     this.cursor = id
   }
 
-  /** What was published before this is in the snapshot, or no longer kept. */
+  /** Goes on behind the id of a snapshot: earlier messages are in it, or no longer kept. */
   #reload ({ id }: TopicSnapshot<string, Data>): void {
     this.cursor = id
     this.told.push(Date.now())

@@ -28,7 +28,7 @@ export interface ScheduleOptions {
 
 export interface ScheduleResult {
   readonly faults: string[]
-  /** What happened, in order. */
+  /** Events of the schedule, in order. */
   readonly events: string[]
   readonly counts: { messages: number, acknowledged: number, refused: number, told: number, recovered: number }
 }

@@ -59,7 +59,7 @@ export async function startNode (settings: NodeSettings, report: (report: NodeRe
     identify: (request: { query: { user?: string } }) => request.query.user === undefined ? null : { user: request.query.user },
     authorize: () => true,
     onError: (error: Error & { code?: string }) => {
-      // Of an outage the host is told by errors of the client, and by those of calls that were not answered.
+      // During an outage the host gets errors of its client, and of calls that were not answered.
       if (error.code === 'FST_ROOMS_BROKER_FAULT' || error instanceof TypeError || error instanceof RangeError) report({ type: 'fault', text: `onError: ${error.code} ${error.stack}` })
     },
     drain: { timeout: 100, interval: 1 },
