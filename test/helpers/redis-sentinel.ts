@@ -57,11 +57,13 @@ sentinel failover-timeout ${name} 1000
   return { primary, replica, port, name, command: run, current: async () => Number(/(\d+)\r\n$/.exec(await run('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', name))![1]) }
 }
 
-/** Waits until a condition holds. @throws if it does not within 30 s */
+/** Waits until a condition holds. One that rejects does not hold. @throws if it does not within 30 s */
 export async function settled (holds: () => Promise<boolean>): Promise<void> {
   const deadline = performance.now() + 30_000
-  while (!await holds()) {
-    if (performance.now() > deadline) throw new Error('the servers have not settled within 30 s')
+  for (;;) {
+    const answer = await holds().catch((error: unknown) => error)
+    if (answer === true) return
+    if (performance.now() > deadline) throw new Error('the servers have not settled within 30 s', { cause: answer })
     await new Promise(resolve => setTimeout(resolve, 20))
   }
 }

@@ -71,10 +71,13 @@ export async function answers (port: number): Promise<void> {
 /** Runs a command over a connection of its own. Returns the bytes of the answer. */
 export async function command (port: number, args: string[]): Promise<string> {
   const socket = connect(port, '127.0.0.1')
+  // A Sentinel ends the connections of a server whose role it changes.
+  const ended = once(socket, 'close').then(() => { throw new Error('the server has closed the connection without an answer') })
+  ended.catch(() => {})
   try {
     const text = `*${args.length}\r\n${args.map(arg => `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`).join('')}`
     socket.write(text)
-    const [chunk] = await once(socket, 'data') as [Buffer]
+    const [chunk] = await Promise.race([once(socket, 'data') as Promise<[Buffer]>, ended])
     return chunk.toString()
   } finally {
     socket.destroy()
