@@ -1,5 +1,5 @@
-import type { WireError } from '../types/index.ts'
-import { FST_ROOMS_HANDLER_FAILED } from './errors.ts'
+import type { BroadcastResult, WireError } from '../types/index.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_HANDLER_FAILED } from './errors.ts'
 
 /** Members of an error that are read on its way to a peer, through Fastify or into a log, beside the enumerable ones. */
 const readMembers = ['name', 'message', 'stack', 'code', 'statusCode', 'status', 'headers', 'details', 'validation', 'cause'] as const
@@ -51,4 +51,11 @@ export function wireError (error: Error): WireError {
     // Copies the two members only: `details` of a host's error may hold values that cannot be serialised.
     ...(isDetails(details) ? { details: details.map(({ path, message }) => ({ path, message })) } : {})
   }
+}
+
+/** Returns the error of a publication that the broker has not accepted. Its `outcome` says whether the broker may have done so. */
+export function notPublished ({ outcome }: Pick<BroadcastResult, 'outcome'>): Error {
+  const error = new FST_ROOMS_BROKER_DOWN()
+  if (outcome === 'unknown') error.message = 'the broker has not answered in time, and may have accepted the message; repeat it with the same id'
+  return Object.assign(error, { outcome })
 }

@@ -336,7 +336,7 @@ t.test('results of a broker: unknown, failed and stale ones are not remembered, 
     t.match(await first, { published: false })
     await until(() => broker.waiting.length === 1)
     broker.waiting.shift()!.resolve({ state })
-    t.same(await second, { topic: 'news', local: 0, published: false }, 'it had a publication of its own')
+    t.same(await second, { topic: 'news', local: 0, published: false, outcome: state === 'unknown' ? 'unknown' : 'none' }, 'it had a publication of its own')
 
     const refused = ann.ask({ type: 'message', data: 1, mid })
     await until(() => broker.waiting.length === 1)
@@ -365,6 +365,23 @@ t.test('the outcome duplicate of a broker shows in results and acks, with and wi
     t.match(await ack, { ok: true, id: 'epoch0000001-7', duplicate: true })
   }
   t.equal(app.rooms.stats().duplicates, 4)
+})
+
+t.test('a POST that the broker has not accepted: 503 if the topic keeps messages, and published: false if it keeps none', async t => {
+  for (const history of [true, false]) {
+    for (const [state, outcome, text] of [['failed', 'none', /try again/], ['unknown', 'unknown', /may have accepted/]] as const) {
+      const broker = Object.assign(memoryBroker(), { publish: async () => [{ state }] })
+      const errors: unknown[] = []
+      const onError = (_request: unknown, _reply: unknown, error: unknown, done: () => void): void => { errors.push(error); done() }
+      const { app, post } = await create(t, { broker, topics: { news: { post: true, history } }, authorize: () => true, routes: { broadcast: { onError } } })
+      for (const key of [mid, undefined]) {
+        const answer = await post(1, key)
+        if (history) t.match([answer.statusCode, answer.headers['retry-after'], answer.json(), errors.pop()], [503, '2', { code: 'FST_ROOMS_BROKER_DOWN', message: text }, { outcome }])
+        else t.same([answer.statusCode, answer.json()], [200, { topic: 'news', local: 0, published: false, outcome }])
+      }
+      t.equal(app.rooms.stats().refusals.broker, history ? 2 : 0)
+    }
+  }
 })
 
 t.test('a publication that the broker does not answer in time can be sent again', async t => {

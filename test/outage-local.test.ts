@@ -25,8 +25,8 @@ t.test('the members of the publishing node get messages that the broker does not
 
   const publish = a.broker.publish
   const given = refuse(a)
-  t.same(await a.rooms.broadcast('chat', 2), { topic: 'chat', local: 1, published: false })
-  t.same(await a.rooms.broadcast('chat', 3, { except: near.session }), { topic: 'chat', local: 0, published: false })
+  t.same(await a.rooms.broadcast('chat', 2), { topic: 'chat', local: 1, published: false, outcome: 'none' })
+  t.same(await a.rooms.broadcast('chat', 3, { except: near.session }), { topic: 'chat', local: 0, published: false, outcome: 'none' })
   t.equal(given[0]!.whenDown, 'fail')
   const message = await near.next('message')
   t.match(message, { data: 2 })
@@ -75,17 +75,17 @@ t.test('without "local", and if it may have been accepted, no member gets it', a
   const [node] = nodes as [FleetNode]
   const held = await node.join('held')
   const given = refuse(node)
-  t.same(await node.rooms.broadcast('held', 1), { topic: 'held', local: 0, published: false })
+  t.same(await node.rooms.broadcast('held', 1), { topic: 'held', local: 0, published: false, outcome: 'none' })
   t.notOk('whenDown' in given[0]!)
   const chat = await node.join('chat')
   refuse(node, 'unknown')
-  t.same(await node.rooms.broadcast('chat', 1), { topic: 'chat', local: 0, published: false })
+  t.same(await node.rooms.broadcast('chat', 1), { topic: 'chat', local: 0, published: false, outcome: 'unknown' })
   refuse(node)
-  t.same(await node.rooms.broadcast('chat', 2), { topic: 'chat', local: 1, published: false })
+  t.same(await node.rooms.broadcast('chat', 2), { topic: 'chat', local: 1, published: false, outcome: 'none' })
   t.match(await chat.next('message'), { data: 2 })
   await chat.close()
   await until(async () => await node.rooms.count('chat', { local: true }) === 0)
-  t.same(await node.rooms.broadcast('chat', 3), { topic: 'chat', local: 0, published: false })
+  t.same(await node.rooms.broadcast('chat', 3), { topic: 'chat', local: 0, published: false, outcome: 'none' })
   await held.close()
 })
 

@@ -32,6 +32,11 @@ export interface BroadcastResult<N extends string = string> {
   local: number
   /** Whether the broker accepted it. */
   published: boolean
+  /**
+   * Present if `published` is `false`. `'none'`: no other node gets it, and it is not kept. `'unknown'`: the broker has not answered in time, and may have accepted
+   * it; repeated with the same `mid`, it is sent once.
+   */
+  outcome?: 'none' | 'unknown'
   /** Present if it had been accepted before, and was not sent again. The other members are those of the first result. */
   duplicate?: true
 }

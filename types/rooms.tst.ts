@@ -84,7 +84,7 @@ describe('broadcast', () => {
   test('resolves with what was done', () => {
     expect(rooms.broadcast('news', { headline: 'x' })).type.toBe<Promise<BroadcastResult<'news'>>>()
     expect<BroadcastResult<'news'>['topic']>().type.toBe<'news'>()
-    expect<BroadcastResult>().type.toBe<{ topic: string, id?: string, local: number, published: boolean, duplicate?: true }>()
+    expect<BroadcastResult>().type.toBe<{ topic: string, id?: string, local: number, published: boolean, outcome?: 'none' | 'unknown', duplicate?: true }>()
   })
 })
 

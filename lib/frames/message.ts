@@ -1,5 +1,6 @@
 import type { ClientFrame } from '../../types/index.ts'
-import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_FORBIDDEN } from '../errors.ts'
+import { notPublished } from '../error-utils.ts'
+import { FST_ROOMS_FORBIDDEN } from '../errors.ts'
 import { memberKey, type Accept } from '../feed/mids.ts'
 import type { Membership } from '../session/membership.ts'
 import { proceed } from '../proceed.ts'
@@ -51,7 +52,7 @@ function pass (session: Membership, { data, ref, key, mid }: MessageFrame, { acc
   const json = jsonOf(session, session.definition.publish!, data, ref)
   if (json === undefined) return
   return proceed(hub.publish(session.definition, session.topic, json, { senderFields: session.senderFields, from: session.id, key, onceKey }), result => {
-    if (!result.published) throw new FST_ROOMS_BROKER_DOWN()
+    if (!result.published) throw notPublished(result)
     accept?.(result.id, result.local)
     acknowledge(session, ref, result.id, undefined, result.duplicate)
   })

@@ -74,6 +74,7 @@ export class Publications {
     if (state === 'stale' && version !== undefined) throw new FST_ROOMS_STALE(version)
     const published = state === 'ok' || state === 'duplicate'
     const result: BroadcastResult = position === undefined ? { topic, local, published } : { topic, id: formatPosition(position), local, published }
+    if (!published) result.outcome = state === 'unknown' ? 'unknown' : 'none'
     if (state === 'duplicate') {
       result.duplicate = true
       this.#hub.counters.duplicates++

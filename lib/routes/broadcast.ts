@@ -1,6 +1,9 @@
-import type { FastifyInstance, FastifyRequest, FastifySchema, onResponseHookHandler, preParsingHookHandler, preValidationHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema, onResponseHookHandler, preParsingHookHandler, preValidationHookHandler } from 'fastify'
+import type { BroadcastResult } from '../../types/index.ts'
+import { notPublished } from '../error-utils.ts'
 import { FST_ROOMS_BODY_MISSING } from '../errors.ts'
 import { memberKey, publishOnce } from '../feed/mids.ts'
+import { proceed } from '../proceed.ts'
 import { readIdempotencyKey } from './idempotency-key.ts'
 import { broadcastHeadersSchema, broadcastResponseSchema, documentedSchema, paramsSchema } from './schemas.ts'
 import { kAccess } from '../symbols.ts'
@@ -10,6 +13,9 @@ import { addRoute, list, type Compilers } from './add-route.ts'
 import { topicPaths } from './paths.ts'
 import { countRefusals } from './refusals.ts'
 import type { UpgradeGuard } from '../server/upgrade-guard.ts'
+
+/** Seconds after which a broker that was down has mostly been found again. */
+const retryAfter = 2
 
 /** Adds the route of `POST` to a topic, which sends a body that the topic's schema takes to all members. */
 export function broadcastRoute (scope: FastifyInstance, context: AccessContext, definition: TopicDefinition, compilers: Compilers, { shutdown }: UpgradeGuard): void {
@@ -30,14 +36,20 @@ export function broadcastRoute (scope: FastifyInstance, context: AccessContext, 
     if (request.raw.complete === false) shutdown.beginBody(request.raw, reply.raw)
     done()
   }
-  const handler = (request: FastifyRequest) => {
+  const answer = (reply: FastifyReply, result: BroadcastResult): BroadcastResult => {
+    // Members of a topic that keeps nothing have got the message on this node.
+    if (result.published || definition.history === null) return result
+    reply.header('retry-after', retryAfter)
+    throw notPublished(result)
+  }
+  const handler = (request: FastifyRequest, reply: FastifyReply) => {
     const { topic, identity } = (request as AccessRequest)[kAccess]
     // The route has checked the body with the topic's validator.
     const json = definition.message.stringify(request.body)
     const header = request.headers['idempotency-key']
-    if (header === undefined) return hub.publish(definition, topic, json, {})
+    if (header === undefined) return proceed(hub.publish(definition, topic, json, {}), result => answer(reply, result))
     const key = memberKey(topic, identity?.user, readIdempotencyKey(header, identity === null))
-    return publishOnce(hub.mids, key, topic, () => hub.publish(definition, topic, json, { onceKey: key }))
+    return proceed(publishOnce(hub.mids, key, topic, () => hub.publish(definition, topic, json, { onceKey: key })), result => answer(reply, result))
   }
 
   const { onError, onResponse } = countRefusals(hub, definition, hooks)

@@ -128,6 +128,7 @@ export const broadcastResponseSchema: object = {
     id: { type: 'string', description: 'the position of the message' },
     local: { type: 'integer', description: 'members of this node that it was queued to' },
     published: { type: 'boolean', description: 'whether the broker accepted it' },
+    outcome: { type: 'string', enum: ['none', 'unknown'], description: 'present if published is false: whether the broker may have accepted it' },
     duplicate: { type: 'boolean', description: 'present if the message had been accepted before; this is the response to the first one' }
   }
 }

@@ -69,10 +69,10 @@ t.test('a broadcast resolves when the broker has answered, with the broker\'s ve
     [[{ state: 'ok', position: position(7) }], { topic: 'news', id: 'abcdefghijkl-7', local: 0, published: true }],
     [[{ state: 'ok' }], { topic: 'news', local: 0, published: true }],
     [[{ state: 'duplicate' }], { topic: 'news', local: 0, published: true, duplicate: true }],
-    [[{ state: 'stale' }], { topic: 'news', local: 0, published: false }],
-    [[{ state: 'failed' }], { topic: 'news', local: 0, published: false }],
-    [[{ state: 'unknown' }], { topic: 'news', local: 0, published: false }],
-    [[], { topic: 'news', local: 0, published: false }]
+    [[{ state: 'stale' }], { topic: 'news', local: 0, published: false, outcome: 'none' }],
+    [[{ state: 'failed' }], { topic: 'news', local: 0, published: false, outcome: 'none' }],
+    [[{ state: 'unknown' }], { topic: 'news', local: 0, published: false, outcome: 'unknown' }],
+    [[], { topic: 'news', local: 0, published: false, outcome: 'unknown' }]
   ]
   for (const [outcome, expected] of outcomes) {
     const answer = deferred<Outcome[]>()
