@@ -70,6 +70,8 @@ export class BrokerLink implements FeedBroker {
   #node = ''
   #isClosed = false
   #entries = 0
+  /** The broker is down, or has not told its state yet. */
+  isDown = true
 
   constructor (broker: Broker, timeouts: LinkTimeouts, ports: LinkPorts) {
     this.#broker = broker
@@ -234,8 +236,10 @@ export class BrokerLink implements FeedBroker {
     back: users => { this.#receive(receiver => { receiver.back(users) }) },
     state: (state, cause) => {
       if (this.#isClosed) return
-      if (states.includes(state)) this.#ports.state(state, cause === undefined ? undefined : asError(cause))
-      else this.#fault('it says that its state is none of "up", "degraded" and "down"')
+      if (states.includes(state)) {
+        this.isDown = state === 'down'
+        this.#ports.state(state, cause === undefined ? undefined : asError(cause))
+      } else this.#fault('it says that its state is none of "up", "degraded" and "down"')
     },
     lost: topics => {
       if (this.#isClosed) return

@@ -4,6 +4,7 @@ import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import type { Aftermath } from '../hub/aftermath.ts'
 import type { Counters } from '../hub/counters.ts'
 import { formatPosition } from '../protocol/position.ts'
+import { AwaitedPositions } from './awaited-positions.ts'
 import { Outgoing } from './outgoing.ts'
 
 /** A loss, as a `gap` frame tells it. */
@@ -65,6 +66,8 @@ export class Feed {
   isGone = false
   /** Publications of this node that the broker has answered, and whose entries are to come. */
   answered = 0
+  /** Made when the first join waits. */
+  #awaited: AwaitedPositions | undefined
   readonly #topic: string
   readonly #receiver: FeedReceiver
   readonly #ports: FeedPorts
@@ -108,6 +111,15 @@ export class Feed {
   hasReached ({ epoch, offset }: Position): boolean {
     const newest = this.#newest
     return newest !== undefined && newest.epoch === epoch && newest.offset >= offset
+  }
+
+  /**
+   * Calls back once, when a position that has not arrived yet is reached, or the topic has begun another epoch and may never reach it. Returns a function that ends
+   * the wait.
+   */
+  onReached (position: Position, done: () => void): () => void {
+    this.#awaited ??= new AwaitedPositions()
+    return this.#awaited.add(position, done)
   }
 
   /**
@@ -181,6 +193,7 @@ export class Feed {
     this.#isLost = false
     if (position === undefined) return isApart ? this.#apart(last) : 'next'
     this.#newest = position
+    this.#awaited?.reached(position, newest !== undefined && newest.epoch !== position.epoch)
     if (newest === undefined) return isApart ? this.#apart(last) : 'next'
     const { epoch, offset } = position
     if (newest.epoch !== epoch) {

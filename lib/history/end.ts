@@ -3,7 +3,7 @@ import { formatPosition } from '../protocol/position.ts'
 import { endTail } from '../protocol/server-frames.ts'
 
 /** The key of the end of a stream, which is not the newest message of any key. */
-const endKey: unique symbol = Symbol('end')
+export const endKey: unique symbol = Symbol('end')
 
 /** Names the value that a kept message replaces. */
 export type KeptKey = string | typeof endKey | undefined

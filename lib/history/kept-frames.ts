@@ -1,3 +1,4 @@
+import type { Retention } from '../../types/index.ts'
 import type { FrameRun } from '../transport/transport.ts'
 import type { KeptKey } from './end.ts'
 
@@ -35,6 +36,10 @@ export class KeptFrames {
   readonly #offsets: number[] = []
   readonly #ends: number[] = []
   readonly #keys: (KeptKey)[] = []
+  /** Bytes of the tails of all messages up to each one. */
+  readonly #weights: number[] = []
+  /** Messages may have replaced others of their keys since the last compaction. */
+  hasReplaced = false
 
   constructor (epoch: string, from: number, capacity: number) {
     this.epoch = epoch
@@ -42,31 +47,50 @@ export class KeptFrames {
     this.#bytes = Buffer.allocUnsafeSlow(capacity)
   }
 
-  /** Appends the frame of a message. Returns `false` if there is no space for it. */
-  append (offset: number, frame: Buffer, key: KeptKey): boolean {
+  /**
+   * Appends the frame of a message. Returns `false` if there is no space for it.
+   * @param weight - bytes of its tail, by which a topic is bounded
+   */
+  append (offset: number, frame: Buffer, key: KeptKey, weight: number): boolean {
     if (this.#bytes.length - this.#end < frame.length) return false
     this.#bytes.set(frame, this.#end)
     this.#end += frame.length
     this.#offsets.push(offset)
     this.#ends.push(this.#end)
     this.#keys.push(key)
+    this.#weights.push((this.#weights.at(-1) ?? 0) + weight)
     this.top = offset
     return true
+  }
+
+  /** Notes which messages a topic with these bounds keeps no longer. */
+  bound ({ size, bytes }: Pick<Retention, 'size' | 'bytes'>): void {
+    this.from = Math.max(this.from, this.top - size)
+    let index = this.#indexBehind(this.from)
+    const weight = this.#weights.at(-1)
+    while (index < this.#offsets.length && weight! - this.#weightBefore(index) > bytes) this.from = this.#offsets[index++]!
   }
 
   /** Returns a copy of what is still kept, with as much space again, and some more. */
   grown (space: number): KeptFrames {
     const start = this.#indexBehind(this.from)
-    const startByte = this.#startOf(start)
-    const used = this.#end - startByte
-    const copy = new KeptFrames(this.epoch, this.from, 2 * (used + space))
-    this.#bytes.copy(copy.#bytes, 0, startByte, this.#end)
-    copy.#end = used
-    for (let index = start; index < this.#offsets.length; index++) {
-      copy.#offsets.push(this.#offsets[index]!)
-      copy.#ends.push(this.#ends[index]! - startByte)
-      copy.#keys.push(this.#keys[index])
-    }
+    const copy = new KeptFrames(this.epoch, this.from, 2 * (this.#end - this.#startOf(start) + space))
+    for (let index = start; index < this.#offsets.length; index++) this.#copyTo(copy, index)
+    copy.top = this.top
+    return copy
+  }
+
+  /**
+   * Returns a copy of the frames of a topic of values, without values that newer ones have replaced, and with as much space again, and some more.
+   * @param size - most values that the topic keeps
+   */
+  compacted (size: number, space: number): KeptFrames {
+    const newest = this.#newestOfEachKey(0)
+    const kept = newest.slice(Math.max(0, newest.length - size))
+    const copy = new KeptFrames(this.epoch, this.from, 2 * (kept.reduce((sum, index) => sum + this.#ends[index]! - this.#startOf(index), 0) + space))
+    for (const index of kept) this.#copyTo(copy, index)
+    const isKept = new Set(kept)
+    for (const [index, offset] of this.#offsets.entries()) if (!isKept.has(index)) copy.from = Math.max(copy.from, offset)
     copy.top = this.top
     return copy
   }
@@ -83,14 +107,8 @@ export class KeptFrames {
 
   /** Returns a copy with the newest message of each key alone. Messages without a key are one value. */
   newestOfEachKey (): KeptFrames {
-    const newest = new Map<KeptKey, number>()
-    for (let index = this.#indexBehind(this.from); index < this.#offsets.length; index++) {
-      const key = this.#keys[index]
-      newest.delete(key)
-      newest.set(key, index)
-    }
     const copy = new KeptFrames(this.epoch, this.from, this.#end)
-    for (const [key, index] of newest) copy.append(this.#offsets[index]!, this.#bytes.subarray(this.#startOf(index), this.#ends[index]), key)
+    for (const index of this.#newestOfEachKey(this.#indexBehind(this.from))) this.#copyTo(copy, index)
     copy.top = this.top
     return copy
   }
@@ -116,6 +134,26 @@ export class KeptFrames {
     const starts: number[] = []
     for (let index = begin; index < end; index++) starts.push(this.#startOf(index) - start)
     return new KeptRun(this.#bytes.subarray(start, this.#ends[end - 1]), starts, this.#offsets[end - 1]!)
+  }
+
+  /** The indices of the newest message of each key, in order. */
+  #newestOfEachKey (start: number): number[] {
+    const newest = new Map<KeptKey, number>()
+    for (let index = start; index < this.#offsets.length; index++) {
+      const key = this.#keys[index]
+      newest.delete(key)
+      newest.set(key, index)
+    }
+    return [...newest.values()]
+  }
+
+  #copyTo (frames: KeptFrames, index: number): void {
+    const start = this.#startOf(index)
+    frames.append(this.#offsets[index]!, this.#bytes.subarray(start, this.#ends[index]), this.#keys[index], this.#weights[index]! - this.#weightBefore(index))
+  }
+
+  #weightBefore (index: number): number {
+    return index === 0 ? 0 : this.#weights[index - 1]!
   }
 
   #startOf (index: number): number {

@@ -1,19 +1,21 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { HistoryPage, HistoryQuery, KeptMessage, Position } from '../../types/index.ts'
-import { proceed } from '../proceed.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { encodings, type Encoding } from '../transport/encoding.ts'
 import type { MessageContent } from '../transport/envelope.ts'
 import { tailStart } from '../protocol/server-frames.ts'
 import type { IdleReplays } from './idle-replays.ts'
-import { isEnd, keyOf, type KeptKey } from './end.ts'
+import { endKey, isEnd, keyOf, type KeptKey } from './end.ts'
 import { KeptFrames } from './kept-frames.ts'
+import { Readings, type ReadingsMark } from './readings.ts'
 import type { HistoryRule } from './rule.ts'
 
 /** The kept messages of all topics, as rooms read them. */
 export interface HistorySource {
   /** A broker of this process answers at once. */
   readonly isInProcess: boolean
+  /** The broker cannot be asked. */
+  readonly isDown: boolean
   /** Reads kept messages. `undefined` if they cannot be read. */
   read (topic: string, query: HistoryQuery): HistoryPage | undefined | Promise<HistoryPage | undefined>
 }
@@ -29,6 +31,26 @@ export interface ReplayPlan {
   /** The frames of these messages, behind an offset; `undefined` if there are none. */
   readonly frames: KeptFrames | undefined
   readonly behind: number
+}
+
+/** A room's place in its topic, as a join compares it with its own position. */
+export interface RoomPlace {
+  readonly position: Position | undefined
+  hasReached (position: Position): boolean
+}
+
+/** A message that has just been delivered. */
+export interface Delivered {
+  readonly isEnd: boolean
+  readonly tail: { readonly length: number }
+  readonly publication: { readonly key?: string | undefined }
+  frame (encoding: Encoding): Buffer
+}
+
+/** A message that was delivered while kept messages were read. */
+interface Arrival {
+  readonly position: Position
+  readonly delivery: Delivered
 }
 
 /** Space for messages that are published while the frames are in use. */
@@ -62,6 +84,13 @@ export class Replay {
   readonly #values = new Map<Encoding, KeptFrames>()
   /** The making of frames that takes several turns, by plain encoding. */
   readonly #preparing = new Map<Encoding, Promise<void>>()
+  /** Readings from a broker of other processes. */
+  readonly #readings: Readings
+  /** Messages that were delivered during a reading, the newest in a row: they continue what is read. */
+  #arrivals: Arrival[] = []
+  #arrivedBytes = 0
+  /** The offset behind which the reading under way asks for messages; `undefined`: for all. */
+  #readAfter: number | undefined
   /** Members that are being sent frames. */
   readers = 0
   /** When it was last used, on the clock of `performance`. */
@@ -73,6 +102,11 @@ export class Replay {
     this.#isUntyped = isUntyped
     this.#source = source
     this.#idle = idle
+    this.#readings = new Readings({
+      get isDown () { return source.isDown },
+      read: encodings => this.#readFor(encodings),
+      take: (page, encodings) => { this.#take(page, encodings) }
+    })
   }
 
   get isInProcess (): boolean { return this.#source.isInProcess }
@@ -107,19 +141,37 @@ export class Replay {
     return preparing
   }
 
-  /** Brings the frames of an encoding up to date. Returns whether they could be read: a promise if the broker does not answer at once. */
-  refresh (encoding: Encoding): boolean | Promise<boolean> {
-    const { plain } = encodings[encoding]
-    this.usedAt = performance.now()
-    this.#idle.used(this)
-    const known = this.#frames.get(plain)
-    if (known === undefined) return this.#readAll(plain)
-    const after = known.top
-    return proceed<HistoryPage | undefined, boolean>(this.#source.read(this.#topic, { after, limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
-      if (page !== undefined) return this.#continue(plain, after, page) || this.#readAll(plain)
-      this.#frames.delete(plain)
-      return false
-    })
+  /** Notes when a join begins, for `needs`. */
+  mark (): ReadingsMark {
+    return this.#readings.mark()
+  }
+
+  /**
+   * The event for which a join has to wait, if the broker is not one of this process: an answer of the broker, or that its room gets as far as the member.
+   * `undefined` if there is nothing to wait for, because `plan` has all that it needs, or the position is lost.
+   * @param position - the member's; `null` if it has none
+   * @param mark - noted when the join began
+   */
+  needs (position: Position | null, encoding: Encoding, room: RoomPlace, mark: ReadingsMark): 'answer' | 'room' | undefined {
+    const { position: top } = room
+    if (top !== undefined) this.#readings.entered(top.epoch)
+    // The member has all that the room has delivered, and gets the rest as it comes.
+    if (position !== null && position.epoch === top?.epoch && position.offset === top.offset) return undefined
+    if (position !== null && !room.hasReached(position)) {
+      if (this.#readings.knows(position, mark)) return 'room'
+      return this.#readings.isLost(position, mark) ? undefined : 'answer'
+    }
+    if (top !== undefined && this.reaches(encoding, top) && this.#readings.isFresh(mark)) {
+      this.#use()
+      return undefined
+    }
+    // No reading leads up to a room whose position is not known, or that the broker's next entry resets.
+    return this.#readings.hasAnswered(mark) && (top === undefined || !this.#readings.isIn(top.epoch)) ? undefined : 'answer'
+  }
+
+  /** Calls back once, when a reading has brought the frames of an encoding up to date. Joins share it. Returns a function that ends the wait. */
+  onAnswer (encoding: Encoding, done: () => void): () => void {
+    return this.#readings.onAnswer(encodings[encoding].plain, done)
   }
 
   /** Whether the frames of an encoding reach up to a position, so that a join can begin there. */
@@ -128,12 +180,14 @@ export class Replay {
     return frames?.epoch === epoch && frames.top >= offset
   }
 
-  /** Appends a message that was just delivered, for a broker that cannot be asked again at once. */
-  delivered (position: Position, key: KeptKey, frame: (encoding: Encoding) => Buffer | undefined): void {
+  /** Appends a message that was just delivered, because a broker of other processes cannot be asked again at once. */
+  delivered (position: Position, delivery: Delivered): void {
+    this.#readings.entered(position.epoch)
     for (const [encoding, known] of this.#frames) {
-      if (known.epoch !== position.epoch || this.rule.latest) this.#frames.delete(encoding)
-      else if (known.top + 1 === position.offset) this.#append(encoding, known, position.offset, frame(encoding), key)
+      if (known.epoch !== position.epoch) this.#frames.delete(encoding)
+      else if (continues(position, known)) this.#appendDelivered(encoding, known, position.offset, delivery)
     }
+    if (this.#readings.isUnderWay) this.#arrived(position, delivery)
   }
 
   /**
@@ -146,8 +200,8 @@ export class Replay {
     const position = since === undefined ? null : parsePosition(since)
     // Messages may have been published since the frames were made, while the host's onJoin ran.
     const isValues = since === 'latest' && !this.rule.latest
-    if (this.#source.isInProcess && top !== undefined && !isValues && (since === undefined ? this.rule.latest : needsFrames(since, top))) this.refresh(encoding)
-    const frames = this.#frames.get(encodings[encoding].plain)
+    if (this.#source.isInProcess && top !== undefined && !isValues && (since === undefined ? this.rule.latest : needsFrames(since, top))) this.#refresh(encodings[encoding].plain)
+    const frames = this.#framesOf(encodings[encoding].plain)
     const isCurrent = frames !== undefined && top !== undefined && this.reaches(encoding, top)
     if (position === null) {
       const nothing = { id, recovered: undefined, replayed: since === undefined ? undefined : 0, frames: undefined, behind: 0 }
@@ -174,8 +228,8 @@ export class Replay {
     const { plain } = encodings[encoding]
     const { isInProcess } = this.#source
     const shared = this.#frames.get(plain)
-    if (isInProcess && (this.rule.latest || (shared?.epoch === epoch && to - shared.top <= perTurn))) this.refresh(encoding)
-    const frames = this.#frames.get(plain)
+    if (isInProcess && (this.rule.latest || (shared?.epoch === epoch && to - shared.top <= perTurn))) this.#refresh(plain)
+    const frames = this.#framesOf(plain)
     if (frames?.epoch === epoch && (this.rule.latest || (frames.from <= offset && offset < frames.top))) return frames
     return isInProcess && !this.rule.latest ? this.#someBehind(plain, epoch, offset) : undefined
   }
@@ -184,7 +238,7 @@ export class Replay {
   #someBehind (encoding: Encoding, epoch: string, offset: number): KeptFrames | undefined {
     const page = this.#readNow({ after: offset, limit: perTurn, bytes: Infinity })
     if (page?.position.epoch !== epoch || page.from > offset || page.messages.length === 0) return undefined
-    return this.#make(encoding, page.messages, epoch, offset, page.messages.at(-1)!.offset)
+    return this.#make(encoding, { messages: page.messages, position: { epoch, offset: page.messages.at(-1)!.offset }, from: offset })
   }
 
   /** Reads from a broker of this process. */
@@ -217,18 +271,68 @@ export class Replay {
     this.#frames.set(encoding, framesOf(parts.reverse().flat(), epoch, Math.max(from, behind), top))
   }
 
-  #readAll (encoding: Encoding): boolean | Promise<boolean> {
-    return proceed<HistoryPage | undefined, boolean>(this.#source.read(this.#topic, { limit: Infinity, bytes: Infinity, retention: this.rule }), page => {
-      if (page === undefined) {
-        this.#frames.delete(encoding)
-        return false
-      }
-      const { position: { epoch, offset }, messages, from } = page
+  /** Brings the frames of an encoding up to date, from a broker of this process. */
+  #refresh (encoding: Encoding): void {
+    this.#use()
+    const known = this.#frames.get(encoding)
+    const page = this.#readNow({ ...(known === undefined ? {} : { after: known.top }), limit: Infinity, bytes: Infinity })
+    if (page === undefined) this.#frames.delete(encoding)
+    else if (known === undefined) this.#frames.set(encoding, this.#make(encoding, page))
+    else if (!this.#continue(encoding, known.top, page)) {
+      this.#frames.delete(encoding)
+      this.#refresh(encoding)
+    }
+  }
+
+  /** Reads for joins that wait: what follows the frames, or all that is kept if one of the encodings has none. Which values are left is known from all of them alone. */
+  #readFor (encodings: ReadonlySet<Encoding>): HistoryPage | undefined | Promise<HistoryPage | undefined> {
+    this.#use()
+    this.#arrivals = []
+    this.#arrivedBytes = 0
+    const tops = Array.from(encodings, encoding => this.#frames.get(encoding)?.top)
+    const after = this.rule.latest || tops.includes(undefined) ? undefined : Math.min(...tops as number[])
+    this.#readAfter = after
+    return this.#source.read(this.#topic, { ...(after === undefined ? {} : { after }), limit: Infinity, bytes: Infinity, retention: this.rule })
+  }
+
+  /** Brings all frames up to date, and makes those of the encodings for which joins wait. */
+  #take (page: HistoryPage, encodings: ReadonlySet<Encoding>): void {
+    const after = this.#readAfter
+    for (const encoding of new Set([...this.#frames.keys(), ...encodings])) {
       const known = this.#frames.get(encoding)
-      // A broker that is slow may answer after a later reading, or after messages that it has delivered since.
-      if (known?.epoch !== epoch || known.top <= offset) this.#frames.set(encoding, this.#make(encoding, messages, epoch, from, offset))
-      return true
-    })
+      if (after === undefined) this.#frames.set(encoding, this.#make(encoding, page))
+      // The next reading is of all that is kept.
+      else if (!this.#continue(encoding, after, page)) this.#frames.delete(encoding)
+      for (const { position, delivery } of this.#arrivals) {
+        const frames = this.#frames.get(encoding)
+        if (frames !== undefined && continues(position, frames)) this.#appendDelivered(encoding, frames, position.offset, delivery)
+      }
+      // More was delivered during the reading than is kept of it here.
+      const frames = this.#frames.get(encoding)
+      if (frames !== undefined && frames.epoch === known?.epoch && frames.top < known.top) this.#frames.set(encoding, known)
+    }
+    this.#arrivals = []
+    if (!this.isEmpty) this.#use()
+  }
+
+  /** Keeps a message that is delivered during a reading, as long as they are no more than the topic keeps. */
+  #arrived (position: Position, delivery: Delivered): void {
+    const last = this.#arrivals.at(-1)?.position
+    if (last !== undefined && !continues(position, { epoch: last.epoch, top: last.offset })) {
+      this.#arrivals = []
+      this.#arrivedBytes = 0
+    }
+    this.#arrivals.push({ position, delivery })
+    this.#arrivedBytes += delivery.tail.length
+    while (this.#arrivals.length > this.rule.size || this.#arrivedBytes > this.rule.bytes) this.#arrivedBytes -= this.#arrivals.shift()!.delivery.tail.length
+  }
+
+  #appendDelivered (encoding: Encoding, known: KeptFrames, offset: number, delivery: Delivered): void {
+    const { isEnd: isLast, publication: { key }, tail } = delivery
+    const frame = isLast && !encodings[encoding].envelope.canBeAnswered ? undefined : delivery.frame(encoding)
+    const frames = this.#append(encoding, known, offset, frame, isLast ? endKey : key, tail.length)
+    if (this.rule.latest) frames.hasReplaced = true
+    else frames.bound(this.rule)
   }
 
   /**
@@ -244,25 +348,39 @@ export class Replay {
     if (frames.top >= offset) return true
     if (Math.max(after, from) > frames.top) return false
     for (const message of messages) {
-      if (message.offset > frames.top) frames = this.#append(encoding, frames, message.offset, this.#encode(encoding, message, epoch), keyOf(message))
+      if (message.offset > frames.top) frames = this.#append(encoding, frames, message.offset, this.#encode(encoding, message, epoch), keyOf(message), message.tail.length)
     }
     return true
   }
 
-  #append (encoding: Encoding, known: KeptFrames, offset: number, frame: Buffer | undefined, key: KeptKey): KeptFrames {
+  #append (encoding: Encoding, known: KeptFrames, offset: number, frame: Buffer | undefined, key: KeptKey, weight: number): KeptFrames {
     if (frame === undefined) {
       known.top = offset
       return known
     }
-    if (known.append(offset, frame, key)) return known
-    const frames = known.grown(frame.length)
-    frames.append(offset, frame, key)
+    if (known.append(offset, frame, key, weight)) return known
+    const frames = this.rule.latest ? known.compacted(this.rule.size, frame.length) : known.grown(frame.length)
+    frames.append(offset, frame, key, weight)
     this.#frames.set(encoding, frames)
     return frames
   }
 
-  #make (encoding: Encoding, messages: readonly KeptMessage[], epoch: string, from: number, top: number): KeptFrames {
-    return framesOf(messages.map(message => [message, this.#encode(encoding, message, epoch)]), epoch, from, top)
+  /** The frames of an encoding. Those of a topic of values are without values that newer ones have replaced. */
+  #framesOf (encoding: Encoding): KeptFrames | undefined {
+    const frames = this.#frames.get(encoding)
+    if (!this.rule.latest || frames === undefined || !frames.hasReplaced) return frames
+    const compacted = frames.compacted(this.rule.size, 0)
+    this.#frames.set(encoding, compacted)
+    return compacted
+  }
+
+  #use (): void {
+    this.usedAt = performance.now()
+    this.#idle.used(this)
+  }
+
+  #make (encoding: Encoding, { position: { epoch, offset }, messages, from }: HistoryPage): KeptFrames {
+    return framesOf(messages.map(message => [message, this.#encode(encoding, message, epoch)]), epoch, from, offset)
   }
 
   /** The newest message of each key, of a topic that keeps more. Made once for each position of the topic. */
@@ -274,7 +392,7 @@ export class Replay {
     if (known?.epoch === top.epoch && known.top === top.offset && known.from === from) return known
     const page = this.#readNow({ limit: Infinity, bytes: Infinity })
     if (page === undefined) return undefined
-    const values = this.#make(plain, newestOfEachKey(page.messages), top.epoch, from, top.offset)
+    const values = this.#make(plain, { messages: newestOfEachKey(page.messages), position: top, from })
     this.#values.set(plain, values)
     return values
   }
@@ -295,6 +413,11 @@ export class Replay {
   }
 }
 
+/** Whether a message at this position is the next one behind some frames. */
+function continues ({ epoch, offset }: Position, frames: Pick<KeptFrames, 'epoch' | 'top'>): boolean {
+  return frames.epoch === epoch && frames.top + 1 === offset
+}
+
 /** Whether a join with this `since` may be sent messages. */
 function needsFrames (since: string, { epoch, offset }: Position): boolean {
   const position = parsePosition(since)
@@ -311,7 +434,7 @@ function bytesOf (made: Made): number {
 function framesOf (made: Made, epoch: string, from: number, top: number): KeptFrames {
   const bytes = bytesOf(made)
   const frames = new KeptFrames(epoch, from, bytes + Math.min(bytes, spare))
-  for (const [message, frame] of made) if (frame !== undefined) frames.append(message.offset, frame, keyOf(message))
+  for (const [message, frame] of made) if (frame !== undefined) frames.append(message.offset, frame, keyOf(message), message.tail.length)
   frames.top = top
   return frames
 }

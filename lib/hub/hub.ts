@@ -33,7 +33,8 @@ import { Turn } from '../room/turn.ts'
 import { SessionDirectory } from '../session/directory.ts'
 import { serverEnding, slowCode } from '../session/ending.ts'
 import { InFlight } from '../session/in-flight.ts'
-import { join, waitsForBroker, type JoinHub, type JoinRequest } from '../session/join.ts'
+import { join, type JoinHub, type JoinRequest } from '../session/join.ts'
+import { JoinWaits } from '../session/join-waits.ts'
 import { Lifecycle } from '../session/lifecycle.ts'
 import type { Membership } from '../session/membership.ts'
 import { MemberSession, type SessionPorts } from '../session/session.ts'
@@ -85,6 +86,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   readonly kicks: RecentKicks
   readonly mids: Mids
   readonly lifecycle: Lifecycle
+  readonly joinWaits = new JoinWaits()
   readonly slowConsumers: SlowMembers<MemberSession>
   readonly users: Users<Membership>
   readonly streams: Streams
@@ -236,7 +238,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       handshake: limits.handshake,
       unfinished: limits.unfinished,
       late: (connection) => {
-        const end = (session: Membership): void => { session.end(waitsForBroker(session) ? serverEnding(4103, 'broker') : serverEnding(4100, 'handshake')) }
+        const end = (session: Membership): void => { session.end(session.room?.feed.isReady !== true || this.joinWaits.has(session) ? serverEnding(4103, 'broker') : serverEnding(4100, 'handshake')) }
         if (connection.isMultiplexed) (connection as MultiplexedConnection<Membership>).endLateJoins(performance.now(), limits.handshake, end)
         else end(connection.session)
       },
@@ -604,7 +606,10 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
         }
       }
       this.log.info({ session: session.id, topic: session.topic, ...session.ending }, 'member left')
-    } else room.joining--
+    } else {
+      room.joining--
+      this.joinWaits.end(session)
+    }
     this.#closeIfEmpty(room)
   }
 

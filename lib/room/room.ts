@@ -2,7 +2,6 @@ import type { Position, Publication, SlowPolicy } from '../../types/index.ts'
 import { asError } from '../error-utils.ts'
 import { Feed, type FeedPorts, type FeedReceiver, type Gap } from '../feed/feed.ts'
 import type { IdleReplays } from '../history/idle-replays.ts'
-import { keyOf } from '../history/end.ts'
 import { Replay, type HistorySource, type ReplayPlan } from '../history/replay.ts'
 import type { Losses } from '../feed/loss.ts'
 import type { Counters } from '../hub/counters.ts'
@@ -254,7 +253,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     if (delivery.isEnd) return this.#receiveEnd(delivery, position)
     const excepted = publication.except === undefined ? undefined : this.#ports.member(this.topic, publication.except)
     const count = this.deliver(delivery, excepted)
-    if (position !== undefined && this.replay?.isEmpty === false && !this.#ports.history.isInProcess) this.replay.delivered(position, publication.key, encoding => delivery.frame(encoding))
+    if (position !== undefined && this.replay?.isInProcess === false) this.replay.delivered(position, delivery)
     turn.queued(this)
     counters.deliveries += count
     return count
@@ -268,7 +267,7 @@ export class Room<M extends RoomMember = RoomMember> implements FeedReceiver, Fl
     }
     this.#end = delivery
     this.#pushToAnswerable(delivery.tail.length, encoding => delivery.frame(encoding))
-    if (position !== undefined && this.replay?.isEmpty === false && !this.#ports.history.isInProcess) this.replay.delivered(position, keyOf(delivery.publication), encoding => encodings[encoding].envelope.canBeAnswered ? delivery.frame(encoding) : undefined)
+    if (position !== undefined && this.replay?.isInProcess === false) this.replay.delivered(position, delivery)
     for (const reader of [...this.readers]) reader.ended()
     this.#ports.turn.queued(this)
     this.#ports.ended(this)

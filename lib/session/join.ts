@@ -1,5 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { BrokerState } from '../../types/index.ts'
+import type { Position } from '../../types/index.ts'
 import { receiveHeld } from '../connection/receive.ts'
 import type { MultiplexedConnection } from '../connection/multiplexed.ts'
 import { receiveOpened } from '../connection/receive-multiplexed.ts'
@@ -9,32 +8,22 @@ import type { AnySession, HubState, Settings, Host } from '../hub/ports.ts'
 import type { Counters } from '../hub/counters.ts'
 import * as events from '../hub/events.ts'
 import type { Expiry } from '../connection/expiry.ts'
+import type { ReadingsMark } from '../history/readings.ts'
 import type { Replay, ReplayPlan } from '../history/replay.ts'
 import type { Users } from '../presence/users.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { hello } from '../protocol/server-frames.ts'
 import type { SessionRoom } from '../room/member.ts'
 import { endingFor, serverEnding } from './ending.ts'
+import type { JoinWaits } from './join-waits.ts'
 import { callOnJoined, type JoinedHub } from './joined.ts'
 import type { Lifecycle, LifecycleState } from './lifecycle.ts'
 import type { Membership } from './membership.ts'
 
-/** Most readings of kept messages that a broker answers for one join. If messages are published faster than it answers, the position counts as lost. */
-const mostReadings = 10
+/** Most answers of the broker for which one join waits. If none of them leads up to what the room has delivered, the position counts as lost. */
+const mostAnswers = 10
 /** The part of `limits.handshake` for which a join waits for kept messages, and for the room to get as far as the member's position. */
-const readingShare = 0.9
-/** Milliseconds until a reading that the broker has not answered is tried again. */
-const retryAfter = 100
-/** Milliseconds between two looks at the room's position. */
-const lookAfter = 10
-
-/** Sessions that wait for the broker's answer about kept messages. */
-const reading = new WeakSet<object>()
-
-/** Whether a join waits for its broker. */
-export function waitsForBroker (session: Membership): boolean {
-  return session.room?.feed.isReady !== true || reading.has(session)
-}
+const waitShare = 0.9
 
 /** The wishes in the URL of a join. */
 export interface JoinRequest {
@@ -48,11 +37,11 @@ export interface JoinRequest {
 /** The members of the hub that a join uses. */
 export interface JoinHub extends Pick<Host, 'hooks' | 'log'>, JoinedHub {
   readonly state: HubState
-  readonly brokerState: BrokerState
   readonly settings: Settings
   readonly counters: Counters
   readonly expiry: Pick<Expiry<any>, 'check' | 'opened'>
   readonly lifecycle: Lifecycle
+  readonly joinWaits: JoinWaits
   /** Sends a member the rest of the kept messages that it was promised, and calls back when it has all of them. */
   replayRest (session: Membership, done: (() => void) | undefined): void
   readonly users: Pick<Users<Membership>, 'entered' | 'joined'>
@@ -113,40 +102,28 @@ function readKept (hub: JoinHub, session: Session, room: SessionRoom, { since }:
   const { encoding } = session.transport
   if (replay.isInProcess) return replay.prepare(since, encoding, feed.position)
   if (isAgain && feed.position !== undefined && replay.reaches(encoding, feed.position)) return undefined
-  return readFromBroker(hub, session, room, replay, since)
+  const position = since === undefined ? null : parsePosition(since)
+  const mark = replay.mark()
+  return replay.needs(position, encoding, feed, mark) === undefined ? undefined : waitForKept(hub, session, room, replay, position, mark)
 }
 
 /**
- * Reads kept messages from a broker of other processes until they reach up to the room's position. A node that is cut off from its broker, or behind other nodes, knows
- * less than the fleet has told the member: its join waits, and ends with 4103 if it waits too long. It is not told of a loss that there is not.
+ * Waits until kept messages that a broker of other processes has sent reach up to the room's position. A node that is cut off from its broker, or behind other nodes,
+ * knows less than the fleet has told the member: its join waits, and ends with 4103 if it waits too long. It is not told of a loss that there is not.
  */
-async function readFromBroker (hub: JoinHub, session: Session, room: SessionRoom, replay: Replay, since: string | undefined): Promise<void> {
-  reading.add(session)
-  try {
-    await readUpTo(hub, session, room, replay, since)
-  } finally {
-    reading.delete(session)
-  }
-}
-
-async function readUpTo (hub: JoinHub, session: Session, { feed }: SessionRoom, replay: Replay, since: string | undefined): Promise<void> {
+async function waitForKept (hub: JoinHub, session: Session, { feed }: SessionRoom, replay: Replay, position: Position | null, mark: ReadingsMark): Promise<void> {
   const { encoding } = session.transport
-  const position = since === undefined ? null : parsePosition(since)
-  const deadline = performance.now() + hub.settings.limits.handshake * readingShare
-  const isBehind = (): boolean => position !== null && replay.reaches(encoding, position) && !feed.hasReached(position)
-  for (let answers = 0; answers < mostReadings;) {
-    // The member has all that the room has delivered, and gets the rest as it comes.
-    if (position !== null && position.epoch === feed.position?.epoch && position.offset === feed.position.offset) return
-    // Messages may be published while the broker answers. Each reading continues the one before it.
-    const isAnswered = hub.brokerState !== 'down' && await replay.refresh(encoding)
-    if (isAnswered) answers++
-    else await sleep(retryAfter)
-    while (isBehind() && session.state !== 'closed' && performance.now() < deadline) await sleep(lookAfter)
-    if (session.state === 'closed' || (isAnswered && !isBehind() && feed.position !== undefined && replay.reaches(encoding, feed.position))) return
-    if ((!isAnswered || isBehind()) && performance.now() >= deadline) {
+  const deadline = performance.now() + hub.settings.limits.handshake * waitShare
+  for (let answers = 0; answers < mostAnswers;) {
+    const event = replay.needs(position, encoding, feed, mark)
+    if (event === undefined) return
+    const hasCome = await hub.joinWaits.until(session, deadline, done => event === 'room' ? feed.onReached(position!, done) : replay.onAnswer(encoding, done))
+    if (session.state === 'closed') return
+    if (!hasCome) {
       session.end(serverEnding(4103, 'broker'))
       return
     }
+    if (event === 'answer') answers++
   }
 }
 

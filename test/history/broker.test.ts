@@ -8,6 +8,9 @@ import { connect, createRooms, join, listen, until } from '../helpers/app.ts'
 import { framesOf, joinMute } from '../helpers/wire.ts'
 import { SlowBroker } from '../helpers/slow-broker.ts'
 
+/** Milliseconds after which a reading serves no further joins. */
+const freshFor = 500
+
 const sleep = (milliseconds: number) => new Promise<void>(resolve => setTimeout(resolve, milliseconds))
 
 async function serve (t: Test, broker: Broker, history: object | true = true, options: object = {}) {
@@ -56,6 +59,7 @@ t.test('a broker that fails to read: joins that need kept messages wait, and end
   await publish(2)
   const before = await join(t, `${url}?since=${first}`)
   t.equal(before.hello.recovered, true)
+  await sleep(freshFor)
   const { history } = broker
   const failures: (() => unknown)[] = [
     async () => { throw new Error('cut') },

@@ -1,10 +1,12 @@
 import { mock } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { KeptLog } from '../../lib/brokers/kept-log.ts'
 import { IdleReplays } from '../../lib/history/idle-replays.ts'
-import { Replay } from '../../lib/history/replay.ts'
+import { Replay, type Delivered, type RoomPlace } from '../../lib/history/replay.ts'
 import { historyRule } from '../../lib/history/rule.ts'
-import type { HistoryPage, HistoryQuery } from '../../types/index.ts'
+import type { Encoding } from '../../lib/transport/encoding.ts'
+import type { HistoryPage, HistoryQuery, Position } from '../../types/index.ts'
 import { turnsOf } from '../helpers/turns.ts'
 
 const [one, two] = ['a'.repeat(16), 'b'.repeat(16)] as const
@@ -13,71 +15,261 @@ function page (epoch: string, from: number, ...offsets: number[]): HistoryPage {
   return { position: { epoch, offset: offsets.at(-1) ?? from }, from, messages: offsets.map(offset => ({ offset, tail: Buffer.from(`"data":${offset}}`), payloadLength: String(offset).length, key: undefined })) }
 }
 
-t.test('the frames follow the broker: another epoch, a hole, messages that are dropped meanwhile', async t => {
-  let pages: (HistoryPage | undefined)[] = []
-  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: false, read: () => pages.shift() }, new IdleReplays())
-  t.ok(replay.isEmpty)
-  const plan = (since: string, epoch: string, offset: number) => {
-    const { recovered, replayed } = replay.plan(since, 0, { epoch, offset })
-    return [recovered, replayed]
+/** A place at a position. It has reached all positions of its epoch that are not above it. */
+function place (epoch: string, offset: number): RoomPlace {
+  return { position: { epoch, offset }, hasReached: position => position.epoch === epoch && position.offset <= offset }
+}
+
+/** A message of a topic, delivered. */
+function delivery (offset: number, key?: string, isEnd = false): Delivered {
+  return { isEnd, tail: { length: `"data":${offset}}`.length }, publication: { key }, frame: () => Buffer.from(isEnd ? 'end' : String(offset)) }
+}
+
+/** A room's kept messages, of a broker of other processes, which answers when the test lets it. */
+function remote (history: Parameters<typeof historyRule>[0] = true) {
+  const queries: HistoryQuery[] = []
+  const answers: ((page: HistoryPage | undefined) => void)[] = []
+  const source = {
+    isInProcess: false,
+    isDown: false,
+    read: (_topic: string, query: HistoryQuery) => {
+      queries.push(query)
+      return new Promise<HistoryPage | undefined>(resolve => { answers.push(resolve) })
+    }
   }
-  pages = [page(one, 0, 1, 2, 3)]
-  t.equal(replay.refresh(0), true)
+  const idle = new IdleReplays()
+  const replay = new Replay('news', historyRule(history)!, true, source, idle)
+  const answer = async (page: HistoryPage | undefined): Promise<void> => {
+    answers.shift()!(page)
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  /** A join that reads once. */
+  const read = async (page: HistoryPage, encoding: Encoding = 0): Promise<void> => {
+    replay.onAnswer(encoding, () => {})
+    await answer(page)
+  }
+  /** Whether a position is recovered, and the messages that follow it. */
+  const plan = (since: string, epoch: string, offset: number, encoding: Encoding = 0): unknown[] => {
+    const { recovered, frames, behind } = replay.plan(since, encoding, { epoch, offset })
+    return [recovered, ...frames?.run(behind, offset, Infinity)?.frames.map(frame => Number(/\d+\D*$/.exec(frame.toString())?.[0].replace(/\D/g, '')) || frame.toString()) ?? []]
+  }
+  return { source, queries, answers, idle, replay, answer, read, plan }
+}
+
+t.test('the frames follow the broker: another epoch, a hole, messages that are dropped meanwhile', async t => {
+  const { replay, queries, read, plan } = remote()
+  t.ok(replay.isEmpty)
+  await read(page(one, 0, 1, 2, 3))
   t.notOk(replay.isEmpty)
-  t.same(plan(`${one}-1`, one, 3), [true, 2])
-  t.same(plan(`${one}-1`, one, 4), [false, 0], 'frames that do not reach the room\'s position are not used')
-  t.same(plan('latest', one, 3), [undefined, 1])
-  t.same(plan('latest', one, 3), [undefined, 1], 'made once')
-  t.same(plan('latest', one, 4), [undefined, 0])
-  pages = [page(two, 4, 5), page(two, 4, 5)]
-  t.equal(replay.refresh(0), true)
-  t.same(plan(`${one}-3`, two, 5), [false, 0])
-  t.same(plan(`${two}-4`, two, 5), [true, 1])
-  t.same(plan('latest', two, 5), [undefined, 1])
-  pages = [page(two, 8, 9, 10), page(two, 8, 9, 10)]
-  replay.refresh(0)
-  t.same(plan(`${two}-4`, two, 10), [false, 0], 'there is a hole')
-  t.same(plan(`${two}-8`, two, 10), [true, 2])
-  pages = [{ ...page(two, 10), position: { epoch: two, offset: 10 } }]
-  replay.refresh(0)
-  t.same(plan(`${two}-8`, two, 10), [false, 0], 'they are no longer kept')
-  t.same(plan('0', two, 10), [undefined, 0])
+  t.same(plan(`${one}-1`, one, 3), [true, 2, 3])
+  t.same(plan(`${one}-1`, one, 4), [false], 'frames that do not reach the room\'s position are not used')
+  t.same(plan('latest', one, 3), [undefined, 3])
+  t.same(plan('latest', one, 3), [undefined, 3], 'made once')
+  t.same(plan('latest', one, 4), [undefined])
+  await read(page(two, 4, 5))
+  t.notOk(replay.reaches(0, { epoch: two, offset: 5 }), 'the page is of another epoch, and may not be all that is kept')
+  await read(page(two, 4, 5))
+  t.same(plan(`${one}-3`, two, 5), [false])
+  t.same(plan(`${two}-4`, two, 5), [true, 5])
+  t.same(plan('latest', two, 5), [undefined, 5])
+  await read(page(two, 8, 9, 10))
+  await read(page(two, 8, 9, 10))
+  t.same(plan(`${two}-4`, two, 10), [false], 'there is a hole')
+  t.same(plan(`${two}-8`, two, 10), [true, 9, 10])
+  await read(page(two, 10))
+  t.same(plan(`${two}-8`, two, 10), [false], 'they are no longer kept')
+  t.same(plan('0', two, 10), [undefined])
   t.equal(replay.plan(`${two}-8`, 0, undefined).recovered, false)
-  pages = [undefined]
-  t.equal(replay.refresh(0), false)
-  t.equal(replay.framesBehind(0, { epoch: two, offset: 10 }, 10), undefined)
+  t.same(queries.map(({ after }) => after), [undefined, 3, undefined, 5, undefined, 10])
+  t.ok(replay.framesBehind(0, { epoch: two, offset: 9 }, 10) === undefined)
 })
 
-t.test('pages of a slow broker: an older one does not replace newer frames, and one behind newer frames does not continue older ones', async t => {
-  const answers: ((page: HistoryPage) => void)[] = []
-  const read = (): Promise<HistoryPage> => new Promise(resolve => { answers.push(resolve) })
-  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: false, read }, new IdleReplays())
-  const answer = (page: HistoryPage): void => { answers.shift()!(page) }
-  const first = replay.refresh(0)
-  const second = replay.refresh(0) // the frames of the first are not there yet: reads all messages as well
-  answer(page(one, 0, 1))
-  await first
-  replay.delivered({ epoch: one, offset: 2 }, undefined, () => Buffer.from('2'))
-  answer(page(one, 0, 1))
-  t.equal(await second, true)
-  t.match(replay.plan(`${one}-0`, 0, { epoch: one, offset: 2 }), { recovered: true, replayed: 2 })
-  const third = replay.refresh(0) // asks for what comes after 2
-  replay.drop()
-  const fourth = replay.refresh(0)
-  const [afterTwo, all] = answers.splice(0)
-  all!(page(one, 0, 1))
-  await fourth
-  afterTwo!(page(one, 0, 3))
-  await new Promise(resolve => setImmediate(resolve))
-  t.equal(answers.length, 1, 'all messages are read again')
-  answer(page(one, 0, 1, 2, 3))
-  t.equal(await third, true)
-  t.match(replay.plan(`${one}-0`, 0, { epoch: one, offset: 3 }), { recovered: true, replayed: 3 })
+t.test('one reading serves all joins, those included that come while it is under way and of other encodings, and messages that are delivered meanwhile', async t => {
+  const { replay, queries, answer, plan } = remote()
+  const done: string[] = []
+  replay.onAnswer(0, () => { done.push('first') })
+  replay.onAnswer(0, () => { done.push('second') })
+  replay.onAnswer(1, () => { done.push('raw') })
+  replay.onAnswer(0, () => { done.push('gone') })()
+  for (const offset of [3, 4]) replay.delivered({ epoch: one, offset }, delivery(offset))
+  await answer(page(one, 0, 1, 2, 3))
+  t.same(done, ['first', 'second', 'raw'])
+  t.same(plan(`${one}-0`, one, 4), [true, 1, 2, 3, 4])
+  t.same(plan(`${one}-2`, one, 4, 1), [true, 3, 4])
+  replay.delivered({ epoch: one, offset: 5 }, delivery(5))
+  t.same(plan(`${one}-3`, one, 5, 1), [true, 4, 5])
+  t.equal(queries.length, 1)
+})
+
+t.test('a reading that continues the frames makes none for another encoding; the next one does', async t => {
+  const { replay, queries, answer, read, plan } = remote()
+  await read(page(one, 0, 1))
+  const mark = replay.mark()
+  replay.onAnswer(0, () => {})
+  replay.onAnswer(1, () => {})
+  replay.delivered({ epoch: one, offset: 2 }, delivery(2))
+  await answer(page(one, 0, 2, 3))
+  t.same(plan(`${one}-1`, one, 3), [true, 2, 3])
+  t.equal(replay.needs({ epoch: one, offset: 1 }, 1, place(one, 3), mark), 'answer')
+  await read(page(one, 0, 1, 2, 3), 1)
+  t.same(plan(`${one}-1`, one, 3, 1), [true, 2, 3])
+  t.same(queries.map(({ after }) => after), [undefined, 1, undefined])
+})
+
+t.test('an answer that is older than the frames does not replace them', async t => {
+  const { replay, read, plan, answer } = remote({ bytes: 20 })
+  await read(page(one, 0, 1))
+  replay.onAnswer(1, () => {}) // reads all
+  for (const offset of [2, 3, 4]) replay.delivered({ epoch: one, offset }, delivery(offset))
+  await answer(page(one, 0, 1))
+  t.ok(replay.reaches(0, { epoch: one, offset: 4 }))
+  t.notOk(replay.reaches(1, { epoch: one, offset: 4 }), 'more was delivered than the topic keeps')
+  t.same(plan(`${one}-2`, one, 4), [true, 3, 4])
+  t.same(plan(`${one}-1`, one, 4), [false], 'it is dropped here as it is by the broker')
+})
+
+t.test('messages that are delivered during a reading continue it only if they are in a row, and of its epoch', async t => {
+  const { replay, answer } = remote()
+  replay.needs(null, 0, place(one, 0), replay.mark())
+  replay.onAnswer(0, () => {})
+  for (const offset of [2, 4, 5]) replay.delivered({ epoch: one, offset }, delivery(offset))
+  await answer(page(one, 0, 1, 2, 3))
+  t.ok(replay.reaches(0, { epoch: one, offset: 5 }))
+  replay.onAnswer(0, () => {})
+  for (const offset of [6, 8]) replay.delivered({ epoch: one, offset }, delivery(offset))
+  await answer(page(one, 0, 6))
+  t.notOk(replay.reaches(0, { epoch: one, offset: 7 }))
+  replay.onAnswer(0, () => {})
+  replay.delivered({ epoch: two, offset: 9 }, delivery(9))
+  t.ok(replay.isEmpty)
+  await answer(page(one, 0, 1, 2, 3, 4, 5, 6, 7, 8))
+  t.ok(replay.isEmpty, 'the answer is older than the epoch of the room, and the broker is asked again')
+  await answer(page(two, 8, 9))
+  t.ok(replay.reaches(0, { epoch: two, offset: 9 }))
+})
+
+t.test('values: a message that is delivered takes the place of the one before it, and frames that members are being sent stay as they are', async t => {
+  const { replay, queries, read, plan } = remote({ latest: true, size: 3 })
+  const keyed = (...entries: [number, string][]): HistoryPage => ({ position: { epoch: one, offset: 3 }, from: 0, messages: entries.map(([offset, key]) => ({ ...page(one, 0, offset).messages[0]!, key })) })
+  await read(keyed([1, 'a'], [2, 'b'], [3, 'c']))
+  const before = replay.plan('0', 0, { epoch: one, offset: 3 }).frames!
+  replay.delivered({ epoch: one, offset: 4 }, delivery(4, 'b'))
+  t.same(plan('0', one, 4), [undefined, 1, 3, 4])
+  t.same(plan(`${one}-2`, one, 4), [true, 3, 4])
+  t.same(plan(`${one}-1`, one, 4), [false], 'a value behind the position was replaced')
+  replay.delivered({ epoch: one, offset: 5 }, delivery(5, 'd'))
+  t.same(plan('0', one, 5), [undefined, 3, 4, 5], 'no more values than the topic keeps')
+  t.equal(before.run(0, 3, Infinity)?.count, 3)
+  for (let offset = 6; offset < 3_000; offset++) replay.delivered({ epoch: one, offset }, delivery(offset, 'e'))
+  t.equal(replay.framesBehind(0, { epoch: one, offset: 5 }, 2_999)?.countBehind(0), 3)
+  t.same(plan('0', one, 2_999), [undefined, 4, 5, 2_999])
+  t.ok(replay.framesBehind(0, { epoch: one, offset: 5 }, 2_999)!.run(0, 2_999, Infinity)!.whole.buffer.byteLength < 200, 'its memory does not grow with what was replaced')
+  await read(keyed([1, 'a'], [2, 'b'], [3, 'c']))
+  t.same(queries.map(({ after }) => after), [undefined, undefined], 'all values are read')
+})
+
+t.test('the end of a stream is not sent to peers that cannot be answered', async t => {
+  const { replay, answer, plan } = remote()
+  replay.onAnswer(0, () => {})
+  replay.onAnswer(1, () => {})
+  replay.delivered({ epoch: one, offset: 2 }, delivery(2, undefined, true))
+  await answer(page(one, 0, 1))
+  t.same([plan('0', one, 2), plan('0', one, 2, 1)], [[undefined, 1, 'end'], [undefined, 1]])
+})
+
+t.test('a join waits for an answer, for its room, or for nothing', async t => {
+  const { replay, source, answers, answer, read } = remote()
+  const at = (offset: number, epoch: string = one): Position => ({ epoch, offset })
+  const here = place(one, 5)
+  const early = replay.mark()
+  t.equal(replay.needs(at(5), 0, here, early), undefined, 'it has all that the room has delivered')
+  t.equal(replay.needs(at(4), 0, here, early), 'answer')
+  t.equal(replay.needs(null, 0, here, early), 'answer')
+  t.equal(replay.needs(at(7), 0, here, early), 'answer')
+  await read(page(one, 0, 1, 2, 3, 4, 5, 6))
+  t.equal(replay.needs(at(4), 0, here, early), undefined)
+  t.equal(replay.needs(at(4), 0, here, replay.mark()), undefined, 'the reading is fresh')
+  t.equal(replay.needs(at(6), 0, here, early), 'room', 'the broker knows more than the room')
+  t.equal(replay.needs(at(7), 0, here, early), undefined, 'a reading that began after the join has told that there is no such position')
+  t.equal(replay.needs(at(7), 0, here, replay.mark()), 'answer', 'a reading that began before the join cannot know this')
+  replay.onAnswer(0, () => {})
+  const during = replay.mark()
+  await answer(page(one, 0))
+  t.equal(replay.needs(at(7), 0, here, during), 'answer')
+  t.equal(replay.needs(at(3, two), 0, here, during), 'answer')
+  await read(page(one, 0))
+  t.equal(replay.needs(at(3, two), 0, here, during), undefined)
+  t.equal(replay.needs(at(9, two), 0, here, replay.mark()), undefined, 'the epoch is known to be over')
+  for (let n = 0; n < 16; n++) replay.needs(at(1, String(n).repeat(16)), 0, here, during)
+  t.equal(replay.needs(at(9, two), 0, here, replay.mark()), 'answer', 'only some epochs are remembered')
+  await read(page(one, 0, 1, 2, 3, 4, 5, 6))
+  t.equal(replay.needs(at(6), 0, here, replay.mark()), 'room')
+  await sleep(510)
+  t.equal(replay.needs(at(6), 0, here, replay.mark()), 'answer', 'what the broker knew then may be lost')
+  t.equal(replay.needs(at(4), 0, here, replay.mark()), 'answer')
+  await read(page(one, 0))
+  source.isDown = true
+  t.equal(replay.needs(at(4), 0, here, replay.mark()), 'answer', 'a broker that is down: the join waits')
+  t.same(answers, [])
+})
+
+t.test('the room and the broker change their epochs', async t => {
+  const { replay, read } = remote()
+  const at = (offset: number, epoch: string = one): Position => ({ epoch, offset })
+  const mark = replay.mark()
+  t.equal(replay.needs(at(3), 0, place(one, 5), mark), 'answer')
+  await read(page(two, 0, 1, 2))
+  t.equal(replay.needs(at(3), 0, place(one, 5), mark), undefined, 'the room is behind a reset: no reading leads there')
+  t.equal(replay.needs(at(2, two), 0, place(one, 5), mark), 'room')
+  replay.delivered(at(6), delivery(6))
+  t.equal(replay.needs(at(2, two), 0, place(one, 6), mark), 'room', 'an entry before the reset changes nothing')
+  replay.delivered(at(1, two), delivery(1))
+  t.equal(replay.needs(at(2, two), 0, place(two, 1), mark), 'room')
+  t.equal(replay.needs(at(6), 0, place(two, 1), replay.mark()), undefined, 'the first epoch is over')
+  const three = 'c'.repeat(16)
+  replay.delivered(at(1, three), delivery(1))
+  t.equal(replay.needs(at(2, two), 0, place(three, 1), replay.mark()), undefined)
+  const lost: RoomPlace = { position: undefined, hasReached: () => true }
+  const later = replay.mark()
+  t.equal(replay.needs(at(1, three), 0, lost, later), 'answer')
+  await read(page(three, 0, 1))
+  t.equal(replay.needs(at(1, three), 0, lost, later), undefined, 'a room that has lost its position promises none')
+})
+
+t.test('a reading that fails is tried again while joins wait, and not after they have gone', async t => {
+  const { replay, source, queries, answer } = remote()
+  let answered = 0
+  const stop = replay.onAnswer(0, () => { answered++ })
+  await answer(undefined)
+  replay.onAnswer(0, () => { answered++ })
+  t.equal(queries.length, 1)
+  source.isDown = true
+  await sleep(150)
+  t.equal(queries.length, 1, 'a broker that is down is not asked')
+  source.isDown = false
+  await sleep(100)
+  t.equal(queries.length, 2, 'once for all')
+  await answer(page(one, 0, 1))
+  t.equal(answered, 2)
+  const gone = replay.onAnswer(0, () => {})
+  await answer(undefined)
+  gone()
+  stop()
+  await sleep(150)
+  t.equal(queries.length, 3)
+})
+
+t.test('an answer for which no join waits any more makes no frames', async t => {
+  const { replay, answer, idle } = remote()
+  replay.onAnswer(0, () => {})()
+  await answer(page(one, 0, 1))
+  t.ok(replay.isEmpty)
+  idle.close()
 })
 
 t.test('a broker of this process is asked when a join is planned, and when frames are not enough', async t => {
   const pages = [page(one, 0, 1), page(one, 0, 2), page(one, 0, 3)]
-  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: true, read: () => pages.shift() }, new IdleReplays())
+  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: true, isDown: false, read: () => pages.shift() }, new IdleReplays())
   t.match(replay.plan('0', 0, { epoch: one, offset: 1 }), { replayed: 1 })
   t.match(replay.plan(`${one}-1`, 0, { epoch: one, offset: 2 }), { recovered: true, replayed: 1 })
   t.equal(replay.framesBehind(0, { epoch: one, offset: 1 }, 3)?.top, 3)
@@ -98,8 +290,9 @@ t.test('frames that no member asks for are dropped after five seconds', async t 
   t.same(dropped, ['idle'])
   replays.close()
   t.same(dropped, ['idle', 'used'])
-  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: true, read: () => page(one, 0, 1) }, replays)
-  replay.refresh(0)
+  const replay = new Replay('news', historyRule(true)!, true, { isInProcess: true, isDown: false, read: () => page(one, 0, 1) }, replays)
+  replay.plan('0', 0, { epoch: one, offset: 1 })
+  t.notOk(replay.isEmpty)
   replay.drop()
   t.ok(replay.isEmpty)
 })
@@ -126,7 +319,7 @@ function fullTopic (count: number, replayed = 1_048_576) {
     largest = Math.max(largest, messages.length)
     return topic.isDown ? undefined : { position: topic.position, messages, from: topic.log.from }
   }
-  const replay = new Replay('news', rule, true, { isInProcess: true, read }, new IdleReplays())
+  const replay = new Replay('news', rule, true, { isInProcess: true, isDown: false, read }, new IdleReplays())
   const plan = (since: string, encoding: 0 | 1 = 0) => {
     const { id, recovered, replayed, frames, behind } = replay.plan(since, encoding, topic.position)
     const run = frames?.run(behind, topic.position.offset, Infinity)

@@ -1,0 +1,41 @@
+import t from 'tap'
+import { AwaitedPositions } from '../../lib/feed/awaited-positions.ts'
+import { Feed } from '../../lib/feed/feed.ts'
+
+t.test('awaited positions: of the same epoch, at a reset, and ended', async t => {
+  const at = (offset: number, epoch = 'e') => ({ epoch, offset })
+  const awaited = new AwaitedPositions()
+  const called: string[] = []
+  const wait = (name: string, offset: number, epoch?: string) => awaited.add(at(offset, epoch), () => { called.push(name) })
+  wait('two', 2)
+  wait('two again', 2)
+  wait('four', 4)
+  const stop = wait('gone', 4)
+  const stopOnly = wait('only', 5)
+  wait('other', 1, 'f')
+  wait('third', 1, 'g')
+  t.equal(awaited.size, 5)
+  stop()
+  stopOnly()
+  stopOnly()
+  t.equal(awaited.size, 4)
+  awaited.reached(at(1), false)
+  t.same(called, [])
+  awaited.reached(at(3), false)
+  t.same(called.splice(0), ['two', 'two again'])
+  awaited.reached(at(0, 'f'), true)
+  t.same(called.splice(0), ['four', 'third'], 'the topic will not get there')
+  wait('new', 1, 'f')
+  awaited.reached(at(1, 'f'), false)
+  t.same(called, ['other', 'new'])
+  t.equal(awaited.size, 0)
+
+  const feed = new Feed('news', {} as never, {} as never)
+  const end = feed.onReached(at(5), () => { called.push('feed') })
+  end()
+  feed.onReached(at(3), () => { called.push('first entry') })
+  feed.onReached(at(9), () => { called.push('reset') })
+  feed.advance(at(3))
+  feed.advance(at(1, 'h'))
+  t.same(called.slice(2), ['first entry', 'reset'])
+})
