@@ -54,9 +54,6 @@ export class Readings {
     this.#ports = ports
   }
 
-  /** Joins that wait for an answer. */
-  get waiting (): number { return this.#waiting.size }
-
   mark (): ReadingsMark {
     return { begun: this.#begun, answered: this.#answered }
   }

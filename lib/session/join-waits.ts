@@ -1,5 +1,5 @@
 /** Joins that go on in one turn of the event loop. Each sends kept messages, and the other members must not wait for thousands of joins. */
-const perTurn = 100
+const perTurn = 25
 
 /** Joins that wait for the broker, or for their room: each until a deadline, and at most until its session ends. */
 export class JoinWaits {
