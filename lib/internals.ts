@@ -1,4 +1,4 @@
-// Every private member of ws, @fastify/websocket, Node.js, pino, Fastify and node-redis that lib touches. No other file of lib names one of them:
+// Every private member of ws, @fastify/websocket, Node.js, pino, Fastify, node-redis and NATS that lib touches. No other file of lib names one of them:
 // docs/internals.md has a row for each, with the reason and the fallback, and test/internals.test.ts holds the three together.
 
 import { IncomingMessage, ServerResponse } from 'node:http'
@@ -269,4 +269,26 @@ export function pinoMessageKey (log: object): string | undefined {
 export async function sentinelPrimary (sentinel: object): Promise<object | undefined> {
   const { _execute } = sentinel as { _execute?: (isReadonly: boolean, use: (client: object) => Promise<object>) => Promise<object> }
   return typeof _execute === 'function' ? _execute.call(sentinel, false, async client => client) : undefined
+}
+
+/** The part of a NATS connection that ends its socket. */
+interface NatsInside {
+  readonly protocol: { readonly transport: { readonly socket: { resetAndDestroy (): void, destroy (): void } } }
+}
+
+/**
+ * Ends the socket of a NATS connection at once, so that the client connects again. Its own `reconnect` waits until the socket has taken all that was written,
+ * which never happens if the peer is gone and the buffers are full. The bytes that wait in the socket are dropped: they could arrive behind messages of the next
+ * connection. A socket of TLS cannot be reset: it is destroyed, and the system may still send what it has taken.
+ */
+export function endNatsSocket (connection: object): void {
+  try {
+    const { protocol } = connection as NatsInside
+    const socket = protocol.transport.socket
+    try {
+      socket.resetAndDestroy()
+    } finally {
+      socket.destroy()
+    }
+  } catch {}
 }

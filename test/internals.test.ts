@@ -16,7 +16,7 @@ import { setTimeout } from 'node:timers/promises'
 
 const home = 'lib/internals.ts'
 /** Private members whose names do not show it. */
-const undocumented = ['assignSocket', 'conclude', 'decompress', 'detachSocket', 'message', 'socketOnData', 'socketOnEnd', 'unconsume']
+const undocumented = ['assignSocket', 'conclude', 'decompress', 'detachSocket', 'message', 'protocol.transport.socket', 'socketOnData', 'socketOnEnd', 'unconsume']
 const withoutComments = (source: string): string => source.replace(/\/\*[\s\S]*?\*\/|(?<!:)\/\/.*$/gm, '')
 const source = withoutComments(await readFile(home, 'utf8'))
 const named = [...new Set([...source.matchAll(/\b_[a-z]\w*|(?<=')(?:fastify|pino)\.\w+(?=')|(?<=')ws-socket(?=')/gi)].map(([name]) => name))]
@@ -216,4 +216,13 @@ t.test('a Sentinel client without a way to its primary has none', async t => {
   t.equal(await internals.sentinelPrimary({}), undefined)
   const primary = {}
   t.equal(await internals.sentinelPrimary({ _execute: (_isReadonly: boolean, use: (client: object) => unknown) => use(primary) }), primary)
+})
+
+t.test('a NATS connection without a socket is left as it is, and a socket of TLS is ended without a reset', async t => {
+  const calls: string[] = []
+  for (const connection of [{}, { protocol: null }, { protocol: { transport: {} } }]) internals.endNatsSocket(connection)
+  const destroy = (): void => { calls.push('destroy') }
+  internals.endNatsSocket({ protocol: { transport: { socket: { resetAndDestroy () { calls.push('reset') }, destroy } } } })
+  internals.endNatsSocket({ protocol: { transport: { socket: { resetAndDestroy () { throw new TypeError('not TCP') }, destroy } } } })
+  t.same(calls, ['reset', 'destroy', 'destroy'])
 })

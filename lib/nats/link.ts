@@ -2,6 +2,7 @@ import type { BrokerState } from '../../types/index.ts'
 import type { NatsClient, NatsMessage } from '../../types/nats.ts'
 import { asError } from '../error-utils.ts'
 import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_BROKER_SILENT, FST_ROOMS_INVALID_OPTION } from '../errors.ts'
+import { endNatsSocket } from '../internals.ts'
 import { Flushes } from './flushes.ts'
 
 /** Probes in a row that the server may leave unanswered, before the connection counts as silent. */
@@ -332,7 +333,10 @@ export class NatsLink {
     if (this.#state !== 'degraded') this.#tell('degraded', new FST_ROOMS_BROKER_SILENT('probes', this.#interval * (mostMissed + 1)))
     // Without rights for the probes, a new connection would be as silent. A client that does not reconnect would close for good.
     if (this.#base.refusal !== undefined || this.hasRefused(this.#probes.probe, 0) || optionsOf(this.#client!).reconnect === false) this.#probe()
-    else this.#client!.reconnect().catch((error: unknown) => { this.#lastError = asError(error) })
+    else {
+      this.#client!.reconnect().catch((error: unknown) => { this.#lastError = asError(error) })
+      endNatsSocket(this.#client!)
+    }
   }
 
   #tell (state: BrokerState, cause?: Error): void {

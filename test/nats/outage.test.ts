@@ -3,6 +3,7 @@ import { natsBroker } from '../../lib/nats/index.ts'
 import { startProxy } from '../client/proxy.ts'
 import { createRooms, join, listen, until } from '../helpers/app.ts'
 import { connectNats, startNats, withoutNats } from '../helpers/nats-server.ts'
+import { NetworkProxy } from '../outage/proxy.ts'
 import { startNode } from './nodes.ts'
 
 const options = { skip: withoutNats }
@@ -88,6 +89,28 @@ t.test('silence is noticed by probes: of a server that is stopped, and of a link
   await server.kill('SIGCONT')
   await until(() => node.states.at(-1) === 'up')
   t.match(node.states.slice(0, 2), ['up', 'degraded'])
+})
+
+t.test('a silent connection is ended though its buffers are full, and what waits in them is not sent later', options, async t => {
+  const { host } = await startNats(t)
+  const proxy = new NetworkProxy(Number(host.split(':')[1]))
+  t.teardown(() => { proxy.close() })
+  await proxy.start()
+  const a = await startNode(t, 'a', { connection: await connectNats(t, host) })
+  const connection = await connectNats(t, `127.0.0.1:${proxy.port}`, { timeout: 500 })
+  const b = await startNode(t, 'b', { connection })
+  await a.broker.attach(['chat'])
+  proxy.hold('up', 'down')
+  const large = 'x'.repeat(1_000_000)
+  const outcomes = Promise.all(Array.from({ length: 16 }, () => b.publish('chat', large)))
+  await until(() => b.states.at(-1) === 'down', 5_000)
+  t.same(b.states, ['up', 'degraded', 'down'])
+  t.same(new Set(await outcomes), new Set(['unknown']))
+  proxy.release()
+  await until(() => b.states.at(-1) === 'up', 5_000)
+  t.equal(await b.publish('chat', 'healed'), 'ok')
+  await until(() => a.payloads().at(-1) === 'healed')
+  t.ok(a.entries.length < 17, `${a.entries.length - 1} of 16 had left before`)
 })
 
 t.test('members of two apps: fan-out, except, gap after a cut', options, async t => {
