@@ -28,8 +28,8 @@ export function checkRest (world: World, rooms: readonly Watched[], { acknowledg
   }
 }
 
-/** When all members have left, neither nodes nor the server keep anything of them. */
-export async function checkServer (fleet: Fleet, faults: string[]): Promise<void> {
+/** When all members have left, nodes keep nothing of them. */
+export async function checkNodes (fleet: Fleet<any>, faults: string[]): Promise<void> {
   let stats: any[] = []
   const isAtRest = async (): Promise<boolean> => {
     stats = await Promise.all(fleet.nodes.map(node => node.stats()))
@@ -39,6 +39,11 @@ export async function checkServer (fleet: Fleet, faults: string[]): Promise<void
   const end = Date.now() + 8_000
   while (!(isDone = await isAtRest()) && Date.now() < end) await new Promise(resolve => setTimeout(resolve, 100))
   if (!isDone) faults.push(`nodes keep something of members that have left: ${JSON.stringify(stats.map(({ connections, members, topics, publishing, queued }) => ({ connections, members, topics, publishing, queued })))}`)
+}
+
+/** When all members have left, neither nodes nor the server keep anything of them. */
+export async function checkServer (fleet: Fleet, faults: string[]): Promise<void> {
+  await checkNodes(fleet, faults)
   const script = "local out = {} for _, key in ipairs(redis.call('KEYS', '*')) do if redis.call('PTTL', key) == -1 then out[#out + 1] = key end end return table.concat(out, ' ')"
   const forever = (await fleet.server.command('EVAL', script, '0')).split('\r\n')[1]!
   if (forever !== '') faults.push(`keys without a TTL: ${forever}`)

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Fleet, FleetNode } from './fleet.ts'
+import type { RedisServer } from '../helpers/redis-server.ts'
+import type { Fleet, FleetNode, FleetServer } from './fleet.ts'
 
 /** A fault, and its end. */
-export interface Fault {
+export interface Fault<S extends FleetServer = RedisServer> {
   readonly name: string
   /** It takes data away from the server: members are told, and a number may be accepted again. */
   readonly losesData?: boolean
@@ -11,7 +12,7 @@ export interface Fault {
   /** The node by itself is cut off, or gone. */
   readonly isOfNode?: boolean
   /** Runs the fault and mends it. @param length - milliseconds that it lasts, if that can be chosen */
-  run (fleet: Fleet, node: FleetNode, length: number, random: () => number): Promise<unknown>
+  run (fleet: Fleet<S>, node: FleetNode, length: number, random: () => number): Promise<unknown>
 }
 
 async function silence (fleet: Fleet, node: FleetNode, length: number, random: () => number, ...directions: ('up' | 'down')[]): Promise<void> {

@@ -15,6 +15,17 @@ const startTimeout = 30_000
 /** Milliseconds for an answer of a node. */
 const callTimeout = 20_000
 
+/** The server of a fleet's broker. */
+export interface FleetServer {
+  readonly port: number
+  /** Ends the process as `kill -9` does. */
+  kill (): Promise<void>
+  /** Starts it again, on the same port. */
+  restart (): Promise<void>
+  suspend (): void
+  resume (): void
+}
+
 export interface FleetOptions {
   /** The nodes are apps of this process, which tests may change: they are neither killed nor suspended. */
   readonly isInside?: boolean
@@ -32,6 +43,8 @@ export class FleetNode {
   readonly states: { readonly state: BrokerState, readonly at: number, readonly cause: string | undefined }[] = []
   /** Errors that no outage may cause. */
   readonly faults: string[] = []
+  /** The ids under which its broker was started, the last one at the end. */
+  readonly ids: string[] = []
   isRunning = false
   isSuspended = false
   /** When it was killed or suspended for the last time: requests from before may have no answer. */
@@ -83,6 +96,7 @@ export class FleetNode {
 
   #take (report: NodeReport): void {
     if (report.type === 'state') this.states.push(report)
+    else if (report.type === 'id') this.ids.push(report.id)
     else if (report.type === 'fault') this.faults.push(report.text)
     else if (report.type === 'answer') this.#answers.get(report.call)?.(report.value)
   }
@@ -145,25 +159,30 @@ export class FleetNode {
 const serverOptions = ['--appendonly', 'yes', '--appendfsync', 'everysec', '--busy-reply-threshold', '100']
 
 /** Three nodes, each behind a network of its own, and the server of their broker. */
-export class Fleet {
+export class Fleet<S extends FleetServer = RedisServer> {
   readonly options: FleetOptions
-  readonly server: RedisServer
+  readonly server: S
   readonly nodes: FleetNode[] = []
 
-  constructor (options: FleetOptions, server: RedisServer) {
+  constructor (options: FleetOptions, server: S) {
     this.options = options
     this.server = server
   }
 
-  /** Starts a fleet that ends with its test. */
+  /** Starts a fleet over Redis that ends with its test. */
   static async start (t: Test, options: FleetOptions): Promise<Fleet> {
+    return Fleet.over(t, 'redis', await startRedis(t, serverOptions), options)
+  }
+
+  /** Starts a fleet over a server that is there. It ends with its test. */
+  static async over<S extends FleetServer> (t: Test, broker: NodeSettings['broker'], server: S, options: FleetOptions): Promise<Fleet<S>> {
     const { heartbeat, times, isInside = false, size = 3 } = options
-    const fleet = new Fleet(options, await startRedis(t, serverOptions))
+    const fleet = new Fleet(options, server)
     t.teardown(() => { fleet.end() })
     for (let index = 0; index < size; index++) {
       const proxy = new NetworkProxy(fleet.server.port)
       await proxy.start()
-      fleet.nodes.push(new FleetNode(index, proxy, { port: await freePort(), brokerPort: proxy.port, heartbeat, times }, isInside))
+      fleet.nodes.push(new FleetNode(index, proxy, { broker, port: await freePort(), brokerPort: proxy.port, heartbeat, times }, isInside))
     }
     await Promise.all(fleet.nodes.map(node => node.start()))
     return fleet

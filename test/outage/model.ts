@@ -2,14 +2,48 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { random as numbersFrom } from '../helpers/random.ts'
 import { checkRest, checkServer } from './checks.ts'
 import { faults as allFaults, type Fault } from './faults.ts'
-import type { Fleet, FleetNode } from './fleet.ts'
+import type { Fleet, FleetNode, FleetServer } from './fleet.ts'
+import type { RedisServer } from '../helpers/redis-server.ts'
 import { Member, type Watched, type World } from './members.ts'
 import { Publisher } from './publisher.ts'
 
 /** Milliseconds for a node to be up after its broker is back: 2 s, and many for a busy machine. */
 export const backWithin = 8_000
 
-export interface ScheduleOptions {
+/** A fault that has happened. Times are on the clock of `Date`. */
+export interface Disturbance {
+  readonly name: string
+  /** The node that was cut off or gone; `undefined`: all are. */
+  readonly node: FleetNode | undefined
+  readonly from: number
+  /** When the cause was gone. */
+  readonly over: number
+}
+
+/** What a broker has, and what must hold over it. */
+export interface Contract<S extends FleetServer> {
+  readonly faults: readonly Fault<S>[]
+  readonly isOncePerNode?: boolean
+  /** The topics to which messages are published, and those of one member, by the name of the run. */
+  topics (run: string): readonly string[]
+  topicsOf (run: string, index: number): readonly string[]
+  /** Compares each member with what was published. */
+  checkRest (world: World, rooms: readonly Watched[], publisher: Publisher, disturbances: readonly Disturbance[]): void
+  /** Looks what nodes and server keep when all members have left. */
+  checkServer (fleet: Fleet<S>, faults: string[]): Promise<void>
+  /** Called once in a while, with all that nodes say of themselves. */
+  checkStats? (node: FleetNode, stats: any): void
+}
+
+const overRedis: Contract<RedisServer> = {
+  faults: allFaults,
+  topics: run => [`log:${run}.1`, `log:${run}.2`, `short:${run}`, `plain:${run}`],
+  topicsOf: (run, index) => [`log:${run}.1`, `log:${run}.2`, ...index % 2 === 0 ? [`short:${run}`, `plain:${run}`] : [], ...index % 8 === 0 ? [`lobby:${run}`] : []],
+  checkRest,
+  checkServer
+}
+
+export interface ScheduleOptions<S extends FleetServer = RedisServer> {
   readonly seed: number
   readonly members: number
   /** How many faults follow each other. */
@@ -21,7 +55,7 @@ export interface ScheduleOptions {
   /** Publications per second. */
   readonly rate: number
   /** The faults to choose from. Default: all that the fleet can have. */
-  readonly only?: (fault: Fault) => boolean
+  readonly only?: (fault: Fault<S>) => boolean
   /** Milliseconds for all members to be back, and for them to have the last message. Default 45,000. */
   readonly patience?: number
 }
@@ -48,7 +82,7 @@ function isBack ({ state }: FleetNode): boolean {
   return state === 'up' || state === 'degraded'
 }
 
-function chosen (fleet: Fleet, { seed, faults: count, only = () => true }: ScheduleOptions, random: () => number): Fault[] {
+function chosen<S extends FleetServer> (fleet: Fleet<S>, allFaults: readonly Fault<S>[], { seed, faults: count, only = () => true }: ScheduleOptions<S>, random: () => number): Fault<S>[] {
   const { isInside } = fleet.options
   const possible = allFaults.filter(fault => only(fault) && (isInside !== true || fault.needsProcesses !== true))
   // Seeds one after the other begin with different faults, so that a few of them have all.
@@ -59,24 +93,26 @@ function chosen (fleet: Fleet, { seed, faults: count, only = () => true }: Sched
  * Runs one schedule on a fleet: members on all nodes, messages all the time, one fault after the other. At the end all is well again, and each member is compared with what
  * was acknowledged.
  */
-export async function runSchedule (fleet: Fleet, options: ScheduleOptions): Promise<ScheduleResult> {
+export function runSchedule (fleet: Fleet, options: ScheduleOptions): Promise<ScheduleResult> {
+  return runScheduleOver(overRedis, fleet, options)
+}
+
+export async function runScheduleOver<S extends FleetServer> (contract: Contract<S>, fleet: Fleet<S>, options: ScheduleOptions<S>): Promise<ScheduleResult> {
   const { seed, members: size, length, rate, patience = 45_000 } = options
   const random = numbersFrom(seed)
-  const plan = chosen(fleet, options, random)
+  const plan = chosen(fleet, contract.faults, options, random)
   const found: string[] = []
   const events: string[] = []
   const begin = Date.now()
   const note = (text: string): void => { events.push(`${Date.now() - begin} ms: ${text}`) }
-  const world: World = { fleet, faults: found, random, seen: new Map(), losesData: plan.some(({ losesData }) => losesData === true) }
+  const world: World = { fleet, faults: found, random, seen: new Map(), losesData: plan.some(({ losesData }) => losesData === true), isOncePerNode: contract.isOncePerNode === true }
   for (const node of fleet.nodes) node.faults.length = 0
   const run = `${seed}.${begin}`
-  const logs = [`log:${run}.1`, `log:${run}.2`]
-  const others = [`short:${run}`, `plain:${run}`]
-  const lobby = [`lobby:${run}`]
+  const disturbances: Disturbance[] = []
 
-  const members = Array.from({ length: size }, (_, index) => new Member(world, index, [...logs, ...index % 2 === 0 ? others : [], ...index % 8 === 0 ? lobby : []]))
+  const members = Array.from({ length: size }, (_, index) => new Member(world, index, contract.topicsOf(run, index)))
   const rooms = members.flatMap(({ rooms }) => rooms)
-  const publisher = new Publisher(world, [...logs, ...others], members)
+  const publisher = new Publisher(world, contract.topics(run), members)
   let hasEnded = false
   try {
     if (!await holds(() => rooms.every(({ isOpen }) => isOpen), patience)) {
@@ -90,9 +126,12 @@ export async function runSchedule (fleet: Fleet, options: ScheduleOptions): Prom
       const node = fleet.nodes[Math.floor(random() * fleet.nodes.length)]!
       const milliseconds = Math.round(length * (options.isExact === true ? 1 : 0.2 + 0.8 * random()))
       note(`${fault.name}${fault.isOfNode === true ? ` (node ${node.index})` : ''}, ${milliseconds} ms`)
+      const from = Date.now()
       await fault.run(fleet, node, milliseconds, random)
       note('it is over')
       const over = Date.now()
+      disturbances.push({ name: fault.name, node: fault.isOfNode === true ? node : undefined, from, over })
+      if (contract.checkStats !== undefined) for (const node of fleet.nodes) if (node.isHealthy) contract.checkStats(node, await node.stats())
       if (random() < 0.3) for (const member of members) if (random() < 0.2) member.cut()
       if (random() < 0.6) {
         if (!await holds(() => fleet.nodes.every(isBack), backWithin)) found.push(...fleet.nodes.filter(node => !isBack(node)).map(({ index, states }) => `node ${index} is not up ${Date.now() - over} ms after "${fault.name}" is over: ${JSON.stringify(states.slice(-3))}`))
@@ -117,7 +156,7 @@ export async function runSchedule (fleet: Fleet, options: ScheduleOptions): Prom
     }
     if (!await holds(() => rooms.every(isDone), patience)) found.push(...describe(rooms.filter(room => !isDone(room))).map(text => `it does not get the last message: ${text}`))
     note('all members have the last message')
-    checkRest(world, rooms, publisher)
+    contract.checkRest(world, rooms, publisher, disturbances)
     await checkLobby(world, rooms.filter(({ topic }) => topic.startsWith('lobby:')))
     hasEnded = true
   } finally {
@@ -125,7 +164,7 @@ export async function runSchedule (fleet: Fleet, options: ScheduleOptions): Prom
     for (const { client } of members) client.close()
     for (const node of fleet.nodes) if (node.isSuspended) node.resume()
   }
-  if (hasEnded) await checkServer(fleet, found)
+  if (hasEnded) await contract.checkServer(fleet, found)
   return result()
 
   function result (): ScheduleResult {

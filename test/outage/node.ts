@@ -1,12 +1,12 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { Redis } from 'ioredis'
 import Fastify from 'fastify'
 import fastifyRooms from '../../lib/index.ts'
-import { redisBroker } from '../../lib/redis/index.ts'
 import type { BrokerEvent, BrokerState } from '../../types/index.ts'
+import { brokers } from './brokers.ts'
 
 /** The settings of a node of the fleet. */
 export interface NodeSettings {
+  readonly broker: 'redis' | 'nats'
   /** The port of its app. */
   readonly port: number
   /** The port under which it reaches its broker. */
@@ -19,6 +19,7 @@ export interface NodeSettings {
 /** Reports of a node to the process that started it. */
 export type NodeReport =
   | { readonly type: 'ready' }
+  | { readonly type: 'id', readonly id: string }
   | { readonly type: 'state', readonly state: BrokerState, readonly cause: string | undefined, readonly at: number }
   | { readonly type: 'fault', readonly text: string }
   | { readonly type: 'answer', readonly call: number, readonly value: unknown }
@@ -31,19 +32,14 @@ export interface RunningNode {
   close (): Promise<void>
 }
 
-/** Topics: `log` keeps all that a schedule publishes, `short` less than it misses, `plain` nothing, and `lobby` has presence. */
-const topics = {
-  'log:*': { history: { size: 20_000, bytes: 50_000_000, replay: 50_000_000 }, publish: true, post: true },
-  'short:*': { history: { size: 3 }, publish: true, post: true },
-  'plain:*': { publish: true, post: true },
-  'lobby:*': { presence: true }
-}
-
 /** Starts a node. @param report - is told of its states and of errors that no user should see */
 export async function startNode (settings: NodeSettings, report: (report: NodeReport) => void): Promise<RunningNode> {
-  const { brokerPort, heartbeat, times } = settings
-  const client = new Redis(brokerPort, '127.0.0.1', { lazyConnect: true })
-  const broker = redisBroker({ client, heartbeat, linger: 500 }, times)
+  const { broker, topics, end } = brokers[settings.broker](settings)
+  const start = broker.start.bind(broker)
+  broker.start = (id, handlers) => {
+    report({ type: 'id', id })
+    return start(id, handlers)
+  }
   const app = Fastify({ forceCloseConnections: true })
   const tell = (event: unknown): void => {
     const { rooms, state, cause } = event as BrokerEvent
@@ -72,7 +68,7 @@ export async function startNode (settings: NodeSettings, report: (report: NodeRe
     async close () {
       await app.close()
       unsubscribe('fastify-rooms:broker', tell)
-      client.disconnect()
+      await end()
     }
   }
 }
