@@ -200,6 +200,8 @@ async function hold (core: Core, room: Room): Promise<void> {
   let frames: Frame[] = []
   let { session } = room.now
   let isWhole = false
+  /** Takes messages that the snapshot before has. */
+  const { filter: before } = room
   const take = (frame: Frame): true => {
     // A new membership begins behind the position that the room has, and brings later frames again.
     if (session !== room.now.session) frames = []
@@ -227,9 +229,10 @@ async function hold (core: Core, room: Room): Promise<void> {
     } while (join !== room.now.session) // messages may be missing again
     room.filter = filter
     room.set({ recovered: true, gap: null })
+    clearTimeout(room.timer)
     isWhole = true
   } finally {
-    if (room.filter === take) room.filter = undefined
+    if (room.filter === take) room.filter = before
     reloads.delete(room)
     const end = frames.at(-1)?.type === 'end' ? frames.pop() : ends.get(room)
     if (end !== undefined) {

@@ -339,6 +339,71 @@ t.test('a reload that the connection interrupts begins again, and one that is un
   t.same([got, room.getSnapshot().recovered], [[2], true])
 })
 
+t.test('messages of an older epoch than the snapshot do not follow a reload', async t => {
+  const [old, renewed] = ['0123456789abcdef', 'fedcba9876543210']
+  const fake = await startFake(t, { connected: peer => peer.send(hello('chat:1', { id: `${old}-1`, recovered: true })) })
+  let top = 2
+  fake.respond = (_request, response) => json(response, { topic: 'chat:1', id: `${renewed}-${top}`, messages: [], complete: true, count: 1 })
+  atOnce(t)
+  let go: (() => void) | undefined
+  const room = connect(t, fake.host).room('chat:1', { reload: () => new Promise<void>(resolve => { go = resolve }) })
+  const got = numbers(room)
+  await open(room)
+  const send = (epoch: string, n: number): void => { fake.peers.at(-1)!.send({ type: 'message', id: `${epoch}-${n}`, data: { n } }) }
+  const reloading = room.reload()
+  await until(() => go !== undefined)
+  send(old, 2)
+  await new Promise(resolve => setTimeout(resolve, 30))
+  go!()
+  go = undefined
+  await reloading
+  send(old, 3)
+  send(renewed, 2)
+  send(renewed, 3)
+  await until(() => got.length > 0)
+  t.same([got, room.getSnapshot().id], [[3], `${renewed}-3`], 'the broker had begun a new epoch, and the node did not know it yet')
+
+  top = 8
+  const again = room.reload()
+  await until(() => go !== undefined)
+  go!()
+  await again
+  fake.peers[0]!.socket.terminate()
+  await until(() => fake.peers.length === 2 && room.getSnapshot().status === 'open')
+  send(old, 9)
+  await until(() => got.length === 2)
+  t.equal(got[1], 9, 'a new membership may begin in any epoch')
+})
+
+t.test('messages that a snapshot has do not follow it, also if another reload fails meanwhile', async t => {
+  const at = (n: number): string => `0123456789abcdef-${n}`
+  const errors: unknown[] = []
+  const fake = await startFake(t, { connected: peer => peer.send(hello('chat:1', { id: at(1) })) })
+  const timers = holdTimers(t, 5_000)
+  let status = 503
+  fake.respond = (_request, response) => json(response, { topic: 'chat:1', id: at(4), messages: [], complete: true, count: 1 }, status)
+  let go: (() => void) | undefined
+  const room = connect(t, fake.host, { onerror: error => { errors.push(error) } }).room('chat:1', { reload: () => new Promise<void>(resolve => { go = resolve }) })
+  const got = numbers(room)
+  await open(room)
+  const [peer] = fake.peers as [Peer]
+  peer.send({ type: 'gap', reason: 'lost' })
+  await until(() => timers.times.includes(5_000))
+  status = 200
+  const reloading = room.reload()
+  await until(() => go !== undefined)
+  go!()
+  await reloading
+  t.notOk(timers.times.includes(5_000), 'nothing is missing any more')
+  status = 503
+  const failing = room.reload()
+  peer.send({ type: 'message', id: at(4), data: { n: 4 } })
+  await t.rejects(failing, { code: 'http_503' } as never)
+  for (const n of [3, 4, 5]) peer.send({ type: 'message', id: at(n), data: { n } })
+  await until(() => got.includes(5))
+  t.same([got, errors.length], [[5], 1])
+})
+
 t.test('a reload that fails after the room was left is not tried again', async t => {
   const fake = await startFake(t, { connected: peer => peer.send(hello('chat:1', { recovered: false })) })
   const timers = holdTimers(t, 5_000)
