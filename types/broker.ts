@@ -244,7 +244,7 @@ export type BrokerState = 'up' | 'degraded' | 'down'
 export interface BrokerHandlers {
   /**
    * Delivers a publication for an attached topic, own publications included. MUST be called once for each publication, in the order of the
-   * positions, and for an own one before its outcome settles.
+   * positions, and for an own one before its outcome settles. A broker that is not up MAY settle the outcome at the deadline, and deliver the publication later.
    */
   entry (topic: string, publication: Publication, position?: Position): void
   /** Delivers bytes that another node sent with `control`, in the order of its calls. */

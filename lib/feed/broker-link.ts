@@ -72,6 +72,8 @@ export class BrokerLink implements FeedBroker {
   #entries = 0
   /** The broker is down, or has not told its state yet. */
   isDown = true
+  /** Since when the broker is up, on the clock of `performance`; `Infinity` if it is not. */
+  #upSince = Infinity
 
   constructor (broker: Broker, timeouts: LinkTimeouts, ports: LinkPorts) {
     this.#broker = broker
@@ -79,7 +81,8 @@ export class BrokerLink implements FeedBroker {
     this.#ports = ports
     this.#publisher = new Publisher(broker, timeouts.publish, {
       fault: (message, cause) => { this.#fault(message, cause) },
-      unanswered: ports.unanswered
+      unanswered: ports.unanswered,
+      isUpSince: time => this.#upSince <= time
     })
   }
 
@@ -238,6 +241,7 @@ export class BrokerLink implements FeedBroker {
       if (this.#isClosed) return
       if (states.includes(state)) {
         this.isDown = state === 'down'
+        this.#upSince = state === 'up' ? Math.min(this.#upSince, performance.now()) : Infinity
         this.#ports.state(state, cause === undefined ? undefined : asError(cause))
       } else this.#fault('it says that its state is none of "up", "degraded" and "down"')
     },

@@ -26,6 +26,8 @@ export interface PublisherPorts {
   fault (message: string, cause?: Error): void
   /** A publication was not answered in time. */
   unanswered (): void
+  /** Whether the broker has been up since then, on the clock of `performance`. A node that was cut off meanwhile may get an entry after its deadline, or be told of a loss. */
+  isUpSince (time: number): boolean
 }
 
 /**
@@ -186,7 +188,7 @@ export class Publisher {
       if (pending.expiresAt > now) break
       const { outcome, feed, losses, publication: { topic } } = pending
       if (outcome === undefined) this.#ports.unanswered()
-      else if (feed!.losses === losses) this.#ports.fault(`a publication of topic "${topic}" was accepted, and its entry has not come`)
+      else if (feed!.losses === losses && this.#ports.isUpSince(pending.expiresAt - this.#timeout)) this.#ports.fault(`a publication of topic "${topic}" was accepted, and its entry has not come`)
       this.#settle(pending, outcome ?? unknown)
     }
     const [next] = this.#pending.values()

@@ -136,7 +136,8 @@ t.test('receivers that must end because of losses are ended in batches, for all 
 t.test('a publisher handles synchronous and asynchronous outcomes, of in-process and other brokers', async t => {
   const ok: Outcome[] = [{ state: 'ok' }]
   const faults: string[] = []
-  const publisher = (publish: Broker['publish'], inProcess: boolean): Publisher => new Publisher({ ...memoryBroker(), capabilities: memoryBroker().capabilities, inProcess, publish } as never, 200, { fault: message => { faults.push(message) }, unanswered: () => {} })
+  let isUp = true
+  const publisher = (publish: Broker['publish'], inProcess: boolean): Publisher => new Publisher({ ...memoryBroker(), capabilities: memoryBroker().capabilities, inProcess, publish } as never, 200, { fault: message => { faults.push(message) }, unanswered: () => {}, isUpSince: () => isUp })
   const ready = new Feed('news', {} as never, {} as never)
   ready.attachedAt(undefined)
 
@@ -158,6 +159,9 @@ t.test('a publisher handles synchronous and asynchronous outcomes, of in-process
   const late = publisher(() => ok, false).publish(outgoing(), ready)
   t.same(await late, { state: 'ok' })
   t.same(faults, ['a publication of topic "news" was accepted, and its entry has not come'])
+  isUp = false
+  t.same(await publisher(() => ok, false).publish(outgoing(), ready), { state: 'ok' })
+  t.equal(faults.length, 1, 'a node that was cut off gets the entry when it is back')
 
   const slow = publisher(() => new Promise(resolve => { setTimeout(resolve, 300, ok) }), false)
   t.same(await slow.publish(outgoing(), ready), { state: 'unknown' }, 'its deadline has passed')
