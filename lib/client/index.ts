@@ -16,13 +16,15 @@ export type { Info, Message, Publish, TopicMap, TopicName } from '../../types/to
  * @typeParam T - the topic map of the server, by `import type`
  */
 export const createClient = <T = OpenTopics>(options: ClientOptions): Client<T> => {
-  const { multiplex, onerror = console.error, token } = options
+  const { onerror = console.error, token } = options
   const platform = globalThis as unknown as Platform
   const WebSocket = options.WebSocket ?? platform.WebSocket
   const ended = new AbortController()
   const { signal } = ended
-  let shared: Promise<Shared | undefined> | undefined
-  let canShare = multiplex !== false
+  let shared: Promise<Shared | undefined | void> | undefined
+  /** One promise, so that calls keep their order: a loader may settle several imports of one module in another order. */
+  let loading: Promise<any> | undefined
+  let canShare = options.multiplex !== false
   let streaming: unknown
   let isPaused = false
 
@@ -43,13 +45,16 @@ export const createClient = <T = OpenTopics>(options: ClientOptions): Client<T> 
     },
     token: async (expired = false) => typeof token === 'function' ? token({ expired }) : token,
     report: error => queueMicrotask(() => onerror(error)),
-    http: (name, ...values) => import('./http.ts').then((http: any) => http[name](core, ...values)),
+    http: (name, ...values) => (loading ??= import('./http.ts')).then(http => http[name](core, ...values), error => {
+      loading = undefined
+      throw error
+    }),
     task: (...values) => core.http(...values).catch(core.report),
     async place (isAlone?: boolean) {
       if (isAlone) canShare = false
       await streaming
-      if (canShare && core.rooms.size > 1) shared ??= import('./shared.ts').then(module => module.createShared(core), () => undefined)
-      const several = canShare ? await shared : undefined
+      if (canShare && core.rooms.size > 1) shared ??= import('./shared.ts').then(module => module.createShared(core), () => {})
+      const several = canShare && await shared
       for (const room of core.rooms.values()) {
         if (several) several.add(room)
         else room.link ??= createLink(core, room)

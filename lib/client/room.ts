@@ -5,12 +5,6 @@ import { roomsError } from './error.ts'
 /** Most messages that an iteration may be behind. */
 const longestQueue = 1_000
 
-/** Most rows of a log. */
-const longestLog = 50
-
-/** Time for the answer to a frame, in milliseconds. */
-const longestAnswer = 30_000
-
 /** A frame that is to be answered. */
 interface Request {
   readonly text: string
@@ -55,7 +49,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
     const { status, transport, error, id } = now
     if (changes.status) {
       rows.push({ at: new Date(), status, transport, error, id })
-      if (rows[longestLog]) rows.shift()
+      if (rows[50]) rows.shift() // a log has 50 rows at most
     }
     if (status !== old) emit('status', now)
     emit('change')
@@ -67,7 +61,7 @@ export const createRoom = (core: Core, topic: string, options: RoomOptions<any, 
   const flush = (): void => {
     for (const request of requests.values()) {
       if (request.timer) continue
-      request.timer = setTimeout(request.settle, longestAnswer, unanswered(true))
+      request.timer = setTimeout(request.settle, 30_000, unanswered(true)) // the longest time for an answer
       room.link!.send(request.text)
     }
   }
