@@ -32,11 +32,10 @@ export const brokers: Record<NodeSettings['broker'], (settings: NodeSettings) =>
     }
   },
 
-  nats ({ brokerPort, heartbeat }) {
+  nats ({ brokerPort, probe }) {
     const connection = connect({ servers: `127.0.0.1:${brokerPort}`, waitOnFirstConnect: true, maxReconnectAttempts: -1, reconnectTimeWait: 250, reconnectJitter: 50, timeout: 1_000 })
     return {
-      // Silence is told after four probes.
-      broker: new NatsBroker({ connection, prefix: 'rooms', probe: heartbeat / 4 }, { linger, patience: 2_000 }),
+      broker: new NatsBroker({ connection, prefix: 'rooms', probe }, { linger, patience: 2_000 }),
       topics: { 'plain:*': { publish: true, post: true } },
       async end () { await (await connection).close() }
     }

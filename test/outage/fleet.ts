@@ -30,6 +30,8 @@ export interface FleetOptions {
   /** The nodes are apps of this process, which tests may change: they are neither killed nor suspended. */
   readonly isInside?: boolean
   readonly heartbeat: number
+  /** Milliseconds between two probes over NATS. Default: a quarter of the heartbeat. */
+  readonly probe?: number
   readonly times: NodeSettings['times']
   readonly size?: number
 }
@@ -176,13 +178,13 @@ export class Fleet<S extends FleetServer = RedisServer> {
 
   /** Starts a fleet over a server that is there. It ends with its test. */
   static async over<S extends FleetServer> (t: Test, broker: NodeSettings['broker'], server: S, options: FleetOptions): Promise<Fleet<S>> {
-    const { heartbeat, times, isInside = false, size = 3 } = options
+    const { heartbeat, probe = heartbeat / 4, times, isInside = false, size = 3 } = options
     const fleet = new Fleet(options, server)
     t.teardown(() => { fleet.end() })
     for (let index = 0; index < size; index++) {
       const proxy = new NetworkProxy(fleet.server.port)
       await proxy.start()
-      fleet.nodes.push(new FleetNode(index, proxy, { broker, port: await freePort(), brokerPort: proxy.port, heartbeat, times }, isInside))
+      fleet.nodes.push(new FleetNode(index, proxy, { broker, port: await freePort(), brokerPort: proxy.port, heartbeat, probe, times }, isInside))
     }
     await Promise.all(fleet.nodes.map(node => node.start()))
     return fleet

@@ -49,7 +49,7 @@ export class Watched {
   /** When it has joined. */
   joinedAt: number | undefined
   readonly stays: Stay[] = []
-  /** Numbers that came again. Noted only if nodes know their own `mid`s alone. */
+  /** Numbers that came again while it stayed on a node. Noted only if nodes know their own `mid`s alone. */
   readonly repeated: number[] = []
   readonly reasons: string[] = []
 
@@ -94,9 +94,11 @@ export class Watched {
 
   #receive (id: string | undefined, n: number): void {
     const { losesData, seen } = this.#world
-    if (this.got.has(n)) {
+    const cameAt = this.got.get(n)
+    if (cameAt !== undefined) {
       if (this.#world.isOncePerNode === true) {
-        this.repeated.push(n)
+        // A node may get late what a member has got on the node before.
+        if (cameAt >= this.stays.at(-1)!.from) this.repeated.push(n)
         return
       }
       if (!losesData) this.#fault(`got ${n} twice: ${id}`)

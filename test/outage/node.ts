@@ -12,6 +12,7 @@ export interface NodeSettings {
   /** The port under which it reaches its broker. */
   readonly brokerPort: number
   readonly heartbeat: number
+  readonly probe: number
   /** Milliseconds between two signs of life, and until a node counts as dead. */
   readonly times: { readonly every: number, readonly ttl: number }
 }
