@@ -1,10 +1,9 @@
 import type { AttachedPosition, GoneUser, HistoryPage, HistoryQuery, Outcome, Position, PresenceChange, PresenceDelta, PresenceOutcome, PresencePage, Publication, Retention } from '../../types/index.ts'
 import type { ClusterStats } from '../../types/cluster.ts'
-import { bufferOf } from '../bytes.ts'
 import { TopicStore } from '../brokers/topic-store.ts'
 import { asError } from '../error-utils.ts'
 import { ExchangeNode } from './exchange-node.ts'
-import { callNames, type Call, type CallName, type ExchangeEvent, type NodeMessage } from './messages.ts'
+import { callNames, withBuffer, type Call, type CallName, type ExchangeEvent, type NodeMessage } from './messages.ts'
 import { PresenceTable } from './presence-table.ts'
 
 /** Most bytes that a node may have to read. */
@@ -134,7 +133,7 @@ export class Exchange {
   #publish (publication: Publication): Outcome {
     // Its node has given up, and may have said so. Another version is that of another message.
     if (publication.deadline <= Date.now() || publication.v !== 1) return { state: 'failed' }
-    const outcome = this.#store.publish({ ...publication, tail: bufferOf(publication.tail) })
+    const outcome = this.#store.publish(withBuffer(publication))
     if (outcome.state === 'ok') this.#published++
     return outcome
   }

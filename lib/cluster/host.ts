@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { ClusterStats } from '../../types/cluster.ts'
 import { Exchange } from './exchange.ts'
 import type { ExchangeNode } from './exchange-node.ts'
-import { isOurs, mark, versionOf, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
+import { isOurs, version, versionOf, type ExchangeEvent, type ExchangeMessage, type NodeMessage } from './messages.ts'
 
 const jsonRefused = 'the channel to the primary carries JSON, and no bytes: call clusterPrimary() before the first cluster.fork(), or give cluster.setupPrimary({ serialization: "advanced" })'
 
@@ -73,7 +73,8 @@ export class ExchangeHost {
 
   #receive ({ name, node: id, hello, calls, read, bye }: NodeMessage, nodes: Map<string, { exchange: Exchange, node: ExchangeNode }>, send: (message: ExchangeMessage) => void): void {
     const key = `${name} ${id}`
-    const sendTo = (events: ExchangeEvent[], size: number): void => { send({ ...this.#message(events), name, node: id, size }) }
+    // A literal, because V8 makes a spread object slowly, and this is one for each turn and node.
+    const sendTo = (events: ExchangeEvent[], size: number): void => { send({ 'fastify-rooms': version, state: this.#state, name, node: id, events, size }) }
     if (hello !== undefined) {
       if (!(hello.probe instanceof Uint8Array)) {
         sendTo([{ type: 'refused', reason: jsonRefused }], 0)
@@ -103,6 +104,6 @@ export class ExchangeHost {
   }
 
   #message (events: ExchangeEvent[]): ExchangeMessage {
-    return { ...mark, state: this.#state, events, size: 0 }
+    return { 'fastify-rooms': version, state: this.#state, events, size: 0 }
   }
 }

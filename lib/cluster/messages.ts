@@ -1,7 +1,8 @@
 import type { GoneUser, Position, PresenceChange, PresenceDelta, Publication, Retention } from '../../types/index.ts'
+import { bufferOf } from '../bytes.ts'
 
 /** The version of the messages between workers and their primary. A message of another version is ignored. */
-const version = 1
+export const version = 1
 
 /** The calls of a broker that the exchange answers. */
 export const callNames = ['attach', 'detach', 'publish', 'history', 'control', 'hold', 'change', 'read', 'report', 'counts', 'topics'] as const
@@ -69,8 +70,6 @@ export interface ExchangeMessage {
   readonly size: number
 }
 
-export const mark = { 'fastify-rooms': version } as const
-
 /** The version of a message of a node or of an exchange; `undefined`: the message is the host's, which uses the same channel. */
 export function versionOf (message: unknown): unknown {
   return typeof message === 'object' && message !== null ? (message as { 'fastify-rooms'?: unknown })['fastify-rooms'] : undefined
@@ -79,6 +78,11 @@ export function versionOf (message: unknown): unknown {
 /** Whether a message is one of a node or of an exchange, and of this version. */
 export function isOurs (message: unknown): message is NodeMessage | ExchangeMessage {
   return versionOf(message) === version
+}
+
+/** A publication whose bytes are a Buffer: the same one, or a copy if it came through the port of a worker thread, which gives no Buffers. */
+export function withBuffer (publication: Publication): Publication {
+  return Buffer.isBuffer(publication.tail) ? publication : { ...publication, tail: bufferOf(publication.tail) }
 }
 
 /** A value as text, for the log. */
