@@ -6,6 +6,8 @@ export interface Load {
   kind: 'rounds' | 'joins' | 'client' | 'echo' | 'latency' | 'connect' | 'idle' | 'post' | 'drain' | 'storm' | 'memory' | 'polls'
   members: number
   rooms: number
+  /** Seconds of CPU time that each server, but not a primary, uses to warm up. With several processes on one core, a second of time is too short to compile their code. */
+  warm?: number
   /** The client that receives, in the process of the load generator. */
   client?: 'fastify-rooms/client' | 'ws'
   /** Each member joins all rooms, by frames on one connection. */
@@ -28,12 +30,13 @@ export interface Load {
   kept?: number
   /** Servers of one fleet, over which the members are spread; the first one publishes. Default: one server that knows of no other. */
   nodes?: number
+  /** Workers of `node:cluster`, over which the members are spread; the first one publishes. Default: a server without workers. */
+  workers?: number
 }
 
-/** A server of a fleet. */
+/** A server of a fleet, or a worker of a cluster. */
 export interface Node {
   port: number
-  /** Its process, and those that it has started. */
   pid: number
 }
 
@@ -43,8 +46,10 @@ export interface Job extends Load {
   control: number
   /** The server's process, whose CPU time and memory are read. */
   pid: number
-  /** The other servers of the fleet. */
+  /** The other servers of the fleet, or the other workers of the cluster. */
   others?: Node[]
+  /** The process of the primary of a cluster, which has no members. */
+  primary?: number
   /** The Redis server of the fleet. */
   redis?: Node
   seconds: { warmUp: number, cpu: number, wall: number }
@@ -66,6 +71,12 @@ export interface Figures {
   calmP99?: number
   /** CPU microseconds of the Redis server for each broadcast. */
   redis?: number
+  /** CPU microseconds of the primary of a cluster for each broadcast. */
+  primary?: number
+  /** CPU microseconds, for each unit, of the one process that used the most. */
+  busiest?: number
+  /** Units for each CPU second of that process. */
+  capacity?: number
   /** Bytes of memory divided by the bytes of what they hold. */
   share?: number
   /** Milliseconds. */

@@ -1,5 +1,5 @@
 // The load generator: one process for each run. The parent sends it a job, and it answers with figures.
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Answer, Figures, Job, Node } from './job.ts'
@@ -21,10 +21,20 @@ function cpuOf (pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) * tick
 }
 
-/** The CPU time of all servers of a run, in microseconds. */
-function spentBy ({ pid, others = [] }: Job): number {
-  return [pid, ...others.map(({ pid }) => pid)].reduce((sum, pid) => sum + cpuOf(pid), 0)
+/** CPU time as `cpuOf` reads it, but not rounded to ticks, for processes that use few of them. Threads that have ended are left out: Node.js ends none. */
+function fineCpuOf (pid: number): number {
+  const tasks = `/proc/${pid}/task`
+  return readdirSync(tasks).reduce((sum, thread) => sum + Number(readFileSync(`${tasks}/${thread}/schedstat`, 'latin1').split(' ')[0]) / 1_000, 0)
 }
+
+/** The processes of a run that have members. */
+const serversOf = ({ pid, others = [] }: Job): number[] => [pid, ...others.map(({ pid }) => pid)]
+
+/** All processes of a run whose CPU time is that of its servers. A primary is the last one. */
+const processesOf = (job: Job): number[] => [...serversOf(job), ...job.primary === undefined ? [] : [job.primary]]
+
+/** The CPU time of all servers of a run, in microseconds. */
+const spentBy = (job: Job): number => processesOf(job).reduce((sum, pid) => sum + cpuOf(pid), 0)
 
 function residentOf (pid: number): number {
   return Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * page
@@ -40,16 +50,22 @@ function figures ({ units, micros, cpu }: Pick<Measured, 'units' | 'micros' | 'c
   return { units, seconds: micros / 1e6, cpu: cpu / units, perSecond: units / (micros / 1e6) }
 }
 
-interface Measured { units: number, rounds: number, micros: number, cpu: number, redis: number }
+/** `cpu` is the time of all servers, `busiest` that of the process that used the most. */
+interface Measured { units: number, rounds: number, micros: number, cpu: number, busiest: number, redis: number, primary: number }
 
 /** Repeats rounds: warms up, then measures. */
 async function repeat (job: Job, units: () => number, round: () => Promise<unknown>): Promise<Measured> {
-  const { seconds, redis } = job
-  const warm = now()
-  while (now() - warm < seconds.warmUp * 1e6) await timely(round(), 'a round')
+  const { seconds, redis, warm = 0 } = job
+  // Only these scenarios compare processes, and Bun, which ends threads, takes no part in them.
+  const cpuOfEach = warm > 0 ? fineCpuOf : cpuOf
+  const warmUp = now()
+  const cold = serversOf(job).map(cpuOf)
+  const isCold = (): boolean => warm > 0 && now() - warmUp < patience && serversOf(job).some((pid, index) => cpuOf(pid) - cold[index]! < warm * 1e6)
+  while (now() - warmUp < seconds.warmUp * 1e6 || isCold()) await timely(round(), 'a round')
   const before = units()
   const cpuBefore = spentBy(job)
   const redisBefore = redis === undefined ? 0 : cpuOf(redis.pid)
+  const eachBefore = processesOf(job).map(cpuOfEach)
   const start = now()
   let rounds = 0
   let cpu = 0
@@ -60,8 +76,12 @@ async function repeat (job: Job, units: () => number, round: () => Promise<unkno
     cpu = spentBy(job) - cpuBefore
     micros = now() - start
   }
-  return { units: units() - before, rounds, micros, cpu, redis: redis === undefined ? 0 : cpuOf(redis.pid) - redisBefore }
+  const each = processesOf(job).map((pid, index) => cpuOfEach(pid) - eachBefore[index]!)
+  return { units: units() - before, rounds, micros, cpu, busiest: Math.max(...each), redis: redis === undefined ? 0 : cpuOf(redis.pid) - redisBefore, primary: job.primary === undefined ? 0 : each.at(-1)! }
 }
+
+/** The figures of the process that bounds the throughput if each process has a core of its own. */
+const bound = ({ units, busiest }: Measured): Pick<Figures, 'busiest' | 'capacity'> => ({ busiest: busiest / units, capacity: units / (busiest / 1e6) })
 
 const message = { seq: 1, t: 0, user: 'u42', text: 'forty-two characters of text, give or take' }
 
@@ -70,7 +90,9 @@ async function members (job: Job, tally: Tally, count = job.members, rooms = job
   const ports = [port, ...others.map(({ port }) => port)]
   const topics = multiplexed === true ? Array.from({ length: rooms }, (_, index) => `room:${index}`) : undefined
   const Client = protocol === 'sse' ? EventStreamMember : Member
-  const joined = await joinAll<Receiver>(count, index => new Client({ protocol, port: ports[index % ports.length]!, room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}), ...(topics === undefined ? {} : { topics }) }))
+  // The members of each room are spread over all ports, and so are the first members of the rooms, which may publish.
+  const portOf = (index: number): number => ports[(Math.floor(index / rooms) + index % rooms) % ports.length]!
+  const joined = await joinAll<Receiver>(count, index => new Client({ protocol, port: portOf(index), room: `room:${index % rooms}`, tally, ...(deflate === true ? { deflate } : {}), ...(topics === undefined ? {} : { topics }) }))
   for (const { socket } of await joinAll(stopped, () => new Member({ protocol, port, room: 'room:0', tally: new Tally() }))) socket.pause()
   return joined
 }
@@ -111,7 +133,8 @@ async function rounds (job: Job): Promise<Figures> {
     const compressed = tally.compressed / tally.received
     // Without compressed frames the scenario would measure something else.
     if (job.deflate === true && compressed < 0.9) throw new Error(`only ${Math.round(100 * compressed)} % of the frames came compressed`)
-    return { ...result, compressed, ...(job.redis === undefined ? {} : { redis: measured.redis / (measured.rounds * broadcasts) }) }
+    const each = measured.rounds * broadcasts
+    return { ...result, ...bound(measured), compressed, ...(job.redis === undefined ? {} : { redis: measured.redis / each }), ...(job.primary === undefined ? {} : { primary: measured.primary / each }) }
   }
 
   // Connections made beforehand are upgraded along with the broadcasts of a round; they are gone after it.
@@ -147,7 +170,8 @@ async function rounds (job: Job): Promise<Figures> {
 /** Every member is alone in its room, and sends its next message when the last has come back. */
 async function echo (job: Job): Promise<Figures> {
   const tallies = Array.from({ length: job.members }, () => new Tally())
-  const joined = await timely(joinAll(job.members, index => new Member({ protocol: job.protocol, port: job.port, room: `room:${index}`, tally: tallies[index]! })), 'joining')
+  const ports = [job.port, ...(job.others ?? []).map(({ port }) => port)]
+  const joined = await timely(joinAll(job.members, index => new Member({ protocol: job.protocol, port: ports[index % ports.length]!, room: `room:${index}`, tally: tallies[index]! })), 'joining')
   const frame = publication(job.protocol, message, false)
   let echoes = 0
   let stopped = false
@@ -164,9 +188,9 @@ async function echo (job: Job): Promise<Figures> {
     }
   })
   for (const { socket } of joined) socket.write(frame)
-  const result = figures(await repeat(job, () => echoes, () => Promise.race([sleep(50), failure])))
+  const measured = await repeat(job, () => echoes, () => Promise.race([sleep(50), failure]))
   stopped = true
-  return result
+  return { ...figures(measured), ...bound(measured), ...(job.primary === undefined ? {} : { primary: measured.primary / measured.units }) }
 }
 
 async function latency (job: Job): Promise<Figures> {

@@ -29,6 +29,8 @@ function cell (values: number[], by = 1): string {
 const valueOf = (figures: Figures[] | undefined, metric: keyof Figures): number | undefined =>
   figures === undefined ? undefined : spread(figures.map(figure => figure[metric]!)).median
 
+const plural = (unit: string): string => unit === 'delivery' ? 'deliveries' : `${unit}s`
+
 const bold = (name: string, text: string): string => name.startsWith(ours) ? `**${text}**` : text
 
 function table (scenario: Scenario, names: string[], results: Map<string, Figures[]>): string {
@@ -43,12 +45,15 @@ function table (scenario: Scenario, names: string[], results: Map<string, Figure
   if (metric === 'share') columns.push([`${scenario.redis === true ? 'memory of Redis' : 'heap and external'}, × the bytes of the messages`, figures => cell(figures.map(({ share }) => share!))])
   columns.push([`µs CPU per ${unit}`, figures => cell(figures.map(({ cpu }) => cpu))])
   if (scenario.redis === true && scenario.kind === 'rounds') columns.push(['µs CPU of Redis per broadcast', figures => cell(figures.map(({ redis }) => redis!))])
+  if (scenario.workers !== undefined) columns.push(['of the busiest process', figures => cell(figures.map(({ busiest }) => busiest!))])
+  if (scenario.workers !== undefined || metric === 'capacity') columns.push([`${plural(unit)} per CPU second of the busiest process`, figures => cell(figures.map(({ capacity }) => capacity!))])
+  if (scenario.workers !== undefined) columns.push(['µs CPU of the primary per broadcast', figures => cell(figures.map(({ primary }) => primary!))])
   if (scenario.joins !== undefined) columns.push(['the joins left in', figures => cell(figures.map(({ gross }) => gross!))])
   if (scenario.kind === 'storm') {
     columns.push(['the joins left in', figures => cell(figures.map(({ gross }) => gross!))])
     columns.push(['p99 ms of the other members', figures => cell(figures.map(({ p99 }) => p99!))], ['during joins without messages', figures => cell(figures.map(({ joinsP99 }) => joinsP99!))], ['without joins', figures => cell(figures.map(({ calmP99 }) => calmP99!))])
   }
-  if (metric !== 'bytes' && metric !== 'share' && metric !== 'p99' && metric !== 'took') columns.push([`${unit === 'delivery' ? 'deliveries' : `${unit}s`}/s`, figures => show(spread(figures.map(({ perSecond }) => perSecond)).median)])
+  if (metric !== 'bytes' && metric !== 'share' && metric !== 'p99' && metric !== 'took') columns.push([`${plural(unit)}/s`, figures => show(spread(figures.map(({ perSecond }) => perSecond)).median)])
   if (scenario.deflate === true) columns.push(['compressed', figures => `${Math.round(100 * spread(figures.map(({ compressed }) => compressed!)).median)} %`])
 
   const reference = valueOf(results.get(ours) ?? [...results].find(([name]) => name.startsWith(ours))?.[1], metric)

@@ -7,13 +7,13 @@ import { dirname, join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
-import type { Answer, Figures, Job } from './job.ts'
+import type { Answer, Figures, Job, Node } from './job.ts'
 import { disturbance, report, type Results } from './report.ts'
 import { ours, peers as others, scenarios, type Peer, type Scenario } from './scenarios.ts'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const root = dirname(here)
-/** A server that has not started by then will not start. A run of any scenario takes far less than this, besides the measured time. */
+/** A server, or a worker beside others on its core, that has not started by then will not start. A run of any scenario takes far less than this, besides the measured time. */
 const startTimeout = 15_000
 const runTimeout = 60_000
 /** A storm connects tens of thousands of members, one batch after the other. */
@@ -107,8 +107,14 @@ function bunBinary (): string {
 
 const pinned = spawnSync('taskset', ['-c', '0,1', 'true'], { stdio: 'ignore' }).status === 0
 
+/** The cores of the primary and its workers: one for each, if the machine has one more for the load generator. Otherwise they share one. */
+function coresFor (workers: number): string {
+  const wanted = ['0', ...Array.from({ length: workers }, (_, index) => String(index + 2))].join(',')
+  return spawnSync('taskset', ['-c', wanted, 'true'], { stdio: 'ignore' }).status === 0 && cpus().length >= workers + 2 ? wanted : '0'
+}
+
 /** Starts a process on a core: one for the server, another for the load generator. */
-function start (core: number, command: string, commandArgs: string[], stdio: ('pipe' | 'ignore' | 'inherit' | 'ipc')[], env: Record<string, string> = {}): ChildProcess {
+function start (core: number | string, command: string, commandArgs: string[], stdio: ('pipe' | 'ignore' | 'inherit' | 'ipc')[], env: Record<string, string> = {}): ChildProcess {
   const [file, ...rest] = pinned ? ['taskset', '-c', String(core), command, ...commandArgs] : [command, ...commandArgs]
   // The optional native parts of ws are switched off, because only other peers depend on them.
   const child = spawn(file!, rest, { cwd: here, stdio, env: { ...process.env, NODE_ENV: 'production', WS_NO_BUFFER_UTIL: '1', WS_NO_UTF_8_VALIDATE: '1', ...env } })
@@ -120,12 +126,12 @@ function start (core: number, command: string, commandArgs: string[], stdio: ('p
 interface Clock { time: number, busy: number[], spent: number[] }
 
 /** Clock ticks that were spent: on each core by all processes, interrupts left out, and by each of the two processes. */
-function clock (...processes: ChildProcess[]): Clock {
+function clock (...processes: number[]): Clock {
   const busy = readFileSync('/proc/stat', 'latin1').split('\n').filter(line => /^cpu\d/.test(line)).map(line => {
     const [user, nice, system, , , , , steal] = line.split(' ').slice(1).map(Number) as [number, number, number, number, number, number, number, number]
     return user + nice + system + steal
   })
-  const spent = processes.map(({ pid }) => {
+  const spent = processes.map(pid => {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     return Number(fields[11]) + Number(fields[12])
@@ -160,7 +166,26 @@ function within<T> (milliseconds: number, what: string, promise: Promise<T>): Pr
   return Promise.race([promise, late]).finally(() => { clearTimeout(timer) })
 }
 
-interface Started { server: ChildProcess, port: number, control: number }
+interface Started {
+  server: ChildProcess
+  /** Where members join, and commands are taken: the server's, or those of its first worker. */
+  port: number
+  control: number
+  /** The workers of a cluster, whose primary is the server. */
+  workers?: Node[]
+}
+
+/** Milliseconds for the workers of a cluster to end with their standard input. */
+const endTimeout = 3_000
+
+/** Ends a server, and waits for its workers. */
+async function stopServer ({ server, workers }: Pick<Started, 'server' | 'workers'>): Promise<void> {
+  if (workers !== undefined && server.exitCode === null && server.signalCode === null) {
+    server.stdin!.end()
+    await within(endTimeout, 'the end of a cluster', once(server, 'exit')).catch(() => {})
+  }
+  await stop(server)
+}
 
 async function freePort (): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -184,20 +209,20 @@ async function startRedis (): Promise<{ server: ChildProcess, port: number }> {
 }
 
 async function startServer (peer: Peer, scenario: Scenario, redis: number | undefined): Promise<Started> {
-  const { rooms, deflate, except, setup } = scenario
-  const server = start(0, peer.bun === true ? bunBinary() : process.execPath, [...(peer.bun === true ? [] : ['--expose-gc']), join(here, 'peers', peer.file)], ['pipe', 'pipe', 'pipe'], {
-    BENCH: JSON.stringify({ rooms, deflate, except, redis, adapter: peer.adapter, ...setup }),
+  const { rooms, deflate, except, setup, workers } = scenario
+  const server = start(workers === undefined ? 0 : coresFor(workers), peer.bun === true ? bunBinary() : process.execPath, [...(peer.bun === true ? [] : ['--expose-gc']), join(here, 'peers', peer.file)], ['pipe', 'pipe', 'pipe'], {
+    BENCH: JSON.stringify({ rooms, deflate, except, redis, adapter: peer.adapter, workers, ...setup }),
     ...(peer.dist === undefined ? {} : { BENCH_PACKAGE: peer.dist })
   })
   let errors = ''
   server.stderr!.setEncoding('utf8').on('data', (text: string) => { errors = (errors + text).slice(-2_000) })
   try {
-    const line = await within(startTimeout, 'starting', new Promise<string>((resolve, reject) => {
+    const line = await within(startTimeout * (workers ?? 1), 'starting', new Promise<string>((resolve, reject) => {
       createInterface({ input: server.stdout! }).once('line', resolve)
       server.on('error', reject)
       server.on('exit', () => { reject(new Error(`the server ended: ${errors.split('\n').find(text => /error/i.test(text)) ?? errors.slice(0, 200)}`)) })
     }))
-    return { server, ...JSON.parse(line) as { port: number, control: number } }
+    return { server, ...JSON.parse(line) as Omit<Started, 'server'> }
   } catch (error) {
     await stop(server)
     throw error
@@ -211,14 +236,16 @@ async function runOnce (peer: Peer, scenario: Scenario, seconds: Job['seconds'])
     for (let node = 0; node < (scenario.nodes ?? 1); node++) started.push(await startServer(peer, scenario, redis?.port))
     return await measure(peer, scenario, seconds, started, redis)
   } finally {
-    await Promise.all([...started, ...redis === undefined ? [] : [redis]].map(({ server }) => stop(server)))
+    await Promise.all([...started, ...redis === undefined ? [] : [redis]].map(stopServer))
   }
 }
 
-async function measure (peer: Peer, scenario: Scenario, seconds: Job['seconds'], [first, ...more]: Started[], redis: { server: ChildProcess, port: number } | undefined): Promise<Figures> {
-  const { server, port, control } = first!
+async function measure (peer: Peer, scenario: Scenario, seconds: Job['seconds'], started: Started[], redis: { server: ChildProcess, port: number } | undefined): Promise<Figures> {
+  const { server, control } = started[0]!
+  const [first, ...others] = started.flatMap(({ server, port, workers }): Node[] => workers ?? [{ pid: server.pid!, port }])
+  const primary = scenario.workers === undefined ? undefined : server.pid!
   const load = start(1, process.execPath, ['--import', 'tsx', join(here, 'load.ts')], ['ignore', 'inherit', 'inherit', 'ipc'])
-  const processes = [server, load, ...more.map(({ server }) => server), ...redis === undefined ? [] : [redis.server]]
+  const processes = [first!.pid, load.pid!, ...others.map(({ pid }) => pid), ...primary === undefined ? [] : [primary], ...redis === undefined ? [] : [redis.server.pid!]]
   const before = clock(...processes)
   try {
     const answer = await within((scenario.kind === 'storm' ? stormTimeout : runTimeout) + 4_000 * seconds.wall, 'a run', new Promise<Answer>((resolve, reject) => {
@@ -226,8 +253,8 @@ async function measure (peer: Peer, scenario: Scenario, seconds: Job['seconds'],
       load.on('error', reject)
       load.on('exit', code => { reject(new Error(`the load generator ended with ${code}`)) })
       server.on('exit', code => { reject(new Error(`the server ended with ${code}`)) })
-      const { kind, members, rooms, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, sse } = scenario
-      const job = { kind, members, rooms, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, protocol: sse === true ? 'sse' : peer.protocol, port, control, pid: server.pid!, seconds, others: more.map(({ server, port }) => ({ pid: server.pid!, port })), redis: redis === undefined ? undefined : { pid: redis.server.pid!, port: redis.port } }
+      const { kind, members, rooms, warm, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, sse } = scenario
+      const job = { kind, members, rooms, warm, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, protocol: sse === true ? 'sse' : peer.protocol, ...first!, control, seconds, others, primary, redis: redis === undefined ? undefined : { pid: redis.server.pid!, port: redis.port } }
       load.send(JSON.parse(JSON.stringify(job)) as Job)
     }))
     if ('error' in answer) throw new Error(answer.error)
@@ -303,7 +330,7 @@ async function main (): Promise<void> {
   const versions = [
     `Node.js ${process.version}, ${platform()} ${release()} ${arch()}, ${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown CPU'}${pinned ? ', pinned to a core each' : ', not pinned'}`,
     `fastify-rooms ${version}${args.dist.length > 1 ? `, ${args.dist.length} builds` : ''} (on fastify ${versionOf(here, 'fastify')}, @fastify/websocket ${versionOf(root, '@fastify/websocket')}, ws ${versionOf(root, 'ws')})`,
-    ...[...new Set(others.map(({ package: name }) => name)), '@socket.io/redis-adapter', 'ioredis'].map(name => `${name} ${versionOf(here, name)}`),
+    ...[...new Set(others.map(({ package: name }) => name)), '@socket.io/redis-adapter', '@socket.io/cluster-adapter', 'ioredis'].map(name => `${name} ${versionOf(here, name)}`),
     `Redis ${/v=([\d.]+)/.exec(String(spawnSync('redis-server', ['--version']).stdout))?.[1] ?? 'not installed'}`,
     `${runs === 1 ? '1 run' : `${runs} runs, medians`}; measured until ${seconds.cpu} s of server CPU or ${seconds.wall} s`
   ]

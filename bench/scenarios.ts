@@ -29,7 +29,7 @@ export const peers: Peer[] = [
 ]
 
 /** The figure of a scenario that is compared. */
-export type Metric = 'cpu' | 'redis' | 'p99' | 'bytes' | 'perSecond' | 'took' | 'share'
+export type Metric = 'cpu' | 'capacity' | 'primary' | 'p99' | 'bytes' | 'perSecond' | 'took' | 'share'
 
 export interface Scenario extends Load {
   id: string
@@ -55,6 +55,13 @@ const streams = [ours, '@fastify/sse']
 /** Two servers of a fleet, with half of the members each. */
 const fleet = { kind: 'rounds', members: 1_000, rooms: 1, nodes: 2, redis: true, metric: 'cpu', unit: 'delivery' } as const
 const fleetServers = [ours, 'socket.io']
+/** Seconds of CPU time until the code of a server is compiled. */
+const warm = 2
+/** Two workers of `node:cluster` in place of two servers, and their primary between them. */
+const cluster = { kind: 'rounds', members: 1_000, rooms: 1, workers: 2, warm, metric: 'cpu', unit: 'delivery' } as const
+/** Many publications: in each round one member of each room sends a message, half of them on each worker. */
+const chat = { kind: 'rounds', members: 1_000, rooms: 100, window: 1, publishers: 100, warm, metric: 'capacity', unit: 'delivery' } as const
+const echo = { kind: 'echo', members: 100, rooms: 100, window: 1, warm, metric: 'capacity', unit: 'delivery' } as const
 const thousand = { kind: 'rounds', members: 1_000, rooms: 1, metric: 'cpu', unit: 'delivery' } as const
 
 export const scenarios: (Scenario & { only: string[] })[] = [
@@ -95,6 +102,17 @@ export const scenarios: (Scenario & { only: string[] })[] = [
   { ...fleet, id: 'fleet-w64-history', title: 'The same, window 64', window: 64, only: fleetServers, setup: { history: 100 } },
   { ...fleet, kind: 'latency', id: 'fleet-latency', title: 'Latency over two servers: 500 members on each, 50 messages a second', window: 1, rate: 50, metric: 'p99', only: fleetServers },
   { ...fleet, kind: 'latency', id: 'fleet-latency-history', title: 'The same, in a room that keeps its last 100 messages', window: 1, rate: 50, metric: 'p99', only: fleetServers, setup: { history: 100 } },
+  { ...cluster, id: 'cluster-w1', title: 'Two workers of node:cluster, one room of 500 members on each, window 1', window: 1, only: fleetServers },
+  { ...cluster, id: 'cluster-w64', title: 'The same, window 64', window: 64, only: fleetServers },
+  { ...cluster, id: 'cluster-w1-history', title: 'Two workers of node:cluster, one room of 500 members on each that keeps its last 100 messages, window 1', window: 1, only: fleetServers, setup: { history: 100 } },
+  { ...cluster, id: 'cluster-w64-history', title: 'The same, window 64', window: 64, only: fleetServers, setup: { history: 100 } },
+  { ...cluster, id: 'cluster-w1-alone', title: 'The load of cluster-w1 on one process', workers: undefined, window: 1, metric: 'capacity', only: fleetServers },
+  { ...chat, id: 'cluster-chat', title: 'Two workers of node:cluster, 100 rooms with 5 members on each, in each of which one member sends a message', workers: 2, only: fleetServers },
+  { ...chat, id: 'cluster-chat-alone', title: 'The same load on one process', only: fleetServers },
+  { ...echo, id: 'cluster-echo', title: 'Two workers of node:cluster, echo: 50 rooms of one on each, window 1 each', workers: 2, only: fleetServers },
+  { ...echo, id: 'cluster-echo-alone', title: 'The same load on one process', only: fleetServers },
+  { ...cluster, id: 'cluster-primary2', title: 'The primary of 2 workers with one member each, window 10', members: 2, workers: 2, window: 10, metric: 'primary', only: fleetServers },
+  { ...cluster, id: 'cluster-primary8', title: 'The primary of 8 workers with one member each, window 10', members: 8, workers: 8, window: 10, warm: 0.5, metric: 'primary', only: fleetServers },
   { ...thousand, id: 'redis-alone-w64', title: 'One server alone with Redis, a room of 1,000 that keeps nothing, window 64', window: 64, redis: true, only: [ours] },
   { kind: 'storm', id: 'fleet-storm', title: '2,000 members resume 100 messages each on another server, while 50 others get 50 messages a second (the same joins without messages subtracted)', members: 2_000, rooms: 2, nodes: 2, redis: true, window: 0, kept: 100, rate: 50, metric: 'cpu', unit: 'delivery', only: [ours], setup: { history: 200 } },
   { kind: 'memory', id: 'redis-memory', title: '1,000 topics that keep 100 messages of 200 bytes each in Redis', members: 0, rooms: 1_000, redis: true, window: 0, kept: 100, metric: 'share', unit: 'message', only: [ours], setup: { history: 100, payload: 200 } },
@@ -144,6 +162,11 @@ export const targets: Target[] = [
   ...['fleet-w1', 'fleet-w64'].map((id): Target => ({ scenario: id, figure: 'redis', against: { peer: 'socket.io' }, bound: 1.1, at: 'most' })),
   ...['fleet-w1-history', 'fleet-w64-history'].map((id): Target => ({ scenario: id, figure: 'redis', against: { peer: 'socket.io' }, bound: 2, at: 'most' })),
   ...['fleet-latency', 'fleet-latency-history'].flatMap(id => most(id, 1, 'socket.io')),
+  ...['cluster-w1', 'cluster-w1-history'].flatMap(id => most(id, 0.9, 'socket.io')),
+  ...['cluster-w64', 'cluster-w64-history'].flatMap(id => most(id, 0.06, 'socket.io')),
+  { scenario: 'cluster-w1', against: { scenario: 'cluster-w1-alone' }, figure: 'capacity', bound: 1.6, at: 'least' },
+  { scenario: 'cluster-chat', figure: 'primary', against: { peer: 'socket.io' }, bound: 0.7, at: 'most' },
+  ...['cluster-primary2', 'cluster-primary8'].flatMap(id => most(id, 1.6, 'socket.io')),
   beside('redis-alone-w64', 1.3, 'room1k-w64'),
   { scenario: 'fleet-storm', figure: 'p99', against: { figure: 'calmP99', named: 'the p99 of the other members without joins' }, bound: 3, at: 'most' },
   { scenario: 'redis-memory', against: { named: 'the bytes of the messages' }, bound: 1.6, at: 'most' },

@@ -1,9 +1,13 @@
 // The code that all peers share. Plain JavaScript, because peers run without a loader, under Node.js and under Bun.
+import cluster from 'node:cluster'
 import { createServer } from 'node:net'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-/** The server's settings for a scenario: `{ rooms, deflate, large, lobby, except, post, drain, redis, adapter }`. `redis` is a port. */
+/** The server's settings for a scenario: `{ rooms, deflate, large, lobby, except, post, drain, redis, adapter, workers }`. `redis` is a port. */
 export const setup = JSON.parse(process.env.BENCH ?? '{}')
+
+/** Whether this process is the primary of a cluster: it serves nothing itself, and calls `forkWorkers`. */
+export const isPrimary = setup.workers !== undefined && cluster.isPrimary
 
 export const host = '127.0.0.1'
 
@@ -75,7 +79,33 @@ function message (t) {
 }
 
 /**
- * Prints the port of the server, and takes commands on a TCP port of its own:
+ * Forks the workers of a scenario, and prints the ports of all when they listen. They read the same standard input, and end with it. The primary ends after the last
+ * one, because the next run must not share its core with a worker of this one.
+ */
+export function forkWorkers () {
+  const workers = []
+  const told = ({ id, process: { pid } }, { listens }) => {
+    if (listens === undefined) return
+    workers.push({ id, pid, ...listens })
+    if (workers.length < setup.workers) return
+    // From here on the primary does nothing for the benchmark.
+    cluster.off('message', told)
+    workers.sort((a, b) => a.id - b.id)
+    console.log(JSON.stringify({ ...workers[0], workers }))
+  }
+  cluster.on('message', told)
+  let ended = false
+  let left = setup.workers
+  process.stdin.resume()
+  process.stdin.on('end', () => { ended = true })
+  cluster.on('exit', (_worker, code) => {
+    if (--left === 0 || !ended) process.exit(code)
+  })
+  for (let i = 0; i < setup.workers; i++) cluster.fork()
+}
+
+/**
+ * Prints the port of the server, or tells it to the primary, and takes commands on a TCP port of its own:
  * `b <rooms> <count>` broadcasts that many messages to each room within one turn of the loop, `t <stamp>` broadcasts one message with the stamp
  * to room 0 or to the one with the number behind it, `p <count>` broadcasts a message to room 0 and so many more and answers with the id of the first, `m <rooms> <count>`
  * fills rooms and answers with the growth of memory and the bytes of the payloads, `w <count>` answers when so many requests wait, `g` collects garbage and answers with a line, `d` drains and answers with the longest stall of the loop in milliseconds.
@@ -128,7 +158,12 @@ export function ready (port, broadcast, drain, waiting) {
       for (const line of lines) run(socket, line.split(' '))
     })
   })
-  control.listen(0, host, () => { console.log(JSON.stringify({ port, control: control.address().port })) })
+  // A worker shares no port with others.
+  control.listen({ port: 0, host, exclusive: true }, () => {
+    const listens = { port, control: control.address().port }
+    if (setup.workers === undefined) console.log(JSON.stringify(listens))
+    else process.send({ listens })
+  })
   process.stdin.resume()
   process.stdin.on('end', () => { process.exit(0) })
 }
