@@ -17,13 +17,15 @@ export interface Fault<S extends FleetServer = RedisServer> {
 
 async function silence (fleet: Fleet, node: FleetNode, length: number, random: () => number, ...directions: ('up' | 'down')[]): Promise<void> {
   const begin = Date.now()
+  // A node that is down already has nothing to notice.
+  const wasUp = node.state === 'up'
   node.proxy.hold(...directions)
   await sleep(length)
   // A network that was gone for so long has often forgotten its connections.
   if (random() < 0.5) node.proxy.cut('rst')
   node.proxy.release()
   const { heartbeat } = fleet.options
-  if (length > 2 * heartbeat + 1_500 && node.isHealthy && !node.states.some(({ state, at }) => state !== 'up' && at >= begin && at <= begin + Math.min(10_000, 2 * heartbeat + 1_500))) node.faults.push(`it has not noticed ${length} ms of silence: ${JSON.stringify(node.states)}`)
+  if (wasUp && length > 2 * heartbeat + 1_500 && node.isHealthy && !node.states.some(({ state, at }) => state !== 'up' && at >= begin && at <= begin + Math.min(10_000, 2 * heartbeat + 1_500))) node.faults.push(`it has not noticed ${length} ms of silence: ${JSON.stringify(node.states)}`)
 }
 
 /** A server that does not write. */
