@@ -13,13 +13,15 @@ export const noRedis = spawnSync('redis-server', ['--version']).error === undefi
 /** A server of Redis that belongs to one test. */
 export interface RedisServer {
   readonly port: number
+  /** The folder of its data. */
+  readonly folder: string
   readonly process: ChildProcess
   /** Runs a command over a connection of its own. Returns the bytes of the answer. */
   command (...args: string[]): Promise<string>
   /** Ends the process as `kill -9` does. */
   kill (): Promise<void>
-  /** Starts it again, on the same port. @param isEmpty - without the data that it had */
-  restart (isEmpty?: boolean): Promise<void>
+  /** Starts it again, on the same port. @param isEmpty - without the data that it had. @param more - further options */
+  restart (isEmpty?: boolean, more?: readonly string[]): Promise<void>
   suspend (): void
   resume (): void
 }
@@ -32,6 +34,7 @@ export async function startRedis (t: Test, options: string[] = []): Promise<Redi
   let process = spawn('redis-server', args, { stdio: 'ignore' })
   const server: RedisServer = {
     port,
+    folder,
     get process () { return process },
     command: (...args) => command(port, args),
     async kill () {
@@ -40,10 +43,10 @@ export async function startRedis (t: Test, options: string[] = []): Promise<Redi
       process.kill('SIGKILL')
       await exit
     },
-    async restart (isEmpty = false) {
+    async restart (isEmpty = false, more = []) {
       await server.kill()
       if (isEmpty) for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true })
-      process = spawn('redis-server', args, { stdio: 'ignore' })
+      process = spawn('redis-server', [...args, ...more], { stdio: 'ignore' })
       await answers(port)
     },
     suspend () { process.kill('SIGSTOP') },

@@ -1,3 +1,4 @@
+import { nodeOf } from '../../lib/fleet/node-id.ts'
 import type { Fleet } from './fleet.ts'
 import type { Watched, World } from './members.ts'
 import { holds } from './model.ts'
@@ -5,7 +6,7 @@ import type { Publisher } from './publisher.ts'
 
 /** Compares each member with what was acknowledged. */
 export function checkRest (world: World, rooms: readonly Watched[], { acknowledged, topics }: Publisher): void {
-  const { faults, seen, losesData } = world
+  const { faults, seen, losesData, goesBack } = world
   const places = new Map<number, string[]>()
   for (const [place, n] of seen) {
     if (topics.get(n) !== place.slice(0, place.indexOf(' '))) faults.push(`message ${n} came in another topic: ${place}`)
@@ -15,7 +16,7 @@ export function checkRest (world: World, rooms: readonly Watched[], { acknowledg
   for (const { n, topic, id } of acknowledged) {
     if (topic.startsWith('log:') && !losesData && !places.has(n)) faults.push(`message ${n} of ${topic} was acknowledged, and no member has it`)
     const other = id === undefined ? undefined : seen.get(`${topic} ${id}`)
-    if (other !== undefined && other !== n) faults.push(`message ${n} was acknowledged at ${id} of ${topic}, where members got ${other}`)
+    if (other !== undefined && other !== n && !goesBack) faults.push(`message ${n} was acknowledged at ${id} of ${topic}, where members got ${other}`)
   }
   for (const room of rooms) {
     // A member that was told is not told again until a message has come.
@@ -26,6 +27,50 @@ export function checkRest (world: World, rooms: readonly Watched[], { acknowledg
       if (isOwed && !topic.startsWith('short:') && !room.got.has(n)) faults.push(`${room.describe()} has not got ${n}, acknowledged, published ${begunAt - since} ms after it ${room.told.length === 0 ? 'joined' : `got its first message after it was told: ${room.reasons.at(-1)}`}`)
     }
   }
+}
+
+/**
+ * Compares the orders in which messages of a topic that keeps nothing came: one for all members of a node, and for the messages of one node that in which they were
+ * published.
+ */
+export function checkOrder ({ faults }: World, rooms: readonly Watched[], { answered }: Publisher): void {
+  const orders = rooms.filter(({ topic }) => topic.startsWith('plain:')).flatMap(room => [...room.order].map(([session, order]) => ({ room, session, order })))
+  for (const { room, order } of orders) {
+    /** By publishing node: the last begin of a publication so far. */
+    const latest = new Map<number, { readonly n: number, readonly begunAt: number }>()
+    for (const n of order) {
+      const publication = answered.get(n)
+      if (publication === undefined) continue
+      const { node, begunAt, answeredAt } = publication
+      const before = latest.get(node)
+      if (before !== undefined && answeredAt < before.begunAt) faults.push(`${room.describe()} got ${n} behind ${before.n} of the same node, which was published ${before.begunAt - answeredAt} ms after the answer to it`)
+      if (before === undefined || before.begunAt < begunAt) latest.set(node, { n, begunAt })
+    }
+  }
+  for (const node of new Set(orders.map(({ session }) => nodeOf(session)))) {
+    const all = orders.filter(({ session }) => nodeOf(session) === node)
+    const longest = all.reduce((most, other) => other.order.length > most.order.length ? other : most)
+    const places = new Map(longest.order.map((n, place) => [n, place]))
+    for (const { room, order } of all) {
+      const common = order.filter(n => places.has(n))
+      const at = common.findIndex((n, i) => i > 0 && places.get(n)! < places.get(common[i - 1]!)!)
+      if (at !== -1) faults.push(`${room.describe()} got ${common[at]} behind ${common[at - 1]} on node ${node}, and another member the other way round`)
+    }
+  }
+}
+
+/** Members show who is there: each user once, and no ghost. */
+export async function checkLobby ({ fleet, faults }: World, rooms: Watched[]): Promise<void> {
+  const there = (): string => rooms.map(({ room }) => room.getSnapshot().session).sort().join()
+  const shown = ({ room }: Watched): string | undefined => room.getSnapshot().members?.map(({ session }) => session).sort().join()
+  const { every, ttl } = fleet.options.times
+  if (await holds(() => rooms.every(room => shown(room) === there()), ttl + 2 * every + 4_000)) return
+  const wrong = rooms.filter(room => shown(room) !== there())
+  const differences = wrong.map(room => {
+    const [has, needs] = [new Set(shown(room)?.split(',')), new Set(there().split(','))]
+    return `${room.room.getSnapshot().session} misses ${[...needs].filter(id => !has.has(id)).join()}, shows ${[...has].filter(id => !needs.has(id)).join()}`
+  })
+  faults.push(`${wrong.length} of ${rooms.length} members show others than are there: ${differences.slice(0, 3).join('; ')}; ${wrong[0]!.describe()}`)
 }
 
 /** When all members have left, nodes keep nothing of them. */

@@ -158,15 +158,18 @@ export class FleetNode {
   end (): void { this.#child?.kill('SIGKILL') }
 }
 
-const serverOptions = ['--appendonly', 'yes', '--appendfsync', 'everysec', '--busy-reply-threshold', '100']
+// With `everysec` the server postpones its writes for up to 2 s while the disk is busy, and then a kill loses them.
+export const serverOptions = ['--appendonly', 'yes', '--appendfsync', 'no', '--busy-reply-threshold', '100', '--repl-diskless-sync-delay', '0']
 
 /** Three nodes, each behind a network of its own, and the server of their broker. */
 export class Fleet<S extends FleetServer = RedisServer> {
   readonly options: FleetOptions
-  readonly server: S
+  server: S
   readonly nodes: FleetNode[] = []
+  readonly test: Test
 
-  constructor (options: FleetOptions, server: S) {
+  constructor (test: Test, options: FleetOptions, server: S) {
+    this.test = test
     this.options = options
     this.server = server
   }
@@ -179,7 +182,7 @@ export class Fleet<S extends FleetServer = RedisServer> {
   /** Starts a fleet over a server that is there. It ends with its test. */
   static async over<S extends FleetServer> (t: Test, broker: NodeSettings['broker'], server: S, options: FleetOptions): Promise<Fleet<S>> {
     const { heartbeat, probe = heartbeat / 4, times, isInside = false, size = 3 } = options
-    const fleet = new Fleet(options, server)
+    const fleet = new Fleet(t, options, server)
     t.teardown(() => { fleet.end() })
     for (let index = 0; index < size; index++) {
       const proxy = new NetworkProxy(fleet.server.port)

@@ -17,6 +17,10 @@ export interface World {
   readonly seen: Map<string, number>
   /** Whether the schedule takes data away from the server. */
   readonly losesData: boolean
+  /** Whether the server goes back to older data in the schedule: see `Fault`. */
+  readonly goesBack: boolean
+  /** Whether the server may refuse publications in the schedule. */
+  readonly refuses: boolean
   /** Nodes know the `mid`s of their own publications alone: one that is sent again to another node is there twice. */
   readonly isOncePerNode?: boolean
 }
@@ -46,12 +50,16 @@ export class Watched {
   readonly got = new Map<number, number>()
   /** The times at which it was told that messages may be missing. */
   readonly told: number[] = []
+  /** The numbers in the order in which they came, by session. */
+  readonly order = new Map<string, number[]>()
   /** When it has joined. */
   joinedAt: number | undefined
   readonly stays: Stay[] = []
   /** Numbers that came again while it stayed on a node. Noted only if nodes know their own `mid`s alone. */
   readonly repeated: number[] = []
   readonly reasons: string[] = []
+  /** The latest events, for the words of a fault. */
+  readonly #latest: string[] = []
 
   constructor (world: World, client: Client, name: string, topic: string) {
     this.#world = world
@@ -64,6 +72,7 @@ export class Watched {
     this.room.on('gap', gap => { this.#tell(JSON.stringify(gap)) })
     this.room.on('status', ({ status, id, recovered, session }) => {
       const now = Date.now()
+      this.#note(`${status} ${id} ${recovered}`)
       for (const stay of this.stays) stay.to = Math.min(stay.to, now)
       if (status !== 'open') return
       const node = nodeOf(session)
@@ -84,16 +93,23 @@ export class Watched {
 
   get isOpen (): boolean { return this.room.getSnapshot().status === 'open' }
 
-  #fault (text: string): void { this.#world.faults.push(`${this.#name}: ${text}`) }
+  #note (text: string): void {
+    this.#latest.push(`${new Date().toISOString().slice(17, 23)} ${text}`)
+    if (this.#latest.length > 12) this.#latest.shift()
+  }
+
+  #fault (text: string): void { this.#world.faults.push(`${this.#name}: ${text} (${this.#latest.join(', ')})`) }
 
   #tell (text: string): void {
     this.told.push(Date.now())
     this.reasons.push(text)
+    this.#note(text)
     if (this.topic.startsWith('log:') && !this.#world.losesData) this.#fault(`is told of a loss, though all is kept: ${text}`)
   }
 
   #receive (id: string | undefined, n: number): void {
-    const { losesData, seen } = this.#world
+    const { losesData, goesBack, seen } = this.#world
+    this.#note(`${n} at ${id}`)
     const cameAt = this.got.get(n)
     if (cameAt !== undefined) {
       if (this.#world.isOncePerNode === true) {
@@ -104,13 +120,17 @@ export class Watched {
       if (!losesData) this.#fault(`got ${n} twice: ${id}`)
     }
     this.got.set(n, Date.now())
+    const session = this.room.getSnapshot().session!
+    const order = this.order.get(session)
+    if (order === undefined) this.order.set(session, [n])
+    else order.push(n)
     if (this.topic.startsWith('plain:')) return
     if (id === undefined || this.joinedAt === undefined) {
       this.#fault(`got ${n} without a position, or before it has joined`)
       return
     }
     const key = `${this.topic} ${id}`
-    if ((seen.get(key) ?? n) !== n) this.#fault(`got ${n} at ${id}, another member got ${seen.get(key)}`)
+    if ((seen.get(key) ?? n) !== n && !goesBack) this.#fault(`got ${n} at ${id}, another member got ${seen.get(key)}`)
     seen.set(key, n)
     const now = placeOf(id)
     const before = this.cursor === undefined ? { epoch: now.epoch, offset: now.offset - 1 } : placeOf(this.cursor)
@@ -127,6 +147,7 @@ export class Watched {
     this.cursor = id
     this.told.push(Date.now())
     this.reasons.push(`reloaded at ${id}`)
+    this.#note(`reloaded at ${id}`)
   }
 
   describe (): string {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { random as numbersFrom } from '../helpers/random.ts'
-import { checkRest, checkServer } from './checks.ts'
+import { checkLobby, checkOrder, checkRest, checkServer } from './checks.ts'
 import { faults as allFaults, type Fault } from './faults.ts'
 import type { Fleet, FleetNode, FleetServer } from './fleet.ts'
 import type { RedisServer } from '../helpers/redis-server.ts'
@@ -9,6 +9,8 @@ import { Publisher } from './publisher.ts'
 
 /** Milliseconds for a node to be up after its broker is back: 2 s, and many for a busy machine. */
 export const backWithin = 8_000
+/** Schedules with faults of this many milliseconds may have one of half a minute. */
+const longLength = 5_000
 
 /** A fault that has happened. Times are on the clock of `Date`. */
 export interface Disturbance {
@@ -52,6 +54,8 @@ export interface ScheduleOptions<S extends FleetServer = RedisServer> {
   readonly length: number
   /** Each fault lasts so long. */
   readonly isExact?: boolean
+  /** One position is that of one message, also if the server goes back. */
+  readonly isStrict?: boolean
   /** Publications per second. */
   readonly rate: number
   /** The faults to choose from. Default: all that the fleet can have. */
@@ -82,9 +86,9 @@ function isBack ({ state }: FleetNode): boolean {
   return state === 'up' || state === 'degraded'
 }
 
-function chosen<S extends FleetServer> (fleet: Fleet<S>, allFaults: readonly Fault<S>[], { seed, faults: count, only = () => true }: ScheduleOptions<S>, random: () => number): Fault<S>[] {
+function chosen<S extends FleetServer> (fleet: Fleet<S>, allFaults: readonly Fault<S>[], { seed, faults: count, length, only = () => true }: ScheduleOptions<S>, random: () => number): Fault<S>[] {
   const { isInside } = fleet.options
-  const possible = allFaults.filter(fault => only(fault) && (isInside !== true || fault.needsProcesses !== true))
+  const possible = allFaults.filter(fault => only(fault) && (isInside !== true || fault.needsProcesses !== true) && (length >= longLength || fault.isLong !== true))
   // Seeds one after the other begin with different faults, so that a few of them have all.
   return Array.from({ length: count }, (_, n) => possible[n === 0 ? seed % possible.length : Math.floor(random() * possible.length)]!)
 }
@@ -105,7 +109,7 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
   const events: string[] = []
   const begin = Date.now()
   const note = (text: string): void => { events.push(`${Date.now() - begin} ms: ${text}`) }
-  const world: World = { fleet, faults: found, random, seen: new Map(), losesData: plan.some(({ losesData }) => losesData === true), isOncePerNode: contract.isOncePerNode === true }
+  const world: World = { fleet, faults: found, random, seen: new Map(), losesData: plan.some(({ losesData }) => losesData === true), goesBack: options.isStrict !== true && plan.some(({ goesBack }) => goesBack === true), refuses: plan.some(({ refuses }) => refuses === true), isOncePerNode: contract.isOncePerNode === true }
   for (const node of fleet.nodes) node.faults.length = 0
   const run = `${seed}.${begin}`
   const disturbances: Disturbance[] = []
@@ -113,6 +117,7 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
   const members = Array.from({ length: size }, (_, index) => new Member(world, index, contract.topicsOf(run, index)))
   const rooms = members.flatMap(({ rooms }) => rooms)
   const publisher = new Publisher(world, contract.topics(run), members)
+  const cut = (share: number): void => { for (const member of members) if (random() < share) member.cut() }
   let hasEnded = false
   try {
     if (!await holds(() => rooms.every(({ isOpen }) => isOpen), patience)) {
@@ -127,12 +132,12 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
       const milliseconds = Math.round(length * (options.isExact === true ? 1 : 0.2 + 0.8 * random()))
       note(`${fault.name}${fault.isOfNode === true ? ` (node ${node.index})` : ''}, ${milliseconds} ms`)
       const from = Date.now()
-      await fault.run(fleet, node, milliseconds, random)
+      await fault.run(fleet, node, milliseconds, random, cut)
       note('it is over')
       const over = Date.now()
       disturbances.push({ name: fault.name, node: fault.isOfNode === true ? node : undefined, from, over })
       if (contract.checkStats !== undefined) for (const node of fleet.nodes) if (node.isHealthy) contract.checkStats(node, await node.stats())
-      if (random() < 0.3) for (const member of members) if (random() < 0.2) member.cut()
+      if (random() < 0.3) cut(0.2)
       if (random() < 0.6) {
         if (!await holds(() => fleet.nodes.every(isBack), backWithin)) found.push(...fleet.nodes.filter(node => !isBack(node)).map(({ index, states }) => `node ${index} is not up ${Date.now() - over} ms after "${fault.name}" is over: ${JSON.stringify(states.slice(-3))}`))
         await sleep(random() * 500)
@@ -157,6 +162,7 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
     if (!await holds(() => rooms.every(isDone), patience)) found.push(...describe(rooms.filter(room => !isDone(room))).map(text => `it does not get the last message: ${text}`))
     note('all members have the last message')
     contract.checkRest(world, rooms, publisher, disturbances)
+    checkOrder(world, rooms, publisher)
     await checkLobby(world, rooms.filter(({ topic }) => topic.startsWith('lobby:')))
     hasEnded = true
   } finally {
@@ -187,18 +193,4 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
 /** Some rooms in words. */
 function describe (rooms: Watched[]): string[] {
   return [...rooms.slice(0, 3).map(room => room.describe()), ...rooms.length > 3 ? [`… ${rooms.length} in all`] : []]
-}
-
-/** Members show who is there: each user once, and no ghost. */
-async function checkLobby ({ fleet, faults }: World, rooms: Watched[]): Promise<void> {
-  const there = (): string => rooms.map(({ room }) => room.getSnapshot().session).sort().join()
-  const shown = ({ room }: Watched): string | undefined => room.getSnapshot().members?.map(({ session }) => session).sort().join()
-  const { every, ttl } = fleet.options.times
-  if (await holds(() => rooms.every(room => shown(room) === there()), ttl + 2 * every + 4_000)) return
-  const wrong = rooms.filter(room => shown(room) !== there())
-  const differences = wrong.map(room => {
-    const [has, needs] = [new Set(shown(room)?.split(',')), new Set(there().split(','))]
-    return `${room.room.getSnapshot().session} misses ${[...needs].filter(id => !has.has(id)).join()}, shows ${[...has].filter(id => !needs.has(id)).join()}`
-  })
-  faults.push(`${wrong.length} of ${rooms.length} members show others than are there: ${differences.slice(0, 3).join('; ')}; ${wrong[0]!.describe()}`)
 }

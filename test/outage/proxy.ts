@@ -66,19 +66,19 @@ export class NetworkProxy {
   /** Bytes to nodes until a connection is cut, wherever in a message that is; `undefined`: it is not. */
   cutsAfter: number | undefined
   port = 0
-  readonly #target: number
+  /** The port of the server on this machine; a change is for new connections. */
+  target: number
   readonly #held = new Set<Direction>()
   #server: Server | undefined
 
-  /** @param target - the port of the server on this machine */
   constructor (target: number) {
-    this.#target = target
+    this.target = target
   }
 
   /** Listens: on the port that it had before, if there was one. */
   async start (): Promise<void> {
     const server = this.#server = createServer(near => {
-      const far = connect(this.#target, '127.0.0.1')
+      const far = connect(this.target, '127.0.0.1')
       near.unref()
       far.unref()
       this.pipes.add(new Pipe(this, 'up', near, far))

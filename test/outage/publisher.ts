@@ -8,6 +8,8 @@ const answerWithin = 7_000
 const giveUp = 20_000
 /** Attempts of a publication that fails, each on another node. */
 const attempts = 3
+/** Milliseconds for which a publication of a topic with history waits for the server at least: `limits.publish`, without the last look for its deadline. */
+const heldFor = 4_000
 /** Bytes of a large message. */
 const padding = 20_000
 
@@ -17,7 +19,16 @@ export interface Acknowledged {
   readonly topic: string
   /** The position, if the answer names one. */
   readonly id: string | undefined
+  /** When its first attempt began: it may have been published since, though no attempt before the last one was acknowledged. */
   readonly begunAt: number
+}
+
+/** A publication of one attempt that was acknowledged. */
+export interface Answered {
+  /** The index of the node that published it. */
+  readonly node: number
+  readonly begunAt: number
+  readonly answeredAt: number
 }
 
 /** A publication and its answer. Times are on the clock of `Date`. */
@@ -36,6 +47,8 @@ export interface Sent {
 export class Publisher {
   readonly acknowledged: Acknowledged[] = []
   readonly sent: Sent[] = []
+  /** By number: all of which it is known which node published them, and when. */
+  readonly answered = new Map<number, Answered>()
   refused = 0
   /** The last message of each topic. */
   readonly last = new Map<string, { readonly n: number, readonly id: string | undefined }>()
@@ -125,6 +138,7 @@ export class Publisher {
   /** Publishes, and sends it again to another node if that fails. Returns the position. */
   async #send (topic: string, n: number, mid: string | undefined, data: object): Promise<string | undefined> {
     const { fleet, random, faults, isOncePerNode } = this.#world
+    const firstAt = Date.now()
     for (let attempt = 0; attempt < attempts; attempt++) {
       const node = fleet.pick(random)
       if (node === undefined) return undefined
@@ -141,7 +155,8 @@ export class Publisher {
         const result = await response.json() as { published?: boolean, id?: string }
         published = result.published
         if (response.ok && result.published === true) {
-          this.acknowledged.push({ n, topic, id: result.id, begunAt })
+          this.acknowledged.push({ n, topic, id: result.id, begunAt: firstAt })
+          if (attempt === 0) this.answered.set(n, { node: node.index, begunAt, answeredAt: Date.now() })
           return result.id
         }
         if (response.status !== 200 && response.status !== 503) faults.push(`a publication is answered with ${response.status} ${JSON.stringify(result)}`)
@@ -152,6 +167,7 @@ export class Publisher {
         this.sent.push({ n, topic, node, begunAt, settledAt: Date.now(), published })
       }
       const took = Date.now() - begunAt
+      if (took < heldFor && !topic.startsWith('plain:') && !this.#world.refuses && !wasDisturbed()) faults.push(`a publication of ${topic} was refused after ${took} ms, in place of being held`)
       if (took > answerWithin && !wasDisturbed()) faults.push(`a publication took ${took} ms`)
       this.refused++
       if (mid === undefined || isOncePerNode === true || random() < 0.4) return undefined
