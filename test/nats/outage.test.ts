@@ -72,7 +72,8 @@ t.test('silence is noticed by probes: of a server that is stopped, and of a link
   const server = await startNats(t)
   const proxy = await startProxy(t, server.host)
   const node = await startNode(t, 'a', { connection: await connectNats(t, server.host) })
-  const behind = await startNode(t, 'b', { connection: await connectNats(t, proxy.host) })
+  // By default one attempt of the client without an answer takes 20 s.
+  const behind = await startNode(t, 'b', { connection: await connectNats(t, proxy.host, { timeout: 1_000 }) })
   await behind.broker.attach(['chat'])
 
   proxy.isBlackhole = true
