@@ -94,7 +94,10 @@ t.test('issue 8: all receivers are told of a loss that the broker reports, and n
   t.equal(after.hello.recovered, false)
   t.equal(after.hello.id, undefined, 'the next position is unknown')
   const { id: next } = await app.rooms.broadcast('news', 2)
-  t.same(await member.next(), { type: 'message', id: next, data: 2 }, 'one loss is told once')
+  let frame = await member.next()
+  // The presence of the members that came meanwhile may be announced first.
+  while (frame.type === 'presence') frame = await member.next()
+  t.same(frame, { type: 'message', id: next, data: 2 }, 'one loss is told once')
   t.match((await join(t, `${url}/rooms/news?since=${next}`)).hello, { recovered: true, id: next }, 'positions from the next entry on are recovered')
   t.equal((await join(t, `${url}/rooms/news?since=${id}`)).hello.recovered, false)
   t.equal(app.rooms.stats().losses, 1)
