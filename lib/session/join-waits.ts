@@ -3,7 +3,7 @@ const perTurn = 25
 
 /** Joins that wait for the broker, or for their room: each until a deadline, and at most until its session ends. */
 export class JoinWaits {
-  /** What ends the wait of a session. */
+  /** By session: a function that ends its wait. */
   readonly #ends = new Map<object, () => void>()
   /** Joins whose wait is over, and which go on in one of the next turns. */
   readonly #over: (() => void)[] = []

@@ -28,7 +28,7 @@ async function serve (t: Test, history: object, options: object = {}) {
     readings.push({ topic, query })
     return history_(topic, query)
   }
-  /** What the server brings to the second node, while the node is behind. */
+  /** Entries that the server brings to the second node, held while the node is behind. */
   const held: (() => void)[] = []
   const deliver = node.broker.deliver.bind(node.broker)
   return {

@@ -22,7 +22,7 @@ export interface Disturbance {
   readonly over: number
 }
 
-/** What a broker has, and what must hold over it. */
+/** The topics and faults of a broker, and the checks that must hold over it. */
 export interface Contract<S extends FleetServer> {
   readonly faults: readonly Fault<S>[]
   readonly isOncePerNode?: boolean
