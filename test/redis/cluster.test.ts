@@ -100,7 +100,7 @@ t.test('a cluster of three', { skip: noRedis }, async t => {
     t.jobs = 4
     await brokerConformance({ test }, () => {
       const prefix = `contract${++prefixes}`
-      return { broker: () => redisBroker({ client: clients.ioredis!(t, servers[0]!.port), prefix, heartbeat: 500 }, { every: 300, ttl: 2_000 }) }
+      return { broker: () => redisBroker({ client: clients.ioredis!(t, servers[0]!.port), prefix, heartbeat: 2_000 }, { every: 300, ttl: 2_000 }) }
     }, { gone: 10_000 })
     await Promise.all(tests)
     t.ok(tests.length > 8, `${tests.length} cases`)

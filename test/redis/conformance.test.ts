@@ -21,7 +21,7 @@ for (const [index, [name, client]] of Object.entries(clients).entries()) {
       const fleet = {
         async broker () {
           const proxy = await startProxy(t, `127.0.0.1:${server.port}`)
-          const broker = redisBroker({ client: client(Number(proxy.host.split(':')[1])), prefix, heartbeat: 500 }, times)
+          const broker = redisBroker({ client: client(Number(proxy.host.split(':')[1])), prefix, heartbeat: 2_000 }, times)
           proxies.set(broker, proxy)
           return broker
         },
