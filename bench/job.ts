@@ -28,6 +28,8 @@ export interface Load {
   rate?: number
   /** Kept messages that each member is sent when it joins, or that are kept of each room. */
   kept?: number
+  /** Milliseconds within which the members of a storm connect and join, at random times. Default: connections that are open join in one turn of the load generator. */
+  spread?: number
   /** Servers of one fleet, over which the members are spread; the first one publishes. Default: one server that knows of no other. */
   nodes?: number
   /** Workers of `node:cluster`, over which the members are spread; the first one publishes. Default: a server without workers. */

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Answer, Figures, Job, Node } from './job.ts'
 import { EventStreamMember } from './event-stream.ts'
 import { Polls, requests } from './http.ts'
+import { Observers } from './observers.ts'
 import { host, joinAll, Tally, type Receiver } from './receiver.ts'
 import { Control, Member, now, publication } from './wire.ts'
 
@@ -385,37 +386,46 @@ const observers = 50
 interface Storm { cpu: number, micros: number, latencies: number[] }
 
 /**
- * All members join in one turn of the load generator, on connections that are open: first without a position, then with one behind which messages are kept. The
+ * All members join in one turn of the load generator, on connections that are open, or connect and join at random times within `spread` milliseconds: first without a position, then with one behind which messages are kept. The
  * difference is the cost of these messages.
  */
 async function storm (job: Job): Promise<Figures> {
-  const { protocol, kept = 0, rate = 50 } = job
+  const { protocol, kept = 0, rate = 50, spread } = job
   // In a fleet the members come from a node that is gone: the messages were published on another one.
   const { pid, port } = job.others?.[0] ?? job
   const control = new Control(job.control)
   const since = await control.publish(kept)
-  const others = new Tally()
-  others.latencies = new Float64Array(10_000_000)
-  await timely(joinAll(observers, () => new Member({ protocol, port, room: 'room:1', tally: others })), 'joining')
-  const ticking = setInterval(() => { control.send(`t ${now()} 1`) }, 1_000 / rate)
+  const others = await timely(Observers.join({ protocol, port, control: job.control, count: observers, room: 'room:1', rate }), 'joining')
   const join = async (count: number, replayed: number): Promise<Storm> => {
     const tally = new Tally()
     const made: Member[] = []
+    const make = (): Member => {
+      const member = new Member({ protocol, port, room: 'room:0', tally, ...(replayed > 0 ? { since } : {}) })
+      made.push(member)
+      return member
+    }
+    const comeBack = async (): Promise<void> => {
+      await sleep(Math.random() * spread!)
+      const member = make()
+      await member.connected()
+      await member.join()
+    }
     // The kernel holds a few hundred connections that a server has not accepted.
-    while (made.length < count) {
-      const some = Array.from({ length: Math.min(200, count - made.length) }, () => new Member({ protocol, port, room: 'room:0', tally, ...(replayed > 0 ? { since } : {}) }))
+    const ahead = spread === undefined ? count : 0
+    while (made.length < ahead) {
+      const some = Array.from({ length: Math.min(200, ahead - made.length) }, make)
       await timely(Promise.all(some.map(member => member.connected())), 'connecting')
-      made.push(...some)
     }
     await sleep(500)
     const all = replayed > 0 ? tally.expect(count * replayed) : Promise.resolve()
-    const first = others.timed
+    await others.latencies()
     const cpu = cpuOf(pid)
     const start = now()
-    await timely(Promise.all([...made.map(member => member.join()), all]), 'a storm')
+    const joins = spread === undefined ? made.map(member => member.join()) : Array.from({ length: count }, comeBack)
+    await timely(Promise.all([...joins, all]), 'a storm')
     const micros = now() - start
     await sleep(100) // messages to the other members that are under way
-    const result = { cpu: cpuOf(pid) - cpu, micros, latencies: [...others.latencies!.subarray(first, others.timed)] }
+    const result = { cpu: cpuOf(pid) - cpu, micros, latencies: await others.latencies() }
     for (const member of made) member.destroy()
     await sleep(1_500)
     return result
@@ -423,16 +433,16 @@ async function storm (job: Job): Promise<Figures> {
   for (const replayed of [0, kept]) await join(Math.ceil(job.members / 2), replayed)
   await control.collect()
   await sleep(500)
-  const first = others.timed
+  await others.latencies()
   await sleep(2_000)
-  const calm: Storm = { cpu: 0, micros: 0, latencies: [...others.latencies.subarray(first, others.timed)] }
+  const calm: Storm = { cpu: 0, micros: 0, latencies: await others.latencies() }
   const plain: Storm[] = []
   const replaying: Storm[] = []
   for (let n = 0; n < 2; n++) {
     plain.push(await join(job.members, 0))
     replaying.push(await join(job.members, kept))
   }
-  clearInterval(ticking)
+  others.end()
   control.close()
   const sum = (storms: Storm[], figure: 'cpu' | 'micros'): number => storms.reduce((total, storm) => total + storm[figure], 0)
   const percentile = (storms: Storm[], share: number): number => {

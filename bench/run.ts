@@ -28,7 +28,7 @@ const usage = `npm run bench -- [options]
   --dist PATH     a built fastify-rooms, default ./dist; may be given several times, to compare versions in one run
   --wall S        seconds of measurement at most, default 3; --cpu S: seconds of server CPU that are enough, default 1.5
   --write         save the tables in bench/results
-  --storm N       members of resume-storm, default 10000
+  --storm N       members of resume-storm instead of 10000, and of fleet-storm instead of 2000
   --list          scenarios and peers
 `
 
@@ -42,7 +42,7 @@ const { values: args } = parseArgs({
     wall: { type: 'string', default: '3' },
     cpu: { type: 'string', default: '1.5' },
     write: { type: 'boolean', default: false },
-    storm: { type: 'string', default: '10000' },
+    storm: { type: 'string' },
     list: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false }
   }
@@ -253,8 +253,8 @@ async function measure (peer: Peer, scenario: Scenario, seconds: Job['seconds'],
       load.on('error', reject)
       load.on('exit', code => { reject(new Error(`the load generator ended with ${code}`)) })
       server.on('exit', code => { reject(new Error(`the server ended with ${code}`)) })
-      const { kind, members, rooms, warm, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, sse } = scenario
-      const job = { kind, members, rooms, warm, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, protocol: sse === true ? 'sse' : peer.protocol, ...first!, control, seconds, others, primary, redis: redis === undefined ? undefined : { pid: redis.server.pid!, port: redis.port } }
+      const { kind, members, rooms, warm, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, spread, sse } = scenario
+      const job = { kind, members, rooms, warm, client, multiplexed, window, publishers, ref, except, joins, deflate, stopped, rate, kept, spread, protocol: sse === true ? 'sse' : peer.protocol, ...first!, control, seconds, others, primary, redis: redis === undefined ? undefined : { pid: redis.server.pid!, port: redis.port } }
       load.send(JSON.parse(JSON.stringify(job)) as Job)
     }))
     if ('error' in answer) throw new Error(answer.error)
@@ -286,7 +286,7 @@ async function main (): Promise<void> {
   const runs = number('runs', 100)
   const retries = number('retry', 10)
   const seconds = { warmUp: Math.min(1, number('wall', 30)), cpu: number('cpu', 30), wall: number('wall', 30) }
-  const storm = number('storm', 50_000)
+  const storm = args.storm === undefined ? undefined : number('storm', 50_000)
   const list = (text: string | undefined): string[] | undefined => text?.split(',').map(part => part.trim()).filter(part => part !== '')
   const only = list(args.only)
   const wanted = list(args.peers)
@@ -301,7 +301,7 @@ async function main (): Promise<void> {
     dist: snapshot(path)
   }))
   const peers = [...under, ...others].filter(({ name, package: of }) => wanted === undefined || wanted.includes(name) || wanted.includes(of))
-  const chosen = scenarios.map(scenario => scenario.kind === 'storm' ? { ...scenario, members: storm } : scenario).filter(({ id }) => only === undefined || only.some(part => scenarios.some(scenario => scenario.id === part) ? id === part : id.includes(part)))
+  const chosen = scenarios.map(scenario => scenario.kind === 'storm' && storm !== undefined ? { ...scenario, members: storm } : scenario).filter(({ id }) => only === undefined || only.some(part => scenarios.some(scenario => scenario.id === part) ? id === part : id.includes(part)))
   for (const part of only ?? []) if (!chosen.some(({ id }) => id.includes(part))) fail(`no scenario ${part}; --list shows them`)
   for (const name of wanted ?? []) if (!peers.some(peer => peer.name === name || peer.package === name)) fail(`no peer ${name}; --list shows them`)
 

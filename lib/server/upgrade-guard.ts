@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { answerOn, isTakenUpgrade } from '../internals.ts'
 import { kUpgradeGuard } from '../symbols.ts'
 import { ShutdownGuard } from './shutdown-guard.ts'
+import { UpgradePacer } from './upgrade-pacer.ts'
 
 /** The `timeout` of a guarded socket. It marks the socket and starts no timer. */
 const guardedTimeout = -1
@@ -15,8 +16,11 @@ const unavailable = 'HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nCo
 const checksPerTimeout = 8
 
 type Upgrade = (request: IncomingMessage, socket: Socket, head: Buffer) => void
-/** An unfinished upgrade, or a refused one whose peer has not closed the connection. `foreign`: to another protocol than WebSocket. */
-interface Pending { readonly deadline: number, readonly foreign: boolean, answered: boolean }
+/**
+ * An unfinished upgrade, or a refused one whose peer has not closed the connection. `foreign`: to another protocol than WebSocket; `hasAnswer`: its response
+ * exists; `answered`: its response was sent.
+ */
+interface Pending { readonly deadline: number, readonly foreign: boolean, hasAnswer: boolean, answered: boolean }
 type GuardedServer = EventEmitter & { [kUpgradeGuard]?: UpgradeGuard }
 
 function isForeign ({ headers }: IncomingMessage): boolean {
@@ -31,7 +35,11 @@ function endAnswered (socket: Socket, pending: Pending): void {
 }
 
 function endOnceAnswered (socket: Socket, pending: Pending): void {
-  answerOn(socket)?.once('finish', () => { endAnswered(socket, pending) })
+  if (pending.hasAnswer) return
+  const answer = answerOn(socket)
+  if (answer === undefined) return
+  pending.hasAnswer = true
+  answer.once('finish', () => { endAnswered(socket, pending) })
 }
 
 /** A listener for errors. Node.js removes its own before an upgrade, so that without this one a peer that resets its connection would end the process. */
@@ -57,6 +65,7 @@ export class UpgradeGuard {
   readonly #otherServers = new WeakSet<EventEmitter>()
   /** Past deadlines of sockets that a check took for a WebSocket. They are kept because a hook of the host may have set the `timeout` of a socket whose upgrade is unfinished. */
   readonly #pastDeadlines = new WeakMap<Socket, number>()
+  readonly #pacer = new UpgradePacer((request, socket, head) => { this.#emit(request, socket, head) })
   #timer: NodeJS.Timeout | undefined
   #hubs = 0
   #route: EventEmitter | undefined
@@ -133,6 +142,7 @@ export class UpgradeGuard {
     this.#server.removeListener('upgrade', this.#onUpgrade)
     this.#server.removeListener('upgrade', this.#forward)
     this.#endBefore(Infinity)
+    this.#pacer.clear()
     this.shutdown.beginShutdown()
     delete this.#server[kUpgradeGuard]
   }
@@ -144,7 +154,7 @@ export class UpgradeGuard {
     socket.on('error', ignoreError)
     const foreign = isForeign(request)
     // A deadline and not the socket's own timer, because that counts idle time only, and a peer that goes on sending would reset it.
-    const pending: Pending = { deadline: performance.now() + this.timeout, foreign, answered: false }
+    const pending: Pending = { deadline: performance.now() + this.timeout, foreign, hasAnswer: false, answered: false }
     this.#pending.set(socket, pending)
     if (!foreign) (socket as { timeout?: number }).timeout = guardedTimeout
     this.#timer ??= setInterval(() => { this.#endBefore(performance.now()) }, this.timeout / checksPerTimeout).unref()
@@ -179,8 +189,14 @@ export class UpgradeGuard {
     // because two responses would be mixed up.
     const shared = this.#server.listenerCount('upgrade') > ownListeners
     if (shared && (isForeign(request) || isTakenUpgrade(request))) return
+    this.#pacer.add(request, socket, head)
+  }
+
+  #emit (request: IncomingMessage, socket: Socket, head: Buffer): void {
     try {
       this.#route!.emit('upgrade', request, socket, head)
+      const pending = this.#pending.get(socket)
+      if (pending !== undefined) process.nextTick(endOnceAnswered, socket, pending)
     } catch {
       // Thrown for example if a logger of the host cannot log an upgrade that follows a request still being answered.
       socket.destroy()

@@ -79,6 +79,18 @@ t.test('an upgrade that was refused at once ends with its response, and does not
   t.equal(app.rooms.stats().refusals.handshake, 0)
 })
 
+t.test('upgrades that waited for others end with their response, too', async t => {
+  const app = createApp(t)
+  // Longer than upgrades may take of one turn.
+  app.addHook('onRequest', (_request, _reply, done) => { for (const end = performance.now() + 5; performance.now() < end;); done() })
+  await app.register(plugin, { prefix: '/rooms', limits: { handshake: 60_000 } })
+  const url = await listen(app)
+  const clients = await Promise.all(Array.from({ length: 8 }, (_, n) => upgrade(t, url, n % 2 === 0 ? '/nowhere' : '/%zz')))
+  await until(() => clients.every(client => client.closed()))
+  for (const client of clients) t.match(client.text(), /^HTTP\/1\.1 40[04] /)
+  t.equal(app.rooms.stats().refusals.handshake, 0)
+})
+
 t.test('a refused peer that stays connected is cut within limits.handshake, and does not outlast app.close', async t => {
   for (const time of [handshake, 60_000]) {
     const app = await createRooms(t, { limits: { handshake: time } })
