@@ -88,6 +88,15 @@ export interface HistoryQuery {
   readonly retention: Retention
 }
 
+/** Offsets that were left out, behind `after` and before `to`. */
+export interface Skip { readonly after: number, readonly to: number }
+
+/** The position of an entry. */
+export interface EntryPosition extends Position {
+  /** The offset of the publication before it, if it is not the offset before it. */
+  readonly after?: number
+}
+
 /** Kept messages of one topic, in the order of their positions. */
 export interface HistoryPage {
   /** The position of the topic's last publication. */
@@ -98,6 +107,12 @@ export interface HistoryPage {
    * that was replaced.
    */
   readonly from: number
+  /**
+   * Offsets that no publication has: behind `after` and before `to`, in order. A broker that may have lost publications counts on from a later offset, so that a position
+   * which it has forgotten does not become that of another publication: a position among them has missed some. The publication behind `to` follows the one at `after`.
+   * Default: none.
+   */
+  readonly skips?: readonly Skip[]
   /** The topic's last publication has ended it. It is set as long as the topic has a position, also if that publication is no longer kept. */
   readonly ended?: EndReason
 }
@@ -246,7 +261,7 @@ export interface BrokerHandlers {
    * Delivers a publication for an attached topic, own publications included. MUST be called once for each publication, in the order of the
    * positions, and for an own one before its outcome settles. A broker that is not up MAY settle the outcome at the deadline, and deliver the publication later.
    */
-  entry (topic: string, publication: Publication, position?: Position): void
+  entry (topic: string, publication: Publication, position?: EntryPosition): void
   /** Delivers bytes that another node sent with `control`, in the order of its calls. */
   control (fromNode: string, bytes: Buffer): void
   /**

@@ -1,4 +1,4 @@
-import type { AttachedPosition, Broker, BrokerHandlers, BrokerNumbers, BrokerPresence, BrokerSettings, BrokerState, BrokerStats, GoneUser, HistoryPage, HistoryQuery, HistoryStats, Outcome, Position, PresenceDelta, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerHandlers, BrokerNumbers, BrokerPresence, BrokerSettings, BrokerState, BrokerStats, EntryPosition, GoneUser, HistoryPage, HistoryQuery, HistoryStats, Outcome, PresenceDelta, Publication, Retention } from '../../types/index.ts'
 import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
 import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
@@ -270,14 +270,17 @@ export class BrokerLink implements FeedBroker {
     }
   }
 
-  #entry (feed: Feed, topic: string, given: Publication, at: Position | undefined): void {
+  #entry (feed: Feed, topic: string, given: Publication, at: EntryPosition | undefined): void {
     const position = readPosition(at)
     if (position === null) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its position is not one`)
     const own = this.#publisher.find(given?.uid)
     if (own?.isSameAs(topic, given) === false) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its "uid" is that of another publication`)
     // Bytes that this node has made itself need no parsing.
     const publication = own ?? checkEntry(topic, given)
-    if (!feed.isGone) feed.receive(publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`))
+    if (feed.isGone) return
+    const after = at?.after
+    const isAfter = Number.isInteger(after) && after! >= 0 && after! < position!.offset
+    feed.receive(publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`), isAfter ? after : undefined)
   }
 
   /** The numbers that the broker counts. What is not a number is 0. */

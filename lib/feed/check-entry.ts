@@ -1,4 +1,4 @@
-import type { EndReason, HistoryPage, KeptMessage, Publication } from '../../types/index.ts'
+import type { EndReason, HistoryPage, KeptMessage, Publication, Skip } from '../../types/index.ts'
 import { bufferOf } from '../bytes.ts'
 import { FST_ROOMS_BROKER_FAULT } from '../errors.ts'
 import { isKey } from '../protocol/client-frames.ts'
@@ -89,22 +89,34 @@ function isKept ({ tail, payloadLength, key }: KeptMessage): boolean {
   return tail instanceof Uint8Array && Number.isInteger(payloadLength) && payloadLength >= 1 && (key === undefined || isKey(key)) && isTail(bufferOf(tail), payloadLength)
 }
 
+function areSkips (given: unknown, top: number): given is Skip[] {
+  let last = 0
+  return Array.isArray(given) && given.every(skip => {
+    const { after, to } = Object(skip) as Skip
+    const isOne = Number.isInteger(after) && Number.isInteger(to) && after >= last && to > after && to <= top
+    last = to
+    return isOne
+  })
+}
+
 /**
  * Checks kept messages that a broker brings, as `checkEntry` does an entry: their places, and their bytes. Returns a copy.
  * @throws FST_ROOMS_BROKER_FAULT
  */
 export function checkPage (topic: string, given: unknown): HistoryPage {
-  const { position: at, from, messages, ended } = Object(given) as HistoryPage
+  const { position: at, from, messages, skips, ended } = Object(given) as HistoryPage
   const position = readPosition(at)
   const refuse = (fault: string): never => { throw new FST_ROOMS_BROKER_FAULT(`history of topic "${topic}" is refused: ${fault}`) }
   if (position == null) return refuse('"position" is not a position')
   if (!Number.isInteger(from) || from < 0 || from > position.offset) return refuse('"from" is not an offset up to the position')
   if (!Array.isArray(messages)) return refuse('"messages" is not an array')
   if (ended !== undefined && !isEndReason(ended)) return refuse('"ended" is not a reason')
+  if (skips !== undefined && !areSkips(skips, position.offset)) return refuse('"skips" are not offsets in order')
   let last = 0
   return {
     position,
     from,
+    ...(skips === undefined ? {} : { skips: skips.map(({ after, to }) => ({ after, to })) }),
     ...(ended === undefined ? {} : { ended }),
     messages: messages.map(given => {
       const message = Object(given) as KeptMessage

@@ -125,11 +125,12 @@ export class Feed {
   /**
    * Delivers an entry of the broker, if it is the next one, and tells the receivers of a hole before it.
    * @param isRepeated - its uid has been here before: it is counted and not delivered
+   * @param after - the offset of the publication before it. Default: the offset before its own
    * @throws if its frames cannot be made
    */
-  receive (publication: Publication, position: Position | undefined, isRepeated: boolean): void {
+  receive (publication: Publication, position: Position | undefined, isRepeated: boolean, after?: number): void {
     const { aftermath, counters, fault } = this.#ports
-    const step = this.advance(position)
+    const step = this.advance(position, after)
     if (typeof step === 'object') {
       // The host's code may run for receivers that are told, and publish: its messages come after this one.
       aftermath.run(() => {
@@ -182,7 +183,7 @@ export class Feed {
   }
 
   /** Moves on to the position of an entry. Never moves back: an `'old'` entry must not be delivered. */
-  advance (position: Position | undefined): Step {
+  advance (position: Position | undefined, after?: number): Step {
     const newest = this.#newest
     if (position !== undefined && newest !== undefined && newest.epoch === position.epoch && newest.offset >= position.offset) return 'old'
     const last = this.position
@@ -200,11 +201,12 @@ export class Feed {
       this.losses++
       return { reason: 'reset', to: formatPosition({ epoch, offset: Math.max(0, offset - 1) }) }
     }
-    const count = offset - newest.offset - 1
+    const before = after ?? offset - 1
+    const count = before - newest.offset
     // A jump right after a loss is that loss.
     if (count === 0 || isLost) return isApart ? this.#apart(last) : 'next'
     this.losses++
-    return { count, reason: 'lost', ...(last === undefined ? {} : { from: formatPosition(last) }), to: formatPosition({ epoch, offset: offset - 1 }) }
+    return { ...(count > 0 ? { count } : {}), reason: 'lost', ...(last === undefined ? {} : { from: formatPosition(last) }), to: formatPosition({ epoch, offset: before }) }
   }
 
   /** Notes a loss. Returns what receivers are to be told; `undefined` if they know: nothing has arrived since the last loss. */

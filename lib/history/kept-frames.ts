@@ -1,4 +1,4 @@
-import type { Retention } from '../../types/index.ts'
+import type { Retention, Skip } from '../../types/index.ts'
 import type { FrameRun } from '../transport/transport.ts'
 import type { KeptKey } from './end.ts'
 
@@ -31,6 +31,8 @@ export class KeptFrames {
   /** The offset behind which every message up to `top` is among the frames. */
   from: number
   top: number
+  /** Offsets that no message has, before `top`. */
+  skips: readonly Skip[]
   readonly #bytes: Buffer
   #end = 0
   readonly #offsets: number[] = []
@@ -41,8 +43,9 @@ export class KeptFrames {
   /** Messages may have replaced others of their keys since the last compaction. */
   hasReplaced = false
 
-  constructor (epoch: string, from: number, capacity: number) {
+  constructor (epoch: string, from: number, capacity: number, skips: readonly Skip[] = []) {
     this.epoch = epoch
+    this.skips = skips
     this.from = this.top = from
     this.#bytes = Buffer.allocUnsafeSlow(capacity)
   }
@@ -65,7 +68,8 @@ export class KeptFrames {
 
   /** Notes which messages a topic with these bounds keeps no longer. */
   bound ({ size, bytes }: Pick<Retention, 'size' | 'bytes'>): void {
-    this.from = Math.max(this.from, this.top - size)
+    const over = this.#offsets.length - size
+    if (over > 0) this.from = Math.max(this.from, this.#offsets[over - 1]!)
     let index = this.#indexBehind(this.from)
     const weight = this.#weights.at(-1)
     while (index < this.#offsets.length && weight! - this.#weightBefore(index) > bytes) this.from = this.#offsets[index++]!
@@ -74,7 +78,7 @@ export class KeptFrames {
   /** Returns a copy of what is still kept, with as much space again, and some more. */
   grown (space: number): KeptFrames {
     const start = this.#indexBehind(this.from)
-    const copy = new KeptFrames(this.epoch, this.from, 2 * (this.#end - this.#startOf(start) + space))
+    const copy = new KeptFrames(this.epoch, this.from, 2 * (this.#end - this.#startOf(start) + space), this.skips)
     for (let index = start; index < this.#offsets.length; index++) this.#copyTo(copy, index)
     copy.top = this.top
     return copy
@@ -87,7 +91,7 @@ export class KeptFrames {
   compacted (size: number, space: number): KeptFrames {
     const newest = this.#newestOfEachKey(0)
     const kept = newest.slice(Math.max(0, newest.length - size))
-    const copy = new KeptFrames(this.epoch, this.from, 2 * (kept.reduce((sum, index) => sum + this.#ends[index]! - this.#startOf(index), 0) + space))
+    const copy = new KeptFrames(this.epoch, this.from, 2 * (kept.reduce((sum, index) => sum + this.#ends[index]! - this.#startOf(index), 0) + space), this.skips)
     for (const index of kept) this.#copyTo(copy, index)
     const isKept = new Set(kept)
     for (const [index, offset] of this.#offsets.entries()) if (!isKept.has(index)) copy.from = Math.max(copy.from, offset)
@@ -107,7 +111,7 @@ export class KeptFrames {
 
   /** Returns a copy with the newest message of each key alone. Messages without a key are one value. */
   newestOfEachKey (): KeptFrames {
-    const copy = new KeptFrames(this.epoch, this.from, this.#end)
+    const copy = new KeptFrames(this.epoch, this.from, this.#end, this.skips)
     for (const index of this.#newestOfEachKey(this.#indexBehind(this.from))) this.#copyTo(copy, index)
     copy.top = this.top
     return copy

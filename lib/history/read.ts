@@ -4,6 +4,7 @@ import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { endText, splitEnd } from './end.ts'
 import { newestOfEachKey, type HistorySource } from './replay.ts'
 import type { HistoryRule } from './rule.ts'
+import { isSkipped } from './skips.ts'
 
 /** Most bytes of one page, unless a single message is larger. */
 const pageBytes = 1_048_576
@@ -78,8 +79,8 @@ export async function readPage (source: HistorySource, topic: string, rule: Hist
     // A message that is larger than a page comes alone.
     const found = isLarger ? await source.read(topic, { after: known.offset, limit: 1, bytes: Infinity, retention: rule }) : page
     if (found === undefined) return undefined
-    const { position: { epoch, offset }, messages, from } = found
-    if (known.epoch === epoch && known.offset <= offset && from <= known.offset) {
+    const { position: { epoch, offset }, messages, from, skips = [] } = found
+    if (known.epoch === epoch && known.offset <= offset && from <= known.offset && !isSkipped(skips, known.offset)) {
       const last = messages.at(-1)?.offset ?? known.offset
       const page = { position: { epoch, offset: last }, messages, recovered: true, complete: last === offset }
       return found.ended === undefined || last !== offset ? page : { ...page, ...splitEnd(messages, found.ended) }

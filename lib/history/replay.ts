@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { HistoryPage, HistoryQuery, KeptMessage, Position } from '../../types/index.ts'
+import type { HistoryPage, HistoryQuery, KeptMessage, Position, Skip } from '../../types/index.ts'
 import { formatPosition, parsePosition } from '../protocol/position.ts'
 import { encodings, type Encoding } from '../transport/encoding.ts'
 import type { MessageContent } from '../transport/envelope.ts'
@@ -7,6 +7,7 @@ import { tailStart } from '../protocol/server-frames.ts'
 import type { IdleReplays } from './idle-replays.ts'
 import { endKey, isEnd, keyOf, type KeptKey } from './end.ts'
 import { KeptFrames } from './kept-frames.ts'
+import { isSkipped } from './skips.ts'
 import { Readings, type ReadingsMark } from './readings.ts'
 import type { HistoryRule } from './rule.ts'
 
@@ -216,7 +217,7 @@ export class Replay {
     const lost = { id, recovered: false, replayed: 0, frames: undefined, behind: 0 }
     if (top === undefined || position.epoch !== top.epoch || position.offset > top.offset) return lost
     if (position.offset === top.offset) return { ...lost, recovered: true }
-    if (!isCurrent || position.offset < frames.from || frames.bytesBehind(position.offset) > this.rule.replay) return lost
+    if (!isCurrent || position.offset < frames.from || isSkipped(frames.skips, position.offset) || frames.bytesBehind(position.offset) > this.rule.replay) return lost
     return { id: since, recovered: true, replayed: countTo(frames, position.offset, top.offset), frames, behind: position.offset }
   }
 
@@ -339,9 +340,10 @@ export class Replay {
    * Appends a page to the frames before it, which may have grown, or been read anew, meanwhile. Returns `false` if it does not continue them.
    * @param after - the page has every message behind this offset that is kept
    */
-  #continue (encoding: Encoding, after: number, { position: { epoch, offset }, messages, from }: HistoryPage): boolean {
+  #continue (encoding: Encoding, after: number, { position: { epoch, offset }, messages, from, skips = [] }: HistoryPage): boolean {
     let frames = this.#frames.get(encoding)
     if (frames?.epoch !== epoch) return false
+    frames.skips = skips
     // Values are read anew if any of them was replaced or dropped.
     if (this.rule.latest) return frames.top === offset && frames.from === from
     frames.from = Math.max(frames.from, from)
@@ -379,8 +381,8 @@ export class Replay {
     this.#idle.used(this)
   }
 
-  #make (encoding: Encoding, { position: { epoch, offset }, messages, from }: HistoryPage): KeptFrames {
-    return framesOf(messages.map(message => [message, this.#encode(encoding, message, epoch)]), epoch, from, offset)
+  #make (encoding: Encoding, { position: { epoch, offset }, messages, from, skips }: HistoryPage): KeptFrames {
+    return framesOf(messages.map(message => [message, this.#encode(encoding, message, epoch)]), epoch, from, offset, skips)
   }
 
   /** The newest message of each key, of a topic that keeps more. Made once for each position of the topic. */
@@ -431,9 +433,9 @@ function bytesOf (made: Made): number {
   return made.reduce((sum, [, frame]) => sum + (frame?.length ?? 0), 0)
 }
 
-function framesOf (made: Made, epoch: string, from: number, top: number): KeptFrames {
+function framesOf (made: Made, epoch: string, from: number, top: number, skips?: readonly Skip[]): KeptFrames {
   const bytes = bytesOf(made)
-  const frames = new KeptFrames(epoch, from, bytes + Math.min(bytes, spare))
+  const frames = new KeptFrames(epoch, from, bytes + Math.min(bytes, spare), skips)
   for (const [message, frame] of made) if (frame !== undefined) frames.append(message.offset, frame, keyOf(message), message.tail.length)
   frames.top = top
   return frames

@@ -1,4 +1,5 @@
-import type { Position, Publication, Retention } from '../../types/index.ts'
+import type { EntryPosition, Position, Publication, Retention, Skip } from '../../types/index.ts'
+import { isSkipped } from '../history/skips.ts'
 import type { ChannelMessage, Entry } from './codec.ts'
 
 /** Most publications that wait for others, and their bytes. What is over it is read from the kept messages later. */
@@ -17,13 +18,15 @@ export interface ReadPage {
   readonly top: Position
   /** The offset at which the epoch began: everything up to it is of an older one. */
   readonly base: number
+  /** Offsets that were left out, because the server may have lost publications. */
+  readonly skips: readonly Skip[]
   readonly messages: readonly ReadMessage[]
 }
 
 export interface LinePorts {
   /** This node: it has delivered its publications of topics that keep nothing. */
   readonly node: string
-  entry (topic: string, publication: Publication, position: Position | undefined): void
+  entry (topic: string, publication: Publication, position: EntryPosition | undefined): void
   /** Publications of the topic may have been missed. */
   lost (line: Line): void
   /** Entries of the topic will not come: another epoch has begun. */
@@ -146,7 +149,7 @@ export class Line {
     for (;;) {
       const { epoch, offset } = this.position!
       last = this.#held.at(-1)
-      const { top, base, messages } = await read(this.topic, offset, pageSize, this.retention!)
+      const { top, base, skips, messages } = await read(this.topic, offset, pageSize, this.retention!)
       if (isStale()) return
       if (top.epoch !== epoch) {
         // The feed tells a reset with the first publication of the new epoch.
@@ -158,15 +161,17 @@ export class Line {
         this.uid = undefined
         continue
       }
-      if (top.offset < offset) {
-        await renew(this, false)
+      const isForgotten = isSkipped(skips, offset)
+      if (top.offset < offset || isForgotten) {
+        await renew(this, isForgotten)
         if (isStale()) return
         continue
       }
-      const contiguous = this.#behindHoles(messages, top)
+      const contiguous = this.#behindHoles(messages, top, skips)
       for (const { offset, publication } of contiguous) {
         delivered++
-        this.#deliver(publication, { epoch, offset })
+        const before = this.position!.offset
+        this.#deliver(publication, { epoch, offset }, before === offset - 1 ? undefined : before)
         if (isStale()) return
       }
       if (this.position!.offset >= top.offset) break
@@ -193,10 +198,11 @@ export class Line {
   }
 
   /** The messages behind the last hole. The holes are told as one loss. */
-  #behindHoles (messages: readonly ReadMessage[], top: Position): readonly ReadMessage[] {
+  #behindHoles (messages: readonly ReadMessage[], top: Position, skips: readonly Skip[]): readonly ReadMessage[] {
     const { offset } = this.position!
     if (messages.length === 0 && offset === top.offset) return messages
-    const first = messages.findLastIndex((message, i) => message.offset !== (i === 0 ? offset : messages[i - 1]!.offset) + 1)
+    const follows = (offset: number, before: number): boolean => offset === before + 1 || skips.some(({ after, to }) => after === before && to === offset - 1)
+    const first = messages.findLastIndex((message, i) => !follows(message.offset, i === 0 ? offset : messages[i - 1]!.offset))
     if (first === -1 && messages.length > 0) return messages
     this.#ports.stats.holes++
     this.lost()
@@ -235,13 +241,14 @@ export class Line {
     if (isHole) this.mend()
   }
 
-  #deliver (publication: Publication | undefined, position: Position): void {
+  /** @param after - the offset of the publication before it, if offsets were left out */
+  #deliver (publication: Publication | undefined, position: Position, after?: number): void {
     this.position = position
     this.uid = publication?.uid
     if (publication === undefined) {
       this.#unreadable('a publication')
       this.lost()
-    } else this.#ports.entry(this.topic, publication, position)
+    } else this.#ports.entry(this.topic, publication, after === undefined ? position : { ...position, after })
   }
 
   /** Delivers a publication of a topic that keeps nothing, unless this node has done so when it published it. */

@@ -48,6 +48,8 @@ export class Link {
   cause: Error | undefined
   /** Connections that were made again. */
   reconnects = 0
+  /** The run of the server, which ends when that is started again; empty if it is not known. */
+  serverRun = ''
   /** Probes that have not come back in time. */
   missedProbes = 0
   readonly #settings: LinkSettings
@@ -164,7 +166,8 @@ export class Link {
       if (isStale()) throw new Error('the broker has closed')
       this.#commands = commands
       this.#subscriptions = subscriptions
-      const warning = await checkServer(commands)
+      const { warning, run } = await checkServer(commands)
+      if (!isStale()) this.serverRun = run
       for (const channel of channels) await subscriptions.subscribe([channel])
       await this.#sendProbe()
       return warning

@@ -215,9 +215,9 @@ export class Outgoing {
     return queue.call
   }
 
-  #arguments ({ topic }: Queue, { seq, pending }: Call): ReturnType<typeof argumentsOf> {
+  #arguments ({ topic, partition }: Queue, { seq, pending }: Call): ReturnType<typeof argumentsOf> {
     const { node, isCluster } = this.#ports
-    return argumentsOf({ keys: this.#keys, topic, isCluster, node, seq, epoch: this.#epochs.next(), position: this.#ports.line(topic)?.position }, pending)
+    return argumentsOf({ keys: this.#keys, topic, isCluster, node, seq, epoch: this.#epochs.next(), position: this.#ports.line(topic)?.position, run: this.#ports.linkOf(partition).serverRun }, pending)
   }
 
   #answered (queue: Queue, call: Call, [kind, answer]: RedisReply[]): void {

@@ -1,4 +1,4 @@
-import type { AttachedPosition, EndReason, HistoryPage, HistoryQuery, KeptMessage, Retention } from '../../types/index.ts'
+import type { AttachedPosition, EndReason, HistoryPage, HistoryQuery, KeptMessage, Retention, Skip } from '../../types/index.ts'
 import type { RedisReply } from '../../types/redis.ts'
 import { decodePublication } from './codec.ts'
 import type { Epochs } from './epochs.ts'
@@ -35,7 +35,7 @@ export class Reader {
 
   /** Reads the positions of topics of one partition, in one step. Those that have none get their first one. */
   async positions (partition: number, topics: readonly string[], retention: Retention): Promise<BasedPosition[]> {
-    const reply = await this.#linkOf(partition).call(positionsScript, topics.flatMap(topic => this.#keys.topic(topic)), [metaTtl(retention), ...topics.map(() => this.#epochs.next())]) as RedisReply[]
+    const reply = await this.#linkOf(partition).call(positionsScript, topics.flatMap(topic => this.#keys.topic(topic)), [metaTtl(retention), this.#linkOf(partition).serverRun, ...topics.map(() => this.#epochs.next())]) as RedisReply[]
     return topics.map((_topic, i) => {
       const [epoch, offset, ended, base] = reply.slice(4 * i, 4 * i + 4).map(String) as [string, string, string, string]
       return { epoch, offset: Number(offset), base: Number(base), ...(ended === '' ? {} : { ended: ended as EndReason }) }
@@ -44,7 +44,7 @@ export class Reader {
 
   /** Reads kept messages for the hub. One whose bytes cannot be read is as one that is no longer kept, and with it those before it. */
   async page (topic: string, query: HistoryQuery): Promise<HistoryPage> {
-    const { epoch, offset, ended, from: keptFrom, messages } = await this.#read(topic, query)
+    const { epoch, offset, ended, from: keptFrom, skips, messages } = await this.#read(topic, query)
     let from = keptFrom
     const page: KeptMessage[] = []
     for (const [at, bytes] of messages) {
@@ -56,27 +56,38 @@ export class Reader {
         if (!query.retention.latest) page.length = 0
       } else page.push({ offset: at, tail: publication.tail, payloadLength: publication.payloadLength, key: publication.key })
     }
-    return { position: { epoch, offset }, messages: page, from, ...(ended === '' ? {} : { ended: ended as EndReason }) }
+    return { position: { epoch, offset }, messages: page, from, ...(skips.length === 0 ? {} : { skips }), ...(ended === '' ? {} : { ended: ended as EndReason }) }
   }
 
   /** Reads kept messages behind an offset, as publications. */
   async behind (topic: string, after: number, limit: number, retention: Retention): Promise<ReadPage> {
-    const { epoch, offset, base, messages } = await this.#read(topic, { after, limit, bytes: Infinity, retention })
-    return { top: { epoch, offset }, base, messages: messages.map(([at, bytes]) => ({ offset: at, publication: decodePublication(topic, bytes)?.publication })) }
+    const { epoch, offset, base, skips, messages } = await this.#read(topic, { after, limit, bytes: Infinity, retention })
+    return { top: { epoch, offset }, base, skips, messages: messages.map(([at, bytes]) => ({ offset: at, publication: decodePublication(topic, bytes)?.publication })) }
   }
 
   async #read (topic: string, { after, limit, bytes, retention }: HistoryQuery) {
     const link = this.#linkOf(this.#keys.partitionOf(topic))
-    const args = [this.#epochs.next(), after === undefined ? '' : String(after), String(limit), bounded(bytes), retention.latest ? 'v' : 'l']
-    const [epoch, offset, ended, base, from, ...rest] = await link.call(historyScript, this.#keys.topic(topic), args) as RedisReply[]
+    const args = [this.#epochs.next(), after === undefined ? '' : String(after), String(limit), bounded(bytes), retention.latest ? 'v' : 'l', link.serverRun]
+    const [epoch, offset, ended, base, from, skipped, ...rest] = await link.call(historyScript, this.#keys.topic(topic), args) as RedisReply[]
     const messages: [number, Buffer][] = []
     for (let i = 0; i < rest.length; i += 2) {
       // Another program may have written behind the top.
       if (Number(rest[i]) <= Number(offset)) messages.push([Number(rest[i]), rest[i + 1] as Buffer])
     }
     if (after === undefined) messages.reverse()
-    return { epoch: String(epoch), offset: Number(offset), ended: String(ended), base: Number(base), from: Number(from), messages }
+    const skips = skipsOf(String(skipped))
+    return { epoch: String(epoch), offset: Number(offset), ended: String(ended), base: Number(base), from: fromOf(Number(from), skips), skips, messages }
   }
+}
+
+/** Reads skips as the scripts write them. Another program may have written there: the rest is ignored. */
+function skipsOf (text: string): Skip[] {
+  return Array.from(text.matchAll(/(\d{1,15}):(\d{1,15})/g), ([, after, to]) => ({ after: Number(after), to: Number(to) }))
+}
+
+/** Moves an offset behind which everything is kept before the skips that end there. */
+function fromOf (from: number, skips: readonly Skip[]): number {
+  return skips.reduceRight((least, { after, to }) => least === to ? after : least, from)
 }
 
 /** A number for a script, which has no infinity. */

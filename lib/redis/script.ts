@@ -11,6 +11,11 @@ export function script (source: string): Script {
 const unusedFor = 3_600_000
 
 /** The length of the tail of a kept publication. Another program may have written anything there, and the script must go on. */
+/** Offsets that a topic skips: more than a server can have lost, and so few that 15 digits last for a million runs. */
+const skipped = 1_000_000_000
+/** Most skips that a topic remembers. If there are more, all positions before the end of the oldest count as lost. */
+const mostSkips = 16
+
 const tailLength = `local function tail (frame)
   if #frame < 8 then return 0 end
   return math.min(#frame, (struct.unpack('>I4', frame, 5)))
@@ -21,26 +26,32 @@ end`
  *
  * Keys: metadata, messages (a stream, or a hash of values), fences, order of the values, then one for each message with a mid.
  * Arguments: channel, PUBLISH or SPUBLISH, an epoch to begin, the epoch and the top that the node knows, the node, the number of the call, `l` for a log, `v` for values
- * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages; then 6 for each: the publication, key, version, end,
- * `1` if it has a mid, bytes that a value counts.
+ * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages, the run of the server that the node knows (or nothing);
+ * then 6 for each: the publication, key, version, end, `1` if it has a mid, bytes that a value counts.
  *
  * Returns `done`, `fenced` (the call was done before) or `passed` (a later call was done before), and the epoch with one word for each message: `o<offset>`,
  * `d<position>`, `s` or `e`.
  *
  * A fence without its metadata is void, as is a stream: a lost metadata key begins a new epoch. The first write needs memory, because a server that has none refuses only
  * that one.
+ *
+ * A server that was started again, or that takes the place of another one, may have gone back to an older state, and perhaps nobody who publishes has seen what is gone.
+ * The first publication of a topic in a new run of the server therefore skips offsets (see docs/decisions/0019). The run is asked of the server itself, because the
+ * node may know an older one.
  */
 export const publishScript = script(`
 local m, s, f, z = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local node, mode, size, most = ARGV[6], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local e, top, b, r, n, ended, mids, first = '', 0, 0, 0, 0, false, 4, ''
+local run, known, skips, isNewRun = ARGV[14], '', '', false
 local out, frames = {}, {}
 local function text (number) return string.format('%.0f', number) end
 ${tailLength}
 if mode ~= 'n' then
-  local meta = redis.call('HMGET', m, 'e', 'o', 'b', 'x', 'r')
+  local meta = redis.call('HMGET', m, 'e', 'o', 'b', 'x', 'r', 'g', 'k')
   if meta[1] then
     e, top, b, ended, r = meta[1], tonumber(meta[2]), tonumber(meta[3] or 0), meta[4], tonumber(meta[5] or 0)
+    known, skips = meta[6] or '', meta[7] or ''
     local fence = redis.call('HGET', f, node)
     if fence then
       local seq, rest = string.match(fence, '^(%d+) %d+ (.*)$')
@@ -48,12 +59,16 @@ if mode ~= 'n' then
       if seq == tonumber(ARGV[7]) then return {'fenced', rest} end
       if seq > tonumber(ARGV[7]) then return {'passed', ''} end
     end
+    if run ~= '' and run ~= known then
+      run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or known
+      isNewRun = run ~= known
+    end
     if ARGV[4] == e and top < tonumber(ARGV[5]) then
-      e = ARGV[3]
-      redis.call('HSET', m, 'e', e, 'a', text(top))
+      e, skips, known = ARGV[3], '', ''
+      redis.call('HSET', m, 'e', e, 'a', text(top), 'k', '')
     end
   else
-    e = ARGV[3]
+    e, isNewRun = ARGV[3], run ~= ''
     redis.call('HSET', m, 'e', e, 'o', '0', 'a', '0')
     redis.call('DEL', s, f, z)
   end
@@ -61,25 +76,38 @@ if mode ~= 'n' then
   if n == 0 then b, r = 0, top end
 end
 for i = 1, tonumber(ARGV[13]) do
-  local at = 8 + i * 6
+  local at = 9 + i * 6
   local frame, key, version, reason, weight = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 5])
-  local mid, known, old, oldOffset, oldVersion, oldWeight
+  local mid, done, old, oldOffset, oldVersion, oldWeight
   if ARGV[at + 4] == '1' then
     mids = mids + 1
     mid = KEYS[mids]
-    known = redis.call('GET', mid)
+    done = redis.call('GET', mid)
   end
-  if mode == 'v' and not known then
+  if mode == 'v' and not done then
     old = redis.call('HGET', s, key)
     if old then oldOffset, oldVersion, oldWeight = string.match(old, '^(%d+):([^:]*):(%d+):') end
     if old and not oldOffset then oldOffset, oldVersion, oldWeight = '0', '', '0' end
   end
-  if known then out[i] = 'd' .. known
+  if done then out[i] = 'd' .. done
   elseif ended then out[i] = 'e'
   elseif old and version ~= '' and oldVersion ~= '' and tonumber(version) < (tonumber(oldVersion) or 0) then out[i] = 's'
   else
     local place = ''
     if mode ~= 'n' then
+      if isNewRun then
+        if known ~= '' then
+          local all, to = {}, text(top + ${skipped})
+          for skip in string.gmatch(skips .. ' ' .. text(top) .. ':' .. to, '%S+') do all[#all + 1] = skip end
+          if #all > ${mostSkips} then
+            table.remove(all, 1)
+            all[1] = '0:' .. string.match(all[1], '%d+$')
+          end
+          skips, top = table.concat(all, ' '), tonumber(to)
+        end
+        redis.call('HSET', m, 'g', run, 'k', skips)
+        isNewRun = false
+      end
       top = top + 1
       local id = text(top)
       if mode == 'l' then
@@ -152,23 +180,23 @@ return {'done', answer}
  * Reads kept messages of a topic.
  *
  * Keys: metadata, messages, fences, order. Arguments: an epoch to begin, the offset behind which to read (or nothing: the newest ones), most messages, most bytes,
- * `l` or `v`.
+ * `l` or `v`, the run of the server that the node knows (or nothing).
  *
- * Returns epoch, top, reason of the end, offset at which the epoch began, offset behind which all are kept; then offset and publication of each message. The
- * newest ones come in reverse order.
+ * Returns epoch, top, reason of the end, offset at which the epoch began, offset behind which all are kept, skips (`after:to`, with blanks between them); then offset and
+ * publication of each message. The newest ones come in reverse order.
  */
 export const historyScript = script(`
 local m, s, f, z = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local after, limit, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local function text (number) return string.format('%.0f', number) end
-local meta = redis.call('HMGET', m, 'e', 'o', 'x', 'a', 'r')
+local meta = redis.call('HMGET', m, 'e', 'o', 'x', 'a', 'r', 'k')
 if not meta[1] then
-  redis.call('HSET', m, 'e', ARGV[1], 'o', '0', 'a', '0')
+  redis.call('HSET', m, 'e', ARGV[1], 'o', '0', 'a', '0', 'g', ARGV[6])
   redis.call('DEL', s, f, z)
   redis.call('PEXPIRE', m, ${unusedFor})
-  return {ARGV[1], '0', '', '0', '0'}
+  return {ARGV[1], '0', '', '0', '0', ''}
 end
-local out = {meta[1], meta[2], meta[3] or '', meta[4] or '0', meta[2]}
+local out = {meta[1], meta[2], meta[3] or '', meta[4] or '0', meta[2], meta[6] or ''}
 local read, count = 0, 0
 ${tailLength}
 local function add (offset, frame)
@@ -212,7 +240,8 @@ return out
 /**
  * Reads the positions of topics, and begins those that have none.
  *
- * Keys: metadata, messages, fences and order of each topic. Arguments: ttl of the metadata, then an epoch for each topic.
+ * Keys: metadata, messages, fences and order of each topic. Arguments: ttl of the metadata, the run of the server that the node knows (or nothing), then an epoch for
+ * each topic.
  *
  * Returns epoch, top, reason of the end and offset at which the epoch began, of each.
  */
@@ -222,8 +251,8 @@ for i = 1, #KEYS, 4 do
   local m = KEYS[i]
   local meta = redis.call('HMGET', m, 'e', 'o', 'x', 'a')
   if not meta[1] then
-    meta = {ARGV[(i + 3) / 4 + 1], '0', false, '0'}
-    redis.call('HSET', m, 'e', meta[1], 'o', '0', 'a', '0')
+    meta = {ARGV[(i + 3) / 4 + 2], '0', false, '0'}
+    redis.call('HSET', m, 'e', meta[1], 'o', '0', 'a', '0', 'g', ARGV[2])
     redis.call('DEL', KEYS[i + 1], KEYS[i + 2], KEYS[i + 3])
   end
   if meta[2] == '0' then redis.call('PEXPIRE', m, ${unusedFor}) else redis.call('PEXPIRE', m, ARGV[1]) end

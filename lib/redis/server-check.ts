@@ -4,15 +4,15 @@ import { RedisAnswerError } from './answer-error.ts'
 
 /**
  * Checks whether a server can be used. A server that does not allow INFO is taken on trust.
- * @returns a warning: it can be used, and may drop what it must keep
+ * @returns a warning if it may drop what it must keep, and its run: a name that it has until it is started again; empty if it does not tell it
  * @throws FST_ROOMS_BROKER_UNSUITABLE if it is too old; what the server answers
  */
-export async function checkServer (connection: RedisConnection): Promise<Error | undefined> {
+export async function checkServer (connection: RedisConnection): Promise<{ warning: Error | undefined, run: string }> {
   let info: string
   try {
     info = String(await connection.send([['INFO']])[0])
   } catch (error) {
-    if (error instanceof RedisAnswerError && error.word === 'NOPERM') return undefined
+    if (error instanceof RedisAnswerError && error.word === 'NOPERM') return { warning: undefined, run: '' }
     throw error
   }
   const valueOf = (name: string): string | undefined => new RegExp(`^${name}:([^\\r\\n]*)`, 'm').exec(info)?.[1]
@@ -20,5 +20,6 @@ export async function checkServer (connection: RedisConnection): Promise<Error |
   const version = valueOf('redis_version')
   if (version !== undefined && Number.parseInt(version) < 7) throw new FST_ROOMS_BROKER_UNSUITABLE(`the server is Redis ${version}, and 7.0 or later is needed`)
   const policy = valueOf('maxmemory_policy')
-  return policy?.startsWith('allkeys-') === true ? new FST_ROOMS_BROKER_UNSUITABLE(`Redis may drop kept messages at any time, because its maxmemory-policy is ${policy}: set noeviction`) : undefined
+  const warning = policy?.startsWith('allkeys-') === true ? new FST_ROOMS_BROKER_UNSUITABLE(`Redis may drop kept messages at any time, because its maxmemory-policy is ${policy}: set noeviction`) : undefined
+  return { warning, run: valueOf('run_id') ?? '' }
 }

@@ -10,6 +10,8 @@ t.test('a page is copied', async t => {
   t.same(checked, { ...page, messages: [message, { offset: 3, tail: Buffer.from('"data":{}}'), payloadLength: 2, key: undefined }] })
   t.ok(checked.messages.every(({ tail }) => Buffer.isBuffer(tail)))
   t.same(checkPage('news', { ...page, messages: [] }).messages, [])
+  const skips = [{ after: 0, to: 1 }, { after: 1, to: 3 }]
+  t.same(checkPage('news', { ...page, skips: skips.map(skip => ({ ...skip, more: 1 })) }).skips, skips)
   const end = { offset: 3, tail: Buffer.from('"reason":"done","data":[1]}'), payloadLength: 0, key: undefined }
   t.same(checkPage('news', { ...page, ended: 'done', messages: [message, end] }), { ...page, ended: 'done', messages: [message, end] })
 })
@@ -33,6 +35,7 @@ t.test('each fault is named', async t => {
     [{ ...page, messages: [{ ...message, payloadLength: 5 }] }, /end of a frame/],
     [{ ...page, messages: [{ ...message, key: '' }] }, /end of a frame/],
     [{ ...page, ended: true }, /"ended"/],
+    ...[{}, [null], [{ after: 1, to: 1 }], [{ after: -1, to: 1 }], [{ after: 0.5, to: 1 }], [{ after: 1, to: 4 }], [{ after: 1, to: 2 }, { after: 1, to: 3 }]].map((skips): [unknown, RegExp] => [{ ...page, skips }, /"skips"/]),
     [{ ...page, messages: [{ ...message, tail: Buffer.from('"reason":"over"}'), payloadLength: 0 }] }, /end of a frame/]
   ]
   for (const [given, message] of faults) t.throws(() => checkPage('news', given), { code: 'FST_ROOMS_BROKER_FAULT', message })

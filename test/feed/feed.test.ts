@@ -36,6 +36,10 @@ t.test('a feed classifies each entry, and promises a position only if nothing be
   feed.lose()
   t.equal(feed.advance(at(9, 'g')), 'old')
   t.equal(feed.position, undefined, 'an old entry does not restore the position')
+  feed.advance(at(10, 'g'))
+  t.equal(feed.advance(at(1_011, 'g'), 10), 'next', 'offsets were left out')
+  t.same(feed.advance(at(2_012, 'g'), 1_012), { count: 1, reason: 'lost', from: 'g-1011', to: 'g-1012' })
+  t.same(feed.advance(at(3_013, 'g'), 2_000), { reason: 'lost', from: 'g-2012', to: 'g-2000' }, 'an entry that follows one before the last')
 })
 
 t.test('messages that were delivered on this node alone are told with the next entry, with a loss, or when the broker is back, once', async t => {

@@ -6,7 +6,7 @@ import type { Publisher } from './publisher.ts'
 
 /** Compares each member with what was acknowledged. */
 export function checkRest (world: World, rooms: readonly Watched[], { acknowledged, topics }: Publisher): void {
-  const { faults, seen, losesData, goesBack } = world
+  const { faults, seen, losesData } = world
   const places = new Map<number, string[]>()
   for (const [place, n] of seen) {
     if (topics.get(n) !== place.slice(0, place.indexOf(' '))) faults.push(`message ${n} came in another topic: ${place}`)
@@ -16,7 +16,7 @@ export function checkRest (world: World, rooms: readonly Watched[], { acknowledg
   for (const { n, topic, id } of acknowledged) {
     if (topic.startsWith('log:') && !losesData && !places.has(n)) faults.push(`message ${n} of ${topic} was acknowledged, and no member has it`)
     const other = id === undefined ? undefined : seen.get(`${topic} ${id}`)
-    if (other !== undefined && other !== n && !goesBack) faults.push(`message ${n} was acknowledged at ${id} of ${topic}, where members got ${other}`)
+    if (other !== undefined && other !== n) faults.push(`message ${n} was acknowledged at ${id} of ${topic}, where members got ${other}`)
   }
   for (const room of rooms) {
     // A member that was told is not told again until a message has come.

@@ -8,11 +8,6 @@ export interface Fault<S extends FleetServer = RedisServer> {
   readonly name: string
   /** It takes data away from the server: members are told, and a number may be accepted again. */
   readonly losesData?: boolean
-  /**
-   * The server goes back to older data. A node that has not seen what was lost may publish before those that have: until they have compared their positions with the
-   * server, and begun a new epoch, one position is that of two messages.
-   */
-  readonly goesBack?: boolean
   /** Only nodes that are processes of their own. */
   readonly needsProcesses?: boolean
   /** The node by itself is cut off, or gone. */
@@ -69,7 +64,7 @@ async function failOver (fleet: Fleet, lag: number, isKilled: boolean): Promise<
   else await old.command('REPLICAOF', '127.0.0.1', String(replica.port))
 }
 
-/** Takes the newest messages out of all topics. Argument: how many of each. */
+/** Takes the newest messages out of all topics, as of an earlier run of the server. Argument: how many of each. */
 const rollback = `
 for _, meta in ipairs(redis.call('KEYS', '*:m:*')) do
   local messages = string.gsub(meta, ':m:', ':s:', 1)
@@ -77,7 +72,7 @@ for _, meta in ipairs(redis.call('KEYS', '*:m:*')) do
   if top > 0 and redis.call('EXISTS', messages) == 1 then
     for _, message in ipairs(redis.call('XRANGE', messages, '(' .. top .. '-0', '+')) do redis.call('XDEL', messages, message[1]) end
     if redis.call('XLEN', messages) > 0 then redis.call('XSETID', messages, top .. '-0') end
-    redis.call('HSET', meta, 'o', tostring(top))
+    redis.call('HSET', meta, 'o', tostring(top), 'g', 'an earlier run')
     redis.call('DEL', (string.gsub(meta, ':m:', ':f:', 1)))
   end
 end
@@ -101,7 +96,6 @@ export const faults: readonly Fault[] = [
   {
     name: 'the server starts again with an older copy of its data',
     losesData: true,
-    goesBack: true,
 
     async run ({ server }, _node, length) {
       const copy = `${server.folder}.copy`
@@ -114,14 +108,13 @@ export const faults: readonly Fault[] = [
       await server.restart()
     }
   },
-  { name: 'a replica that lags takes the place of the server', losesData: true, goesBack: true, run: (fleet, _node, length, random) => failOver(fleet, length / 4, random() < 0.5) },
+  { name: 'a replica that lags takes the place of the server', losesData: true, run: (fleet, _node, length, random) => failOver(fleet, length / 4, random() < 0.5) },
   { name: 'the server is suspended for half a minute', isLong: true, run: async ({ server }) => { server.suspend(); await sleep(30_000); server.resume() } },
   { name: 'the server is suspended', run: async ({ server }, _node, length) => { server.suspend(); await sleep(length); server.resume() } },
   { name: 'the data are flushed', losesData: true, run: ({ server }) => server.command('FLUSHALL') },
   {
     name: 'the newest messages are lost, as by a backup that is restored',
     losesData: true,
-    goesBack: true,
 
     async run ({ server }, _node, _length, random) {
       await server.command('EVAL', rollback, '0', String(1 + Math.floor(random() * 3)))

@@ -54,8 +54,6 @@ export interface ScheduleOptions<S extends FleetServer = RedisServer> {
   readonly length: number
   /** Each fault lasts so long. */
   readonly isExact?: boolean
-  /** One position is that of one message, also if the server goes back. */
-  readonly isStrict?: boolean
   /** Publications per second. */
   readonly rate: number
   /** The faults to choose from. Default: all that the fleet can have. */
@@ -109,7 +107,7 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
   const events: string[] = []
   const begin = Date.now()
   const note = (text: string): void => { events.push(`${Date.now() - begin} ms: ${text}`) }
-  const world: World = { fleet, faults: found, random, seen: new Map(), losesData: plan.some(({ losesData }) => losesData === true), goesBack: options.isStrict !== true && plan.some(({ goesBack }) => goesBack === true), refuses: plan.some(({ refuses }) => refuses === true), isOncePerNode: contract.isOncePerNode === true }
+  const world: World = { fleet, faults: found, random, seen: new Map(), losesData: plan.some(({ losesData }) => losesData === true), refuses: plan.some(({ refuses }) => refuses === true), isOncePerNode: contract.isOncePerNode === true }
   for (const node of fleet.nodes) node.faults.length = 0
   const run = `${seed}.${begin}`
   const disturbances: Disturbance[] = []

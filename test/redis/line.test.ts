@@ -31,7 +31,7 @@ function createLine () {
       await gate
       const { epoch, base, from, top } = log
       const first = Math.max(after, from) + 1
-      return { top: { epoch, offset: top }, base, messages: Array.from({ length: Math.max(0, Math.min(limit, top - first + 1)) }, (_, i) => ({ offset: first + i, publication: { ...publication('a'), uid: String(first + i) } })) }
+      return { top: { epoch, offset: top }, base, skips: [], messages: Array.from({ length: Math.max(0, Math.min(limit, top - first + 1)) }, (_, i) => ({ offset: first + i, publication: { ...publication('a'), uid: String(first + i) } })) }
     },
     renew: () => control.renew(),
     unreadable: what => { unreadable.push(what) },

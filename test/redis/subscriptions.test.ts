@@ -34,7 +34,7 @@ function create (t: Test, isCluster = false) {
     entry: () => {},
     lost: line => { lost.push(line.topic) },
     skipped: () => {},
-    read: async (_topic, offset) => ({ top: { epoch: 'e', offset }, base: 0, messages: [] }),
+    read: async (_topic, offset) => ({ top: { epoch: 'e', offset }, base: 0, skips: [], messages: [] }),
     renew: async () => {},
     unreadable: () => {},
     stats: { mended: 0, holes: 0, resets: 0, dropped: 0 }
