@@ -35,6 +35,8 @@ export interface LinePorts {
   read (topic: string, after: number, limit: number, retention: Retention): Promise<ReadPage>
   /** The server has lost publications that were delivered here: begins a new epoch. */
   renew (line: Line, isDifferent: boolean): Promise<void>
+  /** The run of the topic's server, as this node knows it; empty if it does not. */
+  run (line: Line): string
   /** Bytes cannot be read. @param what - names them */
   unreadable (what: string): void
   readonly stats: { mended: number, holes: number, resets: number, dropped: number }
@@ -66,6 +68,8 @@ export class Line {
   uid: string | undefined
   /** Losses so far: own publications from before need not wait for their entries. */
   losses = 0
+  /** The run of the server in which delivery without a loss has begun. */
+  #run = ''
   readonly #held: Held[] = []
   #heldBytes = 0
   /** Publications were dropped because too many waited. */
@@ -110,8 +114,14 @@ export class Line {
   attachedAt (position: Position): void {
     this.position = position
     this.uid = undefined
+    this.#run = this.#ports.run(this)
     this.#work = undefined
     this.#drain()
+  }
+
+  /** Whether publications have been delivered here without a loss since before a run of the server. If the topic's top is the last of them, the server has lost none. */
+  isOlderThan (run: string): boolean {
+    return this.position !== undefined && this.#run !== run
   }
 
   /** Ends delivery. */
@@ -126,6 +136,7 @@ export class Line {
   /** Tells a loss that cannot be mended, since the topic keeps nothing. */
   lost (): void {
     this.losses++
+    this.#run = this.#ports.run(this)
     this.#ports.lost(this)
   }
 
@@ -157,6 +168,7 @@ export class Line {
         stats.resets++
         this.#ports.skipped(this)
         isReset = true
+        this.#run = this.#ports.run(this)
         this.position = { epoch: top.epoch, offset: base }
         this.uid = undefined
         continue

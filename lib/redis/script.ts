@@ -26,8 +26,9 @@ end`
  *
  * Keys: metadata, messages (a stream, or a hash of values), fences, order of the values, then one for each message with a mid.
  * Arguments: channel, PUBLISH or SPUBLISH, an epoch to begin, the epoch and the top that the node knows, the node, the number of the call, `l` for a log, `v` for values
- * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages, the run of the server that the node knows (or nothing);
- * then 6 for each: the publication, key, version, end, `1` if it has a mid, bytes that a value counts.
+ * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages, the run of the server that the node knows (or nothing),
+ * `1` if the node has delivered the topic without a loss since before that run; then 6 for each: the publication, key, version, end, `1` if it has a mid, bytes that a
+ * value counts.
  *
  * Returns `done`, `fenced` (the call was done before) or `passed` (a later call was done before), and the epoch with one word for each message: `o<offset>`,
  * `d<position>`, `s` or `e`.
@@ -36,8 +37,8 @@ end`
  * that one.
  *
  * A server that was started again, or that takes the place of another one, may have gone back to an older state, and perhaps nobody who publishes has seen what is gone.
- * The first publication of a topic in a new run of the server therefore skips offsets (see docs/decisions/0019). The run is asked of the server itself, because the
- * node may know an older one.
+ * The first publication of a topic in a new run of the server therefore skips offsets, unless its node has delivered everything up to the top before (see
+ * docs/decisions/0019). The run is asked of the server itself, because the node may know an older one.
  */
 export const publishScript = script(`
 local m, s, f, z = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -62,6 +63,7 @@ if mode ~= 'n' then
     if run ~= '' and run ~= known then
       run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or known
       isNewRun = run ~= known
+      if ARGV[15] == '1' and run == ARGV[14] and ARGV[4] == e and tonumber(ARGV[5]) == top then known = '' end
     end
     if ARGV[4] == e and top < tonumber(ARGV[5]) then
       e, skips, known = ARGV[3], '', ''
@@ -76,7 +78,7 @@ if mode ~= 'n' then
   if n == 0 then b, r = 0, top end
 end
 for i = 1, tonumber(ARGV[13]) do
-  local at = 9 + i * 6
+  local at = 10 + i * 6
   local frame, key, version, reason, weight = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 5])
   local mid, done, old, oldOffset, oldVersion, oldWeight
   if ARGV[at + 4] == '1' then
@@ -271,7 +273,7 @@ return out
  */
 export const renewScript = script(`
 local meta = redis.call('HMGET', KEYS[1], 'e', 'o')
-if meta[1] == ARGV[1] and (ARGV[4] == '1' or tonumber(meta[2]) < tonumber(ARGV[3])) then redis.call('HSET', KEYS[1], 'e', ARGV[2], 'a', meta[2]) end
+if meta[1] == ARGV[1] and (ARGV[4] == '1' or tonumber(meta[2]) < tonumber(ARGV[3])) then redis.call('HSET', KEYS[1], 'e', ARGV[2], 'a', meta[2], 'g', '', 'k', '') end
 return 1
 `)
 

@@ -14,6 +14,7 @@ const retention = { size: 100, bytes: 1e6, ttl: 60_000, latest: false }
 
 /** A link whose answers are given by the test: `calls` are the keys and arguments of scripts. */
 class FakeLink {
+  readonly serverRun = ''
   isReady = true
   isOpen = true
   readonly calls: { args: unknown[], resolve (reply: unknown): void, reject (error: Error): void }[] = []
@@ -201,7 +202,7 @@ t.test('topics that keep nothing are sent once', async t => {
 })
 
 t.test('an outcome waits for the entry, unless there is a loss', async t => {
-  const line = { topic: 'a', losses: 0 }
+  const line = { topic: 'a', losses: 0, isOlderThan: () => false }
   const { link, outgoing, outcomes, publish } = createOutgoing(line)
   const [first] = [publish(), publish(), publish()]
   outgoing.delivered('none')
@@ -277,6 +278,7 @@ function createSubscriptions (t: { teardown (end: () => void): void }) {
       return new Promise(() => {})
     },
     renew: async () => {},
+    run: () => '',
     unreadable: () => {},
     stats: { mended: 0, holes: 0, resets: 0, dropped: 0 }
   }, { isCluster: false, linger: 20 })
