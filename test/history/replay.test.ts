@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { KeptLog } from '../../lib/brokers/kept-log.ts'
 import { IdleReplays } from '../../lib/history/idle-replays.ts'
+import { KeptFrames } from '../../lib/history/kept-frames.ts'
 import { Replay, type Delivered, type RoomPlace } from '../../lib/history/replay.ts'
 import { historyRule } from '../../lib/history/rule.ts'
 import type { Encoding } from '../../lib/transport/encoding.ts'
@@ -411,4 +412,16 @@ t.test('a member that is far behind the others gets frames of its own', async t 
   for (let n = 0; n < 600; n++) topic.publish()
   t.equal(replay.framesBehind(0, { epoch: one, offset: top }, top + 600)?.top, top + 500)
   t.equal(largest(), 500)
+})
+
+t.test('frames are bounded by their number and bytes, also behind offsets that were left out', async t => {
+  const frames = new KeptFrames('e', 0, 1_000, [{ after: 3, to: 1_000 }])
+  for (const offset of [1, 2, 3, 1_001, 1_002]) frames.append(offset, Buffer.from('x'), undefined, 10)
+  frames.bound({ size: 5, bytes: 1_000 })
+  t.equal(frames.from, 0)
+  frames.bound({ size: 3, bytes: 1_000 })
+  t.equal(frames.from, 2)
+  frames.bound({ size: 3, bytes: 25 })
+  t.equal(frames.from, 3)
+  t.same(frames.grown(10).skips, [{ after: 3, to: 1_000 }])
 })
