@@ -111,9 +111,11 @@ export class Watched {
     this.#note(`${n} at ${id}`)
     const cameAt = this.got.get(n)
     if (cameAt !== undefined) {
+      const isAgain = cameAt >= this.stays.at(-1)!.from
+      // A node may get late what a member has got on the node before. Messages of a topic that keeps none have no position.
+      if (this.topic.startsWith('plain:') && !isAgain) return
       if (this.#world.isOncePerNode === true) {
-        // A node may get late what a member has got on the node before.
-        if (cameAt >= this.stays.at(-1)!.from) this.repeated.push(n)
+        this.repeated.push(n)
         return
       }
       if (!losesData) this.#fault(`got ${n} twice: ${id}`)
