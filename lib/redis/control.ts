@@ -1,6 +1,6 @@
 import { decodeControl, encodeControl } from './control-codec.ts'
 import type { Keys } from './keys.ts'
-import { nodePartition, texts, type RedisCalls } from './nodes.ts'
+import { nodePartition, parseName, texts, type RedisCalls } from './nodes.ts'
 import { script } from './script.ts'
 
 /** Milliseconds for which the server knows that a node holds a user; nodes say it again before. */
@@ -12,15 +12,32 @@ const perChunk = 100
 /** Sends bytes over a channel. Arguments: PUBLISH or SPUBLISH, channel, bytes. Returns how many connections got them. */
 const sendScript = script('return redis.call(ARGV[1], ARGV[2], ARGV[3])')
 
-/** Names the nodes that hold a user. Key: of the user. */
-const holdersScript = script("return redis.call('SMEMBERS', KEYS[1])")
+/** Names the nodes that hold a user, and the incarnation of each. Key: of the user. */
+const holdersScript = script("return redis.call('HGETALL', KEYS[1])")
 
-/** Notes whether a node holds a user. Key: of the user. Arguments: SADD or SREM, the node. */
+/** Notes that a node holds a user. Keys: of the user, of the node's users. Arguments: user, node, incarnation. */
 const holdScript = script(`
-redis.call(ARGV[1], KEYS[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ${lifetime})
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+redis.call('SADD', KEYS[2], ARGV[1])
+for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ${lifetime}) end
 return 1
 `)
+
+/**
+ * Notes that a node does not hold users any more, unless a later incarnation of it does.
+ *
+ * Keys: of the node's users, of each user. Arguments: node, incarnation, the users.
+ */
+const releaseScript = script(`
+for i = 2, #KEYS do
+  if redis.call('HGET', KEYS[i], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[i], ARGV[1]) end
+  redis.call('SREM', KEYS[1], ARGV[i + 1])
+end
+return 1
+`)
+
+/** Names the users that a node holds. Key: of the node's users. */
+const heldScript = script("return redis.call('SMEMBERS', KEYS[1])")
 
 /** The channel by which a node is reached alone. */
 export function channelOf (keys: Keys, node: string): string {
@@ -36,13 +53,18 @@ export interface RedisControlPorts {
   readonly calls: RedisCalls
   readonly keys: Keys
   readonly node: string
+  /** The incarnation of this node: see `Nodes`. */
+  incarnation (): number
   readonly publish: 'PUBLISH' | 'SPUBLISH'
   receive (fromNode: string, bytes: Buffer): void
   /** Bytes of a message cannot be read. @param what - names them */
   unreadable (what: string): void
 }
 
-/** Control messages between nodes: to one, to all, and to those that hold a user. */
+/**
+ * Control messages between nodes: to one, to all, and to those that hold a user. The server knows the nodes of a user, and the users of a node, so that a node that has
+ * died is forgotten.
+ */
 export class RedisControl {
   readonly #ports: RedisControlPorts
   readonly #held = new Set<string>()
@@ -85,6 +107,15 @@ export class RedisControl {
     this.#write()
   }
 
+  /** Forgets which users a dead node held, or an earlier incarnation of this one. @param name - `<node>:<incarnation>` */
+  async forget (name: string): Promise<void> {
+    const { keys, calls } = this.#ports
+    await Promise.all(keys.slots.map(async (_, partition) => {
+      const users = texts(await calls.call(partition, heldScript, [usersKey(keys, partition, name)], []))
+      for (let from = 0; from < users.length; from += perChunk) await this.#release(partition, name, users.slice(from, from + perChunk))
+    }))
+  }
+
   /** Takes bytes of a control channel. */
   read (message: Buffer): void {
     const control = decodeControl(message)
@@ -101,12 +132,13 @@ export class RedisControl {
 
   async #toUser (user: string, bytes: Buffer): Promise<'sent' | 'gone'> {
     const { keys, node, calls } = this.#ports
-    const { partition, key } = this.#keyOf(user)
-    const others = texts(await calls.call(partition, holdersScript, [key], [])).filter(name => name !== node)
-    const receivers = await Promise.all(others.map(async name => {
+    const partition = keys.partitionOf(user)
+    const holders = texts(await calls.call(partition, holdersScript, [userKey(keys, partition, user)], []))
+    const others = holders.flatMap((name, i) => i % 2 === 0 && name !== node ? [[name, holders[i + 1]!] as const] : [])
+    const receivers = await Promise.all(others.map(async ([name, incarnation]) => {
       const count = await this.#publish(channelOf(keys, name), bytes)
       // A node without connection is dead, or says again that it holds the user when it is back.
-      if (count === 0) await calls.call(partition, holdScript, [key], ['SREM', name])
+      if (count === 0) await this.#release(partition, `${name}:${incarnation}`, [user])
       return count
     }))
     return receivers.some(count => count > 0) ? 'sent' : 'gone'
@@ -126,9 +158,12 @@ export class RedisControl {
     while (this.#changed.size > 0) {
       const users = [...this.#changed].slice(0, perChunk)
       for (const user of users) this.#changed.delete(user)
+      const { keys, calls, node, incarnation } = this.#ports
+      const name = `${node}:${incarnation()}`
       const written = await Promise.allSettled(users.map(user => {
-        const { partition, key } = this.#keyOf(user)
-        return this.#ports.calls.call(partition, holdScript, [key], [this.#held.has(user) ? 'SADD' : 'SREM', this.#ports.node])
+        const partition = keys.partitionOf(user)
+        if (!this.#held.has(user)) return this.#release(partition, name, [user])
+        return calls.call(partition, holdScript, [userKey(keys, partition, user), usersKey(keys, partition, name)], [user, ...parseName(name)])
       }))
       const failed = users.filter((_, index) => written[index]!.status === 'rejected')
       for (const user of failed) this.#changed.add(user)
@@ -136,9 +171,18 @@ export class RedisControl {
     }
   }
 
-  #keyOf (user: string): { partition: number, key: string } {
-    const { keys } = this.#ports
-    const partition = keys.partitionOf(user)
-    return { partition, key: keys.other(partition, `h:${user}`) }
+  async #release (partition: number, name: string, users: readonly string[]): Promise<void> {
+    const { keys, calls } = this.#ports
+    await calls.call(partition, releaseScript, [usersKey(keys, partition, name), ...users.map(user => userKey(keys, partition, user))], [...parseName(name), ...users])
   }
+}
+
+/** The nodes that hold a user: node = incarnation. */
+function userKey (keys: Keys, partition: number, user: string): string {
+  return keys.other(partition, `hu:${user}`)
+}
+
+/** The users of one partition that a node holds. @param name - `<node>:<incarnation>` */
+function usersKey (keys: Keys, partition: number, name: string): string {
+  return keys.other(partition, `hn:${name}`)
 }

@@ -29,7 +29,7 @@ export interface NodesPorts {
   revived (): void
   /** The server knows that this node lives. */
   alive (): Promise<void>
-  /** Removes all that a dead node has noted. @param name - `<node>:<incarnation>` */
+  /** Removes all that a dead node, or an earlier incarnation of this one, has noted. @param name - `<node>:<incarnation>` */
   sweep (name: string): Promise<void>
 }
 
@@ -58,6 +58,8 @@ export class Nodes {
   /** The beginning of the keys of counts. */
   readonly counts: string
   incarnation = 1
+  /** Names under which this node counted as dead. What was on its way then may have been noted after it was swept. */
+  readonly #former = new Set<string>()
   #isNew = true
   #isClosed = false
   #timer: NodeJS.Timeout | undefined
@@ -107,6 +109,7 @@ export class Nodes {
     const [state, count] = reply
     if (this.#isClosed) return
     if (state === 'dead') {
+      this.#former.add(this.name)
       this.incarnation++
       this.#isNew = true
       this.#ports.revived()
@@ -117,11 +120,13 @@ export class Nodes {
     const end = 2 + Number(count)
     this.live = new Set(reply.slice(2, end))
     await this.#ports.alive()
-    for (const name of reply.slice(end)) this.#sweep(name).catch(() => {}) // another node does it after the claim
+    // If it fails, another node does it after the claim, or this one after the next beat.
+    for (const name of new Set([...this.#former, ...reply.slice(end)])) this.#sweep(name).catch(() => {})
   }
 
   async #sweep (name: string): Promise<void> {
     await this.#ports.sweep(name)
     await this.#calls.call(nodePartition, endScript, [this.#alive, this.counts + name], [name, '1'])
+    this.#former.delete(name)
   }
 }

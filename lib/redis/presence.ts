@@ -22,6 +22,8 @@ export interface RedisPresencePorts {
   readonly handlers: Pick<BrokerHandlers, 'presence' | 'gone' | 'back'>
   /** The server does not know this node any more: it was taken for dead, or the data of the server are gone. */
   revived (): void
+  /** Removes what else a dead node has noted. @param name - `<node>:<incarnation>` */
+  sweep (name: string): Promise<void>
   /** Bytes of a delta, or of a member, cannot be read. @param what - names them */
   unreadable (what: string): void
 }
@@ -52,7 +54,7 @@ export class RedisPresence implements BrokerPresence {
         ports.revived()
       },
       alive: async () => { if (this.#isOutdated) await this.#sendAgain() },
-      sweep: name => this.#sweep(name)
+      sweep: async name => { await Promise.all([this.#sweep(name), ports.sweep(name)]) }
     })
     this.#timer = setInterval(() => { this.refresh().catch(() => {}) }, refreshEvery).unref()
   }

@@ -51,9 +51,10 @@ export class PresenceNode {
         gone: users => { this.gone.push(...users) },
         back: users => { this.back.push(...users) }
       },
-      revived: () => { this.control.up() }
+      revived: () => { this.control.up() },
+      sweep: name => this.control.forget(name)
     }, times)
-    this.control = new RedisControl({ ...ports, receive: (from, bytes) => { this.controls.push(`${from} ${bytes}`) } })
+    this.control = new RedisControl({ ...ports, incarnation: () => this.presence.nodes.incarnation, receive: (from, bytes) => { this.controls.push(`${from} ${bytes}`) } })
   }
 
   async connect (): Promise<void> {

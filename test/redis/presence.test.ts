@@ -216,3 +216,48 @@ t.test('a delta that cannot be read is counted, and the list is read again', opt
   t.equal(a.unreadable, 1)
   t.same(a.deltas.at(-1), { topic: 'a', delta: undefined })
 })
+
+t.test('a node that died holds no users any more, and holds them again when it comes back', options, async t => {
+  const server = await startRedis(t)
+  const [a, b] = await startNodes(t, server.port, ['a', 'b']) as [PresenceNode, PresenceNode]
+  const script = `
+    local out = {}
+    for _, key in ipairs(redis.call('KEYS', '*}:h*')) do
+      local entries = redis.call('TYPE', key).ok == 'hash' and redis.call('HGETALL', key) or redis.call('SMEMBERS', key)
+      table.sort(entries)
+      out[#out + 1] = string.match(key, '}:(.*)') .. '=' .. table.concat(entries, ',')
+    end
+    table.sort(out)
+    return table.concat(out, ' ')`
+  const noted = async (): Promise<string> => (await server.command('EVAL', script, '0')).split('\r\n')[1]!
+  // The users of a node are in as many partitions.
+  const users = (name: string, all: string) => async () => (await noted()).split(' ').filter(entry => entry.startsWith(`hn:${name}=`)).flatMap(entry => entry.split('=')[1]!.split(',')).sort().join() === all
+  const holders = async (): Promise<string[]> => (await noted()).split(' ').filter(entry => entry.startsWith('hu:'))
+  b.control.hold(['ann', 'ben'], [])
+  a.control.hold(['ben'], [])
+  await until(users('b:1', 'ann,ben'))
+  await until(users('a:1', 'ben'))
+  t.same(await holders(), ['hu:ann=1,b', 'hu:ben=1,1,a,b'])
+  b.cut()
+  await until(users('b:1', ''), 5_000)
+  t.same(await holders(), ['hu:ben=1,a'])
+
+  // A node that was suspended goes on with what it was about to note, until it learns that it counts as dead.
+  const counts = `${b.presence.nodes.counts}b:1`
+  await server.command('HSET', counts, 'a', '1')
+  b.control.hold(['cat'], ['ann'])
+  await b.connect()
+  await until(users('b:2', 'ben,cat'))
+  await until(users('b:1', ''), 5_000)
+  await until(async () => await server.command('EXISTS', counts) === ':0\r\n', 5_000)
+  t.same(await holders(), ['hu:ben=1,2,a,b', 'hu:cat=2,b'])
+  // Notes of an earlier incarnation that come late are removed without those of the later one.
+  await server.command('EVAL', "for _, key in ipairs(redis.call('KEYS', '*}:hn:b:2')) do redis.call('COPY', key, (string.gsub(key, '2$', '1'))) end", '0')
+  await until(users('b:1', 'ben,cat'))
+  await a.control.forget('b:1')
+  t.same(await noted(), (await noted()).replace(/hn:b:1\S* ?/g, ''))
+  t.same(await holders(), ['hu:ben=1,2,a,b', 'hu:cat=2,b'])
+  b.control.hold([], ['ben', 'cat'])
+  a.control.hold([], ['ben'])
+  await until(async () => await noted() === '')
+})
