@@ -273,7 +273,7 @@ export async function sentinelPrimary (sentinel: object): Promise<object | undef
 
 /** The part of a NATS connection that ends its socket. */
 interface NatsInside {
-  readonly protocol: { readonly transport: { readonly socket: { resetAndDestroy (): void, destroy (): void } } }
+  readonly protocol: { readonly transport: { readonly socket: { readonly writableEnded: boolean, resetAndDestroy (): void, destroy (): void } } }
 }
 
 /**
@@ -286,7 +286,8 @@ export function endNatsSocket (connection: object): void {
     const { protocol } = connection as NatsInside
     const socket = protocol.transport.socket
     try {
-      socket.resetAndDestroy()
+      // If the socket is ending, Node.js cannot reset it, and neither closes it nor ends its process: it spins in the clean-up of the handle.
+      if (!socket.writableEnded) socket.resetAndDestroy()
     } finally {
       socket.destroy()
     }

@@ -224,5 +224,17 @@ t.test('a NATS connection without a socket is left as it is, and a socket of TLS
   const destroy = (): void => { calls.push('destroy') }
   internals.endNatsSocket({ protocol: { transport: { socket: { resetAndDestroy () { calls.push('reset') }, destroy } } } })
   internals.endNatsSocket({ protocol: { transport: { socket: { resetAndDestroy () { throw new TypeError('not TCP') }, destroy } } } })
-  t.same(calls, ['reset', 'destroy', 'destroy'])
+  internals.endNatsSocket({ protocol: { transport: { socket: { writableEnded: true, resetAndDestroy () { calls.push('reset') }, destroy } } } })
+  t.same(calls, ['reset', 'destroy', 'destroy', 'destroy'])
+})
+
+t.test('the socket of a NATS connection that is closing is closed, and not reset', async t => {
+  const server = createHttpServer().on('connection', socket => { socket.pause() }).listen(0, '127.0.0.1')
+  t.teardown(() => { server.close().closeAllConnections() })
+  await once(server, 'listening')
+  const socket = connectTcp((server.address() as AddressInfo).port, '127.0.0.1')
+  await once(socket, 'connect')
+  socket.end()
+  internals.endNatsSocket({ protocol: { transport: { socket } } })
+  await t.resolves(once(socket, 'close'), 'and has no error, such as that of a reset')
 })
