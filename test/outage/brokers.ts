@@ -16,8 +16,16 @@ export interface NodeBroker {
 /** Milliseconds that a topic stays subscribed after its last member. */
 const linger = 500
 
+/** Whether a topic has members that all nodes know. */
+export function hasPresence (topic: string): boolean {
+  return /^(?:lobby|party):/.test(topic)
+}
+
+/** Milliseconds for which the leave of a user of `party` is held. */
+export const grace = 1_000
+
 export const brokers: Record<NodeSettings['broker'], (settings: NodeSettings) => NodeBroker> = {
-  /** Topics: `log` keeps all that a schedule publishes, `short` less than it misses, `plain` nothing, and `lobby` has presence. */
+  /** Topics: `log` keeps all that a schedule publishes, `short` less than it misses, `plain` nothing, `lobby` has presence, and `party` a grace, too. */
   redis ({ brokerPort, heartbeat, times }) {
     const client = new Redis(brokerPort, '127.0.0.1', { lazyConnect: true })
     return {
@@ -26,7 +34,8 @@ export const brokers: Record<NodeSettings['broker'], (settings: NodeSettings) =>
         'log:*': { history: { size: 20_000, bytes: 50_000_000, replay: 50_000_000 }, publish: true, post: true },
         'short:*': { history: { size: 3 }, publish: true, post: true },
         'plain:*': { publish: true, post: true },
-        'lobby:*': { presence: true }
+        'lobby:*': { presence: true },
+        'party:*': { presence: { grace } }
       },
       end: () => { client.disconnect() }
     }

@@ -99,3 +99,26 @@ export async function checkServer (fleet: Fleet, faults: string[]): Promise<void
   if (!await holds(() => channels.startsWith('*0'), 5_000)) faults.push(`subscriptions are left: ${channels.replaceAll('\r\n', ' ')}`)
   clearInterval(timer)
 }
+
+/** What is left in the server of members and users, as `<key> <entries>`: all but versions, and leaves of the last minutes. */
+const leftScript = `
+local out = {}
+local function note (key, entries) if #entries > 0 then out[#out + 1] = key .. ' ' .. table.concat(entries, ',') end end
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = string.match(key, '}:(%a+):')
+  if kind == 'pm' or kind == 'pn' or kind == 'hu' or kind == 'counts' then note(key, redis.call('HGETALL', key))
+  elseif kind == 'pt' or kind == 'hn' then note(key, redis.call('SMEMBERS', key))
+  elseif kind == 'pu' then
+    local users = {}
+    for _, field in ipairs(redis.call('HKEYS', key)) do if field ~= 'v' then users[#users + 1] = field end end
+    note(key, users)
+  end
+end
+return table.concat(out, '; ')
+`
+
+/** When all members have left, the server knows none of them, and no user. */
+export async function checkForgotten (fleet: Fleet, faults: string[]): Promise<void> {
+  const left = (await fleet.server.command('EVAL', leftScript, '0')).split('\r\n')[1]!
+  if (left !== '') faults.push(`the server still knows members or users: ${left.slice(0, 2_000)}`)
+}

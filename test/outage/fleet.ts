@@ -5,7 +5,7 @@ import type { Test } from 'tap'
 import type { BrokerState } from '../../types/index.ts'
 import { environment, freePort } from '../helpers/process.ts'
 import { startRedis, type RedisServer } from '../helpers/redis-server.ts'
-import { startNode, type NodeReport, type NodeSettings, type RunningNode } from './node.ts'
+import { startNode, type NodeQuestion, type NodeReport, type NodeSettings, type RunningNode, type TopicView, type UserEvent } from './node.ts'
 import { NetworkProxy } from './proxy.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -47,6 +47,8 @@ export class FleetNode {
   readonly faults: string[] = []
   /** The ids under which its broker was started, the last one at the end. */
   readonly ids: string[] = []
+  /** Users that have joined or left, as its hooks were told. */
+  readonly users: UserEvent[] = []
   isRunning = false
   isSuspended = false
   /** When it was killed or suspended for the last time: requests from before may have no answer. */
@@ -67,6 +69,8 @@ export class FleetNode {
   get host (): string { return `127.0.0.1:${this.settings.port}` }
   /** Whether a balancer sends requests to it. */
   get isHealthy (): boolean { return this.isRunning && !this.isSuspended }
+  /** The id of its process; `undefined` if it is an app of this one. */
+  get pid (): number | undefined { return this.#child?.pid }
   get state (): BrokerState | undefined { return this.states.at(-1)?.state }
 
   async start (): Promise<void> {
@@ -99,13 +103,14 @@ export class FleetNode {
   #take (report: NodeReport): void {
     if (report.type === 'state') this.states.push(report)
     else if (report.type === 'id') this.ids.push(report.id)
+    else if (report.type === 'user') this.users.push(report)
     else if (report.type === 'fault') this.faults.push(report.text)
     else if (report.type === 'answer') this.#answers.get(report.call)?.(report.value)
   }
 
-  async #ask (name: 'stats' | 'close'): Promise<any> {
+  async #ask (name: NodeQuestion['name'], topics: readonly string[] = []): Promise<any> {
     const call = ++this.#calls
-    this.#child!.send({ call, name })
+    this.#child!.send({ call, name, topics } satisfies NodeQuestion)
     let timer: NodeJS.Timeout
     try {
       return await Promise.race([
@@ -120,13 +125,20 @@ export class FleetNode {
 
   async stats (): Promise<any> { return this.#isInside ? this.#inside!.stats() : await this.#ask('stats') }
 
+  async presence (topics: readonly string[]): Promise<TopicView[]> { return this.#isInside ? this.#inside!.presence(topics) : await this.#ask('presence', topics) }
+
   /** Ends the process as `kill -9` does. */
-  async kill (): Promise<void> {
+  async kill (): Promise<void> { await this.#signal('SIGKILL') }
+
+  /** Ends the process as a deploy does: the app closes. */
+  async terminate (): Promise<void> { await this.#signal('SIGTERM') }
+
+  async #signal (signal: NodeJS.Signals): Promise<void> {
     if (!this.isRunning) return
     this.isRunning = false
     this.disturbedAt = Date.now()
     const exit = once(this.#child!, 'exit')
-    this.#child!.kill('SIGKILL')
+    this.#child!.kill(signal)
     await exit
   }
 

@@ -3,6 +3,7 @@ import { createClient, type Client, type ClientRoom, type TopicSnapshot } from '
 import { isUpTo } from '../../lib/client/position.ts'
 import type { WebSocketClass } from '../../types/client.ts'
 import { nodeOf } from '../../lib/fleet/node-id.ts'
+import { hasPresence } from './brokers.ts'
 import type { Fleet, FleetNode } from './fleet.ts'
 
 /** The payload of all messages. */
@@ -65,7 +66,7 @@ export class Watched {
     this.topic = topic
     this.#name = `${name} in ${topic}`
     const keeps = topic.startsWith('log:') || topic.startsWith('short:')
-    const options = { presence: topic.startsWith('lobby:'), ...keeps ? { reload: (snapshot: TopicSnapshot<string, Data>) => { this.#reload(snapshot) } } : {} }
+    const options = { presence: hasPresence(topic), ...keeps ? { reload: (snapshot: TopicSnapshot<string, Data>) => { this.#reload(snapshot) } } : {} }
     this.room = client.room(topic, options as never) as never
     this.room.on('message', ({ id, data }) => { this.#receive(id, data.n) })
     this.room.on('gap', gap => { this.#tell(JSON.stringify(gap)) })
@@ -165,7 +166,8 @@ export class Member {
   readonly rooms: Watched[]
   readonly #sockets = new Set<WebSocket>()
 
-  constructor (world: World, index: number, topics: readonly string[]) {
+  /** @param user - a person may have several clients */
+  constructor (world: World, index: number, topics: readonly string[], user = `u${index}`) {
     const { fleet, random } = world
     this.name = `member ${index}`
     const size = fleet.nodes.length
@@ -186,7 +188,7 @@ export class Member {
       }
     }
     this.client = createClient({
-      url: `http://fleet/rooms?user=u${index}`,
+      url: `http://fleet/rooms?user=${user}`,
       WebSocket: Balanced as unknown as WebSocketClass,
       fetch: (url, init) => fetch(rewritten(url), init as RequestInit) as never,
       queue: 1_000,

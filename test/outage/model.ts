@@ -5,12 +5,16 @@ import { faults as allFaults, type Fault } from './faults.ts'
 import type { Fleet, FleetNode, FleetServer } from './fleet.ts'
 import type { RedisServer } from '../helpers/redis-server.ts'
 import { Member, type Watched, type World } from './members.ts'
+import { MemoryWatch } from './memory.ts'
 import { Publisher } from './publisher.ts'
 
 /** Milliseconds for a node to be up after its broker is back: 2 s, and many for a busy machine. */
 export const backWithin = 8_000
 /** Schedules with faults of this many milliseconds may have one of half a minute. */
 const longLength = 5_000
+
+/** Most publications that wait on a node: those of 5 s at 200 a second, the rate of the fastest schedule, whose nodes share them. */
+const mostQueued = 1_000
 
 /** A fault that has happened. Times are on the clock of `Date`. */
 export interface Disturbance {
@@ -33,8 +37,8 @@ export interface Contract<S extends FleetServer> {
   checkRest (world: World, rooms: readonly Watched[], publisher: Publisher, disturbances: readonly Disturbance[]): void
   /** Looks what nodes and server keep when all members have left. */
   checkServer (fleet: Fleet<S>, faults: string[]): Promise<void>
-  /** Called once in a while, with all that nodes say of themselves. */
-  checkStats? (node: FleetNode, stats: any): void
+  /** Called once a second during a fault, and after it, with all that nodes say of themselves. */
+  checkStats (node: FleetNode, stats: any): void
 }
 
 const overRedis: Contract<RedisServer> = {
@@ -42,7 +46,8 @@ const overRedis: Contract<RedisServer> = {
   topics: run => [`log:${run}.1`, `log:${run}.2`, `short:${run}`, `plain:${run}`],
   topicsOf: (run, index) => [`log:${run}.1`, `log:${run}.2`, ...index % 2 === 0 ? [`short:${run}`, `plain:${run}`] : [], ...index % 8 === 0 ? [`lobby:${run}`] : []],
   checkRest,
-  checkServer
+  checkServer,
+  checkStats (node, { queued }) { if (queued > mostQueued) node.faults.push(`${queued} publications are queued`) }
 }
 
 export interface ScheduleOptions<S extends FleetServer = RedisServer> {
@@ -58,6 +63,8 @@ export interface ScheduleOptions<S extends FleetServer = RedisServer> {
   readonly rate: number
   /** The faults to choose from. Default: all that the fleet can have. */
   readonly only?: (fault: Fault<S>) => boolean
+  /** Milliseconds of publications before the first fault. Default 200. */
+  readonly warmUp?: number
   /** Milliseconds for all members to be back, and for them to have the last message. Default 45,000. */
   readonly patience?: number
 }
@@ -66,7 +73,15 @@ export interface ScheduleResult {
   readonly faults: string[]
   /** Events of the schedule, in order. */
   readonly events: string[]
-  readonly counts: { messages: number, acknowledged: number, refused: number, told: number, recovered: number }
+  readonly counts: {
+    messages: number
+    acknowledged: number
+    refused: number
+    told: number
+    recovered: number
+    /** Most MiB by which a node grew during a fault. */
+    grown: number
+  }
 }
 
 /** Waits until a condition holds. Returns whether it does. */
@@ -100,7 +115,7 @@ export function runSchedule (fleet: Fleet, options: ScheduleOptions): Promise<Sc
 }
 
 export async function runScheduleOver<S extends FleetServer> (contract: Contract<S>, fleet: Fleet<S>, options: ScheduleOptions<S>): Promise<ScheduleResult> {
-  const { seed, members: size, length, rate, patience = 45_000 } = options
+  const { seed, members: size, length, rate, patience = 45_000, warmUp = 200 } = options
   const random = numbersFrom(seed)
   const plan = chosen(fleet, contract.faults, options, random)
   const found: string[] = []
@@ -116,6 +131,8 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
   const rooms = members.flatMap(({ rooms }) => rooms)
   const publisher = new Publisher(world, contract.topics(run), members)
   const cut = (share: number): void => { for (const member of members) if (random() < share) member.cut() }
+  const checkStats = async (): Promise<void> => { for (const node of fleet.nodes) if (node.isHealthy) contract.checkStats(node, await node.stats()) }
+  let grown = 0
   let hasEnded = false
   try {
     if (!await holds(() => rooms.every(({ isOpen }) => isOpen), patience)) {
@@ -124,17 +141,22 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
     }
     note('all members have joined')
     publisher.start(rate)
-    await sleep(200)
+    await sleep(warmUp)
     for (const fault of plan) {
       const node = fleet.nodes[Math.floor(random() * fleet.nodes.length)]!
       const milliseconds = Math.round(length * (options.isExact === true ? 1 : 0.2 + 0.8 * random()))
       note(`${fault.name}${fault.isOfNode === true ? ` (node ${node.index})` : ''}, ${milliseconds} ms`)
       const from = Date.now()
+      const memory = new MemoryWatch(fleet.nodes)
+      const timer = setInterval(() => { checkStats().catch(() => {}) }, 1_000) // a node may end meanwhile
       await fault.run(fleet, node, milliseconds, random, cut)
-      note('it is over')
+      clearInterval(timer)
+      const growth = memory.stop(fault.name)
+      grown = Math.max(grown, growth)
+      note(`it is over; nodes have grown by ${Math.round(growth / 1_048_576)} MiB at most`)
       const over = Date.now()
       disturbances.push({ name: fault.name, node: fault.isOfNode === true ? node : undefined, from, over })
-      if (contract.checkStats !== undefined) for (const node of fleet.nodes) if (node.isHealthy) contract.checkStats(node, await node.stats())
+      await checkStats()
       if (random() < 0.3) cut(0.2)
       if (random() < 0.6) {
         if (!await holds(() => fleet.nodes.every(isBack), backWithin)) found.push(...fleet.nodes.filter(node => !isBack(node)).map(({ index, states }) => `node ${index} is not up ${Date.now() - over} ms after "${fault.name}" is over: ${JSON.stringify(states.slice(-3))}`))
@@ -182,7 +204,8 @@ export async function runScheduleOver<S extends FleetServer> (contract: Contract
         acknowledged: publisher.acknowledged.length,
         refused: publisher.refused,
         told: sum(({ told }) => told.length),
-        recovered: sum(({ room }) => Math.max(0, room.log().filter(({ status }) => status === 'open').length - 1))
+        recovered: sum(({ room }) => Math.max(0, room.log().filter(({ status }) => status === 'open').length - 1)),
+        grown: Math.round(grown / 1_048_576)
       }
     }
   }

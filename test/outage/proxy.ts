@@ -95,7 +95,8 @@ export class NetworkProxy {
   /** Ends all connections. @param how - `fin`: in order; `rst`: at once, whatever is on its way */
   cut (how: 'fin' | 'rst'): void {
     for (const { from } of [...this.pipes]) {
-      if (how === 'rst') from.resetAndDestroy()
+      // A reset of a socket that is about to end fails, leaves it open, and keeps the process from ending (libuv: UV_EINVAL).
+      if (how === 'rst' && !from.writableEnded) from.resetAndDestroy()
       else from.destroy()
     }
   }

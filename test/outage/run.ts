@@ -1,6 +1,7 @@
 import { cpus, loadavg } from 'node:os'
 import type { Test } from 'tap'
 import { Fleet, type FleetOptions, type FleetServer } from './fleet.ts'
+import type { RedisServer } from '../helpers/redis-server.ts'
 import { runSchedule, type ScheduleOptions, type ScheduleResult } from './model.ts'
 
 /** Starts fleets, and runs schedules on them. */
@@ -10,9 +11,11 @@ export interface Runner<S extends FleetServer> {
   /** The test file, and what changes of the options. */
   readonly file: string
   readonly short?: Partial<ScheduleOptions>
+  /** Runs behind short schedules, on their fleet. */
+  after? (t: Test, fleet: Fleet<S>): Promise<void>
 }
 
-const overRedis: Runner<any> = { start: Fleet.start, run: runSchedule, file: 'redis.test.ts' }
+export const overRedis: Runner<RedisServer> = { start: Fleet.start, run: runSchedule, file: 'redis.test.ts' }
 
 /** Schedules of a long run that share a fleet. */
 const perFleet = 10
@@ -21,7 +24,7 @@ const perFleet = 10
  * Runs schedules: a few short ones, or with `SCHEDULES` so many long ones, beginning with `SEED`, for at most `MINUTES`. A schedule with faults prints how to
  * run it again.
  */
-export async function runAll<S extends FleetServer> (t: Test, short: number, runner: Runner<S> = overRedis): Promise<void> {
+export async function runAll<S extends FleetServer> (t: Test, short: number, runner: Runner<S>): Promise<void> {
   const isLong = process.env.SCHEDULES !== undefined
   const count = Number(process.env.SCHEDULES ?? short)
   const first = Number(process.env.SEED ?? 1)
@@ -41,6 +44,7 @@ export async function runAll<S extends FleetServer> (t: Test, short: number, run
     if (faults.length > 0) t.comment(`load ${loadavg()[0]!.toFixed(1)} of ${cpus().length}\n${events.join('\n')}`)
     t.ok(counts.messages > 0 && counts.acknowledged > 0, `seed ${seed}: messages were acknowledged and delivered`)
   }
+  if (!isLong && fleet !== undefined) await runner.after?.(t, fleet)
   await fleet?.close()
   t.same(fleet?.faults ?? [], [], 'no node has faults at its end')
 }
