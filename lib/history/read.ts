@@ -58,11 +58,11 @@ function newestValues (messages: readonly KeptMessage[], limit: number): KeptMes
 }
 
 /** The newest messages that are kept, up to the top. */
-function newest ({ position, messages: kept, from, ended: reason }: HistoryPage, { since, limit }: PageRequest): Page {
+function newest ({ position, messages: kept, from, skips = [], ended: reason }: HistoryPage, { since, limit }: PageRequest): Page {
   const { messages, ended } = reason === undefined ? { messages: kept } : splitEnd(kept, reason)
   const chosen = since === 'latest' ? newestValues(messages, limit) : messages.slice(-limit)
   const count = chosen.length + kept.length - messages.length
-  return { position, messages: chosen, recovered: undefined, complete: from === 0 && count === position.offset, ...(ended === undefined ? {} : { ended }) }
+  return { position, messages: chosen, recovered: undefined, complete: from === 0 && count === position.offset - skips.reduce((sum, { after, to }) => sum + to - after, 0), ...(ended === undefined ? {} : { ended }) }
 }
 
 /**

@@ -114,7 +114,6 @@ class RedisBroker implements Broker {
       skipped: line => { outgoing.review(line) },
       read: (topic, after, limit, retention) => reader.behind(topic, after, limit, retention),
       renew: (line, isDifferent) => subscriptions.renew(line, isDifferent),
-      run: line => linkOf(line.partition).serverRun,
       unreadable,
       stats: this.#stats
     }, { isCluster: port.isCluster, linger })

@@ -103,20 +103,22 @@ export function decodePublication (topic: string, bytes: Buffer): Entry | undefi
   }
 }
 
-/** A message of a topic's channel: publications one behind the other, and the position of the first. */
+/** A message of a topic's channel: publications one behind the other, the position of the first, and the offset before it if that is not the one before. */
 export interface ChannelMessage {
   /** `undefined`: the topic keeps no messages. */
   readonly position: Position | undefined
+  /** The offset of the publication before the first one, if offsets were left out. */
+  readonly after?: number
   /** `undefined` in place of a publication that cannot be read. */
   readonly entries: (Entry | undefined)[]
 }
 
-/** Longest head of a channel's message: `1<epoch>:<offset>:`. */
-const mostHead = 1 + 64 + 1 + 15 + 1
+/** Longest head of a channel's message: `1<epoch>:<offset>,<after>:`. */
+const mostHead = 1 + 64 + 1 + 15 + 1 + 15 + 1
 
 /** @returns `undefined` if the bytes are of another version, or broken */
 export function decodeMessage (topic: string, bytes: Buffer): ChannelMessage | undefined {
-  const head = /^1(?:([A-Za-z0-9]{11,64}):(\d{1,15})|:):/.exec(bytes.toString('latin1', 0, mostHead))
+  const head = /^1(?:([A-Za-z0-9]{11,64}):(\d{1,15})(?:,(\d{1,15}))?|:):/.exec(bytes.toString('latin1', 0, mostHead))
   if (head === null) return undefined
   const entries: (Entry | undefined)[] = []
   for (let at = head[0].length; at < bytes.length;) {
@@ -125,7 +127,7 @@ export function decodeMessage (topic: string, bytes: Buffer): ChannelMessage | u
     entries.push(decodePublication(topic, bytes.subarray(at, at + length)))
     at += length
   }
-  return { position: head[1] === undefined ? undefined : { epoch: head[1], offset: Number(head[2]) }, entries }
+  return { position: head[1] === undefined ? undefined : { epoch: head[1], offset: Number(head[2]) }, ...(head[3] === undefined ? {} : { after: Number(head[3]) }), entries }
 }
 
 /** The message of a channel with publications of a topic that keeps none. */

@@ -35,15 +35,13 @@ export interface LinePorts {
   read (topic: string, after: number, limit: number, retention: Retention): Promise<ReadPage>
   /** The server has lost publications that were delivered here: begins a new epoch. */
   renew (line: Line, isDifferent: boolean): Promise<void>
-  /** The run of the topic's server, as this node knows it; empty if it does not. */
-  run (line: Line): string
   /** Bytes cannot be read. @param what - names them */
   unreadable (what: string): void
   readonly stats: { mended: number, holes: number, resets: number, dropped: number }
 }
 
-/** A publication of the channel that is not delivered yet. `entry`: `undefined` if it cannot be read. */
-interface Held { readonly epoch: string, readonly offset: number, readonly entry: Entry | undefined }
+/** A publication of the channel that is not delivered yet. `after`: the offset of the one before it; `entry`: `undefined` if it cannot be read. */
+interface Held { readonly epoch: string, readonly offset: number, readonly after: number, readonly entry: Entry | undefined }
 
 function bytesOf (entry: Entry | undefined): number {
   return entry?.publication.tail.length ?? 0
@@ -68,8 +66,6 @@ export class Line {
   uid: string | undefined
   /** Losses so far: own publications from before need not wait for their entries. */
   losses = 0
-  /** The run of the server in which delivery without a loss has begun. */
-  #run = ''
   readonly #held: Held[] = []
   #heldBytes = 0
   /** Publications were dropped because too many waited. */
@@ -95,12 +91,15 @@ export class Line {
       else this.#isBehind = true
       return
     }
-    const { position, entries } = message
+    const { position, entries, after } = message
     if (position === undefined || this.retention === undefined) {
       for (const entry of entries) this.#passOn(entry)
       return
     }
-    entries.forEach((entry, i) => { this.#hold({ epoch: position.epoch, offset: position.offset + i, entry }) })
+    entries.forEach((entry, i) => {
+      const offset = position.offset + i
+      this.#hold({ epoch: position.epoch, offset, after: i === 0 && after !== undefined ? after : offset - 1, entry })
+    })
     if (this.#work === undefined) this.#drain()
   }
 
@@ -114,14 +113,8 @@ export class Line {
   attachedAt (position: Position): void {
     this.position = position
     this.uid = undefined
-    this.#run = this.#ports.run(this)
     this.#work = undefined
     this.#drain()
-  }
-
-  /** Whether publications have been delivered here without a loss since before a run of the server. If the topic's top is the last of them, the server has lost none. */
-  isOlderThan (run: string): boolean {
-    return this.position !== undefined && this.#run !== run
   }
 
   /** Ends delivery. */
@@ -136,7 +129,6 @@ export class Line {
   /** Tells a loss that cannot be mended, since the topic keeps nothing. */
   lost (): void {
     this.losses++
-    this.#run = this.#ports.run(this)
     this.#ports.lost(this)
   }
 
@@ -168,7 +160,6 @@ export class Line {
         stats.resets++
         this.#ports.skipped(this)
         isReset = true
-        this.#run = this.#ports.run(this)
         this.position = { epoch: top.epoch, offset: base }
         this.uid = undefined
         continue
@@ -182,8 +173,7 @@ export class Line {
       const contiguous = this.#behindHoles(messages, top, skips)
       for (const { offset, publication } of contiguous) {
         delivered++
-        const before = this.position!.offset
-        this.#deliver(publication, { epoch, offset }, before === offset - 1 ? undefined : before)
+        this.#deliver(publication, { epoch, offset }, this.position!.offset)
         if (isStale()) return
       }
       if (this.position!.offset >= top.offset) break
@@ -237,30 +227,30 @@ export class Line {
     let at = 0
     let isHole = false
     for (; at < this.#held.length && this.#work === undefined; at++) {
-      const { epoch, offset, entry } = this.#held[at]!
+      const { epoch, offset, after, entry } = this.#held[at]!
       const { position } = this
       if (position === undefined) break
       if (position.epoch === epoch && offset <= position.offset) continue
-      if (position.epoch !== epoch || offset !== position.offset + 1) {
+      if (position.epoch !== epoch || (position.offset !== after && position.offset !== offset - 1)) {
         // A hole, or another epoch: it waits, with all behind it.
         isHole = true
         break
       }
-      this.#deliver(entry?.publication, { epoch, offset })
+      this.#deliver(entry?.publication, { epoch, offset }, position.offset)
     }
     this.#held.splice(0, at)
     this.#heldBytes = this.#held.reduce((sum, { entry }) => sum + bytesOf(entry), 0)
     if (isHole) this.mend()
   }
 
-  /** @param after - the offset of the publication before it, if offsets were left out */
-  #deliver (publication: Publication | undefined, position: Position, after?: number): void {
+  /** @param after - the offset of the publication before it */
+  #deliver (publication: Publication | undefined, position: Position, after: number): void {
     this.position = position
     this.uid = publication?.uid
     if (publication === undefined) {
       this.#unreadable('a publication')
       this.lost()
-    } else this.#ports.entry(this.topic, publication, after === undefined ? position : { ...position, after })
+    } else this.#ports.entry(this.topic, publication, after === position.offset - 1 ? position : { ...position, after })
   }
 
   /** Delivers a publication of a topic that keeps nothing, unless this node has done so when it published it. */

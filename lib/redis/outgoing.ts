@@ -217,9 +217,8 @@ export class Outgoing {
 
   #arguments ({ topic, partition }: Queue, { seq, pending }: Call): ReturnType<typeof argumentsOf> {
     const { node, isCluster } = this.#ports
-    const line = this.#ports.line(topic)
     const run = this.#ports.linkOf(partition).serverRun
-    return argumentsOf({ keys: this.#keys, topic, isCluster, node, seq, epoch: this.#epochs.next(), position: line?.position, run, isOlder: line?.isOlderThan(run) === true }, pending)
+    return argumentsOf({ keys: this.#keys, topic, isCluster, node, seq, epoch: this.#epochs.next(), position: this.#ports.line(topic)?.position, run }, pending)
   }
 
   #answered (queue: Queue, call: Call, [kind, answer]: RedisReply[]): void {

@@ -19,16 +19,14 @@ export interface CallHead {
   readonly position: Position | undefined
   /** The run of the server; empty if it is not known. */
   readonly run: string
-  /** This node has delivered the topic without a loss since before this run. */
-  readonly isOlder: boolean
 }
 
 /** The keys and arguments of the publish script, for publications of one topic. */
-export function argumentsOf ({ keys, topic, isCluster, node, seq, epoch, position, run, isOlder }: CallHead, pending: readonly { readonly publication: Publication, readonly bytes: Buffer }[]): { keys: string[], args: RedisArgument[] } {
+export function argumentsOf ({ keys, topic, isCluster, node, seq, epoch, position, run }: CallHead, pending: readonly { readonly publication: Publication, readonly bytes: Buffer }[]): { keys: string[], args: RedisArgument[] } {
   const names: string[] = keys.topic(topic)
   const args: RedisArgument[] = [
     keys.channel(topic), isCluster ? 'SPUBLISH' : 'PUBLISH', epoch, position?.epoch ?? '', String(position?.offset ?? 0), node, String(seq),
-    ...settingsOf(pending.at(-1)!.publication.retention), String(pending.length), run, isOlder ? '1' : ''
+    ...settingsOf(pending.at(-1)!.publication.retention), String(pending.length), run
   ]
   for (const { publication: { mid, key, version, end, tail }, bytes } of pending) {
     if (mid !== undefined) names.push(keys.mid(topic, mid))

@@ -11,10 +11,13 @@ export function script (source: string): Script {
 const unusedFor = 3_600_000
 
 /** The length of the tail of a kept publication. Another program may have written anything there, and the script must go on. */
-/** Offsets that a topic skips: more than a server can have lost, and so few that 15 digits last for a million runs. */
-const skipped = 1_000_000_000
-/** Most skips that a topic remembers. If there are more, all positions before the end of the oldest count as lost. */
-const mostSkips = 16
+/**
+ * Least number of offsets that a topic skips: more than a server can have lost. The end of a skip comes from the time, in 10 microseconds, because a server that goes
+ * back twice must not skip to the same offset. 15 digits last until the year 2286.
+ */
+const leastSkip = 1_000_000
+/** Most skips that a topic remembers, of those behind which messages are kept. One more begins a new epoch. */
+const mostSkips = 64
 
 const tailLength = `local function tail (frame)
   if #frame < 8 then return 0 end
@@ -26,9 +29,8 @@ end`
  *
  * Keys: metadata, messages (a stream, or a hash of values), fences, order of the values, then one for each message with a mid.
  * Arguments: channel, PUBLISH or SPUBLISH, an epoch to begin, the epoch and the top that the node knows, the node, the number of the call, `l` for a log, `v` for values
- * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages, the run of the server that the node knows (or nothing),
- * `1` if the node has delivered the topic without a loss since before that run; then 6 for each: the publication, key, version, end, `1` if it has a mid, bytes that a
- * value counts.
+ * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages, the run of the server that the node knows (or nothing);
+ * then 6 for each: the publication, key, version, end, `1` if it has a mid, bytes that a value counts.
  *
  * Returns `done`, `fenced` (the call was done before) or `passed` (a later call was done before), and the epoch with one word for each message: `o<offset>`,
  * `d<position>`, `s` or `e`.
@@ -37,16 +39,21 @@ end`
  * that one.
  *
  * A server that was started again, or that takes the place of another one, may have gone back to an older state, and perhaps nobody who publishes has seen what is gone.
- * The first publication of a topic in a new run of the server therefore skips offsets, unless its node has delivered everything up to the top before (see
- * docs/decisions/0019). The run is asked of the server itself, because the node may know an older one.
+ * The first publication of a topic in a new run of the server therefore skips offsets (see docs/decisions/0019). The run is asked of the server itself,
+ * because the node may know an older one.
  */
 export const publishScript = script(`
 local m, s, f, z = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local node, mode, size, most = ARGV[6], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local e, top, b, r, n, ended, mids, first = '', 0, 0, 0, 0, false, 4, ''
-local run, known, skips, isNewRun = ARGV[14], '', '', false
+local run, known, skips, isNewRun, before = ARGV[14], '', '', false, ''
 local out, frames = {}, {}
 local function text (number) return string.format('%.0f', number) end
+local function runOf ()
+  local process = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  return process and history and string.sub(process, 1, 16) .. string.sub(history, 1, 16)
+end
 ${tailLength}
 if mode ~= 'n' then
   local meta = redis.call('HMGET', m, 'e', 'o', 'b', 'x', 'r', 'g', 'k')
@@ -61,9 +68,8 @@ if mode ~= 'n' then
       if seq > tonumber(ARGV[7]) then return {'passed', ''} end
     end
     if run ~= '' and run ~= known then
-      run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or known
+      run = runOf() or known
       isNewRun = run ~= known
-      if ARGV[15] == '1' and run == ARGV[14] and ARGV[4] == e and tonumber(ARGV[5]) == top then known = '' end
     end
     if ARGV[4] == e and top < tonumber(ARGV[5]) then
       e, skips, known = ARGV[3], '', ''
@@ -78,7 +84,7 @@ if mode ~= 'n' then
   if n == 0 then b, r = 0, top end
 end
 for i = 1, tonumber(ARGV[13]) do
-  local at = 10 + i * 6
+  local at = 9 + i * 6
   local frame, key, version, reason, weight = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 5])
   local mid, done, old, oldOffset, oldVersion, oldWeight
   if ARGV[at + 4] == '1' then
@@ -99,13 +105,19 @@ for i = 1, tonumber(ARGV[13]) do
     if mode ~= 'n' then
       if isNewRun then
         if known ~= '' then
-          local all, to = {}, text(top + ${skipped})
-          for skip in string.gmatch(skips .. ' ' .. text(top) .. ':' .. to, '%S+') do all[#all + 1] = skip end
-          if #all > ${mostSkips} then
-            table.remove(all, 1)
-            all[1] = '0:' .. string.match(all[1], '%d+$')
+          local time, oldest, all = redis.call('TIME'), r, {}
+          local to = math.max(top + ${leastSkip}, time[1] * 100000 + math.floor(time[2] / 10))
+          if mode == 'l' and n > 0 then oldest = tonumber(string.match(redis.call('XRANGE', s, '-', '+', 'COUNT', 1)[1][1], '^%d+')) - 1 end
+          for skip, last in string.gmatch(skips, '(%d+:(%d+))') do
+            if tonumber(last) >= oldest then all[#all + 1] = skip end
           end
-          skips, top = table.concat(all, ' '), tonumber(to)
+          if #all < ${mostSkips} then
+            all[#all + 1] = text(top) .. ':' .. text(to)
+            skips, before, top = table.concat(all, ' '), ',' .. text(top), to
+          else
+            e, skips = ARGV[3], ''
+            redis.call('HSET', m, 'e', e, 'a', text(top))
+          end
         end
         redis.call('HSET', m, 'g', run, 'k', skips)
         isNewRun = false
@@ -174,7 +186,7 @@ if mode ~= 'n' then
     end
   end
 end
-if #frames > 0 then redis.call(ARGV[2], ARGV[1], '1' .. e .. ':' .. first .. ':' .. table.concat(frames)) end
+if #frames > 0 then redis.call(ARGV[2], ARGV[1], '1' .. e .. ':' .. first .. before .. ':' .. table.concat(frames)) end
 return {'done', answer}
 `)
 
@@ -269,11 +281,15 @@ return out
 /**
  * Begins a new epoch for a topic, because the server has lost publications that this node has seen. Other nodes may have begun one before.
  *
- * Key: metadata. Arguments: the old epoch, the new one, the offset that this node has seen, `1` if the server has another publication there.
+ * Key: metadata. Arguments: the old epoch, the new one, the offset that this node has seen, `1` if the server has another publication there, the run of the server that
+ * the node knows (or nothing).
  */
 export const renewScript = script(`
 local meta = redis.call('HMGET', KEYS[1], 'e', 'o')
-if meta[1] == ARGV[1] and (ARGV[4] == '1' or tonumber(meta[2]) < tonumber(ARGV[3])) then redis.call('HSET', KEYS[1], 'e', ARGV[2], 'a', meta[2], 'g', '', 'k', '') end
+if meta[1] == ARGV[1] and (ARGV[4] == '1' or tonumber(meta[2]) < tonumber(ARGV[3])) then
+  redis.call('HSET', KEYS[1], 'e', ARGV[2], 'a', meta[2], 'k', '')
+  if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'g', ARGV[5]) end
+end
 return 1
 `)
 

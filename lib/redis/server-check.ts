@@ -4,7 +4,8 @@ import { RedisAnswerError } from './answer-error.ts'
 
 /**
  * Checks whether a server can be used. A server that does not allow INFO is taken on trust.
- * @returns a warning if it may drop what it must keep, and its run: a name that it has until it is started again; empty if it does not tell it
+ * @returns a warning if it may drop what it must keep, and its run: a name that it has until it is started again or takes the place of another
+ * server; empty if it does not tell it
  * @throws FST_ROOMS_BROKER_UNSUITABLE if it is too old; what the server answers
  */
 export async function checkServer (connection: RedisConnection): Promise<{ warning: Error | undefined, run: string }> {
@@ -21,5 +22,5 @@ export async function checkServer (connection: RedisConnection): Promise<{ warni
   if (version !== undefined && Number.parseInt(version) < 7) throw new FST_ROOMS_BROKER_UNSUITABLE(`the server is Redis ${version}, and 7.0 or later is needed`)
   const policy = valueOf('maxmemory_policy')
   const warning = policy?.startsWith('allkeys-') === true ? new FST_ROOMS_BROKER_UNSUITABLE(`Redis may drop kept messages at any time, because its maxmemory-policy is ${policy}: set noeviction`) : undefined
-  return { warning, run: valueOf('run_id') ?? '' }
+  return { warning, run: `${valueOf('run_id')?.slice(0, 16) ?? ''}${valueOf('master_replid')?.slice(0, 16) ?? ''}` }
 }

@@ -167,7 +167,7 @@ export class Subscriptions {
   async renew (line: Line, isDifferent: boolean): Promise<void> {
     const { topic, position, partition } = line
     if (position === undefined) return
-    await this.#linkOf(partition).call(renewScript, [this.#keys.topic(topic)[0]], [position.epoch, this.#epochs.next(), String(position.offset), isDifferent ? '1' : ''])
+    await this.#linkOf(partition).call(renewScript, [this.#keys.topic(topic)[0]], [position.epoch, this.#epochs.next(), String(position.offset), isDifferent ? '1' : '', this.#linkOf(partition).serverRun])
   }
 
   #bringTurn (): void {

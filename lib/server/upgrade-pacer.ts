@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 
@@ -6,9 +7,12 @@ import type { Socket } from 'node:net'
  * about 0.3 ms, so that several share the work of a turn.
  */
 const turn = 4
+/** Places of upgrades that were taken, behind which the queue is copied. */
+const mostTaken = 1_000
 
 type Forward = (request: IncomingMessage, socket: Socket, head: Buffer) => void
-interface Waiting { readonly request: IncomingMessage, readonly socket: Socket, readonly head: Buffer }
+/** An upgrade that waits, with the asynchronous context in which it came: what the host's hooks enter there must not reach the next one. */
+interface Waiting { readonly request: IncomingMessage, readonly socket: Socket, readonly head: Buffer, readonly context: AsyncResource }
 
 /**
  * Forwards upgrades, so many in one turn of the event loop as its time allows. The others wait for the next turns, in order.
@@ -18,7 +22,7 @@ interface Waiting { readonly request: IncomingMessage, readonly socket: Socket, 
  */
 export class UpgradePacer {
   readonly #forward: Forward
-  #waiting: Waiting[] = []
+  #waiting: (Waiting | undefined)[] = []
   /** Index of the first upgrade that waits. */
   #next = 0
   /** When upgrades began in this turn, on the clock of `performance`. */
@@ -40,7 +44,7 @@ export class UpgradePacer {
       this.#began = performance.now()
       setImmediate(this.#beginTurn)
     } else if (this.size > 0 || this.#isOver()) {
-      this.#waiting.push({ request, socket, head })
+      this.#waiting.push({ request, socket, head, context: new AsyncResource('fastify-rooms.upgrade') })
       return
     }
     this.#forward(request, socket, head)
@@ -63,18 +67,31 @@ export class UpgradePacer {
       this.#began = undefined
       return
     }
+    if (this.#next > mostTaken) {
+      this.#waiting = this.#waiting.slice(this.#next)
+      this.#next = 0
+    }
     this.#began = performance.now()
     this.#forwardNext()
   }
 
   /** Forwards one upgrade. The next one follows as a microtask, so that the asynchronous parts of this one count for the time of the turn. */
   readonly #forwardNext = (): void => {
-    let waiting: Waiting | undefined
-    do waiting = this.#waiting[this.#next++]
-    while (waiting?.socket.destroyed === true)
+    const waiting = this.#take()
     if (waiting === undefined) this.clear()
-    else this.#forward(waiting.request, waiting.socket, waiting.head)
+    else waiting.context.runInAsyncScope(this.#forward, undefined, waiting.request, waiting.socket, waiting.head)
     if (this.size === 0 || this.#isOver()) setImmediate(this.#beginTurn)
     else queueMicrotask(this.#forwardNext)
+  }
+
+  /** Takes the next upgrade whose peer has not gone. */
+  #take (): Waiting | undefined {
+    while (this.#next < this.#waiting.length) {
+      const waiting = this.#waiting[this.#next]!
+      // The queue may not be empty for a long time, and must not keep those that it had.
+      this.#waiting[this.#next++] = undefined
+      if (!waiting.socket.destroyed) return waiting
+    }
+    return undefined
   }
 }

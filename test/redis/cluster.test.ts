@@ -127,7 +127,7 @@ t.test('a cluster of three', { skip: noRedis }, async t => {
     t.match(nodes[0]!.causes.find(cause => cause !== undefined), { message: /ASK|TRYAGAIN/ })
     for (const { command } of [to, from, servers[(owner + 2) % 3]!]) await command('CLUSTER', 'SETSLOT', String(slot), 'NODE', toId)
     const outcomes = [...await early, ...await nodes[1]!.publish('a', 3)]
-    t.match(outcomes, [{ state: 'ok', position: { offset: 2 } }, { state: 'ok', position: { offset: 3 } }])
+    t.same(outcomes.map(({ state }) => state), ['ok', 'ok'])
     await until(() => nodes.every(({ entries }) => entries.length === 3))
     for (const { entries, lost } of nodes) t.same([entries, lost], [['a 1', 'a 2', 'a 3'], []])
   })

@@ -46,7 +46,8 @@ t.test('messages of a channel', async t => {
   const one = encodePublication(publication('a', 1), false)
   t.match(decodeMessage('a', encodeMessage(one)), { position: undefined, entries: [{ isRelayed: false }] })
   t.match(decodeMessage('a', Buffer.concat([Buffer.from('1epochepoch1:7:'), one, one])), { position: { epoch: 'epochepoch1', offset: 7 }, entries: [{}, {}] })
-  for (const text of ['', '2::', '1', '1short:1:', '1::x']) t.equal(decodeMessage('a', Buffer.from(text)), undefined, text)
+  t.match(decodeMessage('a', Buffer.concat([Buffer.from('1epochepoch1:907,6:'), one])), { position: { epoch: 'epochepoch1', offset: 907 }, after: 6, entries: [{}] })
+  for (const text of ['', '2::', '1', '1short:1:', '1epochepoch1:7,:', '1::x']) t.equal(decodeMessage('a', Buffer.from(text)), undefined, text)
 })
 
 t.test('messages of nodes', async t => {

@@ -34,7 +34,6 @@ function createLine () {
       return { top: { epoch, offset: top }, base, skips: [], messages: Array.from({ length: Math.max(0, Math.min(limit, top - first + 1)) }, (_, i) => ({ offset: first + i, publication: { ...publication('a'), uid: String(first + i) } })) }
     },
     renew: () => control.renew(),
-    run: () => '',
     unreadable: what => { unreadable.push(what) },
     stats
   })

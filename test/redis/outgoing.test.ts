@@ -202,7 +202,7 @@ t.test('topics that keep nothing are sent once', async t => {
 })
 
 t.test('an outcome waits for the entry, unless there is a loss', async t => {
-  const line = { topic: 'a', losses: 0, isOlderThan: () => false }
+  const line = { topic: 'a', losses: 0 }
   const { link, outgoing, outcomes, publish } = createOutgoing(line)
   const [first] = [publish(), publish(), publish()]
   outgoing.delivered('none')
@@ -278,7 +278,6 @@ function createSubscriptions (t: { teardown (end: () => void): void }) {
       return new Promise(() => {})
     },
     renew: async () => {},
-    run: () => '',
     unreadable: () => {},
     stats: { mended: 0, holes: 0, resets: 0, dropped: 0 }
   }, { isCluster: false, linger: 20 })

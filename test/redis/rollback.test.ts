@@ -4,6 +4,7 @@ import fastifyRedis from '@fastify/redis'
 import fastifyRooms from '../../lib/index.ts'
 import { redisBroker } from '../../lib/redis/index.ts'
 import { startProxy } from '../client/proxy.ts'
+import type { Position, Skip } from '../../types/index.ts'
 import { createApp, join, listen } from '../helpers/app.ts'
 import { range, startNode, until } from '../helpers/redis-node.ts'
 import { noRedis, startRedis, type RedisServer } from '../helpers/redis-server.ts'
@@ -62,16 +63,15 @@ t.test('a server that starts again without a loss loses nobody a message, and te
   await nodes[0].publish('a', 1)
   for (let run = 1; run <= 2; run++) {
     await server.restart()
-    // A node that has delivered all that the server has knows that nothing is lost.
-    for (const [i, node] of [...run === 1 ? nodes : [third, nodes[1]]].entries()) await node.publish('a', 2 * run + i)
+    for (const [i, node] of [third, nodes[1]].entries()) await node.publish('a', 2 * run + i)
   }
   for (const { entries } of nodes) await until(() => entries.length === 5)
   for (const { entries, lost, positions } of nodes) {
     t.same(entries, range(1, 5))
     t.same(lost, [])
-    t.same(positions.slice(0, 3).map(position => position!.offset), [1, 2, 3])
-    t.match(positions[3], { after: 3 }, 'the entry names the one before it')
-    t.ok(positions[3]!.offset > 1_000)
+    t.match(positions[1], { after: 1 }, 'the entry names the one before it')
+    t.match(positions[3], { after: positions[2]!.offset })
+    t.ok(positions[3]!.offset > positions[2]!.offset + 1_000)
     t.equal(new Set(positions.map(position => position!.epoch)).size, 1)
   }
 })
@@ -99,21 +99,104 @@ t.test('a node that was cut off when the server went back begins a new epoch, th
   t.not(outcome!.position!.epoch, node.positions[0]!.epoch)
 })
 
-t.test('after many starts all positions before the oldest that is remembered count as lost', options, async t => {
+/** The key of the metadata of topic "a". */
+async function metaOf (server: RedisServer): Promise<string> {
+  return (await server.command('KEYS', 'rooms:64:*:m:a')).split('\r\n')[2]!
+}
+
+t.test('a topic remembers skips as long as messages before their end are kept, and begins a new epoch if they are too many', options, async t => {
   const server = await startDurable(t)
   const node = await startNode(t, server.port)
-  await node.publish('a', 0)
-  for (let run = 1; run <= 18; run++) {
+  const short = { ...log, size: 3 }
+  const read = (retention: typeof log) => node.broker.history!('a', { limit: 100, bytes: 10_000, retention })
+  const [first] = await node.publish('a', 0)
+  const meta = await metaOf(server)
+  for (let run = 1; run <= 10; run++) {
     // As a copy of another run.
-    const meta = (await server.command('KEYS', 'rooms:64:*:m:a')).split('\r\n')[2]!
+    await server.command('HSET', meta, 'g', `${run}`)
+    await node.publish('a', run, { retention: short })
+  }
+  const few = await read(short)
+  t.equal(few.messages.length, 3)
+  t.equal(few.skips!.length, 4, 'with one that ended before the oldest message when the last one came')
+  t.equal(few.from, few.skips![1]!.after)
+  for (let run = 1; run <= 61; run++) {
     await server.command('HSET', meta, 'g', `${run}`)
     await node.publish('a', run)
   }
-  const { skips, messages } = await node.broker.history!('a', { limit: 100, bytes: 10_000, retention: log })
-  t.equal(messages.length, 19)
-  t.equal(skips!.length, 16)
-  t.same(skips![0], { after: 0, to: messages[3]!.offset - 1 })
-  t.same(skips!.slice(1).map(({ to }) => to), messages.slice(4).map(({ offset }) => offset - 1))
+  t.equal((await read(log)).skips!.length, 64)
+  await server.command('HSET', meta, 'g', 'another')
+  const [last] = await node.publish('a', 100)
+  t.not(last!.position!.epoch, first!.position!.epoch)
+  t.equal((await read(log)).skips, undefined)
+})
+
+t.test('a server that goes back to the same state twice skips to another offset', options, async t => {
+  const server = await startDurable(t)
+  const publish = async (n: number): Promise<Position> => {
+    const node = await startNode(t, server.port)
+    const [outcome] = await node.publish('a', n)
+    await node.broker.close()
+    return outcome!.position!
+  }
+  await publish(1)
+  const skips: (readonly Skip[] | undefined)[] = []
+  const later: Position[] = []
+  for (let n = 2; n <= 4; n++) {
+    await goBack(server, async () => { later.push(await publish(n)) })
+  }
+  const [, second, third] = later
+  t.ok(second!.offset > 1_000 && third!.offset > second!.offset + 1_000, JSON.stringify(later))
+  const node = await startNode(t, server.port)
+  await node.publish('a', 5)
+  skips.push((await node.broker.history!('a', { limit: 10, bytes: 1_000, retention: log })).skips)
+  t.ok(skips[0]!.some(({ after, to }) => after < third!.offset && third!.offset < to), 'a position that was lost is none of this topic')
+})
+
+t.test('a topic that began a new epoch skips offsets in it, too', options, async t => {
+  const server = await startDurable(t)
+  const node = await startNode(t, server.port)
+  await node.broker.attach(['a'], log)
+  for (let n = 1; n <= 3; n++) await node.publish('a', n)
+  await goBack(server, async () => { await node.publish('a', 4) })
+  const [renewed] = await node.publish('a', 5)
+  await node.broker.close()
+  let [forgotten] = [renewed]
+  await goBack(server, async () => {
+    const other = await startNode(t, server.port);
+    [forgotten] = await other.publish('a', 6)
+    await other.broker.close()
+  })
+  const fresh = await startNode(t, server.port)
+  const [later] = await fresh.publish('a', 7)
+  t.equal(later!.position!.epoch, renewed!.position!.epoch)
+  t.ok(later!.position!.offset > forgotten!.position!.offset + 1_000)
+})
+
+t.test('a server that is promoted again counts as another run', options, async t => {
+  const server = await startRedis(t)
+  const node = await startNode(t, server.port)
+  const [before] = await node.publish('a', 1)
+  await server.command('REPLICAOF', '127.0.0.1', '1')
+  await server.command('REPLICAOF', 'NO', 'ONE')
+  const other = await startNode(t, server.port)
+  const [after] = await other.publish('a', 2)
+  t.ok(after!.position!.offset > before!.position!.offset + 1_000)
+})
+
+t.test('messages that a topic no longer keeps when a node would read them are delivered behind a skip', options, async t => {
+  for (const retention of [{ ...log, size: 2 }, { ...log, latest: true }]) {
+    const server = await startDurable(t)
+    const node = await startNode(t, server.port)
+    const publisher = await startNode(t, server.port)
+    await node.broker.attach(['a'], retention)
+    await publisher.publish('a', 1, { retention })
+    await server.restart()
+    await until(() => node.states.filter(state => state === 'up').length === 2)
+    await Promise.all([2, 3, 4, 5].map(n => publisher.publish('a', n, { retention })))
+    await until(() => node.entries.length === 5)
+    t.same([node.entries, node.lost], [range(1, 5), []])
+  }
 })
 
 t.test('members that resume from a forgotten position are told', options, async t => {
@@ -151,5 +234,6 @@ t.test('members that resume from a forgotten position are told', options, async 
     t.equal((await join(t, `${url}?since=${kept[i]}`)).hello.recovered, true)
     t.match(await second.app.rooms.history(topic as never, { since: forgotten[i]! } as never), { recovered: false })
     t.match(await second.app.rooms.history(topic as never, { since: kept[i]! } as never), { recovered: true })
+    t.match(await second.app.rooms.history(topic as never), { complete: true }, 'all messages of the topic')
   }
 })

@@ -36,7 +36,6 @@ function create (t: Test, isCluster = false) {
     skipped: () => {},
     read: async (_topic, offset) => ({ top: { epoch: 'e', offset }, base: 0, skips: [], messages: [] }),
     renew: async () => {},
-    run: () => '',
     unreadable: () => {},
     stats: { mended: 0, holes: 0, resets: 0, dropped: 0 }
   }, { isCluster, linger: 1 })

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 import { spawn } from 'node:child_process'
 import t from 'tap'
 import { UpgradePacer } from '../../lib/server/upgrade-pacer.ts'
@@ -80,6 +81,29 @@ t.test('an upgrade that ended while it waited is left out; those that wait when 
   t.same(late.map(fake => fake.destroyed), [false, true, true, true])
   for (let n = 0; n < 3; n++) await turn()
   t.same(taken, [0, 2, 3, 10])
+})
+
+t.test('a queue that is never empty keeps none of those that it had, and no upgrade gets the asynchronous context of another', async t => {
+  const storage = new AsyncLocalStorage<number>()
+  const contexts: unknown[] = []
+  let isFull = true
+  const pacer: UpgradePacer = new UpgradePacer((_request, socket) => {
+    const { n } = socket as unknown as Fake
+    contexts.push(storage.getStore())
+    storage.enterWith(n)
+    if (isFull) storage.exit(add, pacer, new Fake(n + 1_000))
+    if (n % 100 === 0) work(5)
+  })
+  // Each upgrade is an event of its own.
+  for (let n = 0; n < 1_000; n++) new AsyncResource('test').runInAsyncScope(add, undefined, pacer, new Fake(n))
+  for (let n = 0; contexts.length < 2_500 && n < 1_000; n++) {
+    await turn()
+    t.ok(pacer.size > 900)
+  }
+  isFull = false
+  for (let n = 0; pacer.size > 0 && n < 1_000; n++) await turn()
+  t.ok(contexts.length > 3_000)
+  t.same(contexts.filter(store => store !== undefined), [])
 })
 
 /** A process that opens connections, and sends an upgrade on all of them in one instant. */
