@@ -120,7 +120,7 @@ class RedisBroker implements Broker {
     const outgoing: Outgoing = new Outgoing(keys, epochs, { node: randomBytes(6).toString('hex'), isCluster: port.isCluster, line: topic => subscriptions.line(topic), linkOf })
     const calls: RedisCalls = { call: (partition, script, keys, args) => links.of(partition).call(script, keys, args) }
     const shared = { calls, keys, node, publish: port.isCluster ? 'SPUBLISH' : 'PUBLISH', unreadable } as const
-    const presence = new RedisPresence({ ...shared, handlers, revived: () => { control.up() }, sweep: name => control.forget(name) }, this.#settings.times)
+    const presence = new RedisPresence({ ...shared, handlers, revived: () => { control.up() }, forget: name => control.forget(name) }, this.#settings.times)
     const control: RedisControl = new RedisControl({ ...shared, incarnation: () => presence.nodes.incarnation, receive: (from, bytes) => { handlers.control(from, bytes) } })
     this.#started = { presence, control, node, handlers, links, reader, subscriptions, outgoing }
     let timer: NodeJS.Timeout | undefined

@@ -100,3 +100,6 @@ for n = 1, #live do
 end
 return out
 `)
+
+/** Removes keys. */
+export const dropScript = script("return redis.call('DEL', unpack(KEYS))")

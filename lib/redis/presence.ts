@@ -1,10 +1,10 @@
 import type { BrokerHandlers, BrokerPresence, GoneUser, PresenceChange, PresenceMember, PresenceOutcome, PresencePage } from '../../types/index.ts'
 import { decodeDelta, parseMember } from './delta.ts'
 import type { Keys } from './keys.ts'
-import { countsScript, reportScript, topicsScript } from './node-scripts.ts'
+import { countsScript, dropScript, reportScript, topicsScript } from './node-scripts.ts'
 import { nodePartition, nodeTimes, Nodes, parseName, texts, type NodeTimes, type RedisCalls } from './nodes.ts'
 import { OwnMembers, type OwnLeave, type OwnMember } from './own-members.ts'
-import { changeScript, dropScript, nodeTopicsScript, readScript, refreshScript, sweepScript } from './presence-scripts.ts'
+import { changeScript, nodeTopicsScript, readScript, refreshScript, sweepScript } from './presence-scripts.ts'
 
 /** Topics that are sent, swept or refreshed at a time. */
 const perChunk = 100
@@ -22,8 +22,8 @@ export interface RedisPresencePorts {
   readonly handlers: Pick<BrokerHandlers, 'presence' | 'gone' | 'back'>
   /** The server does not know this node any more: it was taken for dead, or the data of the server are gone. */
   revived (): void
-  /** Removes what else a dead node has noted. @param name - `<node>:<incarnation>` */
-  sweep (name: string): Promise<void>
+  /** Removes what else a dead node, or an earlier incarnation of this one, has noted. @param name - `<node>:<incarnation>` */
+  forget (name: string): Promise<void>
   /** Bytes of a delta, or of a member, cannot be read. @param what - names them */
   unreadable (what: string): void
 }
@@ -54,7 +54,8 @@ export class RedisPresence implements BrokerPresence {
         ports.revived()
       },
       alive: async () => { if (this.#isOutdated) await this.#sendAgain() },
-      sweep: async name => { await Promise.all([this.#sweep(name), ports.sweep(name)]) }
+      forget: name => ports.forget(name),
+      sweep: async name => { await Promise.all([this.#sweep(name), ports.forget(name)]) }
     })
     this.#timer = setInterval(() => { this.refresh().catch(() => {}) }, refreshEvery).unref()
   }

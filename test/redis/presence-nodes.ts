@@ -52,7 +52,7 @@ export class PresenceNode {
         back: users => { this.back.push(...users) }
       },
       revived: () => { this.control.up() },
-      sweep: name => this.control.forget(name)
+      forget: name => this.control.forget(name)
     }, times)
     this.control = new RedisControl({ ...ports, incarnation: () => this.presence.nodes.incarnation, receive: (from, bytes) => { this.controls.push(`${from} ${bytes}`) } })
   }
