@@ -42,6 +42,8 @@ export class RemoteMembers implements RemoteList {
   #count = 0
   /** The version that the members are of; `undefined` if they have to be read. */
   #version: number | undefined
+  /** The version of the last delta that came; `undefined` if others may have been missed since. */
+  #latest: number | undefined
   #isReading = false
   /** A delta is missing since the reading began. */
   #isOvertaken = false
@@ -79,13 +81,18 @@ export class RemoteMembers implements RemoteList {
 
   /** Takes changes of members. */
   take (delta: Delta): void {
-    if (!this.#isReading) this.#follow(delta)
+    // Deltas come in order, so the broker has lost its data and counts anew. The new versions must not pass for those that a reading has included.
+    const isAgain = this.#latest !== undefined && delta.version <= this.#latest
+    this.#latest = delta.version
+    if (isAgain) this.lost(delta.version)
+    else if (!this.#isReading) this.#follow(delta)
     else if (this.#waiting.length < mostWaiting) this.#waiting.push(delta)
     else this.#isOvertaken = true
   }
 
-  /** Reads the members again, because deltas may be missing. */
-  lost (): void {
+  /** Reads the members again, because deltas may be missing. @param latest - the version of the last delta that came */
+  lost (latest?: number): void {
+    this.#latest = latest
     if (this.#isReading) this.#isOvertaken = true
     else if (this.#readAt !== -Infinity) this.#outdate()
   }
