@@ -277,10 +277,7 @@ export class BrokerLink implements FeedBroker {
     if (own?.isSameAs(topic, given) === false) throw new FST_ROOMS_BROKER_FAULT(`an entry of topic "${topic}" is refused: its "uid" is that of another publication`)
     // Bytes that this node has made itself need no parsing.
     const publication = own ?? checkEntry(topic, given)
-    if (feed.isGone) return
-    const after = at?.after
-    const isAfter = Number.isInteger(after) && after! >= 0 && after! < position!.offset
-    feed.receive(publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`), isAfter ? after : undefined)
+    if (!feed.isGone) feed.receive(publication, position, this.#recent.isRepeated(`${topic} ${publication.uid}`), position === undefined ? undefined : readAfter(at!.after, position.offset))
   }
 
   /** The numbers that the broker counts. What is not a number is 0. */
@@ -303,4 +300,9 @@ export class BrokerLink implements FeedBroker {
     const error = new FST_ROOMS_BROKER_FAULT(message)
     this.#ports.fault(cause === undefined ? error : Object.assign(error, { cause }))
   }
+}
+
+/** The offset of the publication before an entry, if the broker names one that can be. */
+function readAfter (given: unknown, offset: number): number | undefined {
+  return Number.isInteger(given) && given as number >= 0 && given as number < offset ? given as number : undefined
 }

@@ -273,6 +273,24 @@ t.test('issue 8: a repeated uid, or an older position, is not delivered, and the
   t.match(app.rooms.stats(), { repeated: 4 }, 'a bounded number of uids is remembered')
 })
 
+t.test('offsets that a broker leaves out are no loss; what is not an offset before the entry is ignored', async t => {
+  const { app, broker, url } = await create(t, {})
+  const member = await join(t, `${url}/rooms/news`)
+  const [epoch] = member.hello.id!.split('-') as [string]
+  let entries = 0
+  const entry = (offset: number, after: unknown): void => {
+    broker.handlers.entry('news', { v: 1, uid: `u${++entries}`, node: 'other', topic: 'news', tail: Buffer.from('"data":1}'), payloadLength: 1, deadline: 0 }, { epoch, offset, after } as never)
+  }
+  entry(1, 0)
+  entry(1_001, 1)
+  t.equal((await member.next('message')).id, `${epoch}-1`)
+  t.equal((await member.next('message')).id, `${epoch}-1001`)
+  t.match(app.rooms.stats(), { losses: 0, deliveries: 2 })
+  let offset = 1_001
+  for (const after of [0.5, -1, 5_000, 'x', null]) entry(offset += 2, after)
+  t.match(app.rooms.stats(), { losses: 5, deliveries: 7, brokerFaults: 0 })
+})
+
 t.test('issue 8: an attach that never settles ends joins with 4103', async t => {
   const { app, broker, url } = await create(t, {}, { limits: { handshake: 300 } })
   const { attach } = broker
