@@ -1,6 +1,6 @@
 import type { RedisArgument, RedisReply } from '../../types/redis.ts'
 import type { Keys } from './keys.ts'
-import { beatScript, dropScript, endScript } from './node-scripts.ts'
+import { beatScript, endScript } from './node-scripts.ts'
 import type { Script } from './script.ts'
 
 /** The servers, as presence and control use them. */
@@ -29,9 +29,7 @@ export interface NodesPorts {
   revived (): void
   /** The server knows that this node lives. */
   alive (): Promise<void>
-  /** Removes what an earlier incarnation of this node has noted besides members. @param name - `<node>:<incarnation>` */
-  forget (name: string): Promise<void>
-  /** Removes all that a dead node has noted. @param name - `<node>:<incarnation>` */
+  /** Removes all that a dead node, or an earlier incarnation of this one, has noted. @param name - `<node>:<incarnation>` */
   sweep (name: string): Promise<void>
 }
 
@@ -122,18 +120,13 @@ export class Nodes {
     const end = 2 + Number(count)
     this.live = new Set(reply.slice(2, end))
     await this.#ports.alive()
-    for (const name of this.#former) this.#forget(name).catch(() => {}) // again after the next beat
-    for (const name of reply.slice(end)) this.#sweep(name).catch(() => {}) // another node does it after the claim
-  }
-
-  async #forget (name: string): Promise<void> {
-    await this.#ports.forget(name)
-    await this.#calls.call(nodePartition, dropScript, [this.counts + name], [])
-    this.#former.delete(name)
+    // If it fails, another node does it after the claim, or this one after the next beat.
+    for (const name of new Set([...this.#former, ...reply.slice(end)])) this.#sweep(name).catch(() => {})
   }
 
   async #sweep (name: string): Promise<void> {
     await this.#ports.sweep(name)
     await this.#calls.call(nodePartition, endScript, [this.#alive, this.counts + name], [name, '1'])
+    this.#former.delete(name)
   }
 }

@@ -54,7 +54,6 @@ export class RedisPresence implements BrokerPresence {
         ports.revived()
       },
       alive: async () => { if (this.#isOutdated) await this.#sendAgain() },
-      forget: name => ports.forget(name),
       sweep: async name => { await Promise.all([this.#sweep(name), ports.forget(name)]) }
     })
     this.#timer = setInterval(() => { this.refresh().catch(() => {}) }, refreshEvery).unref()
