@@ -100,6 +100,3 @@ for n = 1, #live do
 end
 return out
 `)
-
-/** Removes keys. */
-export const dropScript = script("return redis.call('DEL', unpack(KEYS))")

@@ -200,3 +200,6 @@ export const refreshScript = script(`
 for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ${lifetime}) end
 return 1
 `)
+
+/** Removes keys. */
+export const dropScript = script("return redis.call('DEL', unpack(KEYS))")

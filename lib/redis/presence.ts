@@ -1,10 +1,10 @@
 import type { BrokerHandlers, BrokerPresence, GoneUser, PresenceChange, PresenceMember, PresenceOutcome, PresencePage } from '../../types/index.ts'
 import { decodeDelta, parseMember } from './delta.ts'
 import type { Keys } from './keys.ts'
-import { countsScript, dropScript, reportScript, topicsScript } from './node-scripts.ts'
+import { countsScript, reportScript, topicsScript } from './node-scripts.ts'
 import { nodePartition, nodeTimes, Nodes, parseName, texts, type NodeTimes, type RedisCalls } from './nodes.ts'
 import { OwnMembers, type OwnLeave, type OwnMember } from './own-members.ts'
-import { changeScript, nodeTopicsScript, readScript, refreshScript, sweepScript } from './presence-scripts.ts'
+import { changeScript, dropScript, nodeTopicsScript, readScript, refreshScript, sweepScript } from './presence-scripts.ts'
 
 /** Topics that are sent, swept or refreshed at a time. */
 const perChunk = 100

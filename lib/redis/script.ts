@@ -38,7 +38,7 @@ end`
  * A fence without its metadata is void, as is a stream: a lost metadata key begins a new epoch. The first write needs memory, because a server that has none refuses only
  * that one.
  *
- * A server that was started again, or that takes the place of another one, may have gone back to an older state, and perhaps nobody who publishes has seen what is gone.
+ * A server that was started again, or that takes the place of another one, may have gone back to an older state, and perhaps no publishing node has seen what it lost.
  * The first publication of a topic in a new run of the server therefore skips offsets (see docs/decisions/0019). The run is asked of the server itself,
  * because the node may know an older one.
  */

@@ -18,7 +18,7 @@ interface Waiting { readonly request: IncomingMessage, readonly socket: Socket, 
  * Forwards upgrades, so many in one turn of the event loop as its time allows. The others wait for the next turns, in order.
  *
  * The system hands over about a thousand requests at once when many clients come back, for example after another server has gone. Without a
- * pause between them nobody else would be served until the last of them has joined.
+ * pause between them, other members would get no message until the last of them has joined.
  */
 export class UpgradePacer {
   readonly #forward: Forward
@@ -78,8 +78,7 @@ export class UpgradePacer {
   /** Forwards one upgrade. The next one follows as a microtask, so that the asynchronous parts of this one count for the time of the turn. */
   readonly #forwardNext = (): void => {
     const waiting = this.#take()
-    if (waiting === undefined) this.clear()
-    else waiting.context.runInAsyncScope(this.#forward, undefined, waiting.request, waiting.socket, waiting.head)
+    waiting?.context.runInAsyncScope(this.#forward, undefined, waiting.request, waiting.socket, waiting.head)
     if (this.size === 0 || this.#isOver()) setImmediate(this.#beginTurn)
     else queueMicrotask(this.#forwardNext)
   }

@@ -100,7 +100,7 @@ export async function checkServer (fleet: Fleet, faults: string[]): Promise<void
   clearInterval(timer)
 }
 
-/** What is left in the server of members and users, as `<key> <entries>`: all but versions, and leaves of the last minutes. */
+/** Lists what the server still knows of members and users, as `<key> <entries>`: all but versions, and leaves of the last minutes. */
 const leftScript = `
 local out = {}
 local function note (key, entries) if #entries > 0 then out[#out + 1] = key .. ' ' .. table.concat(entries, ',') end end

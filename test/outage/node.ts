@@ -45,7 +45,7 @@ export interface TopicView {
 export interface NodeQuestion {
   readonly call: number
   readonly name: 'stats' | 'presence' | 'close'
-  /** Those of `presence`. */
+  /** The topics that a question for `presence` is about. */
   readonly topics?: readonly string[]
 }
 
