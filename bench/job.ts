@@ -63,6 +63,8 @@ export interface Figures {
   seconds: number
   /** CPU microseconds of the server for each unit. */
   cpu: number
+  /** The system time in `cpu`: microseconds of the kernel for each unit. */
+  kernel?: number
   perSecond: number
   /** Share of the frames that came compressed. */
   compressed?: number

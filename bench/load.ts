@@ -15,11 +15,17 @@ const page = 4_096
 /** A round that takes longer is broken. */
 const patience = 30_000
 
-/** User and system time of the server, all of its threads, in microseconds. */
-function cpuOf (pid: number): number {
+/** User and system time of a process, all of its threads, in microseconds. */
+function timesOf (pid: number): [user: number, system: number] {
   const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * tick
+  return [Number(fields[11]) * tick, Number(fields[12]) * tick]
+}
+
+/** User and system time of a process in microseconds. */
+function cpuOf (pid: number): number {
+  const [user, system] = timesOf(pid)
+  return user + system
 }
 
 /** CPU time as `cpuOf` reads it, but not rounded to ticks, for processes that use few of them. Threads that have ended are left out: Node.js ends none. */
@@ -37,6 +43,9 @@ const processesOf = (job: Job): number[] => [...serversOf(job), ...job.primary =
 /** The CPU time of all servers of a run, in microseconds. */
 const spentBy = (job: Job): number => processesOf(job).reduce((sum, pid) => sum + cpuOf(pid), 0)
 
+/** The system time of all servers of a run, in microseconds: what the kernel does for them. */
+const systemTimeOf = (job: Job): number => processesOf(job).reduce((sum, pid) => sum + timesOf(pid)[1], 0)
+
 function residentOf (pid: number): number {
   return Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * page
 }
@@ -51,8 +60,8 @@ function figures ({ units, micros, cpu }: Pick<Measured, 'units' | 'micros' | 'c
   return { units, seconds: micros / 1e6, cpu: cpu / units, perSecond: units / (micros / 1e6) }
 }
 
-/** `cpu` is the time of all servers, `busiest` that of the process that used the most. */
-interface Measured { units: number, rounds: number, micros: number, cpu: number, busiest: number, redis: number, primary: number }
+/** `cpu` is the time of all servers, `kernel` the system time in it, `busiest` the time of the process that used the most. */
+interface Measured { units: number, rounds: number, micros: number, cpu: number, kernel: number, busiest: number, redis: number, primary: number }
 
 /** Repeats rounds: warms up, then measures. */
 async function repeat (job: Job, units: () => number, round: () => Promise<unknown>): Promise<Measured> {
@@ -65,7 +74,8 @@ async function repeat (job: Job, units: () => number, round: () => Promise<unkno
   while (now() - warmUp < seconds.warmUp * 1e6 || isCold()) await timely(round(), 'a round')
   const before = units()
   const cpuBefore = spentBy(job)
-  const redisBefore = redis === undefined ? 0 : cpuOf(redis.pid)
+  const kernelBefore = systemTimeOf(job)
+  const redisBefore = redis === undefined ? 0 : fineCpuOf(redis.pid)
   const eachBefore = processesOf(job).map(cpuOfEach)
   const start = now()
   let rounds = 0
@@ -78,7 +88,7 @@ async function repeat (job: Job, units: () => number, round: () => Promise<unkno
     micros = now() - start
   }
   const each = processesOf(job).map((pid, index) => cpuOfEach(pid) - eachBefore[index]!)
-  return { units: units() - before, rounds, micros, cpu, busiest: Math.max(...each), redis: redis === undefined ? 0 : cpuOf(redis.pid) - redisBefore, primary: job.primary === undefined ? 0 : each.at(-1)! }
+  return { units: units() - before, rounds, micros, cpu, kernel: systemTimeOf(job) - kernelBefore, busiest: Math.max(...each), redis: redis === undefined ? 0 : fineCpuOf(redis.pid) - redisBefore, primary: job.primary === undefined ? 0 : each.at(-1)! }
 }
 
 /** The figures of the process that bounds the throughput if each process has a core of its own. */
@@ -135,7 +145,7 @@ async function rounds (job: Job): Promise<Figures> {
     // Without compressed frames the scenario would measure something else.
     if (job.deflate === true && compressed < 0.9) throw new Error(`only ${Math.round(100 * compressed)} % of the frames came compressed`)
     const each = measured.rounds * broadcasts
-    return { ...result, ...bound(measured), compressed, ...(job.redis === undefined ? {} : { redis: measured.redis / each }), ...(job.primary === undefined ? {} : { primary: measured.primary / each }) }
+    return { ...result, ...bound(measured), kernel: measured.kernel / measured.units, compressed, ...(job.redis === undefined ? {} : { redis: measured.redis / each }), ...(job.primary === undefined ? {} : { primary: measured.primary / each }) }
   }
 
   // Connections made beforehand are upgraded along with the broadcasts of a round; they are gone after it.

@@ -44,6 +44,7 @@ function table (scenario: Scenario, names: string[], results: Map<string, Figure
   }
   if (metric === 'share') columns.push([`${scenario.redis === true ? 'memory of Redis' : 'heap and external'}, × the bytes of the messages`, figures => cell(figures.map(({ share }) => share!))])
   columns.push([`µs CPU per ${unit}`, figures => cell(figures.map(({ cpu }) => cpu))])
+  if ([...results.values()].flat().every(({ kernel }) => kernel !== undefined)) columns.push(['of it the kernel', figures => cell(figures.map(({ kernel }) => kernel!))])
   if (scenario.redis === true && scenario.kind === 'rounds') columns.push(['µs CPU of Redis per broadcast', figures => cell(figures.map(({ redis }) => redis!))])
   if (scenario.workers !== undefined) columns.push(['of the busiest process', figures => cell(figures.map(({ busiest }) => busiest!))])
   if (scenario.workers !== undefined || metric === 'capacity') columns.push([`${plural(unit)} per CPU second of the busiest process`, figures => cell(figures.map(({ capacity }) => capacity!))])

@@ -52,11 +52,11 @@ const servers = [ours, 'ws', '@fastify/websocket', 'socket.io', 'uWebSockets.js'
 const small = [ours, 'ws', '@fastify/websocket']
 /** The servers of event streams. */
 const streams = [ours, '@fastify/sse']
-/** Two servers of a fleet, with half of the members each. */
-const fleet = { kind: 'rounds', members: 1_000, rooms: 1, nodes: 2, redis: true, metric: 'cpu', unit: 'delivery' } as const
-const fleetServers = [ours, 'socket.io']
 /** Seconds of CPU time until the code of a server is compiled. */
 const warm = 2
+/** Two servers of a fleet, with half of the members each. */
+const fleet = { kind: 'rounds', members: 1_000, rooms: 1, nodes: 2, redis: true, warm, metric: 'cpu', unit: 'delivery' } as const
+const fleetServers = [ours, 'socket.io']
 /** Two workers of `node:cluster` in place of two servers, and their primary between them. */
 const cluster = { kind: 'rounds', members: 1_000, rooms: 1, workers: 2, warm, metric: 'cpu', unit: 'delivery' } as const
 /** Many publications: in each round one member of each room sends a message, half of them on each worker. */
