@@ -19,6 +19,8 @@ const mostCallBytes = 262_144
 const sweepEvery = 100
 /** Milliseconds after which a call is sent again, which the server could not execute. */
 const retryAfter = 100
+/** Milliseconds between two renewals of the time to live of metadata and fences, of which the shorter one is 10 minutes: each renewal costs the server. */
+const renewEvery = 60_000
 
 const failed: Outcome = { state: 'failed' }
 const unknown: Outcome = { state: 'unknown' }
@@ -77,6 +79,9 @@ export class Outgoing {
   /** Publications of topics that keep nothing, to be sent in this turn. */
   #plain: Pending[] = []
   #calls = 0
+  /** Topics whose time to live was renewed within the last interval, and the end of it. */
+  readonly #renewed = new Set<string>()
+  #renewAt = 0
   #turn: NodeJS.Immediate | undefined
   #timer: NodeJS.Timeout | undefined
 
@@ -218,12 +223,19 @@ export class Outgoing {
   #arguments ({ topic, partition }: Queue, { seq, pending }: Call): ReturnType<typeof argumentsOf> {
     const { node, isCluster } = this.#ports
     const run = this.#ports.linkOf(partition).serverRun
-    return argumentsOf({ keys: this.#keys, topic, isCluster, node, seq, epoch: this.#epochs.next(), position: this.#ports.line(topic)?.position, run }, pending)
+    const now = performance.now()
+    if (now >= this.#renewAt) {
+      this.#renewed.clear()
+      this.#renewAt = now + renewEvery
+    }
+    const isRenewing = !this.#renewed.has(topic)
+    return argumentsOf({ keys: this.#keys, topic, isCluster, node, seq, epoch: this.#epochs.next(), position: this.#ports.line(topic)?.position, run, isRenewing }, pending)
   }
 
   #answered (queue: Queue, call: Call, [kind, answer]: RedisReply[]): void {
     this.#done(queue, call)
     if (String(kind) === 'fenced') this.fenced++
+    else if (String(kind) === 'done') this.#renewed.add(queue.topic)
     const [epoch, ...words] = String(answer).split(' ') as [string, ...string[]]
     call.pending.forEach((pending, i) => { this.#decide(pending, outcomeOf(epoch, words[i])) })
   }

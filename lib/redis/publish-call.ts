@@ -1,7 +1,7 @@
 import type { Outcome, Position, Publication, Retention } from '../../types/index.ts'
 import type { RedisArgument } from '../../types/redis.ts'
 import type { Keys } from './keys.ts'
-import { bounded, metaTtl } from './reader.ts'
+import { bounded, metaTtl, sizeOf } from './reader.ts'
 
 /** Bytes that a value counts besides its tail and its key. The same as in the memory broker. */
 const valueOverhead = 320
@@ -19,14 +19,16 @@ export interface CallHead {
   readonly position: Position | undefined
   /** The run of the server; empty if it is not known. */
   readonly run: string
+  /** Whether to renew the time to live of what the server knows of the topic. */
+  readonly isRenewing: boolean
 }
 
 /** The keys and arguments of the publish script, for publications of one topic. */
-export function argumentsOf ({ keys, topic, isCluster, node, seq, epoch, position, run }: CallHead, pending: readonly { readonly publication: Publication, readonly bytes: Buffer }[]): { keys: string[], args: RedisArgument[] } {
+export function argumentsOf ({ keys, topic, isCluster, node, seq, epoch, position, run, isRenewing }: CallHead, pending: readonly { readonly publication: Publication, readonly bytes: Buffer }[]): { keys: string[], args: RedisArgument[] } {
   const names: string[] = keys.topic(topic)
   const args: RedisArgument[] = [
     keys.channel(topic), isCluster ? 'SPUBLISH' : 'PUBLISH', epoch, position?.epoch ?? '', String(position?.offset ?? 0), node, String(seq),
-    ...settingsOf(pending.at(-1)!.publication.retention), String(pending.length), run
+    ...settingsOf(pending.at(-1)!.publication.retention), String(pending.length), run, isRenewing ? '1' : ''
   ]
   for (const { publication: { mid, key, version, end, tail }, bytes } of pending) {
     if (mid !== undefined) names.push(keys.mid(topic, mid))
@@ -39,8 +41,8 @@ export function argumentsOf ({ keys, topic, isCluster, node, seq, epoch, positio
 /** The arguments of the publish script that say what a topic keeps. */
 function settingsOf (retention: Retention | undefined): string[] {
   if (retention === undefined) return ['n', '0', '0', '0', '0']
-  const { size, bytes, ttl, latest } = retention
-  return [latest ? 'v' : 'l', Number.isFinite(size) ? String(size) : '-1', bounded(bytes), String(Math.ceil(ttl)), metaTtl(retention)]
+  const { bytes, ttl, latest } = retention
+  return [latest ? 'v' : 'l', sizeOf(retention), bounded(bytes), String(Math.ceil(ttl)), metaTtl(retention)]
 }
 
 /** The outcome of one message, from its word in the answer of the publish script. */

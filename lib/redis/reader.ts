@@ -67,7 +67,7 @@ export class Reader {
 
   async #read (topic: string, { after, limit, bytes, retention }: HistoryQuery) {
     const link = this.#linkOf(this.#keys.partitionOf(topic))
-    const args = [this.#epochs.next(), after === undefined ? '' : String(after), String(limit), bounded(bytes), retention.latest ? 'v' : 'l', link.serverRun]
+    const args = [this.#epochs.next(), after === undefined ? '' : String(after), String(limit), bounded(bytes), retention.latest ? 'v' : 'l', link.serverRun, sizeOf(retention)]
     const [epoch, offset, ended, base, from, skipped, ...rest] = await link.call(historyScript, this.#keys.topic(topic), args) as RedisReply[]
     const messages: [number, Buffer][] = []
     for (let i = 0; i < rest.length; i += 2) {
@@ -88,6 +88,11 @@ function skipsOf (text: string): Skip[] {
 /** Moves an offset behind which everything is kept before the skips that end there. */
 function fromOf (from: number, skips: readonly Skip[]): number {
   return skips.reduceRight((least, { after, to }) => least === to ? after : least, from)
+}
+
+/** The number of messages that a topic keeps, for a script; -1 if only bytes and time bound it. */
+export function sizeOf ({ size }: Retention): string {
+  return Number.isFinite(size) ? String(size) : '-1'
 }
 
 /** A number for a script, which has no infinity. */

@@ -10,7 +10,6 @@ export function script (source: string): Script {
 /** Milliseconds that a topic which has a position, and never had a message, keeps it. Clients may read any name, so that each reading must not cost memory for a month. */
 const unusedFor = 3_600_000
 
-/** The length of the tail of a kept publication. Another program may have written anything there, and the script must go on. */
 /**
  * Least number of offsets that a topic skips: more than a server can have lost. The end of a skip comes from the time, in 10 microseconds, because a server that goes
  * back twice must not skip to the same offset. 15 digits last until the year 2286.
@@ -19,6 +18,14 @@ const leastSkip = 1_000_000
 /** Most skips that a topic remembers, of those behind which messages are kept. One more begins a new epoch. */
 const mostSkips = 64
 
+/**
+ * Most messages of a log above its size, and the share of its size that they may be. Old messages are removed in groups of so many: reading and removing one costs the
+ * server a quarter of a publication. A reading leaves them out.
+ */
+const mostSurplus = 16
+const surplusShare = 16
+
+/** The length of the tail of a kept publication. Another program may have written anything there, and the script must go on. */
 const tailLength = `local function tail (frame)
   if #frame < 8 then return 0 end
   return math.min(#frame, (struct.unpack('>I4', frame, 5)))
@@ -29,8 +36,8 @@ end`
  *
  * Keys: metadata, messages (a stream, or a hash of values), fences, order of the values, then one for each message with a mid.
  * Arguments: channel, PUBLISH or SPUBLISH, an epoch to begin, the epoch and the top that the node knows, the node, the number of the call, `l` for a log, `v` for values
- * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages, the run of the server that the node knows (or nothing);
- * then 6 for each: the publication, key, version, end, `1` if it has a mid, bytes that a value counts.
+ * or `n` for a topic that keeps nothing, size (-1: no bound), bytes, ttl, ttl of the metadata, number of messages, the run of the server that the node knows (or nothing),
+ * `1` to renew the time to live of metadata and fences, which new ones get anyway; then 6 for each: the publication, key, version, end, `1` if it has a mid, bytes that a value counts.
  *
  * Returns `done`, `fenced` (the call was done before) or `passed` (a later call was done before), and the epoch with one word for each message: `o<offset>`,
  * `d<position>`, `s` or `e`.
@@ -84,7 +91,7 @@ if mode ~= 'n' then
   if n == 0 then b, r = 0, top end
 end
 for i = 1, tonumber(ARGV[13]) do
-  local at = 9 + i * 6
+  local at = 10 + i * 6
   local frame, key, version, reason, weight = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 5])
   local mid, done, old, oldOffset, oldVersion, oldWeight
   if ARGV[at + 4] == '1' then
@@ -160,7 +167,7 @@ for i = 1, tonumber(ARGV[13]) do
 end
 if mode == 'l' then
   local cut, gone, from = 0, 0, '-'
-  if size >= 0 then cut = math.max(0, n - size) end
+  if size >= 0 and n > size + math.min(${mostSurplus}, math.floor(size / ${surplusShare})) then cut = n - size end
   while gone < n and (gone < cut or b > most) do
     local oldest = redis.call('XRANGE', s, from, '+', 'COUNT', math.min(100, math.max(1, cut - gone)))
     for i = 1, #oldest do b = b - tail(oldest[i][2][2]) end
@@ -171,11 +178,13 @@ end
 local answer = e .. ' ' .. table.concat(out, ' ')
 if mode ~= 'n' then
   redis.call('HSET', m, 'o', text(top), 'b', text(b), 'r', text(r))
-  redis.call('PEXPIRE', m, ARGV[12])
   redis.call('PEXPIRE', s, ARGV[11])
   if mode == 'v' then redis.call('PEXPIRE', z, ARGV[11]) end
   local isNew = redis.call('HSET', f, node, ARGV[7] .. ' ' .. text(top) .. ' ' .. answer)
-  redis.call('PEXPIRE', f, 600000)
+  if isNew == 1 or ARGV[15] == '1' then
+    redis.call('PEXPIRE', m, ARGV[12])
+    redis.call('PEXPIRE', f, 600000)
+  end
   if isNew == 1 and redis.call('HLEN', f) > 128 then
     local all, tops = redis.call('HGETALL', f), {}
     for i = 2, #all, 2 do tops[i / 2] = tonumber(string.match(all[i], '^%d+ (%d+)') or 0) end
@@ -194,7 +203,7 @@ return {'done', answer}
  * Reads kept messages of a topic.
  *
  * Keys: metadata, messages, fences, order. Arguments: an epoch to begin, the offset behind which to read (or nothing: the newest ones), most messages, most bytes,
- * `l` or `v`, the run of the server that the node knows (or nothing).
+ * `l` or `v`, the run of the server that the node knows (or nothing), size of a log (-1: no bound).
  *
  * Returns epoch, top, reason of the end, offset at which the epoch began, offset behind which all are kept, skips (`after:to`, with blanks between them); then offset and
  * publication of each message. The newest ones come in reverse order.
@@ -222,11 +231,17 @@ local function add (offset, frame)
   return true
 end
 if ARGV[5] == 'l' then
-  local head = redis.call('XRANGE', s, '-', '+', 'COUNT', 1)[1]
-  if not head then return out end
-  out[5] = text(tonumber(string.match(head[1], '^%d+')) - 1)
+  local size, n = tonumber(ARGV[7] or -1), redis.call('XLEN', s)
+  local surplus = size >= 0 and math.max(0, n - size) or 0
+  if surplus >= n then return out end
+  local head = redis.call('XRANGE', s, '-', '+', 'COUNT', surplus + 1)[surplus + 1]
+  local kept = tonumber(string.match(head[1], '^%d+')) - 1
+  out[5] = text(kept)
+  limit = math.min(limit, n - surplus)
   local command, from, to = 'XREVRANGE', '+', '-'
-  if after ~= '' then command, from, to = 'XRANGE', '(' .. after .. '-0', '+' end
+  if after ~= '' then
+    after = text(math.max(tonumber(after), kept))
+    command, from, to = 'XRANGE', '(' .. after .. '-0', '+' end
   while count < limit do
     local chunk = redis.call(command, s, from, to, 'COUNT', math.min(100, limit - count))
     for i = 1, #chunk do

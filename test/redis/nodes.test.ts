@@ -161,7 +161,7 @@ t.test('a call that was done before is answered from its fence, and one behind i
   t.teardown(() => { client.disconnect() })
   const frame = Buffer.alloc(20)
   frame.writeUInt32BE(20, 0)
-  const call = (node: string, seq: number): Promise<[string, string]> => client.eval(publishScript.source, 4, 'm', 's', 'f', 'z', 'c', 'PUBLISH', 'epochepoch1', '', '0', node, seq, 'l', '-1', '1000', '60000', '60000', '1', '', frame, '', '', '', '', '0') as never
+  const call = (node: string, seq: number): Promise<[string, string]> => client.eval(publishScript.source, 4, 'm', 's', 'f', 'z', 'c', 'PUBLISH', 'epochepoch1', '', '0', node, seq, 'l', '-1', '1000', '60000', '60000', '1', '', '', frame, '', '', '', '', '0') as never
   t.same(await call('n', 1), ['done', 'epochepoch1 o1'])
   t.same(await call('n', 1), ['fenced', 'epochepoch1 o1'])
   t.same(await call('n', 2), ['done', 'epochepoch1 o2'])

@@ -71,6 +71,20 @@ t.test('publications of a topic are one call, and those behind it wait for its a
   t.same([outcomes.at(-1), outgoing.size], ['unknown', 0])
 })
 
+t.test('the time to live of a topic is renewed once a minute, and until a call has done it', async t => {
+  const { link, publish } = createOutgoing()
+  const answers = [['fenced', 'e o1'], ['passed', ''], ['done', 'e o1'], ['done', 'e o2']]
+  for (const answer of answers) {
+    publish()
+    await soon()
+    link.calls.at(-1)!.resolve(answer)
+    await soon()
+  }
+  publish({ retention }, 'other')
+  await soon()
+  t.same(link.calls.map(({ args }) => args[14]), ['1', '1', '1', '', '1'])
+})
+
 t.test('a call whose answer was lost is sent again as it was, before later ones', async t => {
   const { link, outgoing, outcomes, publish } = createOutgoing()
   publish()
