@@ -17,7 +17,7 @@ t.test('what a topic keeps in Redis', { skip: noRedis }, async t => {
       const retention: Retention = { size, bytes: 1e6, ttl: 60_000, latest: false }
       const most = size + Math.min(16, Math.floor(size / 16))
       const page = async (more: Partial<HistoryQuery> = {}) => {
-        const { messages, from } = await broker.history!(topic, { after: undefined, limit: 5_000, bytes: Infinity, retention, ...more })
+        const { messages, from } = await broker.history!(topic, { limit: 5_000, bytes: Infinity, retention, ...more })
         return [messages.map(({ offset }) => offset), from]
       }
       await broker.attach([topic], retention)
