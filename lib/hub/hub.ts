@@ -1,8 +1,8 @@
 import type { BroadcastResult, Broker, BrokerState, Health, KeptMessages, Refusal, Rooms, Stats } from '../../types/index.ts'
-import { Connection } from '../connection/connection.ts'
+import type { Connection } from '../connection/connection.ts'
 import { Expiry } from '../connection/expiry.ts'
 import { Heartbeat } from '../connection/heartbeat.ts'
-import { MultiplexedConnection, type PermittedJoin } from '../connection/multiplexed.ts'
+import type { MultiplexedConnection, PermittedJoin } from '../connection/multiplexed.ts'
 import { asError } from '../error-utils.ts'
 import { FST_ROOMS_CLOSED, FST_ROOMS_OVERLOADED, FST_ROOMS_STREAM_TAKEN } from '../errors.ts'
 import { BrokerLink } from '../feed/broker-link.ts'
@@ -19,9 +19,8 @@ import { HistoryReader } from '../history/reader.ts'
 import { snapshotText } from '../history/snapshot.ts'
 import { Waiters, type Waiter, type WaitRequest } from '../history/waiters.ts'
 import { Reviews } from '../identity/reauthorize.ts'
-import { Admission, closeCodeOf, type Bound } from '../limits/admission.ts'
+import { Admission } from '../limits/admission.ts'
 import { RecentKicks } from '../limits/recent-kicks.ts'
-import { connectionHello } from '../protocol/server-frames.ts'
 import { Announcer } from '../presence/announcer.ts'
 import { SharedPresence } from '../presence/shared-presence.ts'
 import { Users } from '../presence/users.ts'
@@ -43,6 +42,7 @@ import type { TopicDefinition } from '../topics/registry.ts'
 import { GatheredWrites } from '../transport/gathered.ts'
 import { Deflate } from '../transport/ws/deflate.ts'
 import { Aftermath } from './aftermath.ts'
+import { Arrivals } from './arrivals.ts'
 import { BrokerWatch } from './broker-watch.ts'
 import { createCounters, type Counters } from './counters.ts'
 import { Drain } from './drain.ts'
@@ -94,13 +94,12 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   readonly fleet: Fleet
   readonly idPrefix: string
   readonly node: string
-  /** `undefined` if the broker does not want to know them. */
-  readonly #heldUsers: HeldUsers | undefined
   readonly shared: SharedPresence<Membership> | undefined
   readonly #rooms = new Map<string, Room<MemberSession>>()
   readonly #roomPorts: RoomPorts<MemberSession>
   readonly #broker: BrokerLink
   readonly #watch: BrokerWatch
+  readonly #arrivals: Arrivals<MemberSession>
   readonly #lossLog: LossLog
   readonly #reader: HistoryReader
   readonly #publications: Publications
@@ -114,8 +113,6 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   readonly #failures: Failures
   readonly #reviews: Reviews
   #isWarned = false
-  /** When members were last asked about. A session whose upgrade began before was not among them, and may have been let in by an older answer. */
-  #reviewedAt = -1
 
   constructor (broker: Broker, hooks: Hooks, settings: Settings, log: Log) {
     const { limits } = settings
@@ -152,8 +149,18 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     })
     this.node = newNodeId(this.#broker.isInProcess)
     this.idPrefix = this.#broker.isInProcess ? '' : `${this.node}-`
-    this.#heldUsers = this.#broker.holdsUsers ? new HeldUsers(this.#broker) : undefined
-    this.directory = new SessionDirectory(this.#heldUsers)
+    const heldUsers = this.#broker.holdsUsers ? new HeldUsers(this.#broker) : undefined
+    this.directory = new SessionDirectory(heldUsers)
+    this.#arrivals = new Arrivals(this, {
+      turn: () => this.#turn.now,
+      session: (connection, joining) => {
+        const session = new MemberSession(this, connection, joining)
+        this.directory.add(session)
+        return session
+      },
+      enterRoom: (session, request, begunAt) => { this.#enterRoom(session, request, begunAt) },
+      heldUsers
+    })
     const { presence } = this.#broker
     this.shared = presence === undefined
       ? undefined
@@ -282,81 +289,15 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   }
 
   connect (request: ConnectRequest): void {
-    const { transport, definition, topic, address, addressKey, user, expiresAt, begunAt = Infinity } = request
-    transport.emptyTurn = this.#turn.now // the head of the response is what is buffered now
-    const connection: Peer = new Connection(this, { transport, address, user, expiresAt, rate: definition.rate })
-    const session = new MemberSession(this, connection, request)
-    connection.session = session
-    request.listen(connection)
-
-    const refusal = this.admission.bound(definition, topic, addressKey)
-    this.connections.add(connection)
-    this.directory.add(session)
-    if (refusal !== undefined) {
-      this.#decline(connection, refusal, request.isForwarded)
-      return
-    }
-    this.admission.admit(connection, addressKey)
-    if (this.expiry.check(connection)) return
-    const kicked = this.kicks.find(begunAt, user, topic)
-    if (kicked !== undefined) {
-      connection.close(kicked)
-      return
-    }
-    this.expiry.watch(connection)
-    this.#enterRoom(session, request, begunAt)
+    this.#arrivals.connect(request)
   }
 
   connectMultiplexed (request: MultiplexedRequest): void {
-    const { transport, address, addressKey, user, begunAt = Infinity } = request
-    transport.emptyTurn = this.#turn.now
-    const connection = new MultiplexedConnection<Membership>(this, request)
-    request.listen(connection)
-
-    const refusal = this.admission.connectionBound(addressKey)
-    this.connections.add(connection)
-    if (refusal !== undefined) {
-      this.counters.refused++
-      this.countRefusal('join', refusal, { topic: undefined, user, address })
-      this.#decline(connection, refusal, request.isForwarded)
-      return
-    }
-    this.admission.admit(connection, addressKey)
-    this.multiplexed.add(connection)
-    if (user !== undefined) this.#heldUsers?.came(user)
-    if (this.expiry.check(connection)) return
-    const kicked = this.kicks.find(begunAt, user, undefined)
-    if (kicked !== undefined) {
-      connection.close(kicked)
-      return
-    }
-    this.expiry.watch(connection)
-    const { heartbeat } = this.settings
-    connection.say(connectionHello({ v: 1, heartbeat: heartbeat === false ? 0 : heartbeat.interval, maxPayload: request.maxPayload }))
-    this.expiry.opened(connection)
-    this.gathered.write() // hello leaves in the same write as the 101 response
+    this.#arrivals.connectMultiplexed(request)
   }
 
   enter (connection: MultiplexedConnection<Membership>, join: PermittedJoin): void {
-    const { definition, topic, begunAt } = join
-    const refusal = this.admission.topicBound(definition, topic)
-    const session = new MemberSession(this, connection, join)
-    connection.entered(session)
-    this.directory.add(session)
-    if (refusal !== undefined) {
-      session.end(serverEnding(closeCodeOf[refusal], refusal))
-      return
-    }
-    const kicked = this.kicks.find(begunAt, session.user, topic)
-    if (kicked === undefined) this.#enterRoom(session, join, begunAt)
-    else session.end(kicked)
-  }
-
-  /** Closes a connection that is over a bound. */
-  #decline (connection: Peer, refusal: Bound, isForwarded: boolean): void {
-    connection.close(serverEnding(closeCodeOf[refusal], refusal))
-    this.admission.decline(connection)
-    if (refusal === 'perAddress' && isForwarded) this.admission.hint(connection.address)
+    this.#arrivals.enter(connection, join)
   }
 
   #enterRoom (session: MemberSession, request: JoinRequest, begunAt: number): void {
@@ -365,7 +306,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
     room.joining++
     session.room = room
     join(this, session, room, request)
-    if (begunAt <= this.#reviewedAt) this.#reviews.one(session)
+    this.#reviews.entered(session, begunAt)
   }
 
   multiplexedOf (user: string): Iterable<MultiplexedConnection<Membership>> {
@@ -383,12 +324,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   }
 
   disconnected (connection: Peer, code: number, reason: string): void {
-    this.connections.delete(connection)
-    const { user } = connection
-    if (this.multiplexed.delete(connection as MultiplexedConnection<Membership>) && user !== undefined) this.#heldUsers?.left(user)
-    this.admission.remove(connection)
-    this.expiry.remove(connection)
-    connection.close({ code, reason, by: 'peer' })
+    this.#arrivals.left(connection, code, reason)
     this.#drain.check()
   }
 
@@ -429,7 +365,6 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
 
   async reauthorize (sessions: Membership[]): Promise<number> {
     if (this.hooks.authorize === undefined) return 0
-    this.#reviewedAt = performance.now()
     return this.#reviews.all(sessions)
   }
 

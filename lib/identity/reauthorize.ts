@@ -18,9 +18,16 @@ export class Reviews {
   #asking = 0
   /** Sessions to be asked about in the next turn of the event loop; all calls of one turn share it. */
   #next: { sessions: Set<ReviewedSession>, ended: Promise<ReviewedSession[]> } | undefined
+  /** When members were last asked about, on the clock of `performance`. */
+  #askedAt = -1
 
   constructor (hooks: Hooks) {
     this.#hooks = hooks
+  }
+
+  /** Asks about a session that enters, if its upgrade began before the last question: it was not among those asked about, and may have been let in by an older answer. */
+  entered (session: ReviewedSession, begunAt: number): void {
+    if (begunAt <= this.#askedAt) this.one(session)
   }
 
   /** Asks about one session, and ends it if it may not stay. Returns whether it was ended. */
@@ -37,6 +44,7 @@ export class Reviews {
    * `onError` that is told of its failure, it would be a recursion, in the stack or in microtasks.
    */
   async all (sessions: ReviewedSession[]): Promise<number> {
+    this.#askedAt = performance.now()
     if (this.#asking === 0) return (await this.#pass(sessions)).length
     this.#next ??= { sessions: new Set(), ended: this.#nextPass() }
     const next = this.#next
