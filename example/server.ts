@@ -15,8 +15,9 @@ const InvalidName = createError('INVALID_NAME', 'a name has 1 to 32 characters',
 const NoSuchQuote = createError<[string]>('NO_SUCH_QUOTE', 'there are no numbers for "%s" yet', 404)
 const NoSuchCommand = createError<[string]>('NO_SUCH_COMMAND', 'there is no command "%s"; try /quote and the name of a number', 400)
 
-const { HOST = '127.0.0.1', PORT = '3000', LOG_LEVEL = 'warn', REDIS_URL } = process.env
-const app = Fastify({ logger: { level: LOG_LEVEL } })
+const { HOST = '127.0.0.1', PORT = '3000', LOG_LEVEL = 'warn', REDIS_URL, TRUST_PROXY } = process.env
+// Behind a balancer on another machine, its address or network: members count by their own addresses then.
+const app = Fastify({ logger: { level: LOG_LEVEL }, ...(TRUST_PROXY === undefined ? {} : { trustProxy: TRUST_PROXY }) })
 
 // With the URL of a Redis server this process is one node of a fleet. Nothing below differs.
 let broker: Broker | undefined
