@@ -121,7 +121,7 @@ function checkStats (node: FleetNode, { queuedBytes }: { queuedBytes: number }):
   if (queuedBytes > mostQueued) node.faults.push(`${queuedBytes} bytes are queued`)
 }
 
-/** A connection that is cut is told at once; silence is checked by its faults. */
+/** A connection that is cut is told at once, unless the node is down already; silence is checked by its faults. */
 export const overNats: Contract<NatsFleetServer> = {
   faults,
   isOncePerNode: true,
@@ -131,7 +131,8 @@ export const overNats: Contract<NatsFleetServer> = {
     checkRest(world, rooms, publisher, disturbances)
     for (const { name, node, from, over } of disturbances) {
       if (!/connections of a node (?:end|are reset|are refused)/.test(name)) continue
-      if (!node!.states.some(({ state, at }) => state !== 'up' && at >= from - 50 && at <= over + noticed)) world.faults.push(`node ${node!.index} says nothing of "${name}"`)
+      const wasDown = (node!.states.findLast(({ at }) => at < from)?.state ?? 'up') !== 'up'
+      if (!wasDown && !node!.states.some(({ state, at }) => state !== 'up' && at >= from - 50 && at <= over + noticed)) world.faults.push(`node ${node!.index} says nothing of "${name}"`)
     }
   },
   checkServer,
