@@ -18,7 +18,6 @@ export interface World {
   readonly seen: Map<string, number>
   /** Whether the schedule takes data away from the server. */
   readonly losesData: boolean
-  /** Whether the server goes back to older data in the schedule: see `Fault`. */
   /** Whether the server may refuse publications in the schedule. */
   readonly refuses: boolean
   /** Nodes know the `mid`s of their own publications alone: one that is sent again to another node is there twice. */
