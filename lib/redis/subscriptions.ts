@@ -12,8 +12,9 @@ import { renewScript } from './script.ts'
 
 /** Most channels of one SUBSCRIBE, and most topics of one reading of positions. */
 const perCommand = 512
-/** Milliseconds between two looks for subscriptions to end. */
+/** Milliseconds between two looks for subscriptions to end, and the least: each look is at all topics. */
 const sweepEvery = 1_000
+const leastSweep = 50
 /** Bounds of the pause between two readings of all positions, in milliseconds. */
 const leastCheck = 25_000
 const mostCheck = 40_000
@@ -61,7 +62,7 @@ export class Subscriptions {
     this.#linkOf = linkOf
     this.#ports = ports
     this.#settings = settings
-    this.#sweeper = setInterval(() => { this.#sweep(performance.now()) }, Math.min(sweepEvery, settings.linger)).unref()
+    this.#sweeper = setInterval(() => { this.#sweep(performance.now()) }, Math.min(sweepEvery, Math.max(leastSweep, settings.linger))).unref()
     this.#scheduleCheck()
   }
 
@@ -257,14 +258,16 @@ export class Subscriptions {
 
   #forget (line: Line): void {
     line.detach()
+    this.#late.delete(line)
     if (this.#lines.get(line.topic) !== line) return
     this.#lines.delete(line.topic)
     this.#byChannel.delete(line.channel)
   }
 
-  /** Ends subscriptions that have lingered. */
+  /** Ends subscriptions that have lingered. Without a connection, topics that were detached before they were subscribed to are forgotten, too: clients choose their names. */
   #sweep (now: number): void {
-    const gone = [...this.#lines.values()].filter(line => !line.isAttached && line.lingersUntil <= now && !this.#waiting.has(line))
+    const gone = [...this.#lines.values()].filter(line => !line.isAttached && line.lingersUntil <= now && (!this.#waiting.has(line) || !this.#linkOf(line.partition).isOpen))
+    this.#refuse(gone, new Error('the topic was detached'))
     for (const line of gone) this.#forget(line)
     const ending: Promise<void>[] = []
     for (const [partition, lines] of groupBy(gone.filter(line => line.isSubscribed), line => this.#settings.isCluster ? line.partition : 0)) {

@@ -15,12 +15,13 @@ const retention: Retention = { size: 100, bytes: 1_000_000, ttl: 60_000, latest:
 const keys = new Keys('rooms', 64)
 
 /** Subscriptions over a link that the test answers for. */
-function create (t: Test, isCluster = false) {
+function create (t: Test, isCluster = false, linger = 1) {
   const ended: (readonly string[])[] = []
   const renewed: RedisArgument[][] = []
   const lost: string[] = []
   const server = {
     isReady: true,
+    isOpen: true,
     subscribe: async (_channels: readonly string[]): Promise<void> => {},
     unsubscribe: async (channels: readonly string[]) => { ended.push(channels) },
     call: async (_script: unknown, _keys: unknown, args: RedisArgument[]) => { renewed.push(args) },
@@ -38,7 +39,7 @@ function create (t: Test, isCluster = false) {
     renew: async () => {},
     unreadable: () => {},
     stats: { mended: 0, holes: 0, resets: 0, dropped: 0 }
-  }, { isCluster, linger: 1 })
+  }, { isCluster, linger })
   t.teardown(() => { subscriptions.close() })
   return { subscriptions, server, link, ended, renewed, lost }
 }
@@ -143,4 +144,42 @@ t.test('topics that are attached while a connection recovers are subscribed to w
   subscriptions.resume()
   for (const attached of [first, late, gone]) t.match(await Promise.race([attached, new Promise(resolve => setTimeout(resolve, 1_000))]), { epoch: 'e', offset: 0 })
   t.same(channels, ['a', 'b', 'c'].map(topic => keys.channel(topic)))
+})
+
+t.test('topics that were detached before there was a connection are forgotten, and those that wait for an answer are not', async t => {
+  const { subscriptions, server } = create(t)
+  server.isReady = server.isOpen = false
+  const gone = Promise.allSettled(['a', 'b'].map(topic => subscriptions.attach(topic, retention)))
+  const kept = subscriptions.attach('kept', retention)
+  await Promise.resolve()
+  for (const topic of ['a', 'b']) subscriptions.detach(topic)
+  await until(() => subscriptions.size === 1, 500)
+  t.equal(subscriptions.size, 1)
+  t.match(await gone, [{ reason: { message: 'the topic was detached' } }, { reason: { message: 'the topic was detached' } }])
+  server.isReady = server.isOpen = true
+  const channels: string[] = []
+  let goOn = (): void => {}
+  server.subscribe = given => {
+    channels.push(...given)
+    return new Promise(resolve => { goOn = resolve })
+  }
+  subscriptions.resume()
+  await new Promise(resolve => setImmediate(resolve))
+  subscriptions.detach('kept')
+  await new Promise(resolve => setTimeout(resolve, 150))
+  t.equal(subscriptions.size, 1)
+  goOn()
+  t.match(await kept, { epoch: 'e', offset: 0 })
+  t.same(channels, [keys.channel('kept')])
+  await until(() => subscriptions.size === 0, 500)
+  t.equal(subscriptions.size, 0)
+})
+
+t.test('without a pause before subscriptions end, all topics are not looked at in each millisecond', async t => {
+  const { subscriptions } = create(t, false, 0)
+  let looks = 0
+  await subscriptions.attach('a', undefined)
+  Object.defineProperty(subscriptions.line('a'), 'isAttached', { get: () => { looks++; return true }, set: () => {} })
+  await new Promise(resolve => setTimeout(resolve, 200))
+  t.ok(looks <= 10, String(looks))
 })
