@@ -42,6 +42,8 @@ interface Call {
   readonly seq: number
   readonly pending: readonly Pending[]
   isInFlight: boolean
+  /** It renews the time to live of its topic. */
+  isRenewing: boolean
   /** It was sent, and the connection broke before the answer. */
   isUnknown: boolean
 }
@@ -216,11 +218,11 @@ export class Outgoing {
       if (waiting.length === 0) this.#queues.delete(queue.topic)
       return undefined
     }
-    queue.call = { seq: ++this.#calls, pending, isInFlight: false, isUnknown: false }
+    queue.call = { seq: ++this.#calls, pending, isInFlight: false, isRenewing: false, isUnknown: false }
     return queue.call
   }
 
-  #arguments ({ topic, partition }: Queue, { seq, pending }: Call): ReturnType<typeof argumentsOf> {
+  #arguments ({ topic, partition }: Queue, call: Call): ReturnType<typeof argumentsOf> {
     const { node, isCluster } = this.#ports
     const run = this.#ports.linkOf(partition).serverRun
     const now = performance.now()
@@ -228,14 +230,15 @@ export class Outgoing {
       this.#renewed.clear()
       this.#renewAt = now + renewEvery
     }
-    const isRenewing = !this.#renewed.has(topic)
+    const isRenewing = call.isRenewing = !this.#renewed.has(topic)
+    const { seq, pending } = call
     return argumentsOf({ keys: this.#keys, topic, isCluster, node, seq, epoch: this.#epochs.next(), position: this.#ports.line(topic)?.position, run, isRenewing }, pending)
   }
 
   #answered (queue: Queue, call: Call, [kind, answer]: RedisReply[]): void {
     this.#done(queue, call)
     if (String(kind) === 'fenced') this.fenced++
-    else if (String(kind) === 'done') this.#renewed.add(queue.topic)
+    else if (String(kind) === 'done' && call.isRenewing) this.#renewed.add(queue.topic)
     const [epoch, ...words] = String(answer).split(' ') as [string, ...string[]]
     call.pending.forEach((pending, i) => { this.#decide(pending, outcomeOf(epoch, words[i])) })
   }

@@ -85,6 +85,25 @@ t.test('the time to live of a topic is renewed once a minute, and until a call h
   t.same(link.calls.map(({ args }) => args[14]), ['1', '1', '1', '', '1'])
 })
 
+t.test('a call that did not renew the time to live, and is answered in the next minute, does not count as renewal', async t => {
+  let now = 0
+  const clock = mock.method(performance, 'now', () => now)
+  t.teardown(() => { clock.mock.restore() })
+  const { link, publish } = createOutgoing()
+  for (const topic of ['a', 'a', 'other']) {
+    publish({ retention }, topic)
+    await soon()
+    if (link.calls.length === 2) now = 60_001
+    else link.calls.at(-1)!.resolve(['done', 'e o1'])
+    await soon()
+  }
+  link.calls[1]!.resolve(['done', 'e o2'])
+  await soon()
+  publish()
+  await soon()
+  t.same(link.calls.map(({ args }) => args[14]), ['1', '', '1', '1'])
+})
+
 t.test('a call whose answer was lost is sent again as it was, before later ones', async t => {
   const { link, outgoing, outcomes, publish } = createOutgoing()
   publish()
