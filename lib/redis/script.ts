@@ -31,6 +31,14 @@ const tailLength = `local function tail (frame)
   return math.min(#frame, (struct.unpack('>I4', frame, 5)))
 end`
 
+/** Counts kept messages. Returns 0 and `true` if the keys are of no use: the topic was no log before a deploy, or no values, or the server has dropped one key of two. */
+const keptCount = `local function kept (isLog)
+  local n, others
+  if isLog then n = redis.pcall('XLEN', s) else n, others = redis.call('ZCARD', z), redis.pcall('HLEN', s) end
+  if type(n) == 'number' and (isLog or n == others) then return n end
+  return 0, true
+end`
+
 /**
  * Publishes messages of one topic: appends them, trims, and sends them over the channel, in one step.
  *
@@ -62,6 +70,7 @@ local function runOf ()
   return process and history and string.sub(process, 1, 16) .. string.sub(history, 1, 16)
 end
 ${tailLength}
+${keptCount}
 if mode ~= 'n' then
   local meta = redis.call('HMGET', m, 'e', 'o', 'b', 'x', 'r', 'g', 'k')
   if meta[1] then
@@ -87,7 +96,9 @@ if mode ~= 'n' then
     redis.call('HSET', m, 'e', e, 'o', '0', 'a', '0')
     redis.call('DEL', s, f, z)
   end
-  if mode == 'l' then n = redis.call('XLEN', s) else n = redis.call('ZCARD', z) end
+  local isUseless
+  n, isUseless = kept(mode == 'l')
+  if isUseless then redis.call('DEL', s, z) end
   if n == 0 then b, r = 0, top end
 end
 for i = 1, tonumber(ARGV[13]) do
@@ -222,6 +233,7 @@ end
 local out = {meta[1], meta[2], meta[3] or '', meta[4] or '0', meta[2], meta[6] or ''}
 local read, count = 0, 0
 ${tailLength}
+${keptCount}
 local function add (offset, frame)
   read = read + tail(frame)
   if count == limit or read > most then return false end
@@ -230,8 +242,10 @@ local function add (offset, frame)
   out[#out + 1] = frame
   return true
 end
+local n = kept(ARGV[5] == 'l')
+if n == 0 then return out end
 if ARGV[5] == 'l' then
-  local size, n = tonumber(ARGV[7] or -1), redis.call('XLEN', s)
+  local size = tonumber(ARGV[7] or -1)
   local surplus = size >= 0 and math.max(0, n - size) or 0
   if surplus >= n then return out end
   local head = redis.call('XRANGE', s, '-', '+', 'COUNT', surplus + 1)[surplus + 1]
@@ -253,7 +267,6 @@ if ARGV[5] == 'l' then
 else
   local keys
   local last = text(math.min(limit, 4294967295))
-  if redis.call('ZCARD', z) == 0 then return out end
   out[5] = meta[5] or '0'
   if after == '' then keys = redis.call('ZREVRANGE', z, 0, last)
   else keys = redis.call('ZRANGEBYSCORE', z, '(' .. after, '+inf', 'LIMIT', 0, last + 1) end

@@ -1,4 +1,5 @@
 import type { AttachedPosition, Retention } from '../../types/index.ts'
+import type { RedisReply } from '../../types/redis.ts'
 import { asError } from '../error-utils.ts'
 import { RedisAnswerError } from './answer-error.ts'
 import { decodeMessage, decodePublication } from './codec.ts'
@@ -231,7 +232,7 @@ export class Subscriptions {
     const logs = lines.filter(({ retention, position, uid }) => retention?.latest === false && position !== undefined && uid !== undefined)
     for (let i = 0; i < logs.length; i += perCommand) {
       const batch = logs.slice(i, i + perCommand)
-      const answers = await Promise.all(link.send(batch.map(({ topic, position }) => ['XRANGE', this.#keys.topic(topic)[1], `${position!.offset}-0`, `${position!.offset}-0`])))
+      const answers = await Promise.all(link.send(batch.map(({ topic, position }) => ['XRANGE', this.#keys.topic(topic)[1], `${position!.offset}-0`, `${position!.offset}-0`])).map(answer => answer.catch(nothingKept)))
       await Promise.all(batch.map(async (line, i) => {
         const kept = (answers[i] as [Buffer, [Buffer, Buffer]][])[0]?.[1][1]
         if (kept === undefined) return
@@ -303,4 +304,10 @@ export class Subscriptions {
       if (line.isAttached && line.position?.epoch === top.epoch && line.position.offset < top.offset) line.mend()
     }
   }
+}
+
+/** Answers for a topic whose messages are kept as values now, since a deploy. @throws any other error */
+function nothingKept (error: unknown): RedisReply {
+  if (error instanceof RedisAnswerError && error.word === 'WRONGTYPE') return []
+  throw error
 }
