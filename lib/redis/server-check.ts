@@ -21,6 +21,6 @@ export async function checkServer (connection: RedisConnection): Promise<{ warni
   const version = valueOf('redis_version')
   if (version !== undefined && Number.parseInt(version) < 7) throw new FST_ROOMS_BROKER_UNSUITABLE(`the server is Redis ${version}, and 7.0 or later is needed`)
   const policy = valueOf('maxmemory_policy')
-  const warning = policy?.startsWith('allkeys-') === true ? new FST_ROOMS_BROKER_UNSUITABLE(`Redis may drop kept messages at any time, because its maxmemory-policy is ${policy}: set noeviction`) : undefined
+  const warning = policy !== undefined && policy !== 'noeviction' ? new FST_ROOMS_BROKER_UNSUITABLE(`Redis may drop kept messages at any time, because its maxmemory-policy is ${policy}: set noeviction`) : undefined
   return { warning, run: `${valueOf('run_id')?.slice(0, 16) ?? ''}${valueOf('master_replid')?.slice(0, 16) ?? ''}` }
 }

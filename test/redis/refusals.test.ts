@@ -34,7 +34,10 @@ t.test('an old server is refused, and one that may drop messages is reported', a
   const check = async (info: string | Error) => checkServer({ send: () => [info instanceof Error ? Promise.reject(info) : Promise.resolve(Buffer.from(info))] } as never)
   await t.rejects(check('redis_version:6.2.14\r\n'), { code: 'FST_ROOMS_BROKER_UNSUITABLE', message: /Redis 6\.2\.14/ })
   t.same(await check('redis_version:7.2.4\r\nvalkey_version:8.0.1\r\nrun_id:12ab\r\nmaster_replid:0123456789abcdef01\r\nmaxmemory_policy:noeviction\r\n'), { warning: undefined, run: '12ab0123456789abcdef' })
-  t.match(await check('redis_version:7.0.15\r\nmaxmemory_policy:allkeys-lru\r\n'), { warning: { code: 'FST_ROOMS_BROKER_UNSUITABLE', message: /allkeys-lru/ }, run: '' })
+  for (const policy of ['allkeys-lru', 'volatile-lru', 'volatile-ttl']) {
+    t.match(await check(`redis_version:7.0.15\r\nmaxmemory_policy:${policy}\r\n`), { warning: { code: 'FST_ROOMS_BROKER_UNSUITABLE', message: new RegExp(policy) }, run: '' })
+  }
+  t.match(await check('redis_version:7.0.15\r\n'), { warning: undefined })
   await t.rejects(check(new Error('cut')), { message: 'cut' })
 })
 
