@@ -11,6 +11,8 @@ import { kInside } from '../symbols.ts'
 import type { TopicDefinition, TopicRegistry } from '../topics/registry.ts'
 import { Listing } from './members.ts'
 
+/** Characters of the id of a session, and far more: a broker has to carry it. */
+const maxSessionLength = 255
 const defaultMembers = 1_000
 const defaultBuffer = 1_000
 const defaultAskTimeout = 10_000
@@ -34,7 +36,7 @@ export interface HostPublishOptions extends PublishOptions {
 /** @throws FST_ROOMS_INVALID_ARGUMENT */
 export function checkBroadcast ({ history }: TopicDefinition, options: BroadcastOptions | undefined): HostPublishOptions {
   const { except, key, mid, version } = options ?? {}
-  if (except !== undefined && typeof except !== 'string') throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
+  if (except !== undefined && (typeof except !== 'string' || except.length > maxSessionLength)) throw new FST_ROOMS_INVALID_ARGUMENT('except', 'the id of a session')
   if (key !== undefined && !isKey(key)) throw new FST_ROOMS_INVALID_ARGUMENT('key', `a string of 1 to ${maxKeyLength} characters`)
   if (mid !== undefined && !isMid(mid, minSharedMidLength)) throw new FST_ROOMS_INVALID_ARGUMENT('mid', `a string of ${minSharedMidLength} to ${maxMidLength} characters`)
   if (version !== undefined && !(Number.isSafeInteger(version) && history?.latest === true)) throw new FST_ROOMS_INVALID_ARGUMENT('version', 'a safe integer, in topics with history: { latest: true }')
