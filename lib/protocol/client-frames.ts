@@ -22,14 +22,17 @@ function isRef (value: unknown): value is Ref {
   return typeof value === 'string' ? value.length >= 1 && value.length <= maxRefLength : Number.isSafeInteger(value)
 }
 
+/** Half a character, which has no bytes: as UTF-8 all of them are alike. */
+const half = /\p{Surrogate}/u
+
 /** Whether a value is the key of a message. */
 export function isKey (value: unknown): value is string {
-  return typeof value === 'string' && value.length >= 1 && value.length <= maxKeyLength
+  return typeof value === 'string' && value.length >= 1 && value.length <= maxKeyLength && !half.test(value)
 }
 
 /** Whether a value is the `mid` of a message. */
 export function isMid (value: unknown, minimum = 1): value is string {
-  return typeof value === 'string' && value.length >= minimum && value.length <= maxMidLength
+  return typeof value === 'string' && value.length >= minimum && value.length <= maxMidLength && !half.test(value)
 }
 
 /** An example of a valid frame, added to the fault of a text that is not a frame. */

@@ -48,6 +48,7 @@ t.test('a valid frame is taken unchanged, unknown members included', async t => 
     { type: 'message', data: 1, ref: Number.MIN_SAFE_INTEGER },
     { type: 'message', data: 1, key: 'k'.repeat(255) },
     { type: 'message', data: 1, mid: 'm' },
+    { type: 'message', data: 1, key: '😀', mid: '😀' },
     { type: 'message', data: 1, mid: 'm'.repeat(64) },
     { type: 'ping', mid: 7 },
     { type: 'direct', to: 'x', data: 1 },
@@ -77,7 +78,8 @@ t.test('a fault names the mistake, and the ref if there is one', async t => {
   t.same(fault({ type: 'direct', to: 'x', ref: 'r' }), { fault: '"data" is missing', ref: 'r' })
   for (const to of [undefined, null, 7, '', 'user:', ['x']]) t.same(fault({ type: 'direct', to, data: 1, ref: 7 }), { fault: '"to" is a session id or "user:" and a user', ref: 7 })
   for (const token of [undefined, null, 7, '', ['x'], 'x'.repeat(8_193)]) t.same(fault({ type: 'auth', token, ref: 7 }), { fault: '"token" is a string of 1 to 8192 characters', ref: 7 })
-  for (const mid of [null, 7, '', ['x'], 'x'.repeat(65)]) t.same(fault({ type: 'message', data: 1, mid, ref: 7 }), { fault: '"mid" is a string of 1 to 64 characters', ref: 7 })
+  t.same(fault({ type: 'message', data: 1, key: 'half\udfff' }), { fault: '"key" is a string of 1 to 255 characters' })
+  for (const mid of [null, 7, '', ['x'], 'x'.repeat(65), 'half\ud800']) t.same(fault({ type: 'message', data: 1, mid, ref: 7 }), { fault: '"mid" is a string of 1 to 64 characters', ref: 7 })
   t.same(fault({ type: 'ack' }), { fault: '"ref" is missing' })
   t.same(fault({ data: 1, ref: 7 }), { fault: '"type" is missing; a frame looks like {"type":"message","data":…}', ref: 7 })
   t.same(fault({ type: 7 }), { fault: '"type" is missing; a frame looks like {"type":"message","data":…}' })
