@@ -158,7 +158,7 @@ export class Link {
       if (isStale()) connection.close()
       return connection
     }
-    const establish = async (): Promise<Error | undefined> => {
+    const establish = async (): Promise<{ warning: Error | undefined, refusal: Error | undefined }> => {
       const [commands, subscriptions] = await Promise.all([
         open(() => {}),
         open((channel, bytes) => { if (!isStale()) this.#receive(channel, bytes) })
@@ -169,17 +169,17 @@ export class Link {
       const { warning, run } = await checkServer(commands)
       if (!isStale()) this.serverRun = run
       for (const channel of channels) await subscriptions.subscribe([channel])
-      await this.#sendProbe()
-      return warning
+      return { warning, refusal: await this.#sendProbe() }
     }
     try {
-      this.#warning = await within(establish(), connectTimeout)
+      const { warning, refusal } = await within(establish(), connectTimeout)
+      this.#warning = warning
       await this.#events.recover(this)
       if (isStale()) return
       this.#failures = 0
       if (this.#wasUp) this.reconnects++
       this.#wasUp = true
-      this.#set('up', this.#warning)
+      this.#set(refusal === undefined ? 'up' : 'degraded', refusal ?? warning)
       this.#schedule()
     } catch (error) {
       for (const connection of opened) connection.close()
@@ -218,19 +218,23 @@ export class Link {
     }
   }
 
-  /** Settles when a probe has come back through the subscriptions. */
-  #sendProbe (): Promise<void> {
+  /**
+   * Settles when a probe has come back through the subscriptions, and the server has answered. Resolves with its error if it has refused to write.
+   * @throws the error of a server that is a replica
+   */
+  async #sendProbe (): Promise<Error | undefined> {
     const { probeKey, port, channels } = this.#settings
-    return new Promise((resolve, reject) => {
-      const text = `p${++this.#probes}`
-      this.#probe = { text, sentAt: performance.now(), returned: resolve }
-      this.run(probeScript, [{ keys: [probeKey], args: [channels[0]!, port.isCluster ? 'SPUBLISH' : 'PUBLISH', text] }])[0]!.then(written => {
-        if (String(written) === 'OK') return
-        const error = new RedisAnswerError(String(written))
-        reject(error)
-        this.#noted(error)
-      }, reject)
-    })
+    const text = `p${++this.#probes}`
+    const back = new Promise<void>(resolve => { this.#probe = { text, sentAt: performance.now(), returned: resolve } })
+    const written = String(await this.run(probeScript, [{ keys: [probeKey], args: [channels[0]!, port.isCluster ? 'SPUBLISH' : 'PUBLISH', text] }])[0]!)
+    if (written === 'OK') {
+      await back
+      return undefined
+    }
+    const error = this.#noted(new RedisAnswerError(written))
+    if (misplaced.has((error as RedisAnswerError).word)) throw error
+    await back
+    return error
   }
 
   #schedule (): void {
@@ -238,8 +242,10 @@ export class Link {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {
       const attempt = this.#attempt
-      this.#sendProbe().then(() => {
-        if (this.#attempt === attempt && this.state === 'degraded') this.#set('up', this.#warning)
+      this.#sendProbe().then(refusal => {
+        if (this.#attempt !== attempt) return
+        if (refusal !== undefined) this.complain(refusal)
+        else if (this.state === 'degraded') this.#set('up', this.#warning)
       }, (error: unknown) => {
         // A server that answers with an error has not gone. It has sent no probe, and gets another chance.
         if (this.#attempt !== attempt || !(error instanceof RedisAnswerError)) return

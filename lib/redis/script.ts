@@ -322,14 +322,15 @@ return 1
 `)
 
 /**
- * Sends a probe, reads the time, for which a user needs a right of its own, and writes: a server that has become a replica publishes, and refuses to write.
+ * Writes, reads the time, for which a user needs a right of its own, and sends a probe. A server that has become a replica would publish it, and refuses to write: then
+ * nothing is sent. One that has no memory, or too few replicas, refuses to write and sends it.
  *
  * Key: of the node. Arguments: channel, PUBLISH or SPUBLISH, bytes. Returns the error of the write, or `OK`.
  */
 export const probeScript = script(`
 redis.call('TIME')
-redis.call(ARGV[2], ARGV[1], ARGV[3])
 local written = redis.pcall('SET', KEYS[1], '', 'PX', 60000)
-if written.err then return written.err end
-return 'OK'
+if written.err and string.find(written.err, 'READONLY', 1, true) then return written.err end
+redis.call(ARGV[2], ARGV[1], ARGV[3])
+return written.err or 'OK'
 `)

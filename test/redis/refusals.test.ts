@@ -83,6 +83,18 @@ t.test('servers that refuse', { skip: noRedis }, async t => {
     t.same([node.states, node.entries], [['up', 'degraded', 'up'], ['a 2']])
   })
 
+  t.test('a node that starts while the server has no memory is degraded until it has some', async t => {
+    await server.command('CONFIG', 'SET', 'maxmemory', '1')
+    const node = await startNode(t, server.port, { prefix: 'full' })
+    await until(() => false, 1_500)
+    t.match([node.states, node.causes], [['degraded'], [{ message: /OOM/ }]])
+    await node.broker.attach(['plain'])
+    t.match(await node.publish('plain', 1, { retention: undefined }), [{ state: 'ok' }])
+    await server.command('CONFIG', 'SET', 'maxmemory', '0')
+    await until(() => node.states.at(-1) === 'up')
+    t.same(node.states, ['degraded', 'up'])
+  })
+
   t.test('a server that is busy with a script holds publications and joins', async t => {
     const node = await startNode(t, server.port, { prefix: 'busy' })
     await node.broker.attach(['a'], retention)
@@ -145,6 +157,8 @@ t.test('servers that refuse', { skip: noRedis }, async t => {
     await server.command('REPLICAOF', '127.0.0.1', String(other.port))
     await until(() => node.states.at(-1) === 'down')
     t.match(node.causes.at(-1), { message: /READONLY/ })
+    await until(() => false, 1_000)
+    t.same(node.states, ['up', 'down'], 'as long as it is one')
     await server.command('REPLICAOF', 'NO', 'ONE')
     await until(() => node.states.at(-1) === 'up')
     t.same(node.states, ['up', 'down', 'up'])
