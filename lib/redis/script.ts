@@ -65,8 +65,9 @@ local run, known, skips, isNewRun, before = ARGV[14], '', '', false, ''
 local out, frames = {}, {}
 local function text (number) return string.format('%.0f', number) end
 local function runOf ()
-  local process = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-  local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  local info, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
+  if type(info) ~= 'string' then return nil end
+  local process, history = string.match(info, 'run_id:(%x+)'), string.match(replication, 'master_replid:(%x+)')
   return process and history and string.sub(process, 1, 16) .. string.sub(history, 1, 16)
 end
 ${tailLength}

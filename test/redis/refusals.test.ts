@@ -56,6 +56,16 @@ t.test('servers that refuse', { skip: noRedis }, async t => {
     }
   })
 
+  t.test('a user that may not run INFO any more publishes to a topic of another run', async t => {
+    await server.command('ACL', 'SETUSER', 'later', 'on', '>secret', '~later:*', '&later:*', ...rights)
+    const node = await startNode(t, server.port, { client: clientOf(server.port, { username: 'later', password: 'secret' }), prefix: 'later' })
+    await node.publish('a', 1)
+    const [key] = (await server.command('KEYS', 'later:*:m:a')).match(/later:\S+/)!
+    await server.command('HSET', key, 'g', 'another')
+    await server.command('ACL', 'SETUSER', 'later', '-info')
+    t.match(await node.publish('a', 2), [{ state: 'ok', position: { offset: 2 } }])
+  })
+
   t.test('a user without a right is refused at the start, by the right', async t => {
     await server.command('ACL', 'SETUSER', 'few', 'on', '>secret', '~*', '&other:*', ...rights)
     await t.rejects(startNode(t, server.port, { client: clientOf(server.port, { username: 'few', password: 'secret' }) }), { code: 'FST_ROOMS_BROKER_UNSUITABLE', message: /NOPERM/ })
