@@ -34,7 +34,9 @@ function isSentinel (members: Record<string, unknown>): boolean {
 }
 
 function describe (client: unknown): string {
-  if (typeof client !== 'object' || client === null) return client === undefined ? 'nothing' : String(client).slice(0, 32)
+  if (client === null) return 'null'
+  // A URL may contain a password.
+  if (typeof client !== 'object') return client === undefined ? 'nothing' : `a ${typeof client}`
   const { name } = client.constructor ?? {}
   return name === undefined || name === 'Object' ? 'another object' : `a ${name}`
 }

@@ -107,7 +107,7 @@ t.test('a server that closes a connection at once is told as a failed attempt', 
 })
 
 t.test('an object that is not a client is refused by name', async t => {
-  const given: [unknown, RegExp][] = [[undefined, /nothing/], [null, /null/], ['redis://127.0.0.1', /redis:\/\//], [{}, /another object/], [new Map(), /a Map/], [{ duplicate: () => {}, defineCommand: () => {} }, /older client of ioredis/], [{ duplicate: () => {}, sSubscribe: () => {} }, /older client of node-redis/]]
+  const given: [unknown, RegExp][] = [[undefined, /nothing/], [null, /null/], ['redis://:secret@127.0.0.1', /got a string$/], [() => {}, /got a function$/], [{}, /another object/], [new Map(), /a Map/], [{ duplicate: () => {}, defineCommand: () => {} }, /older client of ioredis/], [{ duplicate: () => {}, sSubscribe: () => {} }, /older client of node-redis/]]
   for (const [client, message] of given) t.throws(() => portOf(client as never), { code: 'FST_ROOMS_INVALID_OPTION', message })
 })
 
