@@ -6,6 +6,8 @@ import { script } from './script.ts'
 /** Milliseconds for which the server knows that a node holds a user; nodes say it again before. */
 const lifetime = 3_600_000
 const refreshEvery = 1_200_000
+/** Milliseconds after which notes are written again that the server has refused, or not answered. */
+const retryAfter = 500
 /** Users that are noted at a time. */
 const perChunk = 100
 
@@ -71,6 +73,8 @@ export class RedisControl {
   /** Users whose notes are not written. */
   readonly #changed = new Set<string>()
   #writing: Promise<void> | undefined
+  #retry: NodeJS.Timeout | undefined
+  #isClosed = false
   readonly #timer: NodeJS.Timeout
 
   constructor (ports: RedisControlPorts) {
@@ -125,7 +129,9 @@ export class RedisControl {
 
   /** Says that this node holds no user any more. Settles when that is noted, or cannot be. */
   async close (): Promise<void> {
+    this.#isClosed = true
     clearInterval(this.#timer)
+    clearTimeout(this.#retry)
     this.hold([], [...this.#held])
     await this.#writing
   }
@@ -153,7 +159,7 @@ export class RedisControl {
     this.#writing ??= this.#writeAll().finally(() => { this.#writing = undefined })
   }
 
-  /** Writes the notes that have changed, the latest state of each. Those that fail are written with the next ones, or for the next connection. */
+  /** Writes the notes that have changed, the latest state of each. Those that fail are written with the next ones, for the next connection, or after a pause. */
   async #writeAll (): Promise<void> {
     while (this.#changed.size > 0) {
       const users = [...this.#changed].slice(0, perChunk)
@@ -167,8 +173,15 @@ export class RedisControl {
       }))
       const failed = users.filter((_, index) => written[index]!.status === 'rejected')
       for (const user of failed) this.#changed.add(user)
-      if (failed.length > 0) return
+      if (failed.length === 0) continue
+      if (!this.#isClosed) this.#retry ??= setTimeout(this.#writeAgain, retryAfter).unref()
+      return
     }
+  }
+
+  readonly #writeAgain = (): void => {
+    this.#retry = undefined
+    this.#write()
   }
 
   async #release (partition: number, name: string, users: readonly string[]): Promise<void> {

@@ -204,6 +204,35 @@ t.test('control messages reach one node, all others, or those that hold a user',
   t.equal(c.unreadable, 4)
 })
 
+t.test('a user whose note the server has refused is reached a little later, though nothing else is noted', options, async t => {
+  const server = await startRedis(t)
+  const [a, b] = await startNodes(t, server.port, ['a', 'b']) as [PresenceNode, PresenceNode]
+  await server.command('CONFIG', 'SET', 'maxmemory', '1')
+  b.control.hold(['ann'], [])
+  await new Promise(resolve => setTimeout(resolve, 200))
+  await server.command('CONFIG', 'SET', 'maxmemory', '0')
+  t.equal(await a.control.send('user:ann', Buffer.from('1')), 'gone')
+  await until(async () => await a.control.send('user:ann', Buffer.from('2')) === 'sent')
+  await until(() => b.controls.length > 0)
+  t.same(b.controls, ['a 2'])
+
+  let notes = 0
+  b.answered = ({ source }) => {
+    if (!source.includes('SADD')) return
+    notes++
+    throw new Error('cut')
+  }
+  b.control.hold(['ben'], [])
+  await until(() => notes === 1)
+  b.control.hold(['cat'], [])
+  await until(() => notes >= 3)
+  t.equal(notes, 3, 'both together')
+  await b.control.close()
+  b.control.hold(['dan'], [])
+  await new Promise(resolve => setTimeout(resolve, 1_200))
+  t.equal(notes, 4, 'not again after the end')
+})
+
 t.test('a delta that cannot be read is counted, and the list is read again', options, async t => {
   for (const text of ['m2{}', 'm1', 'm1{', 'm1{"version":1}', 'm1{"version":"1","node":"a","set":{},"leave":{}}', 'm1{"version":1,"node":"a","set":{"x":1},"leave":{}}', 'm1{"version":1,"node":"a","set":[["s","u"]],"leave":{}}', 'm1{"version":1,"node":"a","set":[["s","u",1]],"leave":{}}', 'm1{"version":1,"node":"a","set":{},"leave":[1]}', 'm1{"version":1,"node":"a","set":[1],"leave":{}}']) {
     t.equal(decodeDelta(Buffer.from(text)), undefined, text)
