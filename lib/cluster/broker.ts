@@ -1,4 +1,4 @@
-import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerStats, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerStats, GoneUser, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
 import { bufferOf } from '../bytes.ts'
 import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, FST_ROOMS_BROKER_UNREADABLE, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_CLUSTER } from '../errors.ts'
 import { Calls } from './calls.ts'
@@ -44,6 +44,8 @@ export class ClusterBroker implements Broker {
   #flush: NodeJS.Immediate | undefined
   #hello: NodeJS.Timeout | undefined
   #read = 0
+  /** The last report of users that are gone. */
+  #gone = 0
   #reconnects = 0
   #resubscribed = 0
   #resets = 0
@@ -177,7 +179,7 @@ export class ClusterBroker implements Broker {
     })
   }
 
-  #send (message: Pick<NodeMessage, 'hello' | 'calls' | 'read' | 'bye'>): void {
+  #send (message: Pick<NodeMessage, 'hello' | 'calls' | 'read' | 'gone' | 'bye'>): void {
     this.#link.send({ 'fastify-rooms': version, name: this.#name, node: this.#node, ...message })
   }
 
@@ -212,12 +214,19 @@ export class ClusterBroker implements Broker {
       }
       case 'control': return handlers.control(event.from, bufferOf(event.bytes))
       case 'presence': return handlers.presence?.(event.topic, event.delta)
-      case 'gone': return handlers.gone?.(event.users)
+      case 'gone': return this.#takeGone(event.report, event.users)
       case 'lost': return handlers.lost('all')
       case 'check': return this.#sayRead()
       case 'closed': return this.#lose()
       default: this.#ignore(`an event of the primary is of type ${excerpt((event as { type: unknown }).type)}`)
     }
+  }
+
+  #takeGone (report: number, users: readonly GoneUser[]): void {
+    this.#send({ gone: report })
+    if (report <= this.#gone) return
+    this.#gone = report
+    this.#handlers!.gone?.([...users])
   }
 
   /** Counts a message that cannot be read, and tells of the first one. */
@@ -238,8 +247,11 @@ export class ClusterBroker implements Broker {
     if (before !== undefined) {
       this.#reconnects++
       this.#resubscribed += this.#topics.size
-      // Another state has the topics without their positions.
-      if (before !== state) this.#resets += this.#topics.size
+      // Another state has the topics without their positions, and numbers its reports anew.
+      if (before !== state) {
+        this.#resets += this.#topics.size
+        this.#gone = 0
+      }
       // Another state does not know the calls.
       this.#calls.failSent(new FST_ROOMS_BROKER_DOWN())
       handlers.lost('all')

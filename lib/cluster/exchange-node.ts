@@ -1,3 +1,4 @@
+import type { GoneUser } from '../../types/index.ts'
 import type { ExchangeEvent } from './messages.ts'
 
 /** Bytes that an event counts besides those that it carries. */
@@ -8,6 +9,8 @@ export class ExchangeNode {
   readonly name: string
   readonly topics = new Set<string>()
   readonly users = new Set<string>()
+  /** Users that are gone, by the number of the report, which the node has not taken yet. */
+  readonly told = new Map<number, readonly GoneUser[]>()
   /** It reads too slowly, and misses events until it has caught up. */
   isBehind = false
   readonly #mostUnread: number
@@ -49,6 +52,17 @@ export class ExchangeNode {
     this.#size += bytes + eventBytes
     this.push(event)
     return true
+  }
+
+  /** Reports users that are gone. They are for this node alone, so they go to another one if it ends before it has taken them. */
+  tellGone (report: number, users: readonly GoneUser[]): void {
+    this.told.set(report, users)
+    this.push({ type: 'gone', report, users })
+  }
+
+  /** The node has taken the reports up to this one. */
+  tookGone (report: number): void {
+    for (const told of this.told.keys()) if (told <= report) this.told.delete(told)
   }
 
   /** The node has read so many bytes. */

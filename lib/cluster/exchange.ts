@@ -27,7 +27,8 @@ export class Exchange {
   readonly #store = new TopicStore((topic, publication, position) => { this.#deliver(topic, publication, position) })
   readonly #presence = new PresenceTable((topic, delta) => { this.#tellPresence(topic, delta) }, topic => this.#interested.has(topic))
   /** Users that are gone, if no node was there to be told. */
-  #untold: GoneUser[] = []
+  #untold: readonly GoneUser[] = []
+  #reports = 0
   readonly #mostUnread: number
   #published = 0
   #dropped = 0
@@ -53,7 +54,9 @@ export class Exchange {
     // After the new one has entered, so that no topic is without a node meanwhile.
     this.#release(before)
     node.push({ type: 'welcome', back: this.#presence.restore(name, members) })
-    if (this.#untold.length > 0) node.push({ type: 'gone', users: this.#untold })
+    // It may not have taken these. A report that comes twice has its number.
+    if (before !== undefined) for (const [report, users] of before.told) node.tellGone(report, users)
+    if (this.#untold.length > 0) node.tellGone(++this.#reports, this.#untold)
     this.#untold = []
     return node
   }
@@ -63,11 +66,12 @@ export class Exchange {
     if (this.#nodes.get(node.name) !== node) return
     this.#nodes.delete(node.name)
     this.#release(node)
-    const users = this.#presence.sweep(node.name)
+    const untaken = this.#presence.absent([...node.told.values()].flat())
+    const users = [...untaken, ...this.#presence.sweep(node.name)]
     if (users.length === 0) return
     const [told] = this.#nodes.values()
     if (told === undefined) this.#untold = [...this.#untold, ...users].slice(-mostUntold)
-    else told.push({ type: 'gone', users })
+    else told.tellGone(++this.#reports, users)
   }
 
   /** Runs calls of a node, in order. A call that fails is answered with its error. */

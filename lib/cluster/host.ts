@@ -71,7 +71,7 @@ export class ExchangeHost {
     this.#peers.clear()
   }
 
-  #receive ({ name, node: id, hello, calls, read, bye }: NodeMessage, nodes: Map<string, { exchange: Exchange, node: ExchangeNode }>, send: (message: ExchangeMessage) => void): void {
+  #receive ({ name, node: id, hello, calls, read, gone, bye }: NodeMessage, nodes: Map<string, { exchange: Exchange, node: ExchangeNode }>, send: (message: ExchangeMessage) => void): void {
     const key = `${name} ${id}`
     // A literal, because V8 makes a spread object slowly, and this is one for each turn and node.
     const sendTo = (events: ExchangeEvent[], size: number): void => { send({ 'fastify-rooms': version, state: this.#state, name, node: id, events, size }) }
@@ -91,6 +91,7 @@ export class ExchangeHost {
     }
     const { exchange, node } = known
     if (read !== undefined) node.read(read)
+    if (gone !== undefined) node.tookGone(gone)
     if (calls !== undefined) exchange.run(node, calls)
     if (bye === undefined) return
     nodes.delete(key)

@@ -36,6 +36,8 @@ export interface NodeMessage {
   readonly calls?: readonly Call[]
   /** Bytes of messages that the node has read since its last `read`. */
   readonly read?: number
+  /** The number of the last report of users that are gone which the node has taken. */
+  readonly gone?: number
   /** The node leaves. */
   readonly bye?: true
 }
@@ -50,7 +52,8 @@ export type ExchangeEvent =
   | { type: 'own', topic: string, uid: string, position: Position }
   | { type: 'control', from: string, bytes: Uint8Array }
   | { type: 'presence', topic: string, delta: PresenceDelta }
-  | { type: 'gone', users: GoneUser[] }
+  /** Reports are numbered from 1 on, by the state of the primary. */
+  | { type: 'gone', report: number, users: readonly GoneUser[] }
   | { type: 'lost' }
   /** The node is to say what it has read. */
   | { type: 'check' }

@@ -91,6 +91,11 @@ export class PresenceTable {
     return gone
   }
 
+  /** Returns those of these users that are not here. */
+  absent (users: readonly GoneUser[]): GoneUser[] {
+    return users.filter(({ topic, user }) => this.#topics.get(topic)?.users.has(user) !== true)
+  }
+
   read (topic: string, limit: number): PresencePage {
     const known = this.#topics.get(topic)
     if (known === undefined) return { version: 0, count: 0, members: [] }

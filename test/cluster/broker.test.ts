@@ -245,3 +245,32 @@ t.test('users whose last node has died are told to the next node', async t => {
   await until(() => next.gone.length > 0)
   t.same(next.gone, [{ topic: 'a', user: 'ann' }])
 })
+
+t.test('users that were told to a node which died with them, or closed, are told to another one', async t => {
+  const fleet = new ClusterFleet()
+  const nodes = [await startNode(t, fleet), await startNode(t, fleet), await startNode(t, fleet)] as [Node, Node, Node]
+  const [told, dead, other] = nodes
+  for (const user of ['ann', 'ben']) await dead.broker.presence!.change([{ type: 'set', topic: 'a', session: user, user }])
+  fleet.link(told.broker).isHeld = true
+  fleet.kill(dead.broker)
+  await turns(3)
+  await other.broker.presence!.change([{ type: 'set', topic: 'a', session: 's1', user: 'ben' }])
+  fleet.kill(told.broker)
+  await until(() => other.gone.length > 0)
+  t.same(other.gone, [{ topic: 'a', user: 'ann' }], 'ben is back')
+  await other.broker.close()
+  const next = await startNode(t, fleet)
+  await until(() => next.gone.length > 0)
+  t.same(next.gone, [{ topic: 'a', user: 'ben' }], 'a report that was taken goes to no other node')
+})
+
+t.test('a report of users that are gone is taken once, also by a node that says hello twice', async t => {
+  const { link, node } = await startWith(t)
+  const gone = (user: string, report: number): ExchangeEvent => ({ type: 'gone', report, users: [{ topic: 'a', user }] })
+  link.take([{ type: 'welcome', back: [] }, gone('ann', 1), gone('ben', 2)])
+  link.take([{ type: 'welcome', back: [] }, gone('ann', 1), gone('ben', 2), gone('eve', 3)])
+  t.same(node.gone.map(({ user }) => user), ['ann', 'ben', 'eve'])
+  t.same(link.sent.map(({ gone }) => gone), [undefined, 1, 2, 1, 2, 3])
+  link.take([{ type: 'welcome', back: [] }, gone('ian', 1)], { state: 'next' })
+  t.equal(node.gone.at(-1)?.user, 'ian', 'another primary numbers anew')
+})

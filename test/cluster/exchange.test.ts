@@ -101,6 +101,23 @@ t.test('a node that has joined again is one node, and its topics keep their posi
   t.equal(exchange.stats().nodes, 0)
 })
 
+t.test('a node that says hello twice in one turn is told of users that are gone', async t => {
+  const exchange = new Exchange()
+  t.teardown(() => { exchange.close() })
+  const { node: first, call } = enter(exchange, 'one')
+  await call('change', [{ type: 'set', topic: 'a', session: 's1', user: 'ann' }])
+  exchange.leave(first)
+  enter(exchange, 'two')
+  const { node, events } = enter(exchange, 'two')
+  await turns(2)
+  t.match(events, [{ type: 'welcome' }, { type: 'gone', report: 1, users: [{ topic: 'a', user: 'ann' }] }])
+  node.tookGone(1)
+  exchange.leave(node)
+  const { events: later } = enter(exchange, 'three')
+  await turns(2)
+  t.equal(later.length, 1)
+})
+
 t.test('the bound of kept messages is that of the node that allows most', async t => {
   const exchange = new Exchange()
   const one = enter(exchange, 'one', { historyBytes: 1 })
