@@ -152,7 +152,8 @@ export class ClusterBroker implements Broker {
     clearTimeout(this.#hello)
     clearImmediate(this.#flush)
     if (this.#handlers === undefined) return
-    if (this.#isJoined) this.#send({ calls: this.#calls.take(), bye: true })
+    // A hello may be under way, whose welcome has not come.
+    this.#send({ ...(this.#isJoined ? { calls: this.#calls.take() } : {}), bye: true })
     this.#link.close()
     this.#calls.close(new FST_ROOMS_BROKER_DOWN())
   }

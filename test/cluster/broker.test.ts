@@ -171,6 +171,16 @@ t.test('a broker that was not started closes, and cannot be started after that',
   await t.rejects(broker.start('n', { entry () {}, control () {}, lost () {}, state () {} }), { code: 'FST_ROOMS_INVALID_OPTION' })
 })
 
+t.test('a broker that closes before its welcome has left', async t => {
+  const fleet = new ClusterFleet()
+  const node = new Node(fleet.broker())
+  await node.broker.start(node.name, node.handlers)
+  await node.broker.close()
+  await turns(5)
+  t.equal(fleet.host.stats().nodes, 0)
+  t.same(node.states, [])
+})
+
 t.test('a channel that carries JSON is refused with the way out', async t => {
   const fleet = new ClusterFleet()
   const replies: unknown[] = []
