@@ -29,6 +29,8 @@ export class ClusterBroker implements Broker {
   /** Attached topics. */
   readonly #topics = new Map<string, Retention | undefined>()
   readonly #users = new Set<string>()
+  /** Users that have come or gone since the last hello, which names all users; `undefined` if there will be another hello. */
+  #usersSince: Set<string> | undefined
   readonly #members = new OwnMembers()
   /** Publications that the exchange has not answered, by uid: their entries come back without bytes. */
   readonly #publishing = new Map<string, Publication>()
@@ -112,8 +114,8 @@ export class ClusterBroker implements Broker {
   hold (add: string[], remove: string[]): void {
     for (const user of add) this.#users.add(user)
     for (const user of remove) this.#users.delete(user)
-    // A call that fails is not lost: the next hello names all users.
-    this.#call('hold', add, remove).catch(() => {})
+    for (const user of [...add, ...remove]) this.#usersSince?.add(user)
+    if (this.#isJoined) this.#flushSoon()
   }
 
   readonly presence: BrokerPresence = {
@@ -154,6 +156,7 @@ export class ClusterBroker implements Broker {
     if (this.#handlers === undefined) return
     // A hello may be under way, whose welcome has not come.
     this.#send({ ...(this.#isJoined ? { calls: this.#calls.take() } : {}), bye: true })
+    this.#isJoined = false
     this.#link.close()
     this.#calls.close(new FST_ROOMS_BROKER_DOWN())
   }
@@ -174,10 +177,20 @@ export class ClusterBroker implements Broker {
   #flushSoon (): void {
     this.#flush ??= setImmediate(() => {
       this.#flush = undefined
-      const calls = this.#isJoined ? this.#calls.take() : [] // the channel may have closed since
+      if (!this.#isJoined) return // the channel has closed since
+      this.#hold()
+      const calls = this.#calls.take()
       // A literal, because V8 makes a spread object slowly, and this is one for each turn.
       if (calls.length > 0) this.#link.send({ 'fastify-rooms': version, name: this.#name, node: this.#node, calls })
     })
+  }
+
+  /** Says which users have come or gone. It waits for the welcome without a deadline, because no later hello would name them. */
+  #hold (): void {
+    const users = [...this.#usersSince!]
+    if (users.length === 0) return
+    this.#usersSince!.clear()
+    this.#calls.add('hold', [users.filter(user => this.#users.has(user)), users.filter(user => !this.#users.has(user))], callTimeout, () => {}, () => {})
   }
 
   #send (message: Pick<NodeMessage, 'hello' | 'calls' | 'read' | 'gone' | 'bye'>): void {
@@ -185,6 +198,7 @@ export class ClusterBroker implements Broker {
   }
 
   #sayHello (): void {
+    this.#usersSince = new Set()
     this.#send({ hello: { historyBytes: this.#settings?.historyBytes ?? defaultHistoryBytes, topics: [...this.#topics], users: [...this.#users], members: this.#members.all(), probe: Buffer.alloc(1) } })
   }
 
@@ -264,6 +278,7 @@ export class ClusterBroker implements Broker {
   /** The channel has closed: answers and entries that are under way are lost. */
   #lose (): void {
     this.#isJoined = false
+    this.#usersSince = undefined
     this.#calls.failSent(new FST_ROOMS_BROKER_DOWN())
     this.#handlers!.state('down', new FST_ROOMS_NO_CLUSTER('the channel to the primary has closed'))
   }
