@@ -12,6 +12,9 @@ const callTimeout = 5_000
 /** Most bytes, and most number, of publications that the exchange has not answered. More are refused at once. */
 const mostPublishing = { bytes: 16_777_216, count: 100_000 } as const
 
+/** Most bytes of messages to other nodes that the exchange has not answered. */
+const mostControl = 67_108_864
+
 /** The node says that it has read so many bytes, once it has read them. Far below the bound of what a node may have to read. */
 const readStep = 1_048_576
 
@@ -34,7 +37,10 @@ export class ClusterBroker implements Broker {
   readonly #members = new OwnMembers()
   /** Publications that the exchange has not answered, by uid: their entries come back without bytes. */
   readonly #publishing = new Map<string, Publication>()
-  #publishingBytes = 0
+  /** Publications and their bytes, and bytes of messages to other nodes, that the exchange has not answered, those included whose time is over. */
+  #queued = 0
+  #queuedBytes = 0
+  #controlBytes = 0
   #node = ''
   #handlers: BrokerHandlers | undefined
   #settings: BrokerSettings | undefined
@@ -89,17 +95,21 @@ export class ClusterBroker implements Broker {
 
   publish (batch: Publication[]): Promise<Outcome[]> {
     const bytes = batch.reduce((sum, { tail }) => sum + tail.length, 0)
-    if (this.#isClosed || this.#publishingBytes + bytes > mostPublishing.bytes || this.#publishing.size + batch.length > mostPublishing.count) return Promise.resolve(batch.map(() => ({ state: 'failed' })))
+    if (this.#isClosed || this.#queuedBytes + bytes > mostPublishing.bytes || this.#queued + batch.length > mostPublishing.count) return Promise.resolve(batch.map(() => ({ state: 'failed' })))
     for (const publication of batch) this.#publishing.set(publication.uid, publication)
-    this.#publishingBytes += bytes
+    this.#queued += batch.length
+    this.#queuedBytes += bytes
+    const released = (): void => {
+      this.#queued -= batch.length
+      this.#queuedBytes -= bytes
+    }
     return new Promise(resolve => {
       const settle = (outcomes: Outcome[]): void => {
         for (const { uid } of batch) this.#publishing.delete(uid)
-        this.#publishingBytes -= bytes
         resolve(outcomes)
       }
       const timeout = Math.max(...batch.map(({ deadline }) => deadline)) - Date.now()
-      this.#add('publish', [batch], timeout, settle, (_error, isSent) => { settle(batch.map(() => ({ state: isSent ? 'unknown' : 'failed' }))) })
+      this.#add('publish', [batch], timeout, settle, (_error, isSent) => { settle(batch.map(() => ({ state: isSent ? 'unknown' : 'failed' }))) }, released)
     })
   }
 
@@ -108,7 +118,12 @@ export class ClusterBroker implements Broker {
   }
 
   async control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<'sent' | 'gone' | 'unknown'> {
-    return this.#call<'sent' | 'gone' | 'unknown'>('control', to, bytes).catch(() => 'unknown' as const)
+    const { length } = bytes
+    if (this.#controlBytes + length > mostControl) return 'unknown'
+    this.#controlBytes += length
+    return new Promise(resolve => {
+      this.#add('control', [to, bytes], callTimeout, resolve, () => { resolve('unknown') }, () => { this.#controlBytes -= length })
+    })
   }
 
   hold (add: string[], remove: string[]): void {
@@ -133,8 +148,8 @@ export class ClusterBroker implements Broker {
   stats (): BrokerStats {
     return {
       lag: this.#calls.lag,
-      queued: this.#publishing.size,
-      queuedBytes: this.#publishingBytes,
+      queued: this.#queued,
+      queuedBytes: this.#queuedBytes,
       topics: this.#topics.size,
       reconnects: this.#reconnects,
       resubscribed: this.#resubscribed,
@@ -165,12 +180,12 @@ export class ClusterBroker implements Broker {
     return new Promise((resolve, reject) => { this.#add(name, args, callTimeout, resolve, reject) })
   }
 
-  #add (name: CallName, args: unknown[], timeout: number, resolve: (value: any) => void, reject: (error: Error, isSent: boolean) => void): void {
+  #add (name: CallName, args: unknown[], timeout: number, resolve: (value: any) => void, reject: (error: Error, isSent: boolean) => void, released?: () => void): void {
     if (this.#isClosed) {
       reject(new FST_ROOMS_BROKER_DOWN(), false)
       return
     }
-    this.#calls.add(name, args, timeout, resolve, reject)
+    this.#calls.add(name, args, timeout, resolve, reject, released)
     if (this.#isJoined) this.#flushSoon()
   }
 

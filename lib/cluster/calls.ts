@@ -5,6 +5,8 @@ interface Pending {
   readonly expiresAt: number
   readonly resolve: (value: unknown) => void
   readonly reject: (error: Error, isSent: boolean) => void
+  /** Called once: when the exchange has answered, or never will. */
+  readonly released: () => void
   /** On the clock of `performance`; `undefined` if it waits to be sent. */
   sentAt: number | undefined
 }
@@ -16,6 +18,8 @@ const sweepEvery = 100
 export class Calls {
   readonly #pending = new Map<number, Pending>()
   #unsent: Pending[] = []
+  /** Calls whose time is over, and which may wait in the channel: a primary that does not read would have it grow without a bound. */
+  readonly #late = new Map<number, () => void>()
   readonly #silent: (name: CallName) => Error
   #next = 1
   #timer: NodeJS.Timeout | undefined
@@ -36,10 +40,11 @@ export class Calls {
    * Adds a call, to be sent.
    * @param timeout - milliseconds
    * @param reject - is told whether the call may have been sent
+   * @param released - called once: when the exchange has answered, or never will. A call that was sent may be rejected before
    */
-  add (name: CallName, args: readonly unknown[], timeout: number, resolve: (value: any) => void, reject: (error: Error, isSent: boolean) => void): void {
+  add (name: CallName, args: readonly unknown[], timeout: number, resolve: (value: any) => void, reject: (error: Error, isSent: boolean) => void, released = (): void => {}): void {
     const call = { id: this.#next++, name, args }
-    const pending = { call, expiresAt: performance.now() + timeout, resolve, reject, sentAt: undefined }
+    const pending = { call, expiresAt: performance.now() + timeout, resolve, reject, released, sentAt: undefined }
     this.#pending.set(call.id, pending)
     this.#unsent.push(pending)
     this.#timer ??= setInterval(() => { this.#sweep(performance.now()) }, sweepEvery)
@@ -61,7 +66,7 @@ export class Calls {
 
   /** The exchange has answered a call. An answer that comes too late is ignored. */
   answer (id: number, value: unknown): void {
-    const pending = this.#end(id)
+    const pending = this.#answered(id)
     if (pending === undefined) return
     this.#lag = performance.now() - pending.sentAt!
     pending.resolve(value)
@@ -69,19 +74,29 @@ export class Calls {
 
   /** The exchange could not run a call. */
   fail (id: number, error: Error): void {
-    this.#end(id)?.reject(error, true)
+    this.#answered(id)?.reject(error, true)
   }
 
   /** Rejects the calls that were sent, because their answers will not come. */
   failSent (error: Error): void {
-    for (const [id, { sentAt }] of this.#pending) if (sentAt !== undefined) this.#end(id)!.reject(error, true)
+    for (const id of this.#late.keys()) this.#answered(id)
+    for (const [id, { sentAt }] of this.#pending) if (sentAt !== undefined) this.#answered(id)!.reject(error, true)
   }
 
   /** Rejects all calls. */
   close (error: Error): void {
     this.failSent(error)
-    for (const { call: { id }, reject } of this.#unsent) if (this.#end(id) !== undefined) reject(error, false)
+    for (const { call: { id }, reject } of this.#unsent) if (this.#answered(id) !== undefined) reject(error, false)
     this.#unsent = []
+  }
+
+  /** Ends a call that has no answer to wait for. */
+  #answered (id: number): Pending | undefined {
+    const pending = this.#end(id)
+    const released = pending?.released ?? this.#late.get(id)
+    this.#late.delete(id)
+    released?.()
+    return pending
   }
 
   #end (id: number): Pending | undefined {
@@ -95,6 +110,11 @@ export class Calls {
   }
 
   #sweep (now: number): void {
-    for (const [id, { expiresAt, call: { name }, sentAt }] of this.#pending) if (expiresAt <= now) this.#end(id)!.reject(this.#silent(name), sentAt !== undefined)
+    for (const [id, { expiresAt, call: { name }, sentAt, released }] of this.#pending) {
+      if (expiresAt > now) continue
+      const pending = sentAt === undefined ? this.#answered(id) : this.#end(id)
+      if (sentAt !== undefined) this.#late.set(id, released)
+      pending!.reject(this.#silent(name), sentAt !== undefined)
+    }
   }
 }
