@@ -47,7 +47,7 @@ export class Calls {
     const pending = { call, expiresAt: performance.now() + timeout, resolve, reject, released, sentAt: undefined }
     this.#pending.set(call.id, pending)
     this.#unsent.push(pending)
-    this.#timer ??= setInterval(() => { this.#sweep(performance.now()) }, sweepEvery)
+    this.#timer ??= setInterval(this.#sweepSoon, sweepEvery)
   }
 
   /** Returns the calls that have not been sent, in order, and notes that they are sent now. */
@@ -108,6 +108,9 @@ export class Calls {
     }
     return pending
   }
+
+  /** Sweeps one turn later, because after a stall of the event loop an answer may wait to be read. */
+  readonly #sweepSoon = (): void => { setImmediate(() => { this.#sweep(performance.now()) }) }
 
   #sweep (now: number): void {
     for (const [id, { expiresAt, call: { name }, sentAt, released }] of this.#pending) {

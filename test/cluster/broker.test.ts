@@ -1,4 +1,5 @@
 import { mock } from 'node:test'
+import { MessageChannel } from 'node:worker_threads'
 import t, { type Test } from 'tap'
 import { ClusterBroker } from '../../lib/cluster/broker.ts'
 import { Calls } from '../../lib/cluster/calls.ts'
@@ -223,6 +224,19 @@ t.test('calls that are not answered in time reject once, and late answers are ig
   calls.answer(3, 'in time')
   t.same(told, [['read is silent', false], ['read is silent', true], 'in time'])
   t.ok(calls.lag > 0)
+})
+
+t.test('an answer that has arrived while the event loop stood is taken', async t => {
+  const calls = new Calls(name => new Error(`${name} is silent`))
+  const { port1, port2 } = new MessageChannel()
+  t.teardown(() => { port1.close() })
+  port1.on('message', (id: number) => { calls.answer(id, 'here') })
+  const told = new Promise((resolve, reject) => { calls.add('read', [], 10, resolve, reject) })
+  await turns(2) // timers come next
+  const end = performance.now() + 300
+  while (performance.now() < end);
+  port2.postMessage(calls.take()[0]!.id)
+  t.equal(await told, 'here')
 })
 
 t.test('a broker that was not started closes, and cannot be started after that', async t => {
