@@ -9,6 +9,8 @@ export interface Kept {
   readonly from: number
   /** Whether a newer version of a value is kept. */
   isStale (publication: Publication): boolean
+  /** Drops what is over other bounds, which count from now on. */
+  retain (retention: Retention): void
   /** Appends the message of the next offset, and drops what is over the bounds of the topic. */
   append (offset: number, publication: Publication): void
   /** Drops the oldest message. */
@@ -41,7 +43,7 @@ interface Slab {
  * other.
  */
 export class KeptLog implements Kept {
-  readonly #retention: Retention
+  #retention: Retention
   readonly #slabs: Slab[] = []
   #first: number
   #next: number
@@ -72,7 +74,12 @@ export class KeptLog implements Kept {
     slab.tails += tail.length
     this.#next = offset + 1
     this.bytes += tail.length
-    while (this.count > this.#retention.size || (this.bytes > this.#retention.bytes && this.count > 0)) this.dropOldest()
+    this.retain(this.#retention)
+  }
+
+  retain (retention: Retention): void {
+    this.#retention = retention
+    while (this.count > retention.size || (this.bytes > retention.bytes && this.count > 0)) this.dropOldest()
   }
 
   dropOldest (): void {

@@ -10,7 +10,7 @@ export interface Log {
   offset: number
   isAttached: boolean
   /** `undefined` if the topic keeps no messages. */
-  readonly retention: Retention | undefined
+  retention: Retention | undefined
   /** The kept messages; `undefined` if there are none. */
   kept: Kept | undefined
   /** When the kept messages expire, on the clock of `performance`. */
@@ -78,6 +78,22 @@ export class KeptTopics {
     this.#filled.add(log)
     if (this.#counted > this.mostBytes) this.#evict()
     this.#startTimer()
+  }
+
+  /** Applies other bounds to a topic. Values and messages are kept in different ways, so that none are left if the way changes. */
+  retain (log: Log, retention: Retention): void {
+    const before = log.retention
+    if (before !== undefined && before.size === retention.size && before.bytes === retention.bytes && before.ttl === retention.ttl && before.latest === retention.latest) return
+    log.retention = retention
+    const { kept } = log
+    if (kept === undefined) return
+    if (before!.latest !== retention.latest) {
+      this.#clear(log)
+      return
+    }
+    this.#bytes -= kept.bytes
+    kept.retain(retention)
+    this.#bytes += kept.bytes
   }
 
   attached (log: Log): void {

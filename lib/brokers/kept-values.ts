@@ -8,7 +8,7 @@ interface Value extends KeptMessage { readonly version: number | undefined }
 
 /** The newest message of each key of a topic. Messages without a key are one value. */
 export class KeptValues implements Kept {
-  readonly #retention: Retention
+  #retention: Retention
   /** In the order of the offsets, because a Map keeps the order of insertion. */
   readonly #values = new Map<string | undefined, Value>()
   from: number
@@ -32,7 +32,12 @@ export class KeptValues implements Kept {
     if (before !== undefined) this.#drop(key, before)
     this.#values.set(key, { offset, tail: copyOf(tail), payloadLength, key, version })
     this.bytes += sizeOf(tail, key)
-    while (this.count > this.#retention.size || (this.bytes > this.#retention.bytes && this.count > 0)) this.dropOldest()
+    this.retain(this.#retention)
+  }
+
+  retain (retention: Retention): void {
+    this.#retention = retention
+    while (this.count > retention.size || (this.bytes > retention.bytes && this.count > 0)) this.dropOldest()
   }
 
   dropOldest (): void {

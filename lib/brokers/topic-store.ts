@@ -92,6 +92,8 @@ export class TopicStore {
   #enter (topic: string, retention: Retention | undefined): Log {
     let log = this.#topics.get(topic)
     if (log === undefined) this.#topics.set(topic, log = { topic, epoch: retention === undefined ? randomBytes(8).toString('hex') : this.#firstEpoch(topic), offset: 0, isAttached: false, retention, kept: undefined, expiresAt: Infinity, ended: undefined, quietSince: 0 })
+    // Hosts of two versions may publish to one topic.
+    else if (retention !== undefined && retention !== log.retention) this.#kept.retain(log, retention)
     return log
   }
 

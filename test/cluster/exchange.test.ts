@@ -3,6 +3,7 @@ import { Exchange } from '../../lib/cluster/exchange.ts'
 import type { ExchangeNode } from '../../lib/cluster/exchange-node.ts'
 import type { Call, ExchangeEvent, Hello } from '../../lib/cluster/messages.ts'
 import { Node, roomy } from '../../lib/conformance/node.ts'
+import type { Retention } from '../../types/index.ts'
 import { until } from '../helpers/app.ts'
 import { ClusterFleet, turns } from './fleet.ts'
 
@@ -116,6 +117,30 @@ t.test('a node that says hello twice in one turn is told of users that are gone'
   const { events: later } = enter(exchange, 'three')
   await turns(2)
   t.equal(later.length, 1)
+})
+
+t.test('a topic has the bounds of the last worker that has named some, and begins to keep messages while it is attached', async t => {
+  const exchange = new Exchange()
+  t.teardown(() => { exchange.close() })
+  const { call } = enter(exchange, 'one')
+  const node = new Node(new ClusterFleet().broker())
+  const publish = async (retention: Retention, key?: string): Promise<unknown> => call('publish', [node.publication('a', 'x', { retention: { ...retention }, ...(key === undefined ? {} : { key }) })])
+  const kept = (): number => exchange.stats().history.messages
+  await call('attach', ['a'])
+  await call('publish', [node.publication('a', 'x')])
+  await call('attach', ['a'], roomy)
+  for (let n = 0; n < 5; n++) await publish(roomy)
+  t.equal(kept(), 5)
+  const { bytes } = exchange.stats().history
+  await publish({ ...roomy, size: 3 })
+  t.match(exchange.stats().history, { messages: 3, bytes: bytes / 5 * 3 })
+  for (const more of [{ bytes: 1_000 }, { ttl: 1_000 }]) await publish({ ...roomy, ...more })
+  t.equal(kept(), 5)
+  for (const key of ['p', 'q', 'r']) await publish({ ...roomy, latest: true }, key)
+  t.equal(kept(), 3, 'values, and no messages of before')
+  await publish({ ...roomy, latest: true, size: 2 }, 's')
+  t.equal(kept(), 2)
+  t.match(await call('history', 'a', { limit: 10, bytes: 1_000, retention: roomy }), { position: { offset: 13 }, from: 11, messages: [{ key: 'r' }, { key: 's' }] })
 })
 
 t.test('the bound of kept messages is that of the node that allows most', async t => {
