@@ -21,7 +21,7 @@ export function openPrimary (cluster: ClusterModule): ClusterPrimary {
 
   const host = new ExchangeHost()
   const workers = new Map<Worker, Peer>()
-  const ports: (() => void)[] = []
+  const ports = new Set<() => void>()
   const peerOf = (worker: Worker): Peer => {
     let peer = workers.get(worker)
     if (peer === undefined) {
@@ -49,6 +49,7 @@ export function openPrimary (cluster: ClusterModule): ClusterPrimary {
       const release = (): void => {
         port.off('message', received)
         port.off('close', closed)
+        ports.delete(release)
       }
       const closed = (): void => {
         release()
@@ -59,7 +60,7 @@ export function openPrimary (cluster: ClusterModule): ClusterPrimary {
       // The threads keep the process, not their ports.
       port.unref()
       peer.invite()
-      ports.push(release)
+      ports.add(release)
     },
     stats: () => host.stats(),
     close () {

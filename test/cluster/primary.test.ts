@@ -141,3 +141,16 @@ t.test('a node of a worker that runs already, and of one that starts later, join
   await until(() => early.state === 'down')
   t.same(fake.eventNames(), [])
 })
+
+t.test('a port that has closed is forgotten', async t => {
+  const primary = openPrimary(new FakeCluster([]) as never)
+  const port = Object.assign(new EventEmitter(), { postMessage () {}, unref () {} })
+  primary.connect(port as never)
+  port.emit('close')
+  t.same(port.eventNames(), [])
+  port.off = () => {
+    t.fail('the primary still knows the port')
+    return port
+  }
+  primary.close()
+})
