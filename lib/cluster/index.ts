@@ -14,7 +14,7 @@ export type * from '../../types/cluster.ts'
  *
  * ```ts
  * clusterPrimary()
- * for (const _ of os.availableParallelism()) cluster.fork()
+ * for (let core = 0; core < os.availableParallelism(); core++) cluster.fork()
  * ```
  *
  * @throws FST_ROOMS_NO_CLUSTER in a worker, at the second call, and if running workers have channels that carry JSON
