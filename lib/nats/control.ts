@@ -108,7 +108,7 @@ export class Control {
 
   /** Calls back if the server says that what was sent with this reply subject has no receiver. Returns the function that ends this. */
   #onGone (reply: string, gone: () => void): () => void {
-    return this.#link.onReply(({ subject, headers }) => { if (subject === reply && headers?.code === noResponders) gone() })
+    return this.#link.onReply(reply, ({ headers }) => { if (headers?.code === noResponders) gone() })
   }
 
   #send (subject: string, kind: ControlKind, bytes: Buffer, reply?: string): boolean {

@@ -71,7 +71,8 @@ export class NatsLink {
   readonly #flushes = new Flushes(async () => this.#client!.flush())
   /** When the server has refused a publication to a subject, on the clock of `performance`. */
   readonly #refused = new Map<string, number>()
-  readonly #replies = new Set<(message: NatsMessage) => void>()
+  /** By the subject of the answer. */
+  readonly #replies = new Map<string, (message: NatsMessage) => void>()
   #client: NatsClient | undefined
   #statuses: { stop?: () => void } | undefined
   #isConnected = false
@@ -101,7 +102,7 @@ export class NatsLink {
     this.#ports = ports
     this.#base = this.subscribe(probes.subscription, message => {
       if (message.subject === probes.probe) this.#answered()
-      else for (const reply of this.#replies) reply(message)
+      else this.#replies.get(message.subject)?.(message)
     }, true)
   }
 
@@ -166,10 +167,10 @@ export class NatsLink {
     return (this.#refused.get(subject) ?? -1) >= since
   }
 
-  /** Hands the server's answers to `receive`. Returns the function that ends this. */
-  onReply (receive: (message: NatsMessage) => void): () => void {
-    this.#replies.add(receive)
-    return () => { this.#replies.delete(receive) }
+  /** Hands the server's answers to a reply subject to `receive`. Returns the function that ends this. */
+  onReply (subject: string, receive: (message: NatsMessage) => void): () => void {
+    this.#replies.set(subject, receive)
+    return () => { this.#replies.delete(subject) }
   }
 
   close (): void {

@@ -18,15 +18,32 @@ class FakeClient implements NatsClient {
   reconnects = 0
   end!: (error?: Error) => void
   readonly published: string[] = []
+  /** How often the subject of an answer was read. */
+  reads = 0
   readonly #end = new Promise<void | Error>(resolve => { this.end = resolve })
   readonly #callbacks = new Map<string, (error: Error | null, message: NatsMessage) => void>()
   readonly #statuses: Status[] = []
   #wake = (): void => {}
 
-  publish (subject: string, data: Uint8Array): void {
+  publish (subject: string, data: Uint8Array, { reply }: { reply?: string } = {}): void {
     if (this.fault !== undefined) throw this.fault
     this.published.push(subject)
-    if (this.echoes) setImmediate(() => { for (const [pattern, callback] of this.#callbacks) if (subject.startsWith(pattern.replace('*', ''))) callback(null, { subject, data }) })
+    if (this.echoes) setImmediate(() => { this.#deliver(subject, { subject, data }) })
+    if (reply === undefined) return
+    const read = (): void => { this.reads++ }
+    const answer = {
+      data,
+      headers: { code: 503 },
+      get subject () {
+        read()
+        return reply
+      }
+    }
+    setImmediate(() => { this.#deliver(reply, answer) })
+  }
+
+  #deliver (subject: string, message: NatsMessage): void {
+    for (const [pattern, callback] of this.#callbacks) if (subject.startsWith(pattern.replace('*', ''))) callback(null, message)
   }
 
   subscribe (subject: string, { callback }: { callback: (error: Error | null, message: NatsMessage) => void }): { unsubscribe (): void } {
@@ -178,6 +195,14 @@ t.test('what a silent connection has not confirmed is bounded', async t => {
   await node.broker.close()
   const states = await Promise.all(outcomes)
   t.same([states.filter(state => state === 'unknown').length, states.filter(state => state === 'failed').length], [17, 3])
+})
+
+t.test('an answer of the server costs the same, however many messages wait for one', async t => {
+  const client = new FakeClient()
+  const { broker } = await startNode(t, 'a', { connection: client })
+  const outcomes = await Promise.all(Array.from({ length: 200 }, async (_, n) => broker.control(`user:u${n}`, Buffer.from('x'))))
+  t.same(new Set(outcomes), new Set(['gone']))
+  t.ok(client.reads <= 1_000, `${client.reads} comparisons`)
 })
 
 t.test('refused subjects are bounded in number', async t => {
