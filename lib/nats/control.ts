@@ -5,6 +5,8 @@ import type { LinkSubscription, NatsLink } from './link.ts'
 import type { Subjects } from './subjects.ts'
 
 const nothing = Buffer.alloc(0)
+/** Most nodes that are remembered to hold a user. Nodes that were killed do not say that they hold it no longer, and other programs may name any number. */
+const mostOthers = 1_000
 /** The server's answer if a message has reached no subscription. */
 const noResponders = 503
 
@@ -119,7 +121,7 @@ export class Control {
 
 function note (held: Held | undefined, node: string, isHolding: boolean): void {
   if (held === undefined) return
-  if (isHolding) held.others.add(node)
-  else held.others.delete(node)
+  if (!isHolding) held.others.delete(node)
+  else if (held.others.size < mostOthers) held.others.add(node)
   held.isAlone = held.others.size === 0
 }

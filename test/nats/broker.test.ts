@@ -94,6 +94,18 @@ t.test('nodes over one server', { skip: withoutNats }, async t => {
     clear()
   })
 
+  t.test('the nodes that are said to hold a user are bounded in number', async t => {
+    b.broker.hold!(['eve'], [])
+    await until(async () => await b.broker.control('user:eve', Buffer.from('x')) === 'gone')
+    const say = (kind: 3 | 4, count: number): void => { for (let n = 0; n < count; n++) connection.publish(kind === 3 ? subjects.node('b') : subjects.user('eve'), encodeControl(kind, `forged${n}`, Buffer.from(kind === 3 ? 'eve' : ''))) }
+    say(3, 1_001)
+    await until(async () => await b.broker.control('user:eve', Buffer.from('x')) === 'sent')
+    say(4, 1_000)
+    await until(async () => await b.broker.control('user:eve', Buffer.from('x')) === 'gone')
+    b.broker.hold!([], ['eve'])
+    clear()
+  })
+
   t.test('bytes that cannot be read are ignored, counted, and told once', async t => {
     const good = encodePublication(publicationOf('x', 'chat:1', 1))
     const other = Buffer.from(good)
