@@ -200,14 +200,17 @@ export class Outgoing {
 
   /** The call to send: one that was not answered, or the next publications. */
   #next (queue: Queue): Call | undefined {
-    if (queue.call !== undefined) {
+    const { call, waiting } = queue
+    if (call !== undefined) {
+      const open = call.pending.filter(pending => this.#isOpen(pending))
       // A call whose publications have all been given up is not sent again.
-      if (queue.call.pending.some(pending => this.#isOpen(pending))) return queue.call
+      if (open.length > 0 && (call.isUnknown || open.length === call.pending.length)) return call
+      // One that was refused has done nothing: those that were given up meanwhile must not go with the others.
+      waiting.unshift(...open)
       queue.call = undefined
     }
     const pending: Pending[] = []
     let bytes = 0
-    const { waiting } = queue
     const keeps = waiting[0]?.publication.retention !== undefined
     while (waiting.length > 0 && pending.length < mostPerCall && bytes < mostCallBytes && (waiting[0]!.publication.retention !== undefined) === keeps) {
       const next = waiting.shift()!
@@ -301,7 +304,8 @@ export class Outgoing {
     const now = Date.now()
     for (const queue of this.#queues.values()) {
       const { call } = queue
-      for (const pending of call?.pending ?? []) if (pending.publication.deadline <= now) this.#settle(pending, call!.isInFlight || call!.isUnknown ? unknown : failed)
+      const isSent = call?.isInFlight === true || call?.isUnknown === true
+      for (const pending of call?.pending ?? []) if (pending.publication.deadline <= now + (isSent ? 0 : sweepEvery)) this.#settle(pending, isSent ? unknown : failed)
       giveUp(queue, ({ publication }) => publication.deadline <= now + sweepEvery, this.#fail)
     }
     for (const pending of this.#pending.values()) if (pending.publication.deadline <= now) this.#settle(pending, pending.outcome ?? unknown)

@@ -165,6 +165,25 @@ t.test('a publication that must not wait for the server fails at once, those tha
   t.same([outcomes.slice(3), outgoing.size], [['ok', 'ok'], 0])
 })
 
+t.test('a publication that was given up as not accepted does not go with others of its call when the server takes that again', async t => {
+  const { link, outcomes, publish } = createOutgoing()
+  const deadline = Date.now() + 300
+  publish({ retention, deadline })
+  publish({ retention, deadline: deadline + 5_000 })
+  for (let i = 0; i < 20 && outcomes.length === 0; i++) {
+    await until(() => link.calls.length > i || outcomes.length > 0)
+    link.calls[i]?.reject(new RedisAnswerError('BUSY running a script'))
+  }
+  t.ok(Date.now() < deadline, 'before the deadline, at which the answer would be open')
+  t.same(outcomes, ['failed'])
+  const refused = link.calls.length
+  await until(() => link.calls.length > refused)
+  t.same(link.calls.map(countOf), [...Array(refused).fill(2), 1])
+  link.calls.at(-1)!.resolve(['done', 'e o1'])
+  await soon()
+  t.same(outcomes, ['failed', 'ok'])
+})
+
 t.test('a call that was given up is never sent again', async t => {
   const { link, outgoing, outcomes, publish } = createOutgoing()
   publish({ retention, deadline: Date.now() + 20 })
