@@ -243,9 +243,8 @@ export class Link {
     this.#timer = setTimeout(() => {
       const attempt = this.#attempt
       this.#sendProbe().then(refusal => {
-        if (this.#attempt !== attempt) return
         if (refusal !== undefined) this.complain(refusal)
-        else if (this.state === 'degraded') this.#set('up', this.#warning)
+        else if (this.#attempt === attempt && this.state === 'degraded') this.#set('up', this.#warning)
       }, (error: unknown) => {
         // A server that answers with an error has not gone. It has sent no probe, and gets another chance.
         if (this.#attempt !== attempt || !(error instanceof RedisAnswerError)) return

@@ -119,6 +119,19 @@ t.test('a node that is back begins a new epoch if another publication has its pl
   t.same(renewed.map(([epoch, , offset, isDifferent]) => [epoch, offset, isDifferent]), [['e', '0', '']], 'or if the server has lost the last ones')
 })
 
+t.test('a node is not back if the server does not say what it keeps, and is if that is kept as values', async t => {
+  for (const [error, isBack] of [[new Error('cut'), false], [new RedisAnswerError('BUSY running a script'), false], [new RedisAnswerError('WRONGTYPE none'), true]] as const) {
+    const { subscriptions, server, link, renewed } = create(t)
+    await subscriptions.attach('a', retention)
+    subscriptions.line('a')!.receive({ position: { epoch: 'e', offset: 1 }, entries: [{ publication: publication('a', 1, 'n'), isRelayed: false }] })
+    server.send = () => [Promise.reject(error)]
+    const recovered = subscriptions.recover(link)
+    if (isBack) await recovered
+    else await t.rejects(recovered, error)
+    t.same(renewed, [])
+  }
+})
+
 t.test('topics that are attached while a connection recovers are subscribed to when it is ready', async t => {
   const { subscriptions, server, link } = create(t)
   server.isReady = false
