@@ -61,7 +61,7 @@ export const publishScript = script(`
 local m, s, f, z = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local node, mode, size, most = ARGV[6], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local e, top, b, r, n, ended, mids, first = '', 0, 0, 0, 0, false, 4, ''
-local run, known, skips, isNewRun, before = ARGV[14], '', '', false, ''
+local run, known, skips, isNewRun, before, isUnused = ARGV[14], '', '', false, '', false
 local out, frames = {}, {}
 local function text (number) return string.format('%.0f', number) end
 local function runOf ()
@@ -97,6 +97,7 @@ if mode ~= 'n' then
     redis.call('HSET', m, 'e', e, 'o', '0', 'a', '0')
     redis.call('DEL', s, f, z)
   end
+  isUnused = top == 0
   local isUseless
   n, isUseless = kept(mode == 'l')
   if isUseless then redis.call('DEL', s, z) end
@@ -193,7 +194,7 @@ if mode ~= 'n' then
   redis.call('PEXPIRE', s, ARGV[11])
   if mode == 'v' then redis.call('PEXPIRE', z, ARGV[11]) end
   local isNew = redis.call('HSET', f, node, ARGV[7] .. ' ' .. text(top) .. ' ' .. answer)
-  if isNew == 1 or ARGV[15] == '1' then
+  if isNew == 1 or ARGV[15] == '1' or isUnused then
     redis.call('PEXPIRE', m, ARGV[12])
     redis.call('PEXPIRE', f, 600000)
   end
