@@ -28,7 +28,7 @@ export class ClusterBroker implements Broker {
   readonly capabilities: BrokerCapabilities = { order: 'total', history: true, presence: true, once: 'shared' }
   readonly #name: string
   readonly #link: Link
-  readonly #calls = new Calls(name => new FST_ROOMS_BROKER_SILENT(name, callTimeout))
+  readonly #calls = new Calls(name => new FST_ROOMS_BROKER_SILENT(name, callTimeout), () => { this.#watch() })
   /** Attached topics. */
   readonly #topics = new Map<string, Retention | undefined>()
   readonly #users = new Set<string>()
@@ -49,6 +49,8 @@ export class ClusterBroker implements Broker {
   #state: string | undefined
   /** The node has said hello, was welcomed, and the channel has not closed since. */
   #isJoined = false
+  /** The primary has not answered for too long. */
+  #isSilent = false
   #flush: NodeJS.Immediate | undefined
   #hello: NodeJS.Timeout | undefined
   #read = 0
@@ -235,8 +237,12 @@ export class ClusterBroker implements Broker {
     switch (event.type) {
       case 'welcome': return this.#join(state, event.back)
       case 'refused': return handlers.state('down', new FST_ROOMS_NO_CLUSTER(event.reason))
-      case 'answer': return this.#calls.answer(event.id, event.value)
-      case 'failed': return this.#calls.fail(event.id, new FST_ROOMS_BROKER_FAULT(event.reason))
+      case 'answer':
+        this.#answered()
+        return this.#calls.answer(event.id, event.value)
+      case 'failed':
+        this.#answered()
+        return this.#calls.fail(event.id, new FST_ROOMS_BROKER_FAULT(event.reason))
       case 'entry': return handlers.entry(event.publication.topic, withBuffer(event.publication), event.position)
       case 'own': {
         const publication = this.#publishing.get(event.uid)
@@ -250,6 +256,19 @@ export class ClusterBroker implements Broker {
       case 'closed': return this.#lose()
       default: this.#ignore(`an event of the primary is of type ${excerpt((event as { type: unknown }).type)}`)
     }
+  }
+
+  /** Finds out whether the primary answers. A primary that is stopped, or whose event loop is busy, keeps its channels open. */
+  #watch (): void {
+    if (this.#isSilent || this.#calls.waited < callTimeout) return
+    this.#isSilent = true
+    this.#handlers!.state('degraded', new FST_ROOMS_BROKER_SILENT('calls', callTimeout))
+  }
+
+  #answered (): void {
+    if (!this.#isSilent) return
+    this.#isSilent = false
+    this.#handlers!.state('up')
   }
 
   #takeGone (report: number, users: readonly GoneUser[]): void {
@@ -274,6 +293,7 @@ export class ClusterBroker implements Broker {
     this.#isJoined = true
     this.#flushSoon()
     if (wasJoined && before === state) return
+    this.#isSilent = false
     if (before !== undefined) {
       this.#reconnects++
       this.#resubscribed += this.#topics.size

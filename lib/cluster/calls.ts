@@ -19,21 +19,29 @@ export class Calls {
   readonly #pending = new Map<number, Pending>()
   #unsent: Pending[] = []
   /** Calls whose time is over, and which may wait in the channel: a primary that does not read would have it grow without a bound. */
-  readonly #late = new Map<number, () => void>()
+  readonly #late = new Map<number, Pick<Pending, 'released' | 'sentAt'>>()
   readonly #silent: (name: CallName) => Error
+  readonly #swept: () => void
   #next = 1
   #timer: NodeJS.Timeout | undefined
   #lag = 0
 
-  /** @param silent - makes the error of a call that was not answered in time */
-  constructor (silent: (name: CallName) => Error) {
+  /**
+   * @param silent - makes the error of a call that was not answered in time
+   * @param swept - called now and then while calls wait
+   */
+  constructor (silent: (name: CallName) => Error, swept = (): void => {}) {
     this.#silent = silent
+    this.#swept = swept
   }
 
   /** Milliseconds that the last answer took, or that the oldest call has been waiting for its answer, if that is longer. */
-  get lag (): number {
-    const [oldest] = this.#pending.values()
-    return oldest?.sentAt === undefined ? this.#lag : Math.max(this.#lag, performance.now() - oldest.sentAt)
+  get lag (): number { return Math.max(this.#lag, this.waited) }
+
+  /** Milliseconds that the oldest call has been waiting for its answer, also if its time is over. */
+  get waited (): number {
+    const [oldest] = this.#late.size > 0 ? this.#late.values() : this.#pending.values()
+    return oldest?.sentAt === undefined ? 0 : performance.now() - oldest.sentAt
   }
 
   /**
@@ -93,9 +101,9 @@ export class Calls {
   /** Ends a call that has no answer to wait for. */
   #answered (id: number): Pending | undefined {
     const pending = this.#end(id)
-    const released = pending?.released ?? this.#late.get(id)
+    const ended = pending ?? this.#late.get(id)
     this.#late.delete(id)
-    released?.()
+    ended?.released()
     return pending
   }
 
@@ -116,8 +124,9 @@ export class Calls {
     for (const [id, { expiresAt, call: { name }, sentAt, released }] of this.#pending) {
       if (expiresAt > now) continue
       const pending = sentAt === undefined ? this.#answered(id) : this.#end(id)
-      if (sentAt !== undefined) this.#late.set(id, released)
+      if (sentAt !== undefined) this.#late.set(id, { released, sentAt })
       pending!.reject(this.#silent(name), sentAt !== undefined)
     }
+    this.#swept()
   }
 }

@@ -162,6 +162,40 @@ t.test('what a primary that does not read has not answered is bounded, also afte
   t.equal(broker.stats().queued, 0, 'no answer comes any more')
 })
 
+t.test('a primary that does not answer for 5 s is told, and so is its next answer', async t => {
+  mock.timers.enable({ apis: ['setInterval'] })
+  let ahead = 0
+  const { performance } = globalThis
+  const now = performance.now.bind(performance)
+  performance.now = () => now() + ahead
+  t.teardown(() => {
+    performance.now = now
+    mock.timers.reset()
+  })
+  const { link, node, broker } = await startWith(t)
+  const pass = async (milliseconds: number): Promise<void> => {
+    ahead += milliseconds
+    mock.timers.tick(100)
+    await turns(2)
+  }
+  link.take([{ type: 'welcome', back: [] }])
+  const published = node.publish('a', 1, { deadline: Date.now() + 1_000 })
+  await turns(3)
+  await pass(2_000)
+  t.equal((await published).state, 'unknown')
+  const count = broker.presence.counts(['a'])
+  await turns(3)
+  await pass(2_900)
+  t.same(node.states, ['up'])
+  await pass(200)
+  await pass(100)
+  t.same(node.states, ['up', 'degraded'])
+  t.ok(broker.stats().lag > 5_000)
+  link.take([{ type: 'answer', id: 1, value: [] }, { type: 'failed', id: 2, reason: 'x' }])
+  await t.rejects(count)
+  t.same(node.states, ['up', 'degraded', 'up'])
+})
+
 t.test('an own entry whose publication is not known any more is a loss of its topic', async t => {
   const { link, node } = await startWith(t)
   link.take([{ type: 'welcome', back: [] }, { type: 'own', topic: 'a', uid: 'x', position: { epoch: 'epoch00000001', offset: 1 } }])
