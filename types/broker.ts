@@ -223,6 +223,19 @@ export interface BrokerPresence {
   topics (limit: number): Promise<string[]>
 }
 
+/** The producers of streams over nodes. A topic has one at a time, and if its node dies, another node ends the topic. */
+export interface BrokerStreams {
+  /**
+   * Claims a topic for a producer on this node. Resolves with `false` if another node has it, also if that one has died and its topic has not been ended yet. Rejects if
+   * the server does not answer. A broker that has lost its connection says again what is claimed when it is back.
+   */
+  claim (topic: string): Promise<boolean>
+  /** Resolves with whether another node has claimed a topic. Rejects if the server does not answer. */
+  isTaken (topic: string): Promise<boolean>
+  /** Gives a topic back. It was claimed, or a claim was not answered. MUST NOT throw, and is repeated by the broker until the server has taken it. */
+  release (topic: string): void
+}
+
 /** Numbers of a broker, on this node: gauges, and counters since its start. A number that a broker has no use for is 0. */
 export interface BrokerStats {
   /** Gauge: milliseconds that the server took for its last answer to a probe; if a probe has waited longer than that, milliseconds that it has waited. */
@@ -278,6 +291,11 @@ export interface BrokerHandlers {
    * tells that.
    */
   back? (users: GoneUser[]): void
+  /**
+   * Ends topics that were claimed (`BrokerStreams`) by a node that has died, or by this one while it counted as dead. It is called on one node of all. When it resolves,
+   * the broker gives the topics back; if it rejects, it is called again, on this node or another one.
+   */
+  orphaned? (topics: string[]): Promise<void>
   /**
    * Reports the state of the broker. With the same state as before and a `cause`, it reports a fault that does not change the state: bytes that cannot be read, a
    * setting of the server, another reason why it is down. Such a fault is reported once, or at most once a minute.
@@ -352,6 +370,8 @@ export interface Broker {
   hold? (add: string[], remove: string[]): void
   /** MUST be present if `capabilities.presence` is `true` and the broker is not in this process. */
   readonly presence?: BrokerPresence
+  /** Absent: each node knows the producers of its own streams alone. */
+  readonly streams?: BrokerStreams
   stats? (): BrokerStats
   /** Releases all resources. MUST NOT close a client that the host passed in. The hub waits for 2 s. */
   close (): Promise<void>

@@ -1,4 +1,4 @@
-import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerStats, GoneUser, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerSettings, BrokerStats, BrokerStreams, GoneUser, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
 import { bufferOf } from '../bytes.ts'
 import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, FST_ROOMS_BROKER_UNREADABLE, FST_ROOMS_INVALID_OPTION, FST_ROOMS_NO_CLUSTER } from '../errors.ts'
 import { Calls } from './calls.ts'
@@ -14,6 +14,9 @@ const mostPublishing = { bytes: 16_777_216, count: 100_000 } as const
 
 /** Most bytes of messages to other nodes that the exchange has not answered. */
 const mostControl = 67_108_864
+
+/** Milliseconds after which the end of streams is tried again. */
+const retryAfter = 500
 
 /** The node says that it has read so many bytes, once it has read them. Far below the bound of what a node may have to read. */
 const readStep = 1_048_576
@@ -32,6 +35,8 @@ export class ClusterBroker implements Broker {
   /** Attached topics. */
   readonly #topics = new Map<string, Retention | undefined>()
   readonly #users = new Set<string>()
+  /** Topics whose streams this node writes, or is to end. */
+  readonly #streams = new Set<string>()
   /** Users that have come or gone since the last hello, which names all users; `undefined` if there will be another hello. */
   #usersSince: Set<string> | undefined
   readonly #members = new OwnMembers()
@@ -147,6 +152,21 @@ export class ClusterBroker implements Broker {
     topics: async limit => this.#call('topics', limit)
   }
 
+  readonly streams: BrokerStreams = {
+    claim: async topic => {
+      this.#streams.add(topic)
+      const isClaimed = await this.#call<boolean>('claim', topic)
+      if (!isClaimed) this.#streams.delete(topic)
+      return isClaimed
+    },
+    isTaken: async topic => this.#call('taken', topic),
+    // If the call fails, the next hello does not name the topic.
+    release: topic => {
+      this.#streams.delete(topic)
+      this.#call('unclaim', topic).catch(() => {})
+    }
+  }
+
   stats (): BrokerStats {
     return {
       lag: this.#calls.lag,
@@ -216,7 +236,7 @@ export class ClusterBroker implements Broker {
 
   #sayHello (): void {
     this.#usersSince = new Set()
-    this.#send({ hello: { historyBytes: this.#settings?.historyBytes ?? defaultHistoryBytes, topics: [...this.#topics], users: [...this.#users], members: this.#members.all(), probe: Buffer.alloc(1) } })
+    this.#send({ hello: { historyBytes: this.#settings?.historyBytes ?? defaultHistoryBytes, topics: [...this.#topics], users: [...this.#users], members: this.#members.all(), streams: [...this.#streams], probe: Buffer.alloc(1) } })
   }
 
   #receive ({ name, node, state, events, size }: ExchangeMessage): void {
@@ -251,6 +271,7 @@ export class ClusterBroker implements Broker {
       case 'control': return handlers.control(event.from, bufferOf(event.bytes))
       case 'presence': return handlers.presence?.(event.topic, event.delta)
       case 'gone': return this.#takeGone(event.report, event.users)
+      case 'orphaned': return this.#endStreams([...event.topics])
       case 'lost': return handlers.lost('all')
       case 'check': return this.#sayRead()
       case 'closed': return this.#lose()
@@ -276,6 +297,15 @@ export class ClusterBroker implements Broker {
     if (report <= this.#gone) return
     this.#gone = report
     this.#handlers!.gone?.([...users])
+  }
+
+  /** Has streams ended whose node has died, and gives them back. */
+  #endStreams (topics: string[]): void {
+    if (this.#isClosed) return
+    for (const topic of topics) this.#streams.add(topic)
+    Promise.resolve(this.#handlers!.orphaned?.(topics)).then(() => {
+      for (const topic of topics) this.streams.release(topic)
+    }, () => { setTimeout(() => { this.#endStreams(topics) }, retryAfter).unref() })
   }
 
   /** Counts a message that cannot be read, and tells of the first one. */

@@ -29,6 +29,8 @@ export class Exchange {
   /** Users that are gone, if no node was there to be told. */
   #untold: readonly GoneUser[] = []
   #reports = 0
+  /** The name of the node that writes to a stream. It may be that of a dead one, if no node is there to end the stream. */
+  readonly #claims = new Map<string, string>()
   readonly #mostUnread: number
   #published = 0
   #dropped = 0
@@ -42,7 +44,7 @@ export class Exchange {
    * Lets a node join, or says again what it has. It gets a welcome, and then everything that concerns it.
    * @param send - sends the events of a turn to the node, in order
    */
-  join (name: string, { historyBytes, topics, users, members }: NonNullable<NodeMessage['hello']>, send: (events: ExchangeEvent[], size: number) => void): ExchangeNode {
+  join (name: string, { historyBytes, topics, users, members, streams }: NonNullable<NodeMessage['hello']>, send: (events: ExchangeEvent[], size: number) => void): ExchangeNode {
     // The nodes of one state may allow different numbers of bytes.
     this.#store.mostBytes = this.#nodes.size === 0 ? historyBytes : Math.max(this.#store.mostBytes, historyBytes)
     const before = this.#nodes.get(name)
@@ -58,6 +60,9 @@ export class Exchange {
     if (before !== undefined) for (const [report, users] of before.told) node.tellGone(report, users)
     if (this.#untold.length > 0) node.tellGone(++this.#reports, this.#untold)
     this.#untold = []
+    for (const topic of streams) if (!this.#claims.has(topic)) this.#claims.set(topic, name)
+    // Streams of nodes that have died, and those that this one has not taken, or whose end it could not tell.
+    this.#orphan(node, (topic, holder) => holder === name ? !streams.includes(topic) : !this.#nodes.has(holder))
     return node
   }
 
@@ -68,8 +73,9 @@ export class Exchange {
     this.#release(node)
     const untaken = this.#presence.absent([...node.told.values()].flat())
     const users = [...untaken, ...this.#presence.sweep(node.name)]
-    if (users.length === 0) return
     const [told] = this.#nodes.values()
+    if (told !== undefined) this.#orphan(told, (_topic, holder) => holder === node.name)
+    if (users.length === 0) return
     if (told === undefined) this.#untold = [...this.#untold, ...users].slice(-mostUntold)
     else told.tellGone(++this.#reports, users)
   }
@@ -119,7 +125,22 @@ export class Exchange {
     read: (_node, topic: string, limit: number): PresencePage => this.#presence.read(topic, limit),
     report: (node, counts: ReadonlyMap<string, number>): void => { this.#presence.report(node.name, counts) },
     counts: (_node, topics: string[]): number[] => this.#presence.counts(topics),
-    topics: (_node, limit: number): string[] => this.#presence.topics(limit)
+    topics: (_node, limit: number): string[] => this.#presence.topics(limit),
+    claim: ({ name }, topic: string): boolean => {
+      const isFree = (this.#claims.get(topic) ?? name) === name
+      if (isFree) this.#claims.set(topic, name)
+      return isFree
+    },
+    taken: ({ name }, topic: string): boolean => (this.#claims.get(topic) ?? name) !== name,
+    unclaim: ({ name }, topic: string): void => { if (this.#claims.get(topic) === name) this.#claims.delete(topic) }
+  }
+
+  /** Has a node end streams. */
+  #orphan (node: ExchangeNode, isOrphan: (topic: string, holder: string) => boolean): void {
+    const topics = [...this.#claims].filter(([topic, holder]) => isOrphan(topic, holder)).map(([topic]) => topic)
+    if (topics.length === 0) return
+    for (const topic of topics) this.#claims.set(topic, node.name)
+    node.push({ type: 'orphaned', topics })
   }
 
   #attach (node: ExchangeNode, topic: string, retention: Retention | undefined): AttachedPosition {

@@ -5,7 +5,7 @@ import { bufferOf } from '../bytes.ts'
 export const version = 1
 
 /** The calls of a broker that the exchange answers. */
-export const callNames = ['attach', 'detach', 'publish', 'history', 'control', 'hold', 'change', 'read', 'report', 'counts', 'topics'] as const
+export const callNames = ['attach', 'detach', 'publish', 'history', 'control', 'hold', 'change', 'read', 'report', 'counts', 'topics', 'claim', 'taken', 'unclaim'] as const
 export type CallName = typeof callNames[number]
 
 export interface Call {
@@ -22,6 +22,8 @@ export interface Hello {
   readonly users: readonly string[]
   /** The node's members of topics with presence. */
   readonly members: readonly PresenceChange[]
+  /** Topics whose streams the node writes. */
+  readonly streams: readonly string[]
   /** Arrives as bytes only if the channel carries bytes. */
   readonly probe: Uint8Array
 }
@@ -54,6 +56,8 @@ export type ExchangeEvent =
   | { type: 'presence', topic: string, delta: PresenceDelta }
   /** Reports are numbered from 1 on, by the state of the primary. */
   | { type: 'gone', report: number, users: readonly GoneUser[] }
+  /** The node is to end these streams, whose node has died. They are its own from now on. */
+  | { type: 'orphaned', topics: readonly string[] }
   | { type: 'lost' }
   /** The node is to say what it has read. */
   | { type: 'check' }

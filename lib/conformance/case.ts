@@ -8,6 +8,7 @@ export const needs = {
   total: 'the capability order: "total"',
   history: 'the capability history: true',
   presence: 'the capability presence: true, and "presence"',
+  streams: 'the member "streams"',
   shared: 'the capability once: "shared"',
   hold: 'the function "hold"',
   stats: 'the function "stats"',

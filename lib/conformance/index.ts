@@ -9,12 +9,13 @@ import { lifecycleCases } from './lifecycle.ts'
 import { onceCases } from './once.ts'
 import { outageCases } from './outage.ts'
 import { presenceCases } from './presence.ts'
+import { streamCases } from './streams.ts'
 import { recoveryCases } from './recovery.ts'
 import { FleetStage } from './stage.ts'
 
 export type * from '../../types/conformance.ts'
 
-const cases: readonly Case[] = [...lifecycleCases, ...deliveryCases, ...historyCases, ...recoveryCases, ...onceCases, ...presenceCases, ...controlCases, ...outageCases]
+const cases: readonly Case[] = [...lifecycleCases, ...deliveryCases, ...historyCases, ...recoveryCases, ...onceCases, ...presenceCases, ...streamCases, ...controlCases, ...outageCases]
 
 /**
  * Adds the tests of the contract of brokers (`types/broker.ts`) to a test runner. Each case has a fleet of its own. Cases of a capability that the broker does not
@@ -67,6 +68,7 @@ function abilities (broker: Broker, fleet: ConformanceFleet, nodes: number): Rec
     total: order === 'total',
     history,
     presence: presence && broker.presence !== undefined,
+    streams: broker.streams !== undefined,
     shared: once === 'shared',
     hold: broker.hold !== undefined,
     stats: broker.stats !== undefined,

@@ -15,8 +15,12 @@ export class Node {
   readonly controls: { from: string, text: string }[] = []
   readonly deltas: { topic: string, delta: PresenceDelta }[] = []
   readonly gone: GoneUser[] = []
+  /** Streams that it has ended, because their node had died. */
+  readonly orphans: string[] = []
   readonly states: BrokerState[] = []
   readonly lost: (string[] | 'all')[] = []
+  /** Is called with streams to be ended, before they are noted. */
+  orphaned: (() => Promise<void>) | undefined
   /** Is called with each entry, after it was noted. */
   onEntry: ((entry: Entry) => void) | undefined
   #count = 0
@@ -30,6 +34,10 @@ export class Node {
     control: (from, bytes) => { this.controls.push({ from, text: bytes.toString() }) },
     presence: (topic, delta) => { this.deltas.push({ topic, delta: delta! }) },
     gone: users => { this.gone.push(...users) },
+    orphaned: async topics => {
+      await this.orphaned?.()
+      this.orphans.push(...topics)
+    },
     state: state => { this.states.push(state) },
     lost: topics => { this.lost.push(topics) }
   }

@@ -1,5 +1,5 @@
 import type { AttachedPosition, Broker, BrokerHandlers, BrokerNumbers, BrokerPresence, BrokerSettings, BrokerState, BrokerStats, EntryPosition, GoneUser, HistoryPage, HistoryQuery, HistoryStats, Outcome, PresenceDelta, Publication, Retention } from '../../types/index.ts'
-import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT } from '../errors.ts'
+import { FST_ROOMS_BROKER_FAULT, FST_ROOMS_BROKER_SILENT, FST_ROOMS_CLOSED } from '../errors.ts'
 import { asError } from '../error-utils.ts'
 import { readPosition } from '../protocol/position.ts'
 import { checkEntry, checkPage, isEndReason, isName } from './check-entry.ts'
@@ -37,6 +37,8 @@ export interface LinkPorts {
   control (fromNode: string, bytes: Uint8Array): void
   /** The receiver of the members of other nodes. It checks what it is given. */
   presence (): PresenceReceiver | undefined
+  /** Ends streams whose node has died. Rejects if it cannot. */
+  orphaned (topics: string[]): Promise<void>
 }
 
 /** The hub's side of a broker that notes the members of topics for all nodes. What it throws is reported as a fault. */
@@ -163,6 +165,41 @@ export class BrokerLink implements FeedBroker {
   /** Whether the broker wants to know which users this node has. */
   get holdsUsers (): boolean { return !this.isInProcess && this.#broker.hold !== undefined }
 
+  /** Whether the broker knows which node writes to a stream. */
+  get claimsStreams (): boolean { return !this.isInProcess && this.#broker.streams !== undefined }
+
+  /** Claims a stream for this node. Resolves with `false` if another node has it. @throws FST_ROOMS_BROKER_SILENT */
+  async claim (topic: string): Promise<boolean> {
+    const { read } = this.#timeouts
+    const what = `a claim of stream "${topic}"`
+    try {
+      return await within(this.#broker.streams!.claim(topic), read, what)
+    } catch (error) {
+      if (error instanceof FST_ROOMS_BROKER_SILENT) throw error
+      this.#ports.fault(asError(error))
+      throw new FST_ROOMS_BROKER_SILENT(what, read)
+    }
+  }
+
+  /** Whether another node writes to a stream, as far as the broker answers. */
+  async isTaken (topic: string): Promise<boolean> {
+    try {
+      return await within(this.#broker.streams!.isTaken(topic), this.#timeouts.read, `the producer of stream "${topic}"`)
+    } catch {
+      return false // the publication that follows tells the same, or is held
+    }
+  }
+
+  /** Gives a stream back. */
+  release (topic: string): void {
+    if (this.#isClosed) return
+    try {
+      this.#broker.streams!.release(topic)
+    } catch (error) {
+      this.#fault('release of a stream threw', asError(error))
+    }
+  }
+
   /** Sends a message to other nodes. Settles at the latest at its deadline, and never rejects. */
   async control (to: `node:${string}` | `user:${string}` | '*', bytes: Buffer): Promise<ControlOutcome> {
     if (this.#isClosed) return 'unknown'
@@ -237,6 +274,11 @@ export class BrokerLink implements FeedBroker {
     presence: (topic, delta) => { this.#receive(receiver => { receiver.delta(topic, delta) }) },
     gone: users => { this.#receive(receiver => { receiver.gone(users) }) },
     back: users => { this.#receive(receiver => { receiver.back(users) }) },
+    orphaned: async topics => {
+      if (this.#isClosed) throw new FST_ROOMS_CLOSED()
+      if (Array.isArray(topics)) await this.#ports.orphaned(topics)
+      else this.#fault('it brought streams without a node that are no list')
+    },
     state: (state, cause) => {
       if (this.#isClosed) return
       if (states.includes(state)) {

@@ -145,7 +145,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       fault: error => { this.#failures.tellFault(error) },
       unanswered: () => { this.counters.unanswered++ },
       control: (fromNode, bytes) => { this.fleet.receive(fromNode, bytes) },
-      presence: () => this.shared
+      presence: () => this.shared,
+      orphaned: async topics => { await Promise.all(topics.map(topic => this.#endOrphan(topic))) }
     })
     this.node = newNodeId(this.#broker.isInProcess)
     this.idPrefix = this.#broker.isInProcess ? '' : `${this.node}-`
@@ -200,6 +201,7 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
       state: () => this.state,
       publish: (definition, topic, json, options) => this.#publications.publish(definition, topic, json, options),
       isEnded: (definition, topic) => this.#reader.isEndedAt(definition, topic),
+      claims: this.#broker.claimsStreams ? this.#broker : undefined,
       fail: error => { this.fail(error) }
     })
     this.fleet = new Fleet({
@@ -329,8 +331,22 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   }
 
   publish (definition: TopicDefinition, topic: string, json: string, options: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
-    if (definition.stream && this.streams.has(topic)) throw new FST_ROOMS_STREAM_TAKEN(topic)
+    if (!definition.stream) return this.#publications.publish(definition, topic, json, options)
+    if (this.streams.has(topic)) throw new FST_ROOMS_STREAM_TAKEN(topic)
+    if (this.#broker.claimsStreams) return this.#publishBesideNodes(definition, topic, json, options)
     return this.#publications.publish(definition, topic, json, options)
+  }
+
+  /** Publishes to a stream that has no producer on any node. */
+  async #publishBesideNodes (definition: TopicDefinition, topic: string, json: string, options: PublishOptions): Promise<BroadcastResult> {
+    if (await this.#broker.isTaken(topic)) throw new FST_ROOMS_STREAM_TAKEN(topic)
+    return this.#publications.publish(definition, topic, json, options)
+  }
+
+  /** Ends a stream whose node has died. This node may not have the topic, because another version of the app runs here. */
+  async #endOrphan (topic: string): Promise<void> {
+    const definition = this.find(topic)
+    if (definition?.stream === true) await this.streams.lost(definition, topic)
   }
 
   async history (definition: TopicDefinition, topic: string, request: PageRequest): Promise<KeptMessages<any>> {

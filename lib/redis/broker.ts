@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerStats, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
+import type { AttachedPosition, Broker, BrokerCapabilities, BrokerHandlers, BrokerPresence, BrokerStats, BrokerStreams, HistoryPage, HistoryQuery, Outcome, Publication, Retention } from '../../types/index.ts'
 import type { RedisBrokerOptions, RedisPort } from '../../types/redis.ts'
 import { FST_ROOMS_BROKER_UNREADABLE, FST_ROOMS_BROKER_UNSUITABLE, FST_ROOMS_INVALID_OPTION } from '../errors.ts'
 import { RedisAnswerError } from './answer-error.ts'
@@ -13,6 +13,7 @@ import { nodeTimes, type NodeTimes, type RedisCalls } from './nodes.ts'
 import { portOf } from './port.ts'
 import { RedisPresence } from './presence.ts'
 import { Reader } from './reader.ts'
+import { StreamClaims } from './stream-claims.ts'
 import { Subscriptions } from './subscriptions.ts'
 
 /** Milliseconds that a start waits for the server, which may be down. */
@@ -31,6 +32,7 @@ interface Started {
   readonly outgoing: Outgoing
   readonly presence: RedisPresence
   readonly control: RedisControl
+  readonly claims: StreamClaims
 }
 
 interface Settings {
@@ -58,6 +60,12 @@ class RedisBroker implements Broker {
     topics: async limit => this.#open().presence.topics(limit)
   }
 
+  readonly streams: BrokerStreams = {
+    claim: async topic => this.#open().claims.claim(topic),
+    isTaken: async topic => this.#open().claims.isTaken(topic),
+    release: topic => { if (!this.#isClosed) this.#started?.claims.release(topic) }
+  }
+
   constructor (settings: Settings) {
     this.#settings = settings
     this.#keys = new Keys(settings.prefix, settings.partitions)
@@ -81,6 +89,7 @@ class RedisBroker implements Broker {
       recover: async link => {
         await subscriptions.recover(link)
         control.up()
+        claims.up()
         presence.up().catch(() => {}) // tried again with the next sign of life
       },
       up: () => {
@@ -120,9 +129,18 @@ class RedisBroker implements Broker {
     const outgoing: Outgoing = new Outgoing(keys, epochs, { node: randomBytes(6).toString('hex'), isCluster: port.isCluster, line: topic => subscriptions.line(topic), linkOf })
     const calls: RedisCalls = { call: (partition, script, keys, args) => links.of(partition).call(script, keys, args) }
     const shared = { calls, keys, node, publish: port.isCluster ? 'SPUBLISH' : 'PUBLISH', unreadable } as const
-    const presence = new RedisPresence({ ...shared, handlers, revived: () => { control.up() }, forget: name => control.forget(name) }, this.#settings.times)
+    const presence = new RedisPresence({
+      ...shared,
+      handlers,
+      revived: () => {
+        control.up()
+        claims.up()
+      },
+      forget: async name => { await Promise.all([control.forget(name), claims.sweep(name)]) }
+    }, this.#settings.times)
     const control: RedisControl = new RedisControl({ ...shared, incarnation: () => presence.nodes.incarnation, receive: (from, bytes) => { handlers.control(from, bytes) } })
-    this.#started = { presence, control, node, handlers, links, reader, subscriptions, outgoing }
+    const claims: StreamClaims = new StreamClaims({ calls, keys, handlers, name: () => presence.nodes.name })
+    this.#started = { presence, control, claims, node, handlers, links, reader, subscriptions, outgoing }
     let timer: NodeJS.Timeout | undefined
     await Promise.race([links.start(), new Promise(resolve => { timer = setTimeout(resolve, startTimeout) })])
     clearTimeout(timer)
@@ -195,10 +213,10 @@ class RedisBroker implements Broker {
     if (this.#isClosed) return
     this.#isClosed = true
     if (this.#started !== undefined) {
-      const { presence, control } = this.#started
+      const { presence, control, claims } = this.#started
       let timer: NodeJS.Timeout | undefined
       // Without a connection others find out later that the node has gone.
-      await Promise.race([Promise.allSettled([presence.close(), control.close()]), new Promise(resolve => { timer = setTimeout(resolve, closeTimeout) })])
+      await Promise.race([Promise.allSettled([claims.close().then(() => presence.close()), control.close()]), new Promise(resolve => { timer = setTimeout(resolve, closeTimeout) })])
       clearTimeout(timer)
     }
     this.#started?.subscriptions.close()

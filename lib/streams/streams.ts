@@ -1,5 +1,5 @@
 import type { HubState } from '../hub/ports.ts'
-import { FST_ROOMS_CLOSED, FST_ROOMS_DRAINING, FST_ROOMS_STREAM_ENDED, FST_ROOMS_STREAM_TAKEN } from '../errors.ts'
+import { FST_ROOMS_BROKER_DOWN, FST_ROOMS_CLOSED, FST_ROOMS_DRAINING, FST_ROOMS_STREAM_ENDED, FST_ROOMS_STREAM_TAKEN } from '../errors.ts'
 import type { TopicDefinition } from '../topics/registry.ts'
 import { Run, type RunPorts } from './run.ts'
 
@@ -11,11 +11,23 @@ export interface StreamsPorts extends Omit<RunPorts, 'release'> {
   readonly state: () => HubState
   /** Whether a topic has ended. @throws if the broker does not answer */
   isEnded (definition: TopicDefinition, topic: string): Promise<boolean>
+  /** The claims of all nodes; `undefined` if there are no other nodes, or the broker does not know of claims. */
+  readonly claims: StreamClaims | undefined
+}
+
+/** Which node writes to a stream. */
+export interface StreamClaims {
+  /** Claims a topic. Resolves with `false` if another node has it. @throws FST_ROOMS_BROKER_SILENT */
+  claim (topic: string): Promise<boolean>
+  /** Gives a topic back. */
+  release (topic: string): void
 }
 
 /** The producers of this process, one for each topic. */
 export class Streams {
   readonly #runs = new Map<string, Run>()
+  /** Topics whose claim is this node's, or was not answered. */
+  readonly #claimed = new Set<string>()
   readonly #ports: StreamsPorts
   readonly #runPorts: RunPorts
 
@@ -24,7 +36,7 @@ export class Streams {
     this.#runPorts = {
       publish: ports.publish,
       fail: ports.fail,
-      release: run => { if (this.#runs.get(run.topic) === run) this.#runs.delete(run.topic) }
+      release: run => { this.#release(run) }
     }
   }
 
@@ -52,12 +64,32 @@ export class Streams {
     const run = new Run(definition, topic, this.#runPorts)
     this.#runs.set(topic, run) // before the broker is asked, so that a second producer is refused meanwhile
     try {
+      await this.#claimOverNodes(run)
       if (await this.#ports.isEnded(definition, topic)) throw new FST_ROOMS_STREAM_ENDED(topic)
     } catch (error) {
       this.#runPorts.release(run)
       throw error
     }
     return run
+  }
+
+  /**
+   * Ends a topic whose producer has died with its node, or was on this one while it counted as dead.
+   * @throws FST_ROOMS_BROKER_DOWN
+   */
+  async lost (definition: TopicDefinition, topic: string): Promise<void> {
+    const run = this.#runs.get(topic)
+    if (run !== undefined) {
+      await run.stop('lost')
+      return
+    }
+    try {
+      const { published } = await this.#ports.publish(definition, topic, '', { end: 'lost' })
+      if (!published) throw new FST_ROOMS_BROKER_DOWN()
+    } catch (error) {
+      // Its producer, or another node, has ended it.
+      if (!(error instanceof FST_ROOMS_STREAM_ENDED)) throw error
+    }
   }
 
   /** Stops the producer of a topic. Resolves with whether there was one. @throws FST_ROOMS_BROKER_DOWN */
@@ -71,5 +103,22 @@ export class Streams {
     let timer: NodeJS.Timeout | undefined
     await Promise.race([ends, new Promise(resolve => { timer = setTimeout(resolve, endTimeout) })])
     clearTimeout(timer)
+  }
+
+  /** @throws FST_ROOMS_STREAM_TAKEN, FST_ROOMS_BROKER_SILENT */
+  async #claimOverNodes ({ topic }: Run): Promise<void> {
+    const { claims } = this.#ports
+    if (claims === undefined) return
+    this.#claimed.add(topic)
+    if (await claims.claim(topic)) return
+    this.#claimed.delete(topic)
+    throw new FST_ROOMS_STREAM_TAKEN(topic)
+  }
+
+  #release (run: Run): void {
+    const { topic } = run
+    if (this.#runs.get(topic) !== run) return
+    this.#runs.delete(topic)
+    if (this.#claimed.delete(topic)) this.#ports.claims!.release(topic)
   }
 }

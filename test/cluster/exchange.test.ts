@@ -7,7 +7,7 @@ import type { Retention } from '../../types/index.ts'
 import { until } from '../helpers/app.ts'
 import { ClusterFleet, turns } from './fleet.ts'
 
-const hello: Hello = { historyBytes: 1_000_000, topics: [], users: [], members: [], probe: Buffer.alloc(1) }
+const hello: Hello = { historyBytes: 1_000_000, topics: [], users: [], members: [], streams: [], probe: Buffer.alloc(1) }
 
 /** A node of an exchange that notes its events. */
 function enter (exchange: Exchange, name: string, given: Partial<Hello> = {}): { node: ExchangeNode, events: ExchangeEvent[], call: (name: string, ...args: unknown[]) => Promise<unknown> } {

@@ -31,6 +31,7 @@ class BrokenFleet {
       control: async (to, bytes) => real.control(to, bytes),
       hold: (add, remove) => { real.hold(add, remove) },
       presence: real.presence,
+      streams: real.streams,
       stats: () => real.stats(),
       close: async () => real.close(),
       ...this.#change(real)
@@ -110,6 +111,8 @@ const mutants: Mutant[] = [
   { what: 'does not tell of users that are gone', finds: 'members of a node that was killed', told: () => ({ gone () {} }) },
   { what: 'tells every node of users that are gone', finds: 'members of a node that was killed', told: handlers => ({ gone: users => { handlers.gone!(users); handlers.gone!(users) } }) },
   { what: 'does not send members again', finds: 'after an outage a node has', change: broker => { const start: Broker['start'] = async (node, handlers) => broker.start(node, handlers); let sets = 0; return { start, ...presence(broker, { change: async changes => sets++ > 0 ? [] : broker.presence!.change(changes) }) } } },
+  { what: 'lets every node claim a stream', finds: 'a stream has one producer', change: broker => ({ streams: { ...broker.streams!, claim: async () => true } }) },
+  { what: 'does not have streams without a node ended', finds: 'streams of a node that was killed', told: () => ({ orphaned: async () => {} }) },
   { what: 'does not notice a cut', finds: 'a node that is cut off', told: handlers => ({ state: state => { if (state === 'up') handlers.state('up') } }) },
   { what: 'does not tell a loss', finds: 'topics that were attached before', told: () => ({ lost () {} }) },
   { what: 'says ok in an outage', finds: 'a publication in an outage', change: broker => ({ publish: async batch => (await broker.publish(batch)).map(outcome => outcome.state === 'failed' || outcome.state === 'unknown' ? { state: 'ok' } : outcome) }) }
