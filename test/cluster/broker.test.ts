@@ -392,3 +392,30 @@ t.test('a report of users that are gone is taken once, also by a node that says 
   link.take([{ type: 'welcome', back: [] }, gone('ian', 1)], { state: 'next' })
   t.equal(node.gone.at(-1)?.user, 'ian', 'another primary numbers anew')
 })
+
+t.test('the end of streams whose node has died is tried again until it is accepted, or the broker has closed', async t => {
+  const fleet = new ClusterFleet()
+  const [dead, node] = [new Node(fleet.broker()), new Node(fleet.broker())]
+  let asked = 0
+  let refusals = 1
+  node.orphaned = async () => { if (++asked <= refusals) throw new Error('not accepted') }
+  for (const one of [dead, node]) {
+    await one.broker.start(one.name, one.handlers)
+    await until(() => one.state === 'up')
+  }
+  const again = new Node(fleet.broker())
+  await dead.broker.streams!.claim('a')
+  fleet.kill(dead.broker)
+  await until(() => node.orphans.length > 0)
+  t.same([asked, node.orphans], [2, ['a']])
+
+  await again.broker.start(again.name, again.handlers)
+  await until(() => again.state === 'up')
+  await again.broker.streams!.claim('b')
+  refusals = Infinity
+  fleet.kill(again.broker)
+  await until(() => asked === 3)
+  await node.broker.close()
+  await new Promise(resolve => setTimeout(resolve, 600))
+  t.same([asked, node.orphans], [3, ['a']])
+})

@@ -134,7 +134,7 @@ t.test('a broker that can do less, or tells a loss by the names of topics, passe
   const plain: Change = () => ({ capabilities: { order: 'node', history: false, presence: true, once: 'node' } })
   const named: Told = handlers => ({ lost: () => { handlers.lost(['a']) } })
   t.same(await failures(['topics that were attached', 'a node that has closed', 'a node that is cut off'], plain, named, { nodes: 2 }), [])
-  t.same(await failures(['numbers of members', 'a publication in an outage', 'a change that is sent again'], () => ({}), () => ({}), { nodes: 1 }), [])
+  t.same(await failures(['numbers of members', 'a stream has one producer', 'a publication in an outage', 'a change that is sent again'], () => ({}), () => ({}), { nodes: 1 }), [])
 })
 
 t.test('cases that are excepted, or need what is lacking, are named with the reason, and the runner is told', async t => {
