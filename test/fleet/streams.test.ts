@@ -8,7 +8,7 @@ const topics = defineTopics({ 'answer:*': { stream: true }, chat: {} })
 type Part = string | { reason: string }
 
 /** An app on a broker, whose handlers the test may call. */
-async function startNode (t: Test, broker: Broker, logs: LogLine[] = []) {
+async function startNode (t: Test, broker: Broker, logs: LogLine[] = [], publish = 300) {
   let handlers!: BrokerHandlers
   const start: Broker['start'] = broker.start.bind(broker)
   broker.start = async (node, given, settings) => {
@@ -16,7 +16,7 @@ async function startNode (t: Test, broker: Broker, logs: LogLine[] = []) {
     return start(node, given, settings)
   }
   const app = createApp(t, {}, logs)
-  await app.register(fastifyRooms, { prefix: '/rooms', topics, broker, limits: { handshake: 400, publish: 300 } })
+  await app.register(fastifyRooms, { prefix: '/rooms', topics, broker, limits: { handshake: 400, publish } })
   await app.ready()
   await until(() => app.rooms.health().broker === 'up')
   const read = async (topic: string): Promise<Part[]> => {
@@ -129,4 +129,19 @@ t.test('streams of a fleet whose last node has died are ended by the next one', 
   const b = await startNode(t, fleet.broker())
   await until(async () => (await b.rooms.history('answer:1')).ended?.reason === 'lost')
   t.equal(faultsOf(b), 0)
+})
+
+t.test('a stream whose end is not answered before the broker closes is not given back to it', async t => {
+  const broker = new ClusterFleet().broker()
+  const released: string[] = []
+  Object.assign(broker, { streams: { ...broker.streams, release: (topic: string) => { released.push(topic) } } })
+  const a = await startNode(t, broker, [], 5_000)
+  const run = await a.rooms.stream('answer:1')
+  broker.publish = async () => new Promise(() => {})
+  const closed = a.app.close()
+  const end = run.end().then(() => 'ended', () => 'failed')
+  await closed
+  t.equal(await end, 'failed')
+  await until(() => a.rooms.stats().streams === 0)
+  t.same([released, faultsOf(a)], [[], 0])
 })
