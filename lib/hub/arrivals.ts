@@ -24,7 +24,7 @@ export interface ArrivalsHub extends MultiplexedHub {
   readonly gathered: GatheredWrites
 }
 
-/** What becomes of those who arrive. */
+/** The parts of the hub that make a session of a connection, and let it into its room. */
 export interface ArrivalsPorts<S extends Membership> {
   /** The number of the current turn. */
   turn (): number
@@ -47,7 +47,7 @@ export class Arrivals<S extends Membership> {
   }
 
   connect (request: ConnectRequest): void {
-    const { admission, connections, expiry, kicks } = this.#hub
+    const { admission, connections } = this.#hub
     const { transport, definition, topic, address, addressKey, user, expiresAt, begunAt = Infinity } = request
     transport.emptyTurn = this.#ports.turn() // the head of the response is what is buffered now
     const connection: Peer = new Connection(this.#hub, { transport, address, user, expiresAt, rate: definition.rate })
@@ -62,18 +62,11 @@ export class Arrivals<S extends Membership> {
       return
     }
     admission.admit(connection, addressKey)
-    if (expiry.check(connection)) return
-    const kicked = kicks.find(begunAt, user, topic)
-    if (kicked !== undefined) {
-      connection.close(kicked)
-      return
-    }
-    expiry.watch(connection)
-    this.#ports.enterRoom(session, request, begunAt)
+    if (this.#mayStay(connection, begunAt, topic)) this.#ports.enterRoom(session, request, begunAt)
   }
 
   connectMultiplexed (request: MultiplexedRequest): void {
-    const { admission, connections, counters, expiry, gathered, kicks, multiplexed, settings: { heartbeat } } = this.#hub
+    const { admission, connections, counters, expiry, gathered, multiplexed, settings: { heartbeat } } = this.#hub
     const { transport, address, addressKey, user, begunAt = Infinity } = request
     transport.emptyTurn = this.#ports.turn()
     const connection = new MultiplexedConnection<Membership>(this.#hub, request)
@@ -90,13 +83,7 @@ export class Arrivals<S extends Membership> {
     admission.admit(connection, addressKey)
     multiplexed.add(connection)
     if (user !== undefined) this.#ports.heldUsers?.came(user)
-    if (expiry.check(connection)) return
-    const kicked = kicks.find(begunAt, user, undefined)
-    if (kicked !== undefined) {
-      connection.close(kicked)
-      return
-    }
-    expiry.watch(connection)
+    if (!this.#mayStay(connection, begunAt, undefined)) return
     connection.say(connectionHello({ v: 1, heartbeat: heartbeat === false ? 0 : heartbeat.interval, maxPayload: request.maxPayload }))
     expiry.opened(connection)
     gathered.write() // hello leaves in the same write as the 101 response
@@ -126,6 +113,16 @@ export class Arrivals<S extends Membership> {
     admission.remove(connection)
     expiry.remove(connection)
     connection.close({ code, reason, by: 'peer' })
+  }
+
+  /** Closes a connection whose credentials have expired, or that was kicked on its way. Returns whether it stays; then its expiry is watched. */
+  #mayStay (connection: Peer, begunAt: number, topic: string | undefined): boolean {
+    const { expiry, kicks } = this.#hub
+    if (expiry.check(connection)) return false
+    const kicked = kicks.find(begunAt, connection.user, topic)
+    if (kicked === undefined) expiry.watch(connection)
+    else connection.close(kicked)
+    return kicked === undefined
   }
 
   /** Closes a connection that is over a bound. */

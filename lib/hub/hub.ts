@@ -331,9 +331,8 @@ export class Hub implements ApiHub, RequestHub, RoutesHub, SessionPorts, Session
   }
 
   publish (definition: TopicDefinition, topic: string, json: string, options: PublishOptions): BroadcastResult | Promise<BroadcastResult> {
-    if (!definition.stream) return this.#publications.publish(definition, topic, json, options)
-    if (this.streams.has(topic)) throw new FST_ROOMS_STREAM_TAKEN(topic)
-    if (this.#broker.claimsStreams) return this.#publishBesideNodes(definition, topic, json, options)
+    if (definition.stream && this.streams.has(topic)) throw new FST_ROOMS_STREAM_TAKEN(topic)
+    if (definition.stream && this.#broker.claimsStreams) return this.#publishBesideNodes(definition, topic, json, options)
     return this.#publications.publish(definition, topic, json, options)
   }
 

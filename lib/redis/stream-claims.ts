@@ -65,7 +65,7 @@ export class StreamClaims implements BrokerStreams {
   }
 
   async claim (topic: string): Promise<boolean> {
-    // What was given back before may not have reached the server.
+    // The topic is not to be given back any more, if the server has not answered that yet.
     this.#given.delete(topic)
     this.#claimed.add(topic)
     const isClaimed = await this.#claim(topic)
@@ -81,7 +81,7 @@ export class StreamClaims implements BrokerStreams {
   release (topic: string): void {
     this.#claimed.delete(topic)
     this.#given.add(topic)
-    this.#giving ??= this.#giveBack().finally(() => { this.#giving = undefined })
+    this.#give()
   }
 
   /** Says again which topics this node has claimed: the server may have lost that, or knows an earlier incarnation of this node. */
@@ -107,6 +107,10 @@ export class StreamClaims implements BrokerStreams {
     clearTimeout(this.#retry)
   }
 
+  #give (): void {
+    this.#giving ??= this.#giveBack().finally(() => { this.#giving = undefined })
+  }
+
   async #giveBack (): Promise<void> {
     while (this.#given.size > 0) {
       const topics = [...this.#given].slice(0, perChunk)
@@ -115,7 +119,7 @@ export class StreamClaims implements BrokerStreams {
         for (const topic of topics) this.#given.delete(topic)
       } catch {
         clearTimeout(this.#retry)
-        this.#retry = setTimeout(() => { this.#giving ??= this.#giveBack().finally(() => { this.#giving = undefined }) }, retryAfter).unref()
+        this.#retry = setTimeout(() => { this.#give() }, retryAfter).unref()
         return
       }
     }
